@@ -1,0 +1,21 @@
+"""Shared by all tests: where the real patches lie, and Triton's interpreter where there is no GPU."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated: before any import of one
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real Sentinel-1/2 patches; skips where a clone has none."""
+    folder = Path(os.environ.get("RSDNET_REAL_DATA", REPO.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real patches: {folder} is not there (set RSDNET_REAL_DATA)")
+    return folder
