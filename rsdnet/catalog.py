@@ -1,0 +1,222 @@
+"""The catalog of a database: which S2 and S1 entries make a sample, with its label and split.
+
+A database is a folder: `data.mdb` (LMDB of safetensors, as rico-hdl writes it), `catalog.parquet` with one row
+a sample, and `stats.json` with statistics per band over the training split.
+
+catalog.parquet has the columns `sample` (unique name), `ms`, `sar`, `map` (keys of the S2, S1 and pixel label
+entries, null where there is none; the label map is tensor "Data"), `label` (int32, null where there is none; the
+majority class of the map) and `split` (train, val or test). Its key-value metadata `rsdnet` is JSON:
+{"version": 1, "layout", "level", "patch", "classes": [names by label id]}.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsdnet.errors import DataError
+
+VERSION = 1
+SPLITS = ("train", "val", "test")
+MODALITIES = ("ms+sar", "ms", "sar")
+CATALOG = "catalog.parquet"
+STATS = "stats.json"
+MAP_TENSOR = "Data"  # the tensor of a pixel label entry, as rico-hdl names it
+_KEYS = ("ms", "sar", "map")
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """The samples of a database, one array element a sample.
+
+    samples: (N,) str, unique. ms, sar, map: (N,) str or None, keys into the database. label: (N,) int32, -1 for
+    none. split: (N,) str of `SPLITS`. classes: class names by label id. meta: the rest of the catalog's metadata.
+    """
+
+    samples: np.ndarray
+    ms: np.ndarray
+    sar: np.ndarray
+    map: np.ndarray
+    label: np.ndarray
+    split: np.ndarray
+    classes: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @classmethod
+    def read(cls, db: str | os.PathLike[str]) -> "Catalog":
+        """The catalog of the database in folder `db`. DataError if it is missing, damaged or contradicts itself."""
+        import pyarrow
+        import pyarrow.parquet
+
+        path = Path(db) / CATALOG
+        if not path.is_file():
+            raise DataError(
+                f"{path} is missing, so its samples are not known: make the database with `python -m "
+                "rsdnet.ingest`, or write one row a sample with the columns sample, ms, sar, map, label, split"
+            )
+        try:
+            table = pyarrow.parquet.read_table(path)
+            meta = json.loads((table.schema.metadata or {}).get(b"rsdnet", b"{}"))
+            columns = {name: table.column(name).to_pylist() for name in ("sample", *_KEYS, "label", "split")}
+        except KeyError as error:
+            raise DataError(f"{path} has no column {error.args[0]}: ingest again") from error
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({error}): ingest again") from error
+        return cls._checked(path, columns, meta)
+
+    @classmethod
+    def _checked(cls, path: Path, columns: dict[str, list[Any]], meta: Any) -> "Catalog":
+        if not isinstance(meta, dict) or meta.get("version", VERSION) != VERSION:
+            raise DataError(f"{path} is not of version {VERSION}, which this code knows: ingest again")
+        try:
+            label = np.array([-1 if label is None else label for label in columns["label"]], np.int32)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"{path}: labels must be 32-bit integers or null: ingest again") from error
+        classes = tuple(meta.pop("classes", ()))
+        catalog = cls(
+            samples=_objects(columns["sample"]),
+            **{name: _objects(columns[name]) for name in _KEYS},
+            label=label,
+            split=_objects(columns["split"]),
+            classes=classes,
+            meta=meta,
+        )
+        catalog._check(str(path))
+        return catalog
+
+    def _check(self, where: str) -> None:
+        if None in (seen := set(self.samples)):
+            raise DataError(f"{where}: a sample has no name; names must be unique")
+        if len(seen) < len(self):
+            twice = next(name for name in self.samples if name not in seen or seen.remove(name))
+            raise DataError(f"{where}: sample {twice!r} stands in it more than once; names must be unique")
+        for split in set(self.split):
+            if split not in SPLITS:
+                raise DataError(f"{where}: unknown split {split!r}; it must be one of {', '.join(SPLITS)}")
+        empty = [row for row in range(len(self)) if self.ms[row] is None and self.sar[row] is None]
+        if empty:
+            raise DataError(f"{where}: sample {self.samples[empty[0]]!r} names neither an S2 nor an S1 entry")
+        if len(self) and self.classes and int(self.label.max()) >= len(self.classes):
+            raise DataError(f"{where}: label {self.label.max()}, but only {len(self.classes)} class names")
+
+    def write(self, db: str | os.PathLike[str]) -> None:
+        """Write `catalog.parquet` into the folder `db`: aside, then renamed. DataError if it contradicts itself."""
+        import pyarrow
+        import pyarrow.parquet
+
+        path = Path(db) / CATALOG
+        self._check(str(path))
+        text = pyarrow.string()
+        columns = {"sample": pyarrow.array(list(self.samples), text)}
+        columns |= {name: pyarrow.array(list(getattr(self, name)), text) for name in _KEYS}
+        columns["label"] = pyarrow.array(np.asarray(self.label, np.int32), mask=np.asarray(self.label) < 0)
+        columns["split"] = pyarrow.array(list(self.split), text)
+        meta = {"version": VERSION, **self.meta, "classes": list(self.classes)}
+        table = pyarrow.table(columns).replace_schema_metadata({"rsdnet": json.dumps(meta)})
+        with aside(path) as temporary:
+            pyarrow.parquet.write_table(table, temporary, compression="zstd")
+
+    def take(self, rows: np.ndarray) -> "Catalog":
+        """The samples at `rows` (indices or a boolean mask), in that order."""
+        arrays = {name: getattr(self, name)[rows] for name in ("samples", *_KEYS, "label", "split")}
+        return Catalog(**arrays, classes=self.classes, meta=self.meta)
+
+    def select(
+        self, *, split: str | None = None, modality: str | None = None, labelled: bool | None = None
+    ) -> "Catalog":
+        """The samples of one split, with the entries a modality needs ("ms+sar": both), with or without a label.
+
+        None means any. Raises DataError for an unknown split or modality. The result may be empty.
+        """
+        if split is not None and split not in SPLITS:
+            raise DataError(f"unknown split {split!r}; it must be one of {', '.join(SPLITS)}")
+        if modality is not None and modality not in MODALITIES:
+            raise DataError(f"unknown modality {modality!r}; it must be one of {', '.join(MODALITIES)}")
+        keep = np.ones(len(self), bool)
+        if split is not None:
+            keep &= self.split == split
+        for name in modality.split("+") if modality else ():
+            keep &= np.array([key is not None for key in getattr(self, name)], bool)
+        if labelled is not None:
+            keep &= (self.label >= 0) == labelled
+        return self.take(np.flatnonzero(keep))
+
+
+def concat(catalogs: Sequence[Catalog]) -> Catalog:
+    """Several databases' catalogs as one, in the order given.
+
+    Where the class lists differ, a label id means different things, so the result has no labels and no maps.
+    Raises DataError if a sample stands in more than one, or there is none to join.
+    """
+    if not catalogs:
+        raise DataError("no database was named: give at least one")
+    if len(catalogs) == 1:
+        return catalogs[0]
+    same = len({catalog.classes for catalog in catalogs}) == 1
+    arrays = {
+        name: np.concatenate([getattr(catalog, name) for catalog in catalogs])
+        for name in ("samples", *_KEYS, "label", "split")
+    }
+    if not same:
+        arrays["label"] = np.full(len(arrays["label"]), -1, np.int32)
+        arrays["map"] = _objects([None] * len(arrays["label"]))
+    joined = Catalog(
+        **arrays,
+        classes=catalogs[0].classes if same else (),
+        meta={"version": VERSION, "parts": [catalog.meta for catalog in catalogs]},
+    )
+    joined._check("the databases together")
+    return joined
+
+
+def read_stats(db: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of the database's `stats.json`. Raises DataError if it is missing or damaged."""
+    path = Path(db) / STATS
+    try:
+        stats = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing: make the database with `python -m rsdnet.ingest`") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}): ingest again") from error
+    known = isinstance(stats, dict) and stats.get("version") == VERSION
+    if not known or not isinstance(stats.get("bands"), dict):
+        raise DataError(f"{path} is damaged (no version {VERSION} table of bands): ingest again")
+    return stats
+
+
+def write_stats(db: str | os.PathLike[str], bands: dict[str, dict[str, Any]], split: str = "train") -> None:
+    """Write `stats.json` into the folder `db`: aside first, then renamed."""
+    with aside(Path(db) / STATS) as temporary:
+        table = {"version": VERSION, "split": split, "bands": bands}
+        temporary.write_text(json.dumps(table, indent=1) + "\n")
+
+
+class aside:  # noqa: N801 - reads as a verb: `with aside(path) as temporary`
+    """`with aside(path) as temporary`: what is written to `temporary` appears at `path` whole or not at all."""
+
+    def __init__(self, path: Path):
+        self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}")
+
+    def __enter__(self) -> Path:
+        return self.temporary
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.temporary.unlink(missing_ok=True)
+            return
+        with open(self.temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(self.temporary, self.path)
+
+
+def _objects(values: Sequence[Any]) -> np.ndarray:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
