@@ -1,8 +1,8 @@
 """Sentinel-1/2 bands by name: their resolution, how databases spell them, and published statistics.
 
-Bands are looked up by name, never by position: rico-hdl stores VH before VV, SEN12MS VV before VH, EuroSAT puts
-B8A last. A **band id** is a band's place in `NAMES`; kernels and reader count with it, and it only ever comes from
-`band_id`.
+Bands are looked up by name, never by position: rico-hdl stores VH before VV, SEN12MS VV before VH,
+EuroSAT puts B8A last. A **band id** is a band's place in `NAMES`; kernels and reader count with it, and
+it only ever comes from `band_id`.
 """
 
 import difflib

@@ -1,16 +1,18 @@
 """The catalog of a database: which S2 and S1 entries make a sample, with its label and split.
 
-A database is a folder: `data.mdb` (LMDB of safetensors, as rico-hdl writes it), `catalog.parquet` with one row
-a sample, and `stats.json` with statistics per band over the training split.
+A database is a folder: `data.mdb` (LMDB of safetensors, as rico-hdl writes it), `catalog.parquet` with
+one row a sample, and `stats.json` with statistics per band over the training split.
 
-catalog.parquet has the columns `sample` (unique name), `ms`, `sar`, `map` (keys of the S2, S1 and pixel label
-entries, null where there is none; the label map is tensor "Data"), `label` (int32, null where there is none; the
-majority class of the map) and `split` (train, val or test). Its key-value metadata `rsdnet` is JSON:
+catalog.parquet has the columns `sample` (unique name), `ms`, `sar`, `map` (keys of the S2, S1 and pixel
+label entries, null where there is none; the label map is tensor "Data"), `label` (int32, null where there
+is none; the majority class of the map) and `split` (train, val or test). Its key-value metadata `rsdnet`
+is JSON:
 {"version": 1, "layout", "level", "patch", "classes": [names by label id]}.
 """
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +35,9 @@ _KEYS = ("ms", "sar", "map")
 class Catalog:
     """The samples of a database, one array element a sample.
 
-    samples: (N,) str, unique. ms, sar, map: (N,) str or None, keys into the database. label: (N,) int32, -1 for
-    none. split: (N,) str of `SPLITS`. classes: class names by label id. meta: the rest of the catalog's metadata.
+    samples: (N,) str, unique. ms, sar, map: (N,) str or None, keys into the database. label: (N,) int32,
+    -1 for none. split: (N,) str of `SPLITS`. classes: class names by label id. meta: the rest of the
+    catalog's metadata.
     """
 
     samples: np.ndarray
@@ -51,15 +54,18 @@ class Catalog:
 
     @classmethod
     def read(cls, db: str | os.PathLike[str]) -> "Catalog":
-        """The catalog of the database in folder `db`. DataError if it is missing, damaged or contradicts itself."""
+        """The catalog of the database in folder `db`.
+
+        Raises DataError if it is missing, damaged or contradicts itself.
+        """
         import pyarrow
         import pyarrow.parquet
 
         path = Path(db) / CATALOG
         if not path.is_file():
             raise DataError(
-                f"{path} is missing, so its samples are not known: make the database with `python -m "
-                "rsdnet.ingest`, or write one row a sample with the columns sample, ms, sar, map, label, split"
+                f"{path} is missing, so the samples are not known: make the database with `python -m "
+                "rsdnet.ingest`, or write one row a sample: sample, ms, sar, map, label, split"
             )
         try:
             table = pyarrow.parquet.read_table(path)
@@ -92,10 +98,11 @@ class Catalog:
         return catalog
 
     def _check(self, where: str) -> None:
-        if None in (seen := set(self.samples)):
-            raise DataError(f"{where}: a sample has no name; names must be unique")
-        if len(seen) < len(self):
-            twice = next(name for name in self.samples if name not in seen or seen.remove(name))
+        counts = Counter(self.samples)
+        if None in counts:
+            raise DataError(f"{where}: a sample has no name; each needs one of its own")
+        if len(counts) < len(self):
+            twice = counts.most_common(1)[0][0]
             raise DataError(f"{where}: sample {twice!r} stands in it more than once; names must be unique")
         for split in set(self.split):
             if split not in SPLITS:
@@ -107,7 +114,10 @@ class Catalog:
             raise DataError(f"{where}: label {self.label.max()}, but only {len(self.classes)} class names")
 
     def write(self, db: str | os.PathLike[str]) -> None:
-        """Write `catalog.parquet` into the folder `db`: aside, then renamed. DataError if it contradicts itself."""
+        """Write `catalog.parquet` into the folder `db`: aside first, then renamed.
+
+        Raises DataError if it contradicts itself.
+        """
         import pyarrow
         import pyarrow.parquet
 
@@ -131,7 +141,7 @@ class Catalog:
     def select(
         self, *, split: str | None = None, modality: str | None = None, labelled: bool | None = None
     ) -> "Catalog":
-        """The samples of one split, with the entries a modality needs ("ms+sar": both), with or without a label.
+        """The samples of one split, with the entries a modality needs ("ms+sar": both), labelled or not.
 
         None means any. Raises DataError for an unknown split or modality. The result may be empty.
         """
@@ -198,8 +208,8 @@ def write_stats(db: str | os.PathLike[str], bands: dict[str, dict[str, Any]], sp
         temporary.write_text(json.dumps(table, indent=1) + "\n")
 
 
-class aside:  # noqa: N801 - reads as a verb: `with aside(path) as temporary`
-    """`with aside(path) as temporary`: what is written to `temporary` appears at `path` whole or not at all."""
+class aside:
+    """`with aside(path) as temporary`: what is written to `temporary` appears at `path` whole or never."""
 
     def __init__(self, path: Path):
         self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}")
