@@ -138,12 +138,12 @@ class Catalog:
         arrays = {name: getattr(self, name)[rows] for name in ("samples", *_KEYS, "label", "split")}
         return Catalog(**arrays, classes=self.classes, meta=self.meta)
 
-    def select(
+    def mask(
         self, *, split: str | None = None, modality: str | None = None, labelled: bool | None = None
-    ) -> "Catalog":
-        """The samples of one split, with the entries a modality needs ("ms+sar": both), labelled or not.
+    ) -> np.ndarray:
+        """(N,) bool: the samples of one split, with the entries a modality needs ("ms+sar": both), labelled or not.
 
-        None means any. Raises DataError for an unknown split or modality. The result may be empty.
+        None means any. Raises DataError for an unknown split or modality.
         """
         if split is not None and split not in SPLITS:
             raise DataError(f"unknown split {split!r}; it must be one of {', '.join(SPLITS)}")
@@ -156,7 +156,13 @@ class Catalog:
             keep &= np.array([key is not None for key in getattr(self, name)], bool)
         if labelled is not None:
             keep &= (self.label >= 0) == labelled
-        return self.take(np.flatnonzero(keep))
+        return keep
+
+    def select(
+        self, *, split: str | None = None, modality: str | None = None, labelled: bool | None = None
+    ) -> "Catalog":
+        """The samples under `mask`; the result may be empty."""
+        return self.take(np.flatnonzero(self.mask(split=split, modality=modality, labelled=labelled)))
 
 
 def concat(catalogs: Sequence[Catalog]) -> Catalog:

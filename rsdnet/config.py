@@ -1,0 +1,229 @@
+"""Every knob of a pre-training run: its meaning, unit, default and where the default comes from.
+
+The command line and the TOML file are both made from these dataclasses, and a run writes the configuration it used to
+`config.toml`. The defaults are BYOL's 100-epoch preset as DeepMind published it (google-deepmind/deepmind-research,
+byol/configs/byol.py) on the bands of the RSDnet paper (arXiv 2205.02049).
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+import tyro
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from rsdnet.errors import DataError
+
+Statistics = Literal["database", "sen12ms-L1C", "bigearthnet-v2-L2A", "ssl4eo-s12-L2A", "ssl4eo-s12-L1C"]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which patches are read."""
+
+    __pydantic_config__ = STRICT
+
+    data: tuple[Path, ...] = ()
+    """Databases to train on, read as one (folders with data.mdb). None: the embedded synthetic data."""
+    split: Literal["train", "val", "test", "all"] = "train"
+    """Split of the catalog to train on."""
+    statistics: Statistics = "database"
+    """Mean and standard deviation a band: the database's own (stats.json) or a published set (rsdnet/bands.py)."""
+    reader_threads: Count = 0
+    """Threads of the C++ reader; 0: one a core."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewConfig:
+    """What a view is."""
+
+    __pydantic_config__ = STRICT
+
+    modality: Literal["ms+sar", "ms", "sar"] = "ms+sar"
+    """Sensors of the two views: one of each in random order, or both from one sensor (the paper's ablation)."""
+    channels: Positive = 1
+    """Bands in a view: 1 or 3 in the paper."""
+    ms_bands: tuple[str, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+    """Multispectral bands to draw from: the paper's ten of 10 and 20 m."""
+    sar_bands: tuple[str, ...] = ("VV", "VH")
+    """SAR bands to draw from."""
+    size: Positive = 128
+    """Side of a view in pixels."""
+    crop_scale: Range = (0.2, 1.0)
+    """Share of the patch's area that a crop takes, from 0 to 1 (Grill et al. 2020, appendix B: 0.08 to 1 of a photograph)."""
+    crop_ratio: Range = (0.75, 1.3333333333333333)
+    """Aspect ratio of a crop, width over height (Grill et al. 2020, appendix B)."""
+    flip: bool = True
+    """Mirror half of the views."""
+    turn: bool = True
+    """Turn views by a random multiple of 90 degrees: the ground has no up."""
+    ms_gain: Range = (0.8, 1.2)
+    """Range of the factor on reflectance."""
+    ms_offset: Range = (-0.02, 0.02)
+    """Range of the offset added to reflectance (1 = 10000 DN)."""
+    sar_offset: Range = (-2.0, 2.0)
+    """Range of the offset added to backscatter, in dB."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Encoder, projector and predictor."""
+
+    __pydantic_config__ = STRICT
+
+    encoder: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
+    """Encoder, with torchvision's parameter names."""
+    width: Positive = 64
+    """Channels of the encoder's first stage; 64 is torchvision's."""
+    hidden: Positive = 4096
+    """Hidden units of projector and predictor (byol/configs/byol.py)."""
+    dim: Positive = 256
+    """Dimensions of projection and prediction (byol/configs/byol.py)."""
+    concatenate_views: bool = False
+    """Forward both views as one batch with shared BatchNorm statistics, as byol-pytorch does; DeepMind forwards one
+    after the other."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """How the weights move."""
+
+    __pydantic_config__ = STRICT
+
+    epochs: Positive = 100
+    """Passes over the data."""
+    steps: Count = 0
+    """Length of the whole schedule in steps, instead of epochs; 0: epochs."""
+    batch: Annotated[int, Field(ge=2)] = 1024
+    """Samples in a step."""
+    optimizer: Literal["lars", "sgd", "adamw"] = "lars"
+    """LARS as DeepMind wrote it, or torch.optim's SGD (momentum 0.9) or AdamW."""
+    lr: Annotated[float, Field(gt=0)] = 0.45
+    """Base learning rate; a step uses lr * batch / 256 (byol/configs/byol.py, 100 epochs)."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 10.0
+    """Linear warm-up (byol/configs/byol.py), at most a tenth of the run."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-6
+    """Weight decay; none on biases and norm parameters (byol/configs/byol.py, 100 epochs)."""
+    tau: Share = 0.99
+    """Target's momentum at the first step, rising to 1 by a cosine (byol/configs/byol.py, 100 epochs)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where and how the run goes."""
+
+    __pydantic_config__ = STRICT
+
+    run: Path | None = None
+    """Folder of the run: checkpoint, metrics, config. None: runs/DATE-TIME."""
+    resume: bool = False
+    """Continue the run in --run from its checkpoint."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of weights, order and views."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: the GPU where there is one."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Autocast type (fp16 with loss scaling); auto: bf16 where the hardware multiplies it, else fp32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the model; auto: on a GPU."""
+    channels_last: bool = True
+    """NHWC memory format of encoder and views."""
+    threads: Count = 0
+    """CPU threads of torch; 0: torch's choice."""
+    log_every: Positive = 10
+    """Steps between metrics, and between reads of the device."""
+    checkpoint_every: Positive = 500
+    """Steps between checkpoints; one is always written at the end."""
+    tensorboard: bool = False
+    """Also write TensorBoard events into the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A pre-training run."""
+
+    __pydantic_config__ = STRICT
+
+    data: DataConfig = DataConfig()
+    views: ViewConfig = ViewConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    run: RunConfig = RunConfig()
+
+
+# What may differ between a run and its continuation, since it does not change what is computed.
+FREE_ON_RESUME = {"run", "resume", "reader_threads", "log_every", "checkpoint_every", "tensorboard", "threads"}
+_ADAPTER = TypeAdapter(Config)
+
+
+def _checked(tables: dict[str, Any], where: str) -> Config:
+    """`tables` as a valid configuration. Raises DataError that names `where` and the first bad key."""
+    try:
+        config = _ADAPTER.validate_python(tables)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            raise DataError(f"{where}: unknown key {key}; python -m rsdnet.train --help lists them all") from None
+        raise DataError(f"{where}: {key} = {first['input']!r}: {first['msg']}") from None
+    for name in ("crop_scale", "crop_ratio", "ms_gain", "ms_offset", "sar_offset"):
+        low, high = getattr(config.views, name)
+        if low > high:
+            raise DataError(f"{where}: views.{name}: the range ends at {high}, before it starts at {low}")
+    if not (0 < config.views.crop_scale[0] and config.views.crop_scale[1] <= 1 and config.views.crop_ratio[0] > 0):
+        raise DataError(f"{where}: views.crop_scale must lie in (0, 1] and views.crop_ratio above 0")
+    return config
+
+
+def to_tables(config: Config) -> dict[str, dict[str, Any]]:
+    """The configuration as {section: {key: plain value}}; keys that are None are left out."""
+    tables = _ADAPTER.dump_python(config, mode="json")
+    return {s: {k: v for k, v in table.items() if v is not None} for s, table in tables.items()}
+
+
+def read(path: Path) -> Config:
+    """The configuration in a TOML file with tables [data], [views], [model], [optim], [run]; a key left out has its default.
+
+    Raises DataError on a file that is not there or not TOML, an unknown key, or a value out of its type or range.
+    """
+    try:
+        tables = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise DataError(f"config {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"config {path} is not TOML: {error}") from None
+    return _checked(tables, f"config {path}")
+
+
+def dumps(config: Config) -> str:
+    """The configuration as a TOML file that `read` takes."""
+    return tomli_w.dumps(to_tables(config))
+
+
+def differences(saved: Config, asked: Config) -> list[str]:
+    """Keys that a continued run may not change, with both values."""
+    old, new = to_tables(saved), to_tables(asked)
+    return [
+        f"{section}.{key} ({old[section].get(key)} in the run, {new[section].get(key)} asked)"
+        for section in old
+        for key in old[section] | new[section]
+        if key not in FREE_ON_RESUME and old[section].get(key) != new[section].get(key)
+    ]
+
+
+def parse(argv: Sequence[str], default: Config, prog: str, description: str) -> Config:
+    """The configuration of a command line, over `default`. `--help` and an unknown flag exit as argparse does (0, 2).
+
+    Raises DataError on a value out of its range.
+    """
+    flat = tyro.conf.configure(tyro.conf.OmitArgPrefixes)
+    config = tyro.cli(flat(Config), args=argv, default=default, prog=prog, description=description)
+    return _checked(to_tables(config), "command line")

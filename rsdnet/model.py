@@ -1,0 +1,185 @@
+"""The networks: ResNet with torchvision's parameter names, BYOL's heads, and BYOL itself.
+
+BYOL follows Grill et al. 2020 (arXiv 2006.07733) as DeepMind wrote it: google-deepmind/deepmind-research,
+byol/byol_experiment.py and byol/utils/networks.py.
+"""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rsdnet.config import ModelConfig
+from rsdnet.kernels import byol_loss
+
+# BatchNorm of the heads (byol/configs/byol.py: decay_rate 0.9, eps 1e-5); torch counts momentum from the other end.
+BN_MOMENTUM, BN_EPS = 0.1, 1e-5
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 5 left); torchvision/models/resnet.py's names."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)) + identity)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut; the stride sits on the 3x3 one, as in torchvision (ResNet v1.5)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        outputs = planes * self.expansion
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + identity)
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+# He et al. 2016, table 1: block and number of blocks in each of the four stages.
+DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+class ResNet(nn.Module):
+    """ResNet encoder: (B, channels, H, W) to (B, features), torchvision's network without its last layer `fc`.
+
+    name: "resnet18", "resnet34" or "resnet50". width: channels of the first stage, 64 in torchvision.
+    """
+
+    def __init__(self, name: str, channels: int, width: int = 64) -> None:
+        super().__init__()
+        block, depths = DEPTHS[name]
+        self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inputs = width
+        for stage, depth in enumerate(depths):
+            planes = width * 2**stage
+            blocks = []
+            for index in range(depth):
+                blocks.append(block(inputs, planes, 2 if stage > 0 and index == 0 else 1))
+                inputs = planes * block.expansion
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.features = inputs
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # torchvision/models/resnet.py, ResNet.__init__
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.avgpool(x).flatten(1)
+
+
+def head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Projector or predictor: Linear with bias, BatchNorm, ReLU, Linear without bias (byol/utils/networks.py, MLP)."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden),
+        nn.BatchNorm1d(hidden, eps=BN_EPS, momentum=BN_MOMENTUM),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, outputs, bias=False),
+    )
+
+
+class Network(nn.Module):
+    """Encoder and projector: (B, C, S, S) to projections (B, D). The online and the target network are two of these."""
+
+    def __init__(self, encoder: ResNet, projector: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.projector = encoder, projector
+
+    def forward(self, views: Tensor) -> Tensor:
+        return self.projector(self.encoder(views))
+
+
+class Output(NamedTuple):
+    """What a step gives: the loss, and how far the projections of a batch lie apart."""
+
+    loss: Tensor  # float32 scalar in [0, 8]
+    spread: Tensor  # float32 scalar: see `spread`
+
+
+def spread(projections: Tensor) -> Tensor:
+    """Standard deviation over the batch of L2-normalised projections (B, D), averaged over D and scaled by sqrt(D).
+
+    About 1 for directions spread evenly, 0 where all samples are projected to one point: collapse
+    (Chen and He 2021, arXiv 2011.10566, figure 2).
+    """
+    z = nn.functional.normalize(projections.detach().float(), dim=1, eps=1e-6)
+    return z.std(dim=0, correction=0).mean() * z.shape[1] ** 0.5
+
+
+class BYOL(nn.Module):
+    """Online network with predictor, and target network, over two views of each sample."""
+
+    def __init__(self, channels: int, config: ModelConfig) -> None:
+        super().__init__()
+        encoder = ResNet(config.encoder, channels, config.width)
+        self.online = Network(encoder, head(encoder.features, config.hidden, config.dim))
+        self.predictor = head(config.dim, config.hidden, config.dim)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.concatenate_views = config.concatenate_views
+
+    def project(self, network: Network, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Projections (B, D) of both views (2, B, C, S, S): one after the other, so that each has its own BatchNorm
+        statistics, or as one batch."""
+        if self.concatenate_views:
+            first, second = network(views.flatten(0, 1)).chunk(2)
+            return first, second
+        return network(views[0]), network(views[1])
+
+    def forward(self, views: Tensor) -> Output:
+        """Symmetric BYOL loss of views (2, B, C, S, S) (Grill et al. 2020, eq. 2; byol/byol_experiment.py, loss_fn)."""
+        z1, z2 = self.project(self.online, views)
+        if self.concatenate_views:
+            q1, q2 = self.predictor(torch.cat((z1, z2))).chunk(2)
+        else:
+            q1, q2 = self.predictor(z1), self.predictor(z2)
+        with torch.no_grad():
+            t1, t2 = self.project(self.target, views)
+        return Output(byol_loss(q1, q2, t1, t2), spread(z1))
+
+    def online_parameters(self) -> list[nn.Parameter]:
+        """The online network's parameters, in the order of `target_parameters`."""
+        return list(self.online.parameters())
+
+    def target_parameters(self) -> list[nn.Parameter]:
+        """The target network's parameters."""
+        return list(self.target.parameters())
