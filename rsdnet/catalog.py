@@ -141,7 +141,7 @@ class Catalog:
     def mask(
         self, *, split: str | None = None, modality: str | None = None, labelled: bool | None = None
     ) -> np.ndarray:
-        """(N,) bool: the samples of one split, with the entries a modality needs ("ms+sar": both), labelled or not.
+        """(N,) bool: the samples of one split, with the entries a modality needs ("ms+sar": both).
 
         None means any. Raises DataError for an unknown split or modality.
         """
