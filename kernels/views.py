@@ -1,0 +1,315 @@
+"""Raw bands to augmented, resampled, standardised views, in one launch.
+
+For output pixel (i, j) of a view, turns and flip undone, with a crop (top, left, height h, width w, as shares of the patch):
+
+    y = clamp((top + (i + 1/2) / S * h) * H - 1/2, 0, H - 1)        x likewise
+    out = sum over the four taps of bilinear weight * f(tap),   f = (gain * clip(tap) + offset - mean) / std,  0 if invalid
+
+which is torch.nn.functional.interpolate's bilinear (align_corners=False) of the crop, with the patch's edge repeated outside.
+Crop, turn and jitter are drawn inside from (seed, epoch, sample, view), see plan.py. Standardised last: Grill et al. 2020, B.
+
+Bytes it must move: each record's pixels inside the crop, once, and the views once.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from math import log
+
+import torch
+from torch import Tensor
+
+from ._triton import tl, triton
+from .philox import CROP, JITTER, TURN, philox4, seed_words, uniform_of
+from .plan import ViewSpec, draw_plan
+from .records import ALIGN, DTYPES, MAX_SIDE, check_batch, check_records
+
+TILE = 32  # pixels a side of a program's square: 64 bytes of bf16 a row, turned or not
+CHUNK = 32  # images the reference renders at a time: its intermediates stay in the cache
+
+
+def empty_views(records: Tensor, spec: ViewSpec) -> Tensor:
+    """(V, B, C, S, S), not filled; with channels_last the memory is (V, B, S, S, C), so that each view is NHWC."""
+    b, v, c, _ = records.shape
+    if spec.channels_last:
+        return records.new_empty((v, b, spec.size, spec.size, c), dtype=spec.dtype).permute(0, 1, 4, 2, 3)
+    return records.new_empty((v, b, c, spec.size, spec.size), dtype=spec.dtype)
+
+
+# ---- reference ------------------------------------------------------------------------------------------------------
+
+
+def _axis(start: Tensor, length: Tensor, pixels: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Taps along one axis for records (G,): lower and upper index (G, S) int64 and the upper's weight (G, S)."""
+    step = length * pixels / size
+    grid = torch.arange(size, device=start.device) + 0.5
+    at = (grid * step[:, None] + (start * pixels - 0.5)[:, None]).clamp(min=0).minimum(pixels[:, None] - 1.0)
+    low = at.long()
+    return low, torch.minimum(low + 1, pixels[:, None] - 1), at - low
+
+
+def _render_group(data: Tensor, records: Tensor, rows: Tensor, box: list[Tensor], gain: Tensor, shift: Tensor, size: int) -> Tensor:
+    """Records of one dtype, (G, 5), to unturned views (G, S, S) float32. box: top, left, height, width, each (G,)."""
+    dtype = DTYPES[int(records[0, 1])]
+    stored = torch.int16 if dtype == torch.uint16 else dtype  # torch cannot index uint16; the mask below undoes the sign
+    pixels = data[: len(data) // dtype.itemsize * dtype.itemsize].view(stored)
+    top, left, height, width = box
+    y0, y1, fy = _axis(top, height, records[:, 2], size)
+    x0, x1, fx = _axis(left, width, records[:, 3], size)
+    mean, std, clip_lo, clip_hi, nodata = (rows[:, k, None, None] for k in (0, 1, 6, 7, 8))
+    gain, shift = gain[:, None, None], shift[:, None, None]
+    first, pitch = records[:, 0, None] // dtype.itemsize, records[:, 3, None]
+
+    def tap(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        index = (first + y * pitch)[:, :, None] + x[:, None, :]
+        raw = pixels.index_select(0, index.flatten()).view(index.shape)
+        value = (raw.int() & 0xFFFF if dtype == torch.uint16 else raw).float()
+        valid = (value.abs() < torch.inf) & (value != nodata)
+        value = ((value.clamp(clip_lo, clip_hi) * gain + shift) - mean) / std
+        return torch.where(valid, value, 0.0) * weight
+
+    gy, gx = (1 - fy)[:, :, None], (1 - fx)[:, None, :]
+    fy, fx = fy[:, :, None], fx[:, None, :]
+    return (tap(y0, x0, gx) + tap(y0, x1, fx)) * gy + (tap(y1, x0, gx) + tap(y1, x1, fx)) * fy
+
+
+def render_reference(
+    data: Tensor, records: Tensor, samples: Tensor, table: Tensor, spec: ViewSpec, seed: int, epoch: Tensor
+) -> Tensor:
+    """render_views in plain PyTorch. Raises ValueError on a record that does not fit (waits for the device, if on one)."""
+    check_records(records.cpu(), len(data), table.cpu())
+    b, v, c, _ = records.shape
+    plan = draw_plan(spec, seed, epoch, samples, v, c)
+    flat, rows = records.reshape(-1, records.shape[-1]), table[records[..., 4].flatten()]
+    box = [part[..., None].expand(b, v, c).flatten() for part in plan[:4]]
+    gain, shift = torch.ones_like(rows[:, 0]), torch.zeros_like(rows[:, 0])
+    if spec.jitter:
+        gain = rows[:, 2] + plan.gain_u.flatten() * (rows[:, 3] - rows[:, 2])
+        shift = rows[:, 4] + plan.offset_u.flatten() * (rows[:, 5] - rows[:, 4])
+    images = torch.empty((len(flat), spec.size, spec.size), device=data.device)
+    for code in flat[:, 1].unique():
+        for part in (flat[:, 1] == code).nonzero()[:, 0].split(CHUNK):
+            group = [side[part] for side in box]
+            images.index_copy_(0, part, _render_group(data, flat[part], rows[part], group, gain[part], shift[part], spec.size))
+    flips, turns = (part[..., None].expand(b, v, c).flatten() for part in (plan.flip, plan.turns))
+    for flip, turn in product((False, True), range(4)):
+        moved = ((flips == flip) & (turns == turn)).nonzero()[:, 0]
+        if len(moved) and (flip or turn):
+            image = images.index_select(0, moved)
+            images.index_copy_(0, moved, torch.rot90(image.flip(-1) if flip else image, turn, (-2, -1)))
+    out = empty_views(records, spec)
+    out.copy_(images.view(b, v, c, spec.size, spec.size).transpose(0, 1))
+    return out
+
+
+# ---- kernel ---------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _taps(index, start, length, pixels, SIZE: tl.constexpr):
+    """One axis: lower and upper tap, int32, and the upper's weight, for output indices (TILE,), as `_axis`."""
+    step = length * pixels / SIZE
+    at = (index.to(tl.float32) + 0.5) * step + (start * pixels - 0.5)
+    at = tl.minimum(tl.maximum(at, 0.0), pixels - 1.0)
+    low = at.to(tl.int32)
+    return low, tl.minimum(low + 1, pixels.to(tl.int32) - 1), at - low.to(tl.float32)
+
+
+@triton.jit
+def _tap(pixels, ok, row, scale, shift):
+    """Standardised float32 values of one tap, (TILE, TILE); 0 where the record is bad or the pixel invalid."""
+    x = tl.load(pixels, mask=ok, other=0).to(tl.float32)
+    valid = ok & (tl.abs(x) < float("inf")) & (x != tl.load(row + 8))
+    x = tl.minimum(tl.maximum(x, tl.load(row + 6)), tl.load(row + 7))
+    return tl.where(valid, x * scale + shift, 0.0)
+
+
+@triton.jit
+def _bilinear(pixels, pitch, y0, y1, fy, x0, x1, fx, ok, row, scale, shift):
+    """Four taps a pixel: y and x are (TILE,) rows and columns, so that coordinates are paid for once an axis."""
+    upper = pixels + (y0.to(tl.int64) * pitch)[:, None]
+    lower = pixels + (y1.to(tl.int64) * pitch)[:, None]
+    above = _tap(upper + x0[None, :], ok, row, scale, shift) * (1.0 - fx)[None, :]
+    above += _tap(upper + x1[None, :], ok, row, scale, shift) * fx[None, :]
+    below = _tap(lower + x0[None, :], ok, row, scale, shift) * (1.0 - fx)[None, :]
+    below += _tap(lower + x1[None, :], ok, row, scale, shift) * fx[None, :]
+    return above * (1.0 - fy)[:, None] + below * fy[:, None]
+
+
+@triton.jit(do_not_specialize=["nbytes", "samples_count", "k0", "k1", "bands"])
+def render_kernel(
+    out,  # (V, B, C, S, S) bf16, fp16 or fp32; memory (V, B, S, S, C) if NHWC
+    data,  # (N,) uint8, 16-byte aligned
+    records,  # (B, V, C, 5) int64: byte offset, dtype code, height, width, band id
+    samples,  # (B,) int64
+    epoch,  # () int64
+    table,  # (K, 9) float32, by band id: see records.py
+    k0,  # seed, low word, int32
+    k1,  # seed, high word, int32
+    nbytes,  # N
+    samples_count,  # B
+    bands,  # K
+    VIEWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    SIZE: tl.constexpr,  # S
+    AREA: tl.constexpr,  # lower end of the crop's area
+    AREA_SPAN: tl.constexpr,
+    LOG_RATIO: tl.constexpr,  # lower end of the log of the crop's width / height
+    LOG_RATIO_SPAN: tl.constexpr,
+    FLIP: tl.constexpr,
+    TURN: tl.constexpr,
+    JITTER: tl.constexpr,
+    NHWC: tl.constexpr,
+    MAX_SIDE: tl.constexpr,
+    ALIGN: tl.constexpr,
+    STREAM_CROP: tl.constexpr,
+    STREAM_TURN: tl.constexpr,
+    STREAM_JITTER: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """One program: one TILE x TILE square of one channel of one view. Grid: B * V * C * squares."""
+    SIDE: tl.constexpr = (SIZE + TILE - 1) // TILE
+    square = tl.program_id(0) % (SIDE * SIDE)
+    image = tl.program_id(0) // (SIDE * SIDE)  # (b, v, c), row major
+    c, v, b = image % CHANNELS, image // CHANNELS % VIEWS, image // (CHANNELS * VIEWS)
+
+    # The record, trusted in nothing: ok is false where it does not fit the buffer or the table.
+    record = records + image.to(tl.int64) * 5
+    offset, code = tl.load(record), tl.load(record + 1)
+    height, width, band = tl.load(record + 2), tl.load(record + 3), tl.load(record + 4)
+    ok = (code >= 0) & (code <= 4) & (height > 0) & (height <= MAX_SIDE) & (width > 0) & (width <= MAX_SIDE)
+    ok = ok & (offset >= 0) & (offset % ALIGN == 0) & (offset <= nbytes) & (band >= 0) & (band < bands)
+    itemsize = tl.where(code == 0, 1, tl.where(code == 4, 4, 2))
+    height, width = tl.where(ok, height, 1), tl.where(ok, width, 1)
+    offset, band = tl.where(ok, offset, 0), tl.where(ok, band, 0)
+    ok = ok & (height * width * itemsize <= nbytes - offset)
+    row = table + band * 9
+    ok = ok & (tl.load(row + 1) > 0)  # a band without statistics has std nan
+
+    # The draws, as plan.py.
+    sample, now = tl.load(samples + b), tl.load(epoch)
+    area_w, ratio_w, top_w, left_w = philox4(k0, k1, sample, now, v, STREAM_CROP)
+    area = AREA + uniform_of(area_w) * AREA_SPAN
+    ratio = tl.exp(LOG_RATIO + uniform_of(ratio_w) * LOG_RATIO_SPAN)
+    h, w = tl.minimum(tl.sqrt_rn(area / ratio), 1.0), tl.minimum(tl.sqrt_rn(area * ratio), 1.0)
+    top, left = uniform_of(top_w) * (1.0 - h), uniform_of(left_w) * (1.0 - w)
+    turn_w, _, _, _ = philox4(k0, k1, sample, now, v, STREAM_TURN)
+    flip = ((turn_w & 1) == 1) & FLIP
+    turns = tl.where(TURN, (turn_w >> 1) & 3, 0).to(tl.int32)
+    gain, shift = 1.0, 0.0
+    if JITTER:
+        gain_w, shift_w, _, _ = philox4(k0, k1, sample, now, v, STREAM_JITTER + c)
+        gain = tl.load(row + 2) + uniform_of(gain_w) * (tl.load(row + 3) - tl.load(row + 2))
+        shift = tl.load(row + 4) + uniform_of(shift_w) * (tl.load(row + 5) - tl.load(row + 4))
+    scale = gain / tl.load(row + 1)
+    shift = (shift - tl.load(row)) / tl.load(row + 1)
+
+    # Output rows i and columns j; a quarter turn makes source rows of output columns, so the square is transposed after.
+    i = square // SIDE * TILE + tl.arange(0, TILE)
+    j = square % SIDE * TILE + tl.arange(0, TILE)
+    odd = (turns & 1) == 1
+    p, q = tl.where(odd, j, i), tl.where(odd, i, j)
+    p = tl.where(turns >= 2, SIZE - 1 - p, p)
+    q = tl.where(((turns == 1) | (turns == 2)) != flip, SIZE - 1 - q, q)
+    y0, y1, fy = _taps(p, top, h, height.to(tl.float32), SIZE)
+    x0, x1, fx = _taps(q, left, w, width.to(tl.float32), SIZE)
+
+    value = tl.zeros((TILE, TILE), tl.float32)
+    at = data + offset
+    if code == 0:
+        value = _bilinear(at, width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+    elif code == 1:
+        value = _bilinear(at.to(tl.pointer_type(tl.int16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+    elif code == 2:
+        value = _bilinear(at.to(tl.pointer_type(tl.uint16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+    elif code == 3:
+        value = _bilinear(at.to(tl.pointer_type(tl.float16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+    elif code == 4:
+        value = _bilinear(at.to(tl.pointer_type(tl.float32)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+    if odd:
+        value = tl.trans(value)
+
+    view = (v.to(tl.int64) * samples_count + b) * (CHANNELS * SIZE * SIZE)
+    if NHWC:
+        to = out + view + c + (i * SIZE)[:, None] * CHANNELS + j[None, :] * CHANNELS
+    else:
+        to = out + view + c * (SIZE * SIZE) + (i * SIZE)[:, None] + j[None, :]
+    tl.store(to, value.to(out.dtype.element_ty), mask=(i < SIZE)[:, None] & (j < SIZE)[None, :])
+
+
+def launch_render(
+    out: Tensor, data: Tensor, records: Tensor, samples: Tensor, table: Tensor, spec: ViewSpec, seed: int, epoch: Tensor
+) -> None:
+    """Fills out, made by `empty_views`, with one launch. Everything is contiguous and on one device."""
+    b, v, c, _ = records.shape
+    tile = min(TILE, triton.next_power_of_2(spec.size))
+    squares = triton.cdiv(spec.size, tile) ** 2
+    if b * v * c == 0:
+        return
+    (area, area_end), (ratio, ratio_end) = spec.scale, (log(end) for end in spec.ratio)
+    render_kernel[(b * v * c * squares,)](
+        out, data, records, samples, epoch, table, *seed_words(seed), len(data), b, len(table),
+        v, c, spec.size, area, area_end - area, ratio, ratio_end - ratio, spec.flip, spec.turn, spec.jitter,
+        spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, tile,
+    )  # fmt: skip
+
+
+# ---- op -------------------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("rsdnet::render_views", mutates_args=())
+def _render_views(
+    data: Tensor,
+    records: Tensor,
+    samples: Tensor,
+    table: Tensor,
+    epoch: Tensor,
+    seed: int,
+    size: int,
+    scale: Sequence[float],
+    ratio: Sequence[float],
+    flip: bool,
+    turn: bool,
+    jitter: bool,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    spec = ViewSpec(size, (scale[0], scale[1]), (ratio[0], ratio[1]), flip, turn, jitter, dtype, channels_last)
+    if data.data_ptr() % ALIGN:
+        raise ValueError(f"data: starts at an address that is not a multiple of {ALIGN}; pass the buffer, not a slice of it")
+    if data.device.type == "cpu":
+        return render_reference(data, records, samples, table, spec, seed, epoch)
+    out = empty_views(records, spec)
+    with torch.cuda.device(data.device):
+        launch_render(
+            out, data.contiguous(), records.contiguous(), samples.contiguous(), table.contiguous(), spec, seed, epoch
+        )
+    return out
+
+
+@_render_views.register_fake
+def _(data, records, samples, table, epoch, seed, size, scale, ratio, flip, turn, jitter, dtype, channels_last):  # type: ignore[no-untyped-def]
+    return empty_views(records, ViewSpec(size, dtype=dtype, channels_last=channels_last))
+
+
+def render_views(
+    data: Tensor, records: Tensor, samples: Tensor, table: Tensor, spec: ViewSpec, *, seed: int, epoch: int | Tensor
+) -> Tensor:
+    """Augmented, standardised views of a batch of raw bands: (V, B, C, S, S), spec.dtype, on data's device.
+
+    data: (N,) uint8, the bands' bytes as they lie on disk; starts at a multiple of 16 bytes.
+    records: (B, V, C, 5) int64: [byte offset, dtype code (DTYPE_CODES), height, width, band id]; offsets multiples of 16.
+    samples: (B,) int64, the samples' rows in the catalog. table: (K, 9) float32 by band id, from `band_table`.
+    seed: 0 to 2^63 - 1. epoch: int, or an int64 tensor () on data's device (no recompilation, no sync, fit for a CUDA graph).
+    The views depend on seed, epoch and sample alone, not on the batch they come in.
+    Raises TypeError or ValueError on shapes, types and devices that do not fit; on the CPU also ValueError on a record that
+    does not fit data or table. On a GPU such a record reads nothing and gives zeros: see `check_records`.
+    """
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed: {seed}, expected 0 to 2^63 - 1")
+    if not isinstance(epoch, Tensor):
+        epoch = torch.full((), epoch, dtype=torch.int64, device=data.device)
+    check_batch(data, records, samples, table, epoch)
+    return _render_views(
+        data, records, samples, table, epoch, seed, spec.size, spec.scale, spec.ratio, spec.flip, spec.turn, spec.jitter,
+        spec.dtype, spec.channels_last,
+    )  # fmt: skip
