@@ -164,7 +164,7 @@ FREE_ON_RESUME = {"run", "resume", "reader_threads", "log_every", "checkpoint_ev
 _ADAPTER = TypeAdapter(Config)
 
 
-def _checked(tables: dict[str, Any], where: str) -> Config:
+def from_tables(tables: dict[str, Any], where: str) -> Config:
     """`tables` as a valid configuration. Raises DataError that names `where` and the first bad key."""
     try:
         config = _ADAPTER.validate_python(tables)
@@ -200,7 +200,7 @@ def read(path: Path) -> Config:
         raise DataError(f"config {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"config {path} is not TOML: {error}") from None
-    return _checked(tables, f"config {path}")
+    return from_tables(tables, f"config {path}")
 
 
 def dumps(config: Config) -> str:
@@ -226,4 +226,4 @@ def parse(argv: Sequence[str], default: Config, prog: str, description: str) -> 
     """
     flat = tyro.conf.configure(tyro.conf.OmitArgPrefixes)
     config = tyro.cli(flat(Config), args=argv, default=default, prog=prog, description=description)
-    return _checked(to_tables(config), "command line")
+    return from_tables(to_tables(config), "command line")

@@ -1,0 +1,38 @@
+# make train: from nothing to the table of F1 per band.   make test: the same set-up, then all tests.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN    ?= runs/demo
+
+.PHONY: setup train test lint format clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[ingest,dev]'
+	touch $@
+
+train: setup
+	$(BIN)/python -m rsdnet.train --run $(RUN) --resume
+	$(BIN)/python -m rsdnet.probe $(RUN)
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.hpp
+	mkdir -p build/typing/rsdnet
+	for part in rsdnet/*; do ln -sfn ../../../$$part build/typing/$$part; done
+	ln -sfn ../../../kernels build/typing/rsdnet/kernels
+	cd build/typing && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p rsdnet
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i csrc/*.cpp csrc/*.hpp
+
+clean:
+	rm -rf build $(VENV) *.egg-info rsdnet/*.so

@@ -1,0 +1,106 @@
+"""Checkpoints: the whole state of a run in one safetensors file, written aside then renamed, read without pickles."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rsdnet.catalog import aside
+from rsdnet.errors import DataError
+
+FILE = "checkpoint.safetensors"
+ENCODER = "encoder.safetensors"
+FORMAT = "rsdnet-1"
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state as {"key/parameter's name in `module`": tensor}."""
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    return {
+        f"{key}/{names[parameter]}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give the optimizer the state that `optimizer_tensors` took of one like it."""
+    parameters = dict(module.named_parameters())
+    for path, tensor in tensors.items():
+        key, name = path.split("/", 1)
+        parameter = parameters[name]
+        state = torch.empty_like(parameter) if tensor.shape == parameter.shape else torch.empty_like(tensor)
+        optimizer.state[parameter][key] = state.copy_(tensor)
+
+
+def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write `tensors` and the JSON-able `meta` to `path`, whole or not at all. Raises DataError where the disk refuses."""
+    ready = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    try:
+        with aside(path) as temporary:
+            save_file(ready, temporary, {"format": FORMAT, "meta": json.dumps(meta)})
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} could not be written ({error}): free some space; an earlier one is untouched") from None
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and meta of a file that `save` wrote. Raises DataError if it is missing, damaged or of another kind."""
+    if not path.is_file():
+        raise DataError(f"{path} is not there: nothing to load")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise DataError(f"{path} is not a checkpoint of rsdnet ({FORMAT})")
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["meta"])  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is damaged ({error}): go back to an earlier run or start anew") from None
+
+
+def restore(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy `tensors` into `module`, in place. Raises DataError that names the first that is missing, left over or of
+    another shape: a checkpoint of another architecture."""
+    own = module.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        have, come = (tuple(t[name].shape) if name in t else None for t in (own, tensors))
+        if have != come:
+            raise DataError(
+                f"{where} is of another architecture: {name} is {come or 'missing'} there, {have or 'unknown'} in "
+                "this model; use the configuration it was trained with"
+            )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` with "prefix/" before each name."""
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors named "prefix/...", without the prefix."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Drop the lines of a metrics.jsonl at or after `step`, and a last line cut short: they will be written again."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record["step"] < step:
+            kept.append(line)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text("".join(f"{line}\n" for line in kept))
+    os.replace(temporary, path)

@@ -1,0 +1,165 @@
+"""From databases to the device: batches of raw bands, in a reproducible order, read ahead by a thread.
+
+The order and the bands are pure functions of (seed, epoch, sample), so a position (a step) is all that resuming needs.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rsdnet._reader import ReaderError, draw_bands, philox
+from rsdnet.patches import Patches
+
+ORDER = 4  # Philox stream of the samples' order; the streams of the plan are in kernels/plan.py
+SLOTS = 3  # batches read ahead: one being filled, one ready, one in use
+
+
+class Batch(NamedTuple):
+    """Raw bands of B samples on the device. Valid until the next batch is asked for."""
+
+    data: Tensor  # (N,) uint8: the bands' bytes
+    records: Tensor  # (B, V, C, 5) int64: byte offset, type code, height, width, band id
+    samples: Tensor  # (B,) int64: the samples' numbers, for the draws
+    epoch: int
+
+
+def order(seed: int, epoch: int, samples: int) -> np.ndarray:
+    """A permutation of range(samples), int64: the order of an epoch, a pure function of (seed, epoch, samples).
+
+    Samples are sorted by 64 random bits of theirs (Philox4x32-10), ties by number.
+    """
+    counter = np.zeros((samples, 4), np.uint32)
+    counter[:, 0], counter[:, 1], counter[:, 3] = np.arange(samples), epoch, ORDER
+    words = philox((seed & 0xFFFFFFFF, seed >> 32), counter).astype(np.uint64)
+    return np.argsort(words[:, 0] << np.uint64(32) | words[:, 1], kind="stable")
+
+
+class Slot:
+    """One preallocated batch: host buffers (pinned for a GPU) and, on a GPU, the copy that still reads them."""
+
+    def __init__(self, size: int, shape: tuple[int, int, int], pinned: bool) -> None:
+        self.pinned = pinned
+        self.data = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+        self.records = torch.empty((*shape, 5), dtype=torch.int64, pin_memory=pinned)
+        self.samples = torch.empty(shape[0], dtype=torch.int64, pin_memory=pinned)
+        self.copied: torch.cuda.Event | None = None
+
+    def grow(self, size: int) -> None:
+        """Make room for `size` bytes of bands."""
+        self.data = torch.empty(size, dtype=torch.uint8, pin_memory=self.pinned)
+
+
+class Loader:
+    """Batches of `patches` from step `start` up to step `stop`, read ahead; whole batches only.
+
+    channels: bands in a view; views: views of a sample. `waited` sums the seconds the consumer had to wait.
+    Use as a context manager: leaving it ends the reading thread.
+    """
+
+    def __init__(
+        self,
+        patches: Patches,
+        batch: int,
+        *,
+        channels: int,
+        seed: int,
+        device: torch.device,
+        start: int = 0,
+        stop: int,
+        views: int = 2,
+    ) -> None:
+        self.patches, self.batch, self.seed, self.device = patches, batch, seed, device
+        self.shape = (batch, views, channels)
+        self.start, self.stop = start, stop
+        self.steps_per_epoch = len(patches) // batch
+        self.waited = 0.0
+        self._order = (-1, np.empty(0, np.int64))
+        size = int(np.prod(self.shape)) * patches.band_bytes()
+        self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[tuple[Batch, Slot] | BaseException | None] = queue.SimpleQueue()
+        for _ in range(SLOTS):
+            self._free.put(Slot(size, self.shape, device.type == "cuda"))
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._thread = threading.Thread(target=self._run, name="rsdnet-loader", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._free.put(None)
+        while self._thread.is_alive():  # it may be filling slots that came free before the end was asked for
+            self._thread.join(0.05)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            began = time.perf_counter()
+            item = self._ready.get()
+            self.waited += time.perf_counter() - began
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            batch, slot = item
+            if slot.copied is not None:
+                torch.cuda.current_stream(self.device).wait_event(slot.copied)
+                for tensor in batch[:3]:
+                    tensor.record_stream(torch.cuda.current_stream(self.device))
+                self._free.put(slot)
+                yield batch
+            else:
+                yield batch
+                self._free.put(slot)
+
+    def _run(self) -> None:
+        """The reading thread: fills free slots, step after step, and hands them over."""
+        try:
+            for step in range(self.start, self.stop):
+                slot = self._free.get()
+                if slot is None:
+                    return
+                if slot.copied is not None:
+                    slot.copied.synchronize()
+                self._ready.put((self._fill(slot, step), slot))
+            self._ready.put(None)
+        except BaseException as error:  # whatever it is, the consumer must hear of it
+            self._ready.put(error)
+
+    def _fill(self, slot: Slot, step: int) -> Batch:
+        """Read the bands of a step into `slot`."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = (epoch, order(self.seed, epoch, len(self.patches)))
+        positions = self._order[1][position * self.batch : (position + 1) * self.batch]
+        samples = self.patches.rows[positions]
+        pools = self.patches.pools
+        chosen = draw_bands(
+            self.seed, epoch, samples, *self.shape[1:], pools["ms"], pools["sar"], self.patches.modality
+        )
+        slot.samples.copy_(torch.from_numpy(samples))
+        used = gather(self.patches, positions, chosen, slot)
+        tensors = slot.data[:used], slot.records, slot.samples
+        if self._stream is None:
+            return Batch(*tensors, epoch)
+        with torch.cuda.stream(self._stream):
+            copies = [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+            slot.copied = torch.cuda.Event()
+            slot.copied.record(self._stream)
+        return Batch(*copies, epoch)
+
+
+def gather(patches: Patches, positions: np.ndarray, chosen: np.ndarray, slot: Slot) -> int:
+    """Read the bands `chosen` (B, V, C ids) of the samples at `positions` into `slot`, growing it where it is small.
+
+    Returns the bytes used. Raises ReaderError on an entry that cannot be read.
+    """
+    raise NotImplementedError(ReaderError)

@@ -1,0 +1,308 @@
+"""Linear evaluation: `python -m rsdnet.probe RUN --data DB`. What a frozen encoder knows, band by band.
+
+For every band one linear classifier (multinomial logistic regression) on the features of whole patches, as the paper
+evaluates (arXiv 2205.02049): macro F1 and accuracy on the test split. Beside it, under the same protocol: the same encoder
+with random weights, and statistics of the raw band.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from rsdnet import bands, checkpoint, config
+from rsdnet.catalog import SPLITS, aside
+from rsdnet.config import Config
+from rsdnet.errors import DataError, command
+from rsdnet.kernels import ViewSpec, render_views
+from rsdnet.loader import read_bands
+from rsdnet.model import ResNet
+from rsdnet.patches import Patches, pools_of, statistics
+from rsdnet.views import band_table
+
+JSON, CHART = "probe.json", "probe.png"
+# The three-channel rows: true colour; both polarisations with the first once more.
+TRIPLES = {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV")}
+L2 = (1e-4, 1e-3, 1e-2, 1e-1)  # weight penalties to choose from on the validation split, for all features alike
+ITERATIONS = 200  # of L-BFGS: enough that F1 no longer moves
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Evaluate a run's frozen encoder by a linear classifier a band."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a pre-training run."""
+    data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DB [DB ...]")] = ()
+    """Labelled databases with train and test splits. None: the run's own."""
+    batch: int = 256
+    """Patches encoded at once."""
+    limit: int = 0
+    """At most this many training patches, the first ones; 0: all."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    force: bool = False
+    """Evaluate again even if the run holds the same evaluation already."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Test scores of one linear classifier."""
+
+    f1: float
+    """Macro F1: the mean over the classes of the test split."""
+    accuracy: float
+    l2: float
+    """The penalty that won on the validation split."""
+
+
+def load_encoder(run: Path) -> tuple[ResNet, Config, dict[str, Tensor]]:
+    """The encoder of a finished run, or of an unfinished one's checkpoint; its configuration; its weights.
+
+    Raises DataError where the folder holds neither or they are damaged.
+    """
+    path = run / checkpoint.ENCODER
+    if path.is_file():
+        tensors, meta = checkpoint.load(path)
+    elif (run / checkpoint.FILE).is_file():
+        path = run / checkpoint.FILE
+        tensors, meta = checkpoint.load(path)
+        tensors = checkpoint.under("model", tensors)
+        tensors = {n.removeprefix("online.encoder."): t for n, t in tensors.items() if n.startswith("online.encoder.")}
+    else:
+        raise DataError(f"{run} holds no encoder and no checkpoint: name the folder of a pre-training run")
+    cfg = config.from_tables(meta["config"], str(path))
+    encoder = ResNet(cfg.model.encoder, cfg.views.channels, cfg.model.width)
+    checkpoint.restore(encoder, tensors, str(path))
+    return encoder, cfg, tensors
+
+
+class Bench:
+    """Labelled patches of one modality, rendered whole, with their splits and labels."""
+
+    def __init__(self, cfg: Config, databases: tuple[Path, ...], modality: str, device: torch.device, options: Options) -> None:
+        self.patches = Patches(databases, modality, pools_of(cfg.views), labelled=True, threads=cfg.data.reader_threads)
+        own = dataclasses.replace(cfg.views, modality=modality)
+        own_cfg = dataclasses.replace(cfg, views=own, data=dataclasses.replace(cfg.data, data=databases))
+        self.table = band_table(own_cfg, statistics(own_cfg, pools_of(cfg.views))).to(device)
+        self.spec = ViewSpec.plain(cfg.views.size)
+        self.device, self.batch, self.limit = device, options.batch, options.limit
+        labels = self.patches.catalog.label
+        present = np.unique(labels[self.patches.catalog.split == "train"])
+        self.labels = torch.from_numpy(labels.astype(np.int64))
+        self.classes = [int(label) for label in present]
+
+    def require(self) -> None:
+        """Raise DataError where there is nothing to learn from or to test on."""
+        split = self.patches.catalog.split
+        for name in ("train", "test"):
+            if not (split == name).any():
+                raise DataError(f"{self.patches.where}: no labelled sample in the {name} split, so there is nothing to probe")
+        if len(self.classes) < 2:
+            raise DataError(f"{self.patches.where}: one class only in the train split, so there is nothing to tell apart")
+
+    def views(self, names: tuple[str, ...]) -> Iterator[Tensor]:
+        """Batches (b, len(names), S, S), float32, of all samples in order; the channels are the bands `names`."""
+        ids = np.array([bands.band_id(name) for name in names], np.int32)
+        for start in range(0, len(self.patches), self.batch):
+            positions = np.arange(start, min(start + self.batch, len(self.patches)))
+            chosen = np.broadcast_to(ids, (len(positions), 1, len(ids))).copy()
+            data, records = read_bands(self.patches, positions, chosen)
+            samples = torch.from_numpy(self.patches.rows[positions])
+            arguments = (tensor.to(self.device) for tensor in (data, records, samples))
+            yield render_views(*arguments, self.table, self.spec, seed=0, epoch=0)[0]
+
+    def features(self, names: tuple[str, ...], of: Callable[[Tensor], Tensor]) -> Tensor:
+        """(N, F) float32 features on the CPU: `of` applied to every batch of `views`."""
+        with torch.inference_mode():
+            return torch.cat([of(batch).float().cpu() for batch in self.views(names)])
+
+    def score(self, features: Tensor) -> Score:
+        """Test scores of a linear classifier on `features` (N, F): fitted on train, its penalty chosen on val."""
+        split = self.patches.catalog.split
+        known = np.isin(self.labels.numpy(), self.classes)
+        parts = {s: torch.from_numpy(np.flatnonzero((split == s) & known)) for s in SPLITS}
+        parts["train"] = parts["train"][: self.limit or None]
+        mean, std = features[parts["train"]].mean(0), features[parts["train"]].std(0)
+        x = (features - mean) / torch.where(std > 1e-6, std, 1.0)
+        y = torch.searchsorted(torch.tensor(self.classes), self.labels)
+        judge = parts["val"] if len(parts["val"]) else parts["train"]
+        best: tuple[float, float, Tensor] | None = None
+        for l2 in L2:
+            weights = fit(x[parts["train"]], y[parts["train"]], len(self.classes), l2)
+            f1, _ = scores(predict(weights, x[judge]), y[judge], len(self.classes))
+            if best is None or f1 > best[0]:
+                best = f1, l2, weights
+        assert best is not None
+        f1, accuracy = scores(predict(best[2], x[parts["test"]]), y[parts["test"]], len(self.classes))
+        return Score(f1, accuracy, best[1])
+
+
+def fit(x: Tensor, y: Tensor, classes: int, l2: float) -> Tensor:
+    """Weights (F + 1, classes) of multinomial logistic regression: mean cross entropy + l2/2 * |weights|^2.
+
+    x: (N, F) standardised features. y: (N,) int64 in range(classes). The last row is the bias, not penalised.
+    """
+    x = torch.cat((x, torch.ones(len(x), 1)), 1)
+    weights = torch.zeros(x.shape[1], classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=ITERATIONS, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(x @ weights, y) + 0.5 * l2 * weights[:-1].square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weights.detach()
+
+
+def predict(weights: Tensor, x: Tensor) -> Tensor:
+    """Classes (N,) of standardised features x (N, F)."""
+    return (x @ weights[:-1] + weights[-1]).argmax(1)
+
+
+def scores(predicted: Tensor, truth: Tensor, classes: int) -> tuple[float, float]:
+    """Macro F1 over the classes that occur in `truth`, and accuracy."""
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
+
+    each = multiclass_f1_score(predicted, truth, classes, average="none")
+    f1 = each[torch.bincount(truth, minlength=classes) > 0].mean()
+    return float(f1), float(multiclass_accuracy(predicted, truth, classes, average="micro"))
+
+
+def band_statistics(views: Tensor) -> Tensor:
+    """(b, C * 9): mean, standard deviation, extremes and quantiles of each channel of views (b, C, S, S)."""
+    pixels = views.flatten(2)
+    quantiles = torch.quantile(pixels, torch.tensor(QUANTILES, device=views.device), dim=2).movedim(0, -1)
+    rest = (pixels.mean(2), pixels.std(2, correction=0), pixels.amin(2), pixels.amax(2))
+    return torch.cat((torch.stack(rest, -1), quantiles), -1).flatten(1)
+
+
+def contenders(encoder: ResNet, cfg: Config, device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What is compared: the pre-trained encoder, the very weights it started from, statistics of the raw band."""
+    torch.manual_seed(cfg.run.seed)
+    start = ResNet(cfg.model.encoder, cfg.views.channels, cfg.model.width)
+    return {
+        "pre-trained": encoder.to(device).eval(),
+        "random": start.to(device).eval(),
+        "raw statistics": band_statistics,
+    }
+
+
+def embed(of: Callable[[Tensor], Tensor], channels: int, views: Tensor) -> Tensor:
+    """Features of views (b, n, S, S) by an encoder of `channels` input channels.
+
+    A view of as many bands as the encoder has channels goes in as it is; one band is repeated over the channels; several
+    bands through a single-channel encoder give their features side by side.
+    """
+    if of is band_statistics or views.shape[1] == channels:
+        return of(views)
+    if views.shape[1] == 1:
+        return of(views.expand(-1, channels, -1, -1))
+    return torch.cat([embed(of, channels, band) for band in views.split(1, 1)], 1)
+
+
+def probe(options: Options, console: Console) -> dict[str, Any]:
+    """The evaluation as a JSON-able dictionary: rows {band or bands: {contender: {f1, accuracy, l2}}} and their means."""
+    device = torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
+    encoder, cfg, tensors = load_encoder(options.run)
+    databases = options.data or cfg.data.data
+    identity = {"encoder": digest(tensors), "data": [str(path) for path in databases], "limit": options.limit}
+    saved = options.run / JSON
+    if saved.is_file() and not options.force:
+        found = json.loads(saved.read_text())
+        if {key: found.get(key) for key in identity} == identity:
+            console.print(f"{saved} holds this evaluation already (--force to repeat it)")
+            return found
+    rows: dict[str, dict[str, Any]] = {}
+    pools = pools_of(cfg.views)
+    for modality in cfg.views.modality.split("+"):
+        bench = Bench(cfg, databases, modality, device, options)
+        if report := bench.patches.report():
+            console.print(report, style="yellow")
+        bench.require()
+        jobs = [(name,) for name in pools[modality]]
+        jobs += [TRIPLES[modality]] if set(TRIPLES[modality]) <= set(pools[modality]) else []
+        for names in track(jobs, f"probing {modality} bands", console=console, disable=not console.is_terminal):
+            rows["+".join(names)] = {
+                label: dataclasses.asdict(bench.score(bench.features(names, lambda v, of=of: embed(of, cfg.views.channels, v))))
+                for label, of in contenders(encoder, cfg, device).items()
+            }
+    single = [row for name, row in rows.items() if "+" not in name]
+    mean = {label: float(np.mean([row[label]["f1"] for row in single])) for label in single[0]}
+    return {**identity, "run": str(options.run), "mean_f1": mean, "bands": rows}
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of named tensors."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """Print the table of F1 (accuracy) per band."""
+    labels = list(result["mean_f1"])
+    table = Table(title="Linear evaluation: macro F1 (accuracy) on the test split")
+    table.add_column("band")
+    for label in labels:
+        table.add_column(label, justify="right")
+    for name, row in result["bands"].items():
+        best = max(row[label]["f1"] for label in labels)
+        cells = [f"{row[label]['f1']:.3f} ({row[label]['accuracy']:.3f})" for label in labels]
+        table.add_row(name, *[f"[bold]{c}" if row[label]["f1"] == best else c for label, c in zip(labels, cells, strict=True)])
+    table.add_section()
+    table.add_row("mean of bands", *[f"{result['mean_f1'][label]:.3f}" for label in labels])
+    console.print(table)
+
+
+def chart(result: dict[str, Any], path: Path) -> None:
+    """Draw F1 per band as grouped bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    labels, names = list(result["mean_f1"]), list(result["bands"])
+    figure, axes = plt.subplots(figsize=(1.5 + 0.75 * len(names), 3.6), layout="constrained")
+    width = 0.8 / len(labels)
+    for index, label in enumerate(labels):
+        heights = [result["bands"][name][label]["f1"] for name in names]
+        offsets = np.arange(len(names)) + (index - (len(labels) - 1) / 2) * width
+        axes.bar(offsets, heights, width, label=f"{label} (mean {result['mean_f1'][label]:.3f})")
+    axes.set_xticks(range(len(names)), [name.replace("+", "+\n") for name in names])
+    axes.set_ylabel("macro F1 on the test split")
+    axes.set_ylim(0, 1)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="upper right", ncols=len(labels), fontsize="small")
+    with aside(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    """The command."""
+    options = tyro.cli(Options, prog="python -m rsdnet.probe", description=__doc__)
+    console = Console()
+    result = probe(options, console)
+    with aside(options.run / JSON) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    chart(result, options.run / CHART)
+    show(result, console)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,248 @@
+"""Pre-training: `python -m rsdnet.train --data DB`. From raw bands to an encoder, in one sitting.
+
+Raw bands of a batch come from the loader; two views are rendered; BYOL predicts one from the other; LARS moves the online
+network and the target follows. Everything random is a pure function of (seed, epoch, sample, view), so a step number and
+the tensors are the whole state of a run.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from rsdnet import checkpoint, config, schedules
+from rsdnet.config import Config
+from rsdnet.errors import DataError, command
+from rsdnet.kernels import LARS, lars_groups, render_views, update_target_
+from rsdnet.loader import Loader
+from rsdnet.model import BYOL
+from rsdnet.monitor import METRICS, Monitor
+from rsdnet.patches import Patches, pools_of, statistics
+from rsdnet.signals import Stopper
+from rsdnet.views import band_table, spec_of
+
+DESCRIPTION = """Pre-train an encoder with BYOL on Sentinel-1/2 patches (RSDnet, arXiv 2205.02049).
+--config FILE.toml sets any of these options by table and key; the command line goes over it.
+Without --data it trains on embedded synthetic scenes, made on the first run, with the settings of rsdnet/demo.toml."""
+DEMO = Path(__file__).with_name("demo.toml")
+CONFIG = "config.toml"
+SGD_MOMENTUM = 0.9
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class Run:
+    """Everything that moves while training: networks, optimizer, scaler, step. What a checkpoint holds."""
+
+    def __init__(self, cfg: Config, samples: int, device: torch.device) -> None:
+        self.cfg, self.device = cfg, device
+        self.folder = cfg.run.run or Path("runs")
+        self.steps_per_epoch = samples // cfg.optim.batch
+        self.steps = cfg.optim.steps or cfg.optim.epochs * self.steps_per_epoch
+        self.warmup = min(round(cfg.optim.warmup_epochs * self.steps_per_epoch), self.steps // 10)
+        self.step = 0
+        torch.manual_seed(cfg.run.seed)
+        self.byol = BYOL(cfg.views.channels, cfg.model).to(device)
+        if cfg.run.channels_last:
+            self.byol.to(memory_format=torch.channels_last)
+        self.optimizer = optimizer_of(cfg, self.byol, device)
+        self.tau = torch.zeros((), device=device)
+        self.dtype = AUTOCAST[precision_of(cfg, device)]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        if cfg.run.compile == "on" or (cfg.run.compile == "auto" and device.type == "cuda"):
+            self.byol.compile()
+
+    def schedule(self) -> dict[str, float]:
+        """Set learning rate and tau for this step, and name them."""
+        optim = self.cfg.optim
+        lr = schedules.learning_rate(self.step, self.steps, optim.lr, optim.batch, self.warmup)
+        tau = schedules.tau(self.step, self.steps, optim.tau)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        self.tau.fill_(tau)
+        return {"lr": lr, "tau": tau, "epoch": self.step // self.steps_per_epoch}
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        tensors = checkpoint.prefixed("model", self.byol.state_dict())
+        tensors |= checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer, self.byol))
+        meta = {"step": self.step, "config": config.to_tables(self.cfg), "scaler": self.scaler.state_dict()}
+        checkpoint.save(self.folder / checkpoint.FILE, tensors, meta)
+
+    def load(self) -> None:
+        """Take up the checkpoint in the run's folder. Raises DataError on one that is damaged or of another model."""
+        path = self.folder / checkpoint.FILE
+        tensors, meta = checkpoint.load(path)
+        checkpoint.restore(self.byol, checkpoint.under("model", tensors), str(path))
+        checkpoint.restore_optimizer(self.optimizer, self.byol, checkpoint.under("optimizer", tensors))
+        if meta["scaler"]:
+            self.scaler.load_state_dict(meta["scaler"])
+        self.step = meta["step"]
+
+    def export(self) -> None:
+        """Write the online encoder alone, under torchvision's parameter names."""
+        meta = {"step": self.step, "config": config.to_tables(self.cfg)}
+        checkpoint.save(self.folder / checkpoint.ENCODER, self.byol.online.encoder.state_dict(), meta)
+
+
+def train(cfg: Config, console: Console) -> int:
+    """Run `cfg` until its end or a signal. Returns the exit status: 0, or 128 + the signal's number."""
+    device = device_of(cfg)
+    torch.set_num_threads(cfg.run.threads or torch.get_num_threads())
+    patches = open_patches(cfg, console)
+    table = band_table(cfg, statistics(cfg, pools_of(cfg.views))).to(device)
+    run = Run(cfg, len(patches), device)
+    spec = spec_of(cfg.views, run.dtype, cfg.run.channels_last)
+    open_folder(run, console)
+    if run.step >= run.steps:
+        console.print(f"{run.folder} is complete: {run.steps} steps")
+        return 0
+    byol, optimizer, scaler, seed = run.byol, run.optimizer, run.scaler, cfg.run.seed
+    online, target = byol.online_parameters(), byol.target_parameters()
+    loader = Loader(patches, cfg.optim.batch, channels=cfg.views.channels, seed=seed, device=device,
+                    start=run.step, stop=run.steps)  # fmt: skip
+    monitor = Monitor(run.folder, start=run.step, steps=run.steps, batch=cfg.optim.batch, every=cfg.run.log_every,
+                      console=console, tensorboard=cfg.run.tensorboard)  # fmt: skip
+    with Stopper() as stopper, loader, monitor:
+        for batch in loader:
+            knobs = run.schedule()
+            views = render_views(*batch[:3], table, spec, seed=seed, epoch=batch.epoch)
+            with torch.autocast(device.type, run.dtype, enabled=run.dtype is not torch.float32):
+                output = byol(views)
+            scaler.scale(output.loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            update_target_(target, online, run.tau)
+            monitor.log(run.step, output.loss, output.spread, loader.waited, **knobs)
+            run.step += 1
+            if stopper.signal or run.step % cfg.run.checkpoint_every == 0 or run.step == run.steps:
+                monitor.flush(loader.waited, **knobs)  # a loss that is not finite must not reach a checkpoint
+                run.save()
+                monitor.skip_time()
+            if stopper.signal:
+                break
+    if run.step < run.steps:
+        console.print(f"stopped at step {run.step} of {run.steps}; go on with --run {run.folder} --resume")
+        return 128 + stopper.signal
+    run.export()
+    console.print(f"{run.folder}: {run.steps} steps done; the encoder is {run.folder / checkpoint.ENCODER}")
+    return 0
+
+
+def open_patches(cfg: Config, console: Console) -> Patches:
+    """The samples to train on; says which were left out. Raises DataError where a batch does not fill."""
+    patches = Patches(
+        cfg.data.data,
+        cfg.views.modality,
+        pools_of(cfg.views),
+        split=None if cfg.data.split == "all" else cfg.data.split,
+        threads=cfg.data.reader_threads,
+    )
+    if report := patches.report():
+        console.print(report, style="yellow")
+    if len(patches) < cfg.optim.batch:
+        raise DataError(
+            f"{patches.where}: {len(patches)} samples do not fill a batch of {cfg.optim.batch}: "
+            f"use --batch {max(len(patches), 2)} or smaller, or more data"
+        )
+    return patches
+
+
+def open_folder(run: Run, console: Console) -> None:
+    """Make the run's folder, or take up the run that is there. Raises DataError where the two do not fit."""
+    exists = (run.folder / checkpoint.FILE).is_file()
+    if exists and not run.cfg.run.resume:
+        raise DataError(f"{run.folder} holds a run already: continue it with --resume, or name another with --run")
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / CONFIG).write_text(config.dumps(run.cfg))
+    except OSError as error:
+        raise DataError(f"{run.folder} cannot be written ({error.strerror}): name another folder with --run") from None
+    if exists:
+        run.load()
+    checkpoint.truncate_metrics(run.folder / METRICS, run.step)
+    threads = torch.get_num_threads()
+    console.print(
+        f"{run.folder}: {run.steps_per_epoch} steps an epoch, {run.steps} in all"
+        + (f", from step {run.step}" if exists else "")
+        + f"; {run.cfg.model.encoder} on {run.device}"
+        + (f" ({threads} threads)" if run.device.type == "cpu" else f" ({torch.cuda.get_device_name(run.device)})")
+        + f" in {run.dtype}".replace("torch.", ""),
+        highlight=False,
+    )
+
+
+def optimizer_of(cfg: Config, byol: BYOL, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer over the online network and the predictor; no weight decay on biases and norm parameters."""
+    trained = torch.nn.ModuleList([byol.online, byol.predictor])
+    groups = lars_groups(trained, cfg.optim.weight_decay)
+    if cfg.optim.optimizer == "lars":
+        return LARS(groups, lr=torch.zeros((), device=device))
+    plain = [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in groups]
+    if cfg.optim.optimizer == "sgd":
+        return torch.optim.SGD(plain, lr=0.0, momentum=SGD_MOMENTUM)
+    return torch.optim.AdamW(plain, lr=0.0)
+
+
+def device_of(cfg: Config) -> torch.device:
+    """The device a run uses. Raises DataError where a GPU is asked for and there is none."""
+    found = torch.cuda.is_available()
+    if cfg.run.device == "cuda" and not found:
+        raise DataError("--device cuda: torch sees no CUDA GPU here; use --device cpu, or install a CUDA build of torch")
+    return torch.device("cuda" if found and cfg.run.device != "cpu" else "cpu")
+
+
+def precision_of(cfg: Config, device: torch.device) -> str:
+    """bf16, fp16 or fp32; auto is bf16 where the hardware multiplies it."""
+    if cfg.run.precision != "auto":
+        return cfg.run.precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def configure(argv: list[str]) -> Config:
+    """The configuration of a command line. Raises DataError where it contradicts a file, or the run it continues."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config", type=Path)
+    first.add_argument("--run", type=Path)
+    first.add_argument("--resume", action="store_true")
+    first.add_argument("--data", nargs="*")
+    known, _ = first.parse_known_args(argv)
+    saved = known.run / CONFIG if known.resume and known.run else None
+    if known.resume and not known.run:
+        raise DataError("--resume needs the run to continue: --run FOLDER")
+    if known.config:
+        at = next(i for i, word in enumerate(argv) if word.split("=")[0] == "--config")
+        argv = argv[:at] + argv[at + (1 if "=" in argv[at] else 2) :]
+        base = config.read(known.config)
+    elif saved and saved.is_file():
+        base = config.read(saved)
+    else:
+        base = Config() if known.data else config.read(DEMO)
+    cfg = config.parse(argv, base, "python -m rsdnet.train", DESCRIPTION)
+    if not cfg.data.data:
+        from rsdnet import demo  # needs rasterio and lmdb, which training on a database does not
+
+        cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(demo.prepare(),)))
+    if saved and saved.is_file() and (changed := config.differences(config.read(saved), cfg)):
+        raise DataError(f"{known.run} cannot go on with other settings: {'; '.join(changed)}")
+    folder = cfg.run.run or Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    return dataclasses.replace(cfg, run=dataclasses.replace(cfg.run, run=folder))
+
+
+def main() -> int:
+    """The command."""
+    return train(configure(sys.argv[1:]), Console())
+
+
+if __name__ == "__main__":
+    command(main)

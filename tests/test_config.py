@@ -1,0 +1,107 @@
+"""The configuration: one source for command line and file, and one line for each mistake."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsdnet import config
+from rsdnet.config import Config, OptimConfig, ViewConfig
+from rsdnet.errors import DataError
+
+CONFIGS = st.builds(
+    Config,
+    views=st.builds(
+        ViewConfig,
+        modality=st.sampled_from(["ms+sar", "ms", "sar"]),
+        channels=st.integers(1, 5),
+        size=st.integers(1, 512),
+        crop_scale=st.tuples(st.floats(0.01, 0.5), st.floats(0.5, 1)),
+        flip=st.booleans(),
+        ms_bands=st.lists(st.sampled_from(["B02", "B08"]), min_size=1, unique=True).map(tuple),
+    ),
+    optim=st.builds(OptimConfig, lr=st.floats(1e-6, 10), batch=st.integers(2, 4096), tau=st.floats(0, 1)),
+)
+
+
+def parse(*argv: str, default: Config | None = None) -> Config:
+    return config.parse(argv, default or Config(), "prog", "text")
+
+
+@given(CONFIGS)
+def test_a_written_file_reads_back_the_same(tmp_path_factory: pytest.TempPathFactory, cfg: Config) -> None:
+    path = tmp_path_factory.mktemp("config") / "config.toml"
+    path.write_text(config.dumps(cfg))
+    assert config.read(path) == cfg
+
+
+def test_the_command_line_goes_over_the_file() -> None:
+    base = dataclasses.replace(Config(), views=ViewConfig(size=32, channels=3))
+    cfg = parse("--size", "64", "--data", "a", "b", "--no-flip", default=base)
+    assert (cfg.views.size, cfg.views.channels, cfg.views.flip) == (64, 3, False)
+    assert cfg.data.data == (Path("a"), Path("b"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[views]\nsze = 3\n", "unknown key views.sze"),
+        ("[sights]\nsize = 3\n", "unknown key sights"),
+        ("[views]\nsize = 'big'\n", "views.size = 'big'"),
+        ("[views]\nsize = 0\n", "views.size = 0"),
+        ("[optim]\nbatch = 1\n", "optim.batch = 1"),
+        ("[views]\ncrop_scale = [0.9, 0.1]\n", "views.crop_scale"),
+        ("[views]\nms_gain = [nan, 1.0]\n", "views.ms_gain"),
+        ("[views]\nmodality = 'radar'\n", "views.modality"),
+        ("[views\n", "is not TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line_that_names_it(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"run\.toml") as caught:
+        config.read(path)
+    assert words in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.toml"):
+        config.read(tmp_path / "none.toml")
+
+
+def test_a_value_out_of_range_on_the_command_line() -> None:
+    with pytest.raises(DataError, match=r"views\.size = 0"):
+        parse("--size", "0")
+
+
+def test_differences_name_what_a_continued_run_may_not_change() -> None:
+    assert config.differences(Config(), parse("--log-every", "3")) == []
+    (line,) = config.differences(Config(), parse("--lr", "0.5"))
+    assert "optim.lr" in line
+    assert "0.45" in line
+    assert "0.5" in line
+
+
+def test_help_names_every_knob() -> None:
+    done = subprocess.run([sys.executable, "-m", "rsdnet.train", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    for section in dataclasses.fields(Config):
+        for field in dataclasses.fields(getattr(Config(), section.name)):
+            assert f"--{field.name.replace('_', '-')}" in done.stdout
+    assert "--config" in done.stdout
+
+
+def test_training_imports_neither_rasterio_nor_lmdb() -> None:
+    code = "import sys, rsdnet.train; print(sorted({'rasterio', 'lmdb', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_import_of_the_package_is_instant() -> None:
+    code = "import sys, rsdnet; print(sorted({'torch', 'numpy', 'rich'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
