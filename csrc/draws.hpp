@@ -1,0 +1,27 @@
+// Which band each channel of each view shows: drawn from (seed, epoch, sample, view) and nothing else, so that the
+// reader copies only the bands that are used. The same integers as rsdnet.kernels draws.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace rsdnet {
+
+enum class Modality { kMsAndSar, kMs, kSar };
+
+struct BandDraw {
+    uint64_t seed;
+    uint32_t epoch;
+    uint32_t views;
+    uint32_t channels;
+    std::vector<int32_t> ms_pool;   // band ids, in the order of the pool
+    std::vector<int32_t> sar_pool;  // band ids
+    Modality modality;
+};
+
+// Fills `bands`, shape (count, views, channels), with the band ids of `samples` (rows of the catalog).
+// Pools that are drawn from must not be empty.
+void draw_bands(const BandDraw& draw, const uint32_t* samples, size_t count, int32_t* bands);
+
+}  // namespace rsdnet
