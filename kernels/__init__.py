@@ -3,7 +3,7 @@
 from .ema import update_target_
 from .lars import LARS, lars_groups
 from .loss import byol_loss
-from .philox import philox, pick, uniform
+from .philox import philox_words
 from .plan import MODALITIES, Plan, ViewSpec, draw_bands, draw_modalities, draw_plan
 from .records import DTYPE_CODES, BandRow, band_table, check_records
 from .views import render_views
@@ -22,9 +22,7 @@ __all__ = [
     "draw_modalities",
     "draw_plan",
     "lars_groups",
-    "philox",
-    "pick",
+    "philox_words",
     "render_views",
-    "uniform",
     "update_target_",
 ]

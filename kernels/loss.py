@@ -101,7 +101,7 @@ def launch_byol_loss(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor, partial: Te
     rows, block_d = loss_block(d)
     byol_loss_kernel[(partial.shape[1], 2)](
         q1, q2, z1, z2, partial, grads, q1.stride(0), q2.stride(0), z1.stride(0), z2.stride(0), b,
-        d, EPSILON, grads.numel() > 0, rows, block_d, num_warps=4 if block_d <= 2048 else 16,
+        d, EPSILON, grads.numel() > 0, rows, block_d, num_warps=loss_warps(d),
     )  # fmt: skip
 
 
@@ -109,6 +109,11 @@ def loss_block(d: int) -> tuple[int, int]:
     """Rows of a program, and the power of two that holds a row."""
     block_d = 1 << (d - 1).bit_length()
     return max(1, BLOCK // block_d), block_d
+
+
+def loss_warps(d: int) -> int:
+    """Warps of a program, so that a thread holds at most 16 elements of each row."""
+    return 4 if d <= 2048 else 16
 
 
 # ---- op -------------------------------------------------------------------------------------------------------------

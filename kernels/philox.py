@@ -7,7 +7,7 @@ nothing but those numbers: not on the batch, the thread, the device or what was 
     uniform(w) = (w >> 8) * 2^-24     in [0, 1), exact in float32
     pick(w, n) = (w * n) >> 32        in 0..n-1
 
-`philox`, `uniform` and `pick` are the PyTorch reference; `philox4`, `uniform_of` are the same inside a Triton kernel.
+`philox_words`, `uniform` and `pick` are the PyTorch reference; `philox4`, `uniform_of` are the same inside a Triton kernel.
 """
 
 import torch
@@ -32,7 +32,9 @@ def _wide_product(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
     return middle >> 16, ((middle & 0xFFFF) << 16) | (low & 0xFFFF)
 
 
-def philox(seed: int, sample: Tensor, epoch: int | Tensor, view: int | Tensor, stream: int | Tensor) -> list[Tensor]:
+def philox_words(
+    seed: int, sample: Tensor, epoch: int | Tensor, view: int | Tensor, stream: int | Tensor
+) -> list[Tensor]:
     """The four words of each counter (sample, epoch, view, stream) under the key made of `seed`.
 
     seed: 64-bit int. sample: int64 tensor; the others are ints or int64 tensors that broadcast with it.

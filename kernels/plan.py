@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .philox import BAND, CROP, JITTER, PAIR, TURN, philox, pick, uniform
+from .philox import BAND, CROP, JITTER, PAIR, TURN, philox_words, pick, uniform
 
 MODALITIES = ("ms+sar", "ms", "sar")
 OUT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -83,7 +83,7 @@ def draw_modalities(seed: int, epoch: int | Tensor, samples: Tensor, views: int,
     sample, view = _views(samples, views)
     if modality != "ms+sar":
         return torch.full((len(sample), views), modality == "sar", device=samples.device)
-    order = philox(seed, sample, epoch, 0, PAIR)[0] & 1  # view 0's counter: one draw, shared by the sample's views
+    order = philox_words(seed, sample, epoch, 0, PAIR)[0] & 1  # view 0's counter: one draw, shared by the sample's views
     return ((view + order) & 1).bool()
 
 
@@ -118,7 +118,7 @@ def draw_bands(
         raise ValueError(f"views and channels: {views} and {channels}, expected at least 1 each")
     sar = draw_modalities(seed, epoch, samples, views, modality)
     sample, view = _views(samples, views)
-    blocks = [philox(seed, sample, epoch, view, BAND + block) for block in range((channels + 3) // 4)]
+    blocks = [philox_words(seed, sample, epoch, view, BAND + block) for block in range((channels + 3) // 4)]
     words = [word for block in blocks for word in block][:channels]
     bands: dict[str, Tensor] = {}
     for sensor in modality.split("+"):
@@ -136,14 +136,14 @@ def draw_plan(spec: ViewSpec, seed: int, epoch: int | Tensor, samples: Tensor, v
     area uniform in scale, log of width / height uniform in log(ratio), each side cut to the patch, corner uniform.
     """
     sample, view = _views(samples, views)
-    area_u, ratio_u, top_u, left_u = (uniform(word) for word in philox(seed, sample, epoch, view, CROP))
+    area_u, ratio_u, top_u, left_u = (uniform(word) for word in philox_words(seed, sample, epoch, view, CROP))
     area = spec.scale[0] + area_u * (spec.scale[1] - spec.scale[0])
     low, high = log(spec.ratio[0]), log(spec.ratio[1])
     ratio = torch.exp(low + ratio_u * (high - low))
     height, width = (area / ratio).sqrt().clamp(max=1.0), (area * ratio).sqrt().clamp(max=1.0)
-    word = philox(seed, sample, epoch, view, TURN)[0]
+    word = philox_words(seed, sample, epoch, view, TURN)[0]
     channel = torch.arange(channels, device=samples.device)
-    gain_w, offset_w, _, _ = philox(seed, sample[..., None], epoch, view[..., None], JITTER + channel)
+    gain_w, offset_w, _, _ = philox_words(seed, sample[..., None], epoch, view[..., None], JITTER + channel)
     return Plan(
         top=top_u * (1 - height),
         left=left_u * (1 - width),

@@ -24,6 +24,7 @@ from .plan import ViewSpec, draw_plan
 from .records import ALIGN, DTYPES, MAX_SIDE, check_batch, check_records
 
 TILE = 32  # pixels a side of a program's square: 64 bytes of bf16 a row, turned or not
+WARPS = 4  # of a program: 8 pixels a thread
 CHUNK = 32  # images the reference renders at a time: its intermediates stay in the cache
 
 
@@ -249,7 +250,7 @@ def launch_render(
     render_kernel[(b * v * c * squares,)](
         out, data, records, samples, epoch, table, *seed_words(seed), len(data), b, len(table),
         v, c, spec.size, area, area_end - area, ratio, ratio_end - ratio, spec.flip, spec.turn, spec.jitter,
-        spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, tile,
+        spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, tile, num_warps=WARPS,
     )  # fmt: skip
 
 
