@@ -52,6 +52,18 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def label_ids(self, data: np.ndarray) -> np.ndarray:
+        """Label ids of a label map's pixels as stored, int64 of the same shape, -1 for no class.
+
+        A pixel's value is its label id, unless the metadata's `values` say otherwise: BigEarthNet's maps stay
+        the CORINE codes they are.
+        """
+        table = np.full(65536, -1, np.int64)
+        values = {int(value): label for value, label in self.meta.get("values", {}).items()}
+        values = values or {label: label for label in range(len(self.classes))}
+        table[list(values)] = list(values.values())
+        return table[np.clip(data, -1, 65535).astype(np.int64)]
+
     @classmethod
     def read(cls, db: str | os.PathLike[str]) -> "Catalog":
         """The catalog of the database in folder `db`.
@@ -62,6 +74,8 @@ class Catalog:
         import pyarrow.parquet
 
         path = Path(db) / CATALOG
+        if not path.is_file() and (Path(db) / "ingest.journal").exists():
+            raise DataError(f"{db} is not finished: run the same `python -m rsdnet.ingest` command again")
         if not path.is_file():
             raise DataError(
                 f"{path} is missing, so the samples are not known: make the database with `python -m "
@@ -87,10 +101,10 @@ class Catalog:
             raise DataError(f"{path}: labels must be 32-bit integers or null: ingest again") from error
         classes = tuple(meta.pop("classes", ()))
         catalog = cls(
-            samples=_objects(columns["sample"]),
-            **{name: _objects(columns[name]) for name in _KEYS},
+            samples=objects(columns["sample"]),
+            **{name: objects(columns[name]) for name in _KEYS},
             label=label,
-            split=_objects(columns["split"]),
+            split=objects(columns["split"]),
             classes=classes,
             meta=meta,
         )
@@ -182,7 +196,7 @@ def concat(catalogs: Sequence[Catalog]) -> Catalog:
     }
     if not same:
         arrays["label"] = np.full(len(arrays["label"]), -1, np.int32)
-        arrays["map"] = _objects([None] * len(arrays["label"]))
+        arrays["map"] = objects([None] * len(arrays["label"]))
     joined = Catalog(
         **arrays,
         classes=catalogs[0].classes if same else (),
@@ -218,7 +232,7 @@ class aside:
     """`with aside(path) as temporary`: what is written to `temporary` appears at `path` whole or never."""
 
     def __init__(self, path: Path):
-        self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}")
+        self.path, self.temporary = path, path.with_name(f".{path.name}.part")
 
     def __enter__(self) -> Path:
         return self.temporary
@@ -232,7 +246,8 @@ class aside:
         os.replace(self.temporary, self.path)
 
 
-def _objects(values: Sequence[Any]) -> np.ndarray:
+def objects(values: Sequence[Any]) -> np.ndarray:
+    """(N,) array of Python objects: a column of names, None where there is none."""
     array = np.empty(len(values), object)
     array[:] = values
     return array

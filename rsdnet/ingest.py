@@ -1,0 +1,369 @@
+"""GeoTIFFs to a database: `python -m rsdnet.ingest LAYOUT SOURCE DB`.
+
+The files are read on all cores, each source (a sample's files) on its own, and joined in a fixed order: entries into
+`data.mdb`, rows into `catalog.parquet`, statistics of the training split into `stats.json`; what was left out is named
+in `left_out.tsv`, what `--offset auto` decided in `offsets.tsv`. Interrupted, it continues where it stopped.
+"""
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load
+
+from rsdnet import catalog
+from rsdnet.catalog import Catalog, aside, write_stats
+from rsdnet.database import DATA, JOURNAL, Journal, Writer, compare_finished, space_for
+from rsdnet.errors import DataError, command
+from rsdnet.layouts.base import Layout, Recipe, Source, assign_splits
+from rsdnet.patches import Result, Row, ingest_source, summarise_tile
+from rsdnet.statistics import Accumulator, Summary
+
+LEFT_OUT, OFFSETS = "left_out.tsv", "offsets.tsv"
+INTERRUPTED = 130  # the shell's status for SIGINT
+_CHUNK_BYTES, _CHUNK_SECONDS = 64 << 20, 5.0  # a transaction holds at most about this; so much is redone at most
+_ALL_BAD = 32  # sources that may fail from the first on before the options are blamed
+_FEW = 48  # sources for which starting processes costs more than it brings
+
+
+def ingest(layout: Layout) -> int:
+    """Write the database `layout` describes, or continue it. Returns the exit status.
+
+    Raises DataError for bad options, a source without samples, a full disk, a database of other options.
+    """
+    layout.check()
+    if _finished(layout):
+        return 0
+    sources = assign_splits(layout.sources(), layout.val, layout.test)
+    recipe = layout.recipe()
+    identity = layout.identity() | {"listing": _digest(sources)}
+    _make_folder(layout.db)
+    with space_for(layout.db, "nothing is written yet"):
+        journal = Journal(layout.db, identity)
+    try:
+        return _run(layout, sources, recipe, journal, identity)
+    finally:
+        journal.close()
+
+
+def _finished(layout: Layout) -> bool:
+    folder = layout.db
+    if not (folder / catalog.CATALOG).is_file() or (folder / JOURNAL).exists():
+        return False
+    made = Catalog.read(folder)
+    if "ingest" not in made.meta:
+        raise DataError(f"{folder} holds a database that ingest did not make: name another folder")
+    compare_finished(folder, made.meta["ingest"], layout.identity())
+    print(f"{folder} is finished: {len(made):,} samples; delete it to ingest anew")
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    if (folder / DATA).exists() and not (folder / JOURNAL).exists():
+        raise DataError(f"{folder} holds a database that ingest did not begin: name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be made ({error})") from error
+
+
+def _digest(sources: Sequence[Source]) -> str:
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(f"{source.name}\t{source.split}\t{source.problem}\n".encode())
+    return digest.hexdigest()
+
+
+def _run(layout: Layout, sources: list[Source], recipe: Recipe, journal: Journal, identity: dict[str, Any]) -> int:
+    tally = Tally()
+    with Writer(layout.db) as writer:
+        if journal.done:
+            _catch_up(journal, writer, tally)
+            print(f"continuing {layout.db} after {journal.done:,} of {len(sources):,} sources")
+        try:
+            _read_all(layout, sources, recipe, journal, writer, tally)
+        except KeyboardInterrupt:
+            print(f"interrupted: {journal.done:,} of {len(sources):,} sources are in; the same command continues")
+            return INTERRUPTED
+    if not tally.samples:
+        _discard(layout.db, journal)
+        raise DataError(f"nothing of {layout.source} could be ingested: {tally.first_reason}")
+    with space_for(layout.db, "all entries are safe"):
+        _finish(layout, journal, tally, identity, recipe)
+    return 0
+
+
+class Tally:
+    """What came out so far: counts, statistics, a few of the reasons. Its size does not grow with the data."""
+
+    def __init__(self) -> None:
+        self.samples = self.left_out = self.sources = 0
+        self.first_reason = ""
+        self.bands: dict[str, Accumulator] = {}
+        self.offsets: Counter[int] = Counter()
+        self.undecided = 0
+        self.notes: Counter[str] = Counter()
+
+    def add(self, record: dict[str, Any], summaries: Sequence[dict[str, Summary]]) -> None:
+        """Count one source's journal line and its tiles' statistics."""
+        self.sources += 1
+        self.samples += len(record["rows"])
+        self.left_out += len(record["left"])
+        if record["left"] and not self.first_reason:
+            self.first_reason = ": ".join(record["left"][0])
+        for _, offset, why in record["offsets"]:
+            self.offsets[offset] += 1
+            self.undecided += why.startswith("undecided")
+        self.notes.update(record["notes"])
+        for summary in summaries:
+            for name, band in summary.items():
+                self.bands.setdefault(name, Accumulator()).add(band)
+
+
+def _record(result: Result) -> dict[str, Any]:
+    return {
+        "rows": result.rows,
+        "left": result.left_out,
+        "offsets": result.offsets,
+        "notes": result.notes,
+        "highest": result.highest,
+    }
+
+
+def _catch_up(journal: Journal, writer: Writer, tally: Tally) -> None:
+    """Count again what the journal tells of; the statistics come from the entries it names."""
+    for record in journal.records():
+        rows = [Row(*row) for row in record["rows"]]
+        tally.add(record, [_summaries(row, writer) for row in rows if row.split == "train"])
+
+
+def _summaries(row: Row, writer: Writer) -> dict[str, Summary]:
+    return summarise_tile(*(load(writer.get(key)) if key else {} for key in (row.ms, row.sar)))
+
+
+def _read_all(
+    layout: Layout, sources: list[Source], recipe: Recipe, journal: Journal, writer: Writer, tally: Tally
+) -> None:
+    """Read the sources not yet done, commit them in chunks, each followed by its lines in the journal."""
+    chunk = Chunk(layout.db, journal, writer)
+    rest = sources[journal.done :]
+    with progress(len(sources), journal.done) as step, _executor(layout.workers, len(rest)) as pool:
+        for result in _in_order(pool, rest, recipe, look_ahead=4 * _workers(layout.workers)):
+            record = _record(result)
+            tally.add(record, result.summaries)
+            if not tally.samples and tally.sources >= _ALL_BAD:
+                _blame(layout.db, journal, tally)
+            chunk.add(record, result)
+            step(tally)
+    chunk.commit()
+
+
+def _blame(folder: Path, journal: Journal, tally: Tally) -> None:
+    _discard(folder, journal)
+    raise DataError(f"none of the first {tally.sources} sources could be ingested: {tally.first_reason}")
+
+
+def _discard(folder: Path, journal: Journal) -> None:
+    """Take an empty database away, so that better options may begin anew."""
+    for name in (DATA, "lock.mdb"):
+        (folder / name).unlink(missing_ok=True)
+    journal.remove()
+
+
+class Chunk:
+    """Results on their way into one transaction."""
+
+    def __init__(self, folder: Path, journal: Journal, writer: Writer):
+        self.folder, self.journal, self.writer = folder, journal, writer
+        self._clear()
+
+    def _clear(self) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.entries: list[tuple[str, bytes]] = []
+        self.bytes, self.began = 0, time.monotonic()
+
+    def add(self, record: dict[str, Any], result: Result) -> None:
+        """Keep one source's results; commit when they are many or old."""
+        self.records.append(record)
+        self.entries += result.entries
+        self.bytes += sum(len(blob) for _, blob in result.entries)
+        if self.bytes >= _CHUNK_BYTES or time.monotonic() - self.began >= _CHUNK_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Entries first, then the lines that speak of them."""
+        with space_for(self.folder, f"{self.journal.done:,} sources are safe"):
+            self.writer.put(self.entries)
+            self.journal.append(self.records)
+        self._clear()
+
+
+def _workers(asked: int) -> int:
+    return asked if asked > 0 else len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def _executor(asked: int, sources: int) -> Iterator[Executor]:
+    """Processes; threads where there are few sources, since starting processes takes longer than reading those."""
+    pool: Executor
+    if sources <= _FEW or _workers(asked) == 1:
+        pool = ThreadPoolExecutor(_workers(asked))
+    else:
+        pool = ProcessPoolExecutor(
+            _workers(asked), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+        )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """In a worker: leave Ctrl-C to the parent, and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _in_order(pool: Executor, sources: list[Source], recipe: Recipe, look_ahead: int) -> Iterator[Result]:
+    """The sources' results in their order, at most `look_ahead` of them read before they are asked for."""
+    waiting: deque[Future[Result]] = deque()
+    coming = iter(sources)
+    for source in islice(coming, look_ahead):
+        waiting.append(pool.submit(ingest_source, source, recipe))
+    while waiting:
+        try:
+            result = waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a reading process died (out of memory?): run the same command again, fewer --workers"
+            ) from error
+        for source in islice(coming, 1):
+            waiting.append(pool.submit(ingest_source, source, recipe))
+        yield result
+
+
+@contextlib.contextmanager
+def progress(total: int, done: int) -> Iterator[Any]:
+    """A function to call with the tally after each source: a bar on a terminal, else a line every ten seconds."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    began = last = time.monotonic()
+    first = done
+
+    def rate() -> float:
+        return (done - first) / max(time.monotonic() - began, 1e-9)
+
+    console = Console()
+    if console.is_terminal:
+        columns = (TextColumn("ingest"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+        with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+            task = bar.add_task("", total=total, completed=done, rate="")
+
+            def advance(tally: Tally) -> None:
+                nonlocal done
+                done += 1
+                bar.update(task, completed=done, rate=f"{rate():,.0f}/s, {tally.left_out} left out")
+
+            yield advance
+        return
+
+    def line(tally: Tally) -> None:
+        nonlocal done, last
+        done += 1
+        if time.monotonic() - last >= 10:
+            last = time.monotonic()
+            seconds = (total - done) / max(rate(), 1e-9)
+            print(f"ingest {done:,}/{total:,}, {rate():,.0f}/s, {seconds:,.0f} s to go", flush=True)
+
+    yield line
+
+
+def _finish(layout: Layout, journal: Journal, tally: Tally, identity: dict[str, Any], recipe: Recipe) -> None:
+    """Statistics, lists and catalog, each aside then renamed; the journal goes last."""
+    write_stats(layout.db, {name: tally.bands[name].result() for name in sorted(tally.bands)})
+    records = journal.records
+    _write_list(layout.db / LEFT_OUT, ("sample", "reason"), (row for record in records() for row in record["left"]))
+    rows_of_offsets = (row for record in records() for row in record["offsets"])
+    _write_list(layout.db / OFFSETS, ("file", "subtracted", "why"), rows_of_offsets)
+    rows = [Row(*row) for record in records() for row in record["rows"]]
+    highest = max((record["highest"] for record in records()), default=-1)
+    names = layout.class_names()
+    meta: dict[str, Any] = {"layout": layout.NAME, "level": layout.level(), "patch": layout.patch, "ingest": identity}
+    if recipe.raw_map:
+        (values,) = recipe.classes.values()
+        meta["values"] = {str(value): label for value, label in values.items()}
+    sample, ms, sar, maps, labels, split = zip(*rows, strict=True)
+    made = Catalog(
+        samples=catalog.objects(sample),
+        ms=catalog.objects(ms),
+        sar=catalog.objects(sar),
+        map=catalog.objects(maps),
+        label=np.array([-1 if label is None else label for label in labels], np.int32),
+        split=catalog.objects(split),
+        classes=names if names is not None else tuple(str(number) for number in range(highest + 1)),
+        meta=meta,
+    )
+    made.write(layout.db)
+    journal.remove()
+    _report(layout, tally, rows)
+
+
+def _write_list(path: Path, header: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
+    """A table of tab-separated values, if it has rows."""
+    first = next(rows, None)
+    if first is None:
+        return
+    with aside(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for row in (header, first, *rows):
+            file.write("\t".join(str(cell).replace("\t", " ") for cell in row) + "\n")
+
+
+def _report(layout: Layout, tally: Tally, rows: list[Row]) -> None:
+    splits = Counter(row.split for row in rows)
+    print(
+        f"{layout.db}: {tally.samples:,} samples ("
+        + ", ".join(f"{splits[split]:,} {split}" for split in catalog.SPLITS)
+        + f"), {(layout.db / DATA).stat().st_size / 1e6:,.1f} MB"
+    )
+    if tally.left_out:
+        print(f"left out {tally.left_out:,}, named in {layout.db / LEFT_OUT}; the first: {tally.first_reason}")
+    if tally.offsets:
+        decided = ", ".join(f"{count:,} files -{offset} DN" for offset, count in sorted(tally.offsets.items()))
+        undecided = f" ({tally.undecided:,} undecided, taken as 0)" if tally.undecided else ""
+        print(f"offset auto: {decided}{undecided}, named in {layout.db / OFFSETS}")
+    for note, count in sorted(tally.notes.items()):
+        print(f"{note} ({count:,} sources)")
+
+
+def main() -> int:
+    import tyro
+
+    from rsdnet.layouts import LAYOUTS
+
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    return ingest(tyro.extras.subcommand_cli_from_dict(LAYOUTS, prog="rsdnet.ingest", description=__doc__))
+
+
+if __name__ == "__main__":
+    command(main)
