@@ -1,0 +1,331 @@
+"""render_views: the reference against grid_sample in float64, the kernel against the reference, and the silent errors."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, draw_plan, render_views, views
+
+GPU = torch.cuda.is_available()
+DEVICES = ["cpu", *(["cuda"] if GPU else [])]  # of the op: its reference, its kernel
+KERNEL = DEVICES[-1]  # of the kernel alone: Triton's interpreter where there is no GPU
+TABLE = band_table(
+    4,
+    {
+        0: BandRow(100.0, 50.0, gain=(0.8, 1.2), offset=(-5.0, 5.0)),
+        1: BandRow(1000.0, 500.0, gain=(0.9, 1.1), clip=(10.0, 9000.0), nodata=0.0),
+        2: BandRow(-12.0, 5.0, offset=(-1.0, 1.0)),
+    },
+)
+RANGES = {torch.uint8: (0, 256), torch.int16: (-300, 9000), torch.uint16: (0, 65536)}
+
+
+def patch(dtype, height, width, generator):
+    if dtype in RANGES:
+        return torch.randint(*RANGES[dtype], (height, width), generator=generator).to(torch.int32).to(dtype)
+    return (torch.randn(height, width, generator=generator) * 5 - 12).to(dtype)
+
+
+def pack(patches, band=0):
+    """data and records of patches[b][v][c], each a tensor or (tensor, band id)."""
+    parts, records, end = [], [], 0
+    for sample in patches:
+        for view in sample:
+            for item in view:
+                image, band_id = item if isinstance(item, tuple) else (item, band)
+                raw = image.contiguous().flatten().view(torch.uint8)
+                records.append([end, DTYPE_CODES[image.dtype], *image.shape, band_id])
+                parts += [raw, torch.full((-len(raw) % 16,), 255, dtype=torch.uint8)]
+                end += len(raw) + -len(raw) % 16
+    shape = len(patches), len(patches[0]), len(patches[0][0]), 5
+    return torch.cat(parts), torch.tensor(records).view(shape)
+
+
+def mixed(b, v, c, side, seed=0, finite=True):
+    """A batch of every type and of odd sizes up to `side`, in bands 0, 1 and 2."""
+    generator = torch.Generator().manual_seed(seed)
+    dtypes, patches, count = list(DTYPE_CODES), [], 0
+    for _ in range(b):
+        patches.append([[None] * c for _ in range(v)])
+        for view in range(v):
+            for channel in range(c):
+                height, width = torch.randint(1, side + 1, (2,), generator=generator).tolist()
+                image = patch(dtypes[count % 5], height, width, generator)
+                if not finite and image.dtype.is_floating_point:
+                    image.view(-1)[:: max(1, height // 2)] = math.nan
+                    image.view(-1)[-1:] = -math.inf
+                patches[-1][view][channel] = (image, count % 3)
+                count += 1
+    return patches
+
+
+def render(patches, spec, table=TABLE, samples=None, seed=5, epoch=2, device="cpu"):
+    data, records = pack(patches)
+    samples = torch.arange(len(patches)) if samples is None else torch.as_tensor(samples)
+    moved = (x.to(device) for x in (data, records, samples, table))
+    return render_views(*moved, spec, seed=seed, epoch=epoch).cpu()
+
+
+def by_grid_sample(patches, spec, seed, epoch):
+    """The view by torch's own bilinear sampling, float64, then torch.flip and torch.rot90. No invalid pixels."""
+    b, v, c, size = len(patches), len(patches[0]), len(patches[0][0]), spec.size
+    plan = draw_plan(spec, seed, epoch, torch.arange(b), v, c)
+    out = torch.empty(v, b, c, size, size, dtype=torch.float64)
+    centre = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    for n in range(b):
+        for k in range(v):
+            top, left, height, width = (float(part[n, k]) for part in plan[:4])
+            grid_y, grid_x = torch.meshgrid(2 * (top + centre * height) - 1, 2 * (left + centre * width) - 1, indexing="ij")
+            for channel, (image, band) in enumerate(patches[n][k]):
+                mean, std, *rest = TABLE[band].double().tolist()
+                gain = rest[0] + float(plan.gain_u[n, k, channel]) * (rest[1] - rest[0]) if spec.jitter else 1
+                offset = rest[2] + float(plan.offset_u[n, k, channel]) * (rest[3] - rest[2]) if spec.jitter else 0
+                pixels = torch.as_tensor(image.numpy().astype("float64")).clamp(rest[4], rest[5])
+                value = (gain * pixels + offset - mean) / std
+                if not math.isnan(rest[6]):
+                    value[torch.as_tensor(image.numpy().astype("float64")) == rest[6]] = 0
+                view = torch.nn.functional.grid_sample(
+                    value[None, None], torch.stack([grid_x, grid_y], -1)[None], padding_mode="border", align_corners=False
+                )[0, 0]
+                view = view.flip(-1) if plan.flip[n, k] else view
+                out[k, n, channel] = torch.rot90(view, int(plan.turns[n, k]), (0, 1))
+    return out
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    size=st.sampled_from([1, 2, 3, 17, 32, 33]), side=st.sampled_from([1, 2, 7, 40]), channels=st.integers(1, 3),
+    seed=st.integers(0, 2**63 - 1), augment=st.booleans(),
+)  # fmt: skip
+def test_reference_is_grid_sample_in_float64(size, side, channels, seed, augment):
+    spec = ViewSpec(size, dtype=torch.float32) if augment else ViewSpec.plain(size)
+    patches = mixed(3, 2, channels, side, seed % 1000)
+    rendered = render(patches, spec, seed=seed)
+    expected = by_grid_sample(patches, spec, seed, 2)
+    # A position is off by up to 2^-24 of the patch in float32; neighbours differ by up to 1,300 deviations here.
+    assert (rendered - expected).abs().max() <= 2e-5 * expected.abs().max() + 1e-4
+
+
+def in_kernel(patches, spec, seed=5, epoch=2, table=TABLE):
+    data, records = (x.to(KERNEL) for x in pack(patches))
+    out = views.empty_views(records, spec).fill_(math.nan)
+    samples = torch.arange(len(patches), device=KERNEL)
+    now = torch.tensor(epoch, device=KERNEL)
+    views.launch_render(out, data, records, samples, table.to(KERNEL), spec, seed, now)
+    return out.cpu()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 17, 32, 33])
+@pytest.mark.parametrize(("channels", "nhwc"), [(1, False), (3, True)])
+def test_kernel_is_the_reference(size, channels, nhwc):
+    patches = mixed(3, 2, channels, 30, size, finite=False)
+    spec = ViewSpec(size, dtype=torch.float32, channels_last=nhwc)
+    expected = render(patches, spec, seed=2**63 - 2**31 - 1)
+    out = in_kernel(patches, spec, seed=2**63 - 2**31 - 1)
+    assert out.stride() == expected.stride()
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=2e-3 if size > 1 else 1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "ulp"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10)])
+def test_kernel_in_half_precision_is_within_one_unit_in_the_last_place(dtype, ulp):
+    patches = [[[(torch.randn(20, 20) * 5 - 12, 2)], [(torch.randn(9, 9) * 5 - 12, 2)]] for _ in range(3)]
+    expected = render(patches, ViewSpec(18, dtype=torch.float32))
+    out = in_kernel(patches, ViewSpec(18, dtype=dtype))
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), expected, rtol=ulp, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_op_gives_the_type_and_layout_asked_for(device, dtype):
+    patches = mixed(2, 2, 3, 12)
+    for nhwc in (False, True):
+        out = render(patches, ViewSpec(10, dtype=dtype, channels_last=nhwc), device=device)
+        assert out.dtype == dtype
+        assert out.shape == (2, 2, 3, 10, 10)
+        form = torch.channels_last if nhwc else torch.contiguous_format
+        assert all(view.is_contiguous(memory_format=form) for view in out)
+
+
+BAD_RECORDS = {
+    "offset past the end": (0, 1 << 40),
+    "offset far past the end": (0, (1 << 63) - 16),
+    "offset below 0": (0, -16),
+    "offset not a multiple of 16": (0, 8),
+    "dtype code": (1, 5),
+    "negative dtype code": (1, -1),
+    "height beyond the data": (2, 60000),
+    "height of 0": (2, 0),
+    "height that overflows": (2, (1 << 62) + 1),
+    "negative width": (3, -4),
+    "band outside the table": (4, 99),
+    "negative band": (4, -1),
+    "band without statistics": (4, 3),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RECORDS)
+def test_a_bad_record_is_named_on_the_host_and_zero_on_the_device(case):
+    field, value = BAD_RECORDS[case]
+    data, records = pack(mixed(2, 2, 1, 9))
+    records[1, 0, 0, field] = value
+    spec = ViewSpec(5, dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"records\[1, 0, 0\]"):
+        render_views(data, records, torch.arange(2), TABLE, spec, seed=0, epoch=0)
+    moved = [x.to(KERNEL) for x in (data, records, torch.arange(2), TABLE)]
+    out = views.empty_views(moved[1], spec).fill_(math.nan)
+    views.launch_render(out, *moved, spec, 0, torch.tensor(0, device=KERNEL))
+    assert (out[0, 1] == 0).all()
+    assert (out[0, 0] != 0).any()
+    assert not out.isnan().any()
+
+
+@pytest.mark.parametrize("renderer", [render, in_kernel])
+def test_silent_error_2_values_far_outside_the_unit_range_survive(renderer):
+    """Standardised last, clipped never: torchgeo 3997 lost all below 0 and above 1."""
+    image = torch.tensor([[-50.0, -12.0], [-7.0, 60.0]])
+    view = renderer([[[(image, 2)]]], ViewSpec.plain(2))[0, 0, 0]
+    torch.testing.assert_close(view, (image + 12) / 5)
+    assert view.min() < -7
+    assert view.max() > 14
+
+
+@pytest.mark.parametrize("renderer", [render, in_kernel])
+def test_silent_error_3_digital_numbers_do_not_wrap(renderer):
+    """DN 10040 became 0 as uint8 in SSL4EO-S12's code; 40000 is negative as int16."""
+    table = band_table(1, {0: BandRow(0.0, 1.0)})
+    image = torch.tensor([[10040, 40000], [255, 65535]], dtype=torch.int32).to(torch.uint16)
+    view = renderer([[[image]]], ViewSpec.plain(2), table=table)[0, 0, 0]
+    assert view.tolist() == [[10040, 40000], [255, 65535]]
+
+
+@pytest.mark.parametrize("renderer", [render, in_kernel])
+def test_silent_error_4_decibels_keep_their_fraction(renderer):
+    table = band_table(1, {0: BandRow(0.0, 1.0)})
+    image = torch.tensor([[-11.75, -0.25], [-18.5, -24.99]])
+    assert torch.equal(renderer([[[image]]], ViewSpec.plain(2), table=table)[0, 0, 0], image)
+
+
+@pytest.mark.parametrize("renderer", [render, in_kernel])
+def test_invalid_pixels_become_the_mean_each_tap_for_itself(renderer):
+    table = band_table(2, {0: BandRow(10.0, 2.0), 1: BandRow(10.0, 2.0, nodata=0.0)})
+    lost = torch.full((6, 6), math.nan)
+    lost[::2] = math.inf
+    assert (renderer([[[lost]]], ViewSpec(7, dtype=torch.float32), table=table) == 0).all()
+    image = torch.tensor([[14, 0]], dtype=torch.int16)
+    view = renderer([[[(image, 1)]]], ViewSpec.plain(4), table=table)[0, 0, 0]
+    torch.testing.assert_close(view, torch.tensor([2.0, 1.5, 0.5, 0.0]).expand(4, 4))
+
+
+def test_whole_patch_at_its_own_size_is_itself():
+    image = torch.randn(120, 120) * 5 - 12
+    view = render([[[(image, 2)]]], ViewSpec.plain(120))[0, 0, 0]
+    torch.testing.assert_close(view, (image + 12) / 5, rtol=0, atol=1e-6)
+
+
+def test_one_crop_shows_the_same_ground_at_every_resolution():
+    def ramp(side):  # value = metres from the corner, at pixel centres
+        metres = (torch.arange(side) + 0.5) * 1200 / side
+        return metres[:, None] * 3 + metres[None, :]
+
+    spec = ViewSpec(16, scale=(0.1, 0.5), jitter=False, dtype=torch.float32)
+    plan = draw_plan(spec, 5, 2, torch.arange(40), 1, 3)
+    table = band_table(1, {0: BandRow(0.0, 1.0)})
+    drawn = render([[[ramp(120), ramp(60), ramp(20)]] for _ in range(40)], spec, table=table)[0]
+    inside = (plan.top > 0.03) & (plan.top + plan.height < 0.97) & (plan.left > 0.03) & (plan.left + plan.width < 0.97)
+    assert inside.sum() > 5
+    fine, middle, coarse = drawn[inside[:, 0]].unbind(1)
+    torch.testing.assert_close(middle, fine, rtol=1e-4, atol=0.01)
+    torch.testing.assert_close(coarse, fine, rtol=1e-4, atol=0.01)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_view_depends_on_nothing_but_seed_epoch_and_sample(device):
+    patches, spec = mixed(7, 2, 2, 30), ViewSpec(33, dtype=torch.float32)
+    whole = render(patches, spec, samples=range(100, 107), device=device)
+    order = [4, 0, 6]
+    assert torch.equal(render([patches[i] for i in order], spec, samples=[100 + i for i in order], device=device),
+                       whole[:, order])  # fmt: skip
+    assert torch.equal(render(patches, spec, samples=range(100, 107), device=device), whole)
+    for other in (dict(seed=6), dict(epoch=3), dict(samples=range(107, 114))):
+        assert not torch.equal(render(patches, spec, **dict(samples=range(100, 107), device=device) | other), whole)
+
+
+def test_nothing_is_read_outside_a_record():
+    """A record's neighbours in the buffer may be anything."""
+    patches, spec = mixed(3, 2, 1, 9), ViewSpec(6, dtype=torch.float32)
+    data, records = pack(patches)
+    used = torch.zeros(len(data), dtype=torch.bool)
+    for offset, code, height, width, _ in records.view(-1, 5).tolist():
+        used[offset : offset + height * width * list(DTYPE_CODES)[code].itemsize] = True
+    poisoned = torch.where(used, data, data ^ 0x55)
+    args = records, torch.arange(3), TABLE, spec
+    assert torch.equal(render_views(data, *args, seed=0, epoch=0), render_views(poisoned, *args, seed=0, epoch=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("data", torch.zeros(64), TypeError),
+        ("data", torch.zeros(8, 8, dtype=torch.uint8), ValueError),
+        ("data", torch.zeros(81, dtype=torch.uint8)[1:], ValueError),
+        ("records", torch.zeros(1, 1, 1, 4, dtype=torch.int64), ValueError),
+        ("records", torch.zeros(1, 1, 1, 5, dtype=torch.int32), TypeError),
+        ("samples", torch.zeros(2, dtype=torch.int64), ValueError),
+        ("table", torch.zeros(4, 8), ValueError),
+        ("epoch", torch.zeros(1, dtype=torch.int64), ValueError),
+        ("epoch", torch.zeros((), dtype=torch.int32), TypeError),
+        ("seed", -1, ValueError),
+        ("seed", 1 << 63, ValueError),
+    ],
+)
+def test_bad_arguments_are_named(name, value, error):
+    data, records = pack([[[torch.zeros(4, 4)]]])
+    arguments = dict(data=data, records=records, samples=torch.zeros(1, dtype=torch.int64), table=TABLE,
+                     spec=ViewSpec.plain(4), seed=0, epoch=0)  # fmt: skip
+    with pytest.raises(error, match=name):
+        render_views(**arguments | {name: value})
+
+
+@pytest.mark.parametrize(
+    "row", [BandRow(0.0, 0.0), BandRow(math.nan, 1.0), BandRow(0.0, -1.0), BandRow(0.0, 1.0, gain=(2.0, 1.0))]
+)
+def test_bad_band_rows(row):
+    with pytest.raises(ValueError, match="band id 2"):
+        band_table(4, {2: row})
+
+
+def test_empty_batch():
+    records = torch.zeros(0, 2, 1, 5, dtype=torch.int64)
+    data, samples = torch.zeros(0, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
+    assert render_views(data, records, samples, TABLE, ViewSpec(8), seed=0, epoch=0).shape == (2, 0, 1, 8, 8)
+
+
+def op_arguments(device):
+    data, records = pack(mixed(2, 2, 1, 9))
+    tensors = [x.to(device) for x in (data, records, torch.arange(2), TABLE, torch.tensor(3))]
+    return *tensors, 7, 6, (0.1, 1.0), (0.7, 1.4), True, True, True, torch.bfloat16, True
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_opcheck(device):
+    torch.library.opcheck(views._render_views, op_arguments(device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_compiles_whole_and_a_new_epoch_does_not_recompile(device):
+    data, records, samples, table, *_ = op_arguments(device)
+    spec = ViewSpec(6, channels_last=True)
+    compiled = torch.compile(lambda now: render_views(data, records, samples, table, spec, seed=1, epoch=now),
+                             fullgraph=True, backend="aot_eager")  # fmt: skip
+    first = compiled(torch.tensor(0, device=device))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for epoch in range(1, 4):
+            drawn = compiled(torch.tensor(epoch, device=device))
+            expected = render_views(data, records, samples, table, spec, seed=1, epoch=epoch)
+            assert torch.equal(drawn, expected)
+            assert drawn.stride() == expected.stride()
+    assert not torch.equal(first, drawn)
