@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsdnet._reader import ReaderError, draw_bands, philox
-from rsdnet.patches import Patches
+from rsdnet._reader import philox
+from rsdnet.samples import Samples
 
 ORDER = 4  # Philox stream of the samples' order; the streams of the plan are in kernels/plan.py
 SLOTS = 3  # batches read ahead: one being filled, one ready, one in use
@@ -37,7 +37,8 @@ def order(seed: int, epoch: int, samples: int) -> np.ndarray:
     """
     counter = np.zeros((samples, 4), np.uint32)
     counter[:, 0], counter[:, 1], counter[:, 3] = np.arange(samples), epoch, ORDER
-    words = philox((seed & 0xFFFFFFFF, seed >> 32), counter).astype(np.uint64)
+    key = np.array((seed & 0xFFFFFFFF, seed >> 32), np.uint32)
+    words = philox(key, counter).astype(np.uint64)
     return np.argsort(words[:, 0] << np.uint64(32) | words[:, 1], kind="stable")
 
 
@@ -45,19 +46,14 @@ class Slot:
     """One preallocated batch: host buffers (pinned for a GPU) and, on a GPU, the copy that still reads them."""
 
     def __init__(self, size: int, shape: tuple[int, int, int], pinned: bool) -> None:
-        self.pinned = pinned
         self.data = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
         self.records = torch.empty((*shape, 5), dtype=torch.int64, pin_memory=pinned)
         self.samples = torch.empty(shape[0], dtype=torch.int64, pin_memory=pinned)
         self.copied: torch.cuda.Event | None = None
 
-    def grow(self, size: int) -> None:
-        """Make room for `size` bytes of bands."""
-        self.data = torch.empty(size, dtype=torch.uint8, pin_memory=self.pinned)
-
 
 class Loader:
-    """Batches of `patches` from step `start` up to step `stop`, read ahead; whole batches only.
+    """Batches of `samples` from step `start` up to step `stop`, read ahead; whole batches only.
 
     channels: bands in a view; views: views of a sample. `waited` sums the seconds the consumer had to wait.
     Use as a context manager: leaving it ends the reading thread.
@@ -65,7 +61,7 @@ class Loader:
 
     def __init__(
         self,
-        patches: Patches,
+        samples: Samples,
         batch: int,
         *,
         channels: int,
@@ -75,13 +71,13 @@ class Loader:
         stop: int,
         views: int = 2,
     ) -> None:
-        self.patches, self.batch, self.seed, self.device = patches, batch, seed, device
+        self.samples, self.batch, self.seed, self.device = samples, batch, seed, device
         self.shape = (batch, views, channels)
         self.start, self.stop = start, stop
-        self.steps_per_epoch = len(patches) // batch
+        self.steps_per_epoch = len(samples) // batch
         self.waited = 0.0
         self._order = (-1, np.empty(0, np.int64))
-        size = int(np.prod(self.shape)) * patches.band_bytes()
+        size = int(np.prod(self.shape)) * samples.band_bytes()
         self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[tuple[Batch, Slot] | BaseException | None] = queue.SimpleQueue()
         for _ in range(SLOTS):
@@ -138,15 +134,11 @@ class Loader:
         """Read the bands of a step into `slot`."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
-            self._order = (epoch, order(self.seed, epoch, len(self.patches)))
+            self._order = (epoch, order(self.seed, epoch, len(self.samples)))
         positions = self._order[1][position * self.batch : (position + 1) * self.batch]
-        samples = self.patches.rows[positions]
-        pools = self.patches.pools
-        chosen = draw_bands(
-            self.seed, epoch, samples, *self.shape[1:], pools["ms"], pools["sar"], self.patches.modality
-        )
-        slot.samples.copy_(torch.from_numpy(samples))
-        used = gather(self.patches, positions, chosen, slot)
+        chosen = self.samples.draw(positions, self.seed, epoch, views=self.shape[1], channels=self.shape[2])
+        used = self.samples.gather(positions, chosen, slot.data, slot.records)
+        slot.samples.copy_(torch.from_numpy(self.samples.rows[positions]))
         tensors = slot.data[:used], slot.records, slot.samples
         if self._stream is None:
             return Batch(*tensors, epoch)
@@ -155,11 +147,3 @@ class Loader:
             slot.copied = torch.cuda.Event()
             slot.copied.record(self._stream)
         return Batch(*copies, epoch)
-
-
-def gather(patches: Patches, positions: np.ndarray, chosen: np.ndarray, slot: Slot) -> int:
-    """Read the bands `chosen` (B, V, C ids) of the samples at `positions` into `slot`, growing it where it is small.
-
-    Returns the bytes used. Raises ReaderError on an entry that cannot be read.
-    """
-    raise NotImplementedError(ReaderError)

@@ -14,8 +14,7 @@ from rsdnet.catalog import aside
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
 from rsdnet.kernels import ViewSpec, render_views
-from rsdnet.loader import draw, read_bands
-from rsdnet.patches import Patches, pools_of, statistics
+from rsdnet.samples import Samples, pools_of, statistics
 from rsdnet.views import band_table, spec_of
 
 SHOWN = 2.0  # standard deviations either side of the mean that a picture's grey levels span
@@ -46,7 +45,7 @@ def pictures(options: Options, cfg: Config) -> list[list[tuple[str, np.ndarray]]
     Raises DataError where the database has no sample of the modality, or lacks a band.
     """
     pools = pools_of(cfg.views)
-    patches = Patches((options.db,), cfg.views.modality, pools, split=options.split)
+    patches = Samples((options.db,), cfg.views.modality, pools, split=options.split)
     cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(options.db,)))
     table = band_table(cfg, statistics(cfg, pools))
     positions = np.unique(np.linspace(0, len(patches) - 1, options.samples).round().astype(int))
@@ -63,7 +62,7 @@ def pictures(options: Options, cfg: Config) -> list[list[tuple[str, np.ndarray]]
     rows = [[(title, image[row].numpy()) for title, image in columns] for row in range(len(positions))]
     spec = spec_of(cfg.views, torch.float32, channels_last=False)
     for epoch in range(options.pairs):
-        chosen = draw(patches, positions, cfg.run.seed, epoch, views=2, channels=cfg.views.channels)
+        chosen = patches.draw(positions, cfg.run.seed, epoch, views=2, channels=cfg.views.channels)
         views = _grey(_render(patches, positions, chosen, table, spec, cfg.run.seed, epoch))
         for row, _ in enumerate(positions):
             for view in range(2):
@@ -84,10 +83,10 @@ def _shown(pool: tuple[str, ...]) -> list[str]:
 
 
 def _render(
-    patches: Patches, positions: np.ndarray, chosen: np.ndarray, table: Tensor, spec: ViewSpec, seed: int, epoch: int
+    patches: Samples, positions: np.ndarray, chosen: np.ndarray, table: Tensor, spec: ViewSpec, seed: int, epoch: int
 ) -> Tensor:
     """Views (V, B, C, S, S) of the bands `chosen` (B, V, C)."""
-    data, records = read_bands(patches, positions, chosen)
+    data, records = patches.read(positions, chosen)
     samples = torch.from_numpy(patches.rows[positions])
     return render_views(data, records, samples, table, spec, seed=seed, epoch=epoch)
 

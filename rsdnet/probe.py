@@ -25,9 +25,8 @@ from rsdnet.catalog import SPLITS, aside
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
 from rsdnet.kernels import ViewSpec, render_views
-from rsdnet.loader import read_bands
 from rsdnet.model import ResNet
-from rsdnet.patches import Patches, pools_of, statistics
+from rsdnet.samples import Samples, pools_of, statistics
 from rsdnet.views import band_table
 
 JSON, CHART = "probe.json", "probe.png"
@@ -47,7 +46,7 @@ class Options:
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DB [DB ...]")] = ()
     """Labelled databases with train and test splits. None: the run's own."""
     batch: int = 256
-    """Patches encoded at once."""
+    """Samples encoded at once."""
     limit: int = 0
     """At most this many training patches, the first ones; 0: all."""
     device: str = "auto"
@@ -91,35 +90,41 @@ def load_encoder(run: Path) -> tuple[ResNet, Config, dict[str, Tensor]]:
 class Bench:
     """Labelled patches of one modality, rendered whole, with their splits and labels."""
 
-    def __init__(self, cfg: Config, databases: tuple[Path, ...], modality: str, device: torch.device, options: Options) -> None:
-        self.patches = Patches(databases, modality, pools_of(cfg.views), labelled=True, threads=cfg.data.reader_threads)
+    def __init__(
+        self, cfg: Config, databases: tuple[Path, ...], modality: str, device: torch.device, options: Options
+    ) -> None:
+        self.samples = Samples(databases, modality, pools_of(cfg.views), labelled=True, threads=cfg.data.reader_threads)
         own = dataclasses.replace(cfg.views, modality=modality)
         own_cfg = dataclasses.replace(cfg, views=own, data=dataclasses.replace(cfg.data, data=databases))
         self.table = band_table(own_cfg, statistics(own_cfg, pools_of(cfg.views))).to(device)
         self.spec = ViewSpec.plain(cfg.views.size)
         self.device, self.batch, self.limit = device, options.batch, options.limit
-        labels = self.patches.catalog.label
-        present = np.unique(labels[self.patches.catalog.split == "train"])
+        labels = self.samples.catalog.label
+        present = np.unique(labels[self.samples.catalog.split == "train"])
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.classes = [int(label) for label in present]
 
     def require(self) -> None:
         """Raise DataError where there is nothing to learn from or to test on."""
-        split = self.patches.catalog.split
+        split = self.samples.catalog.split
         for name in ("train", "test"):
             if not (split == name).any():
-                raise DataError(f"{self.patches.where}: no labelled sample in the {name} split, so there is nothing to probe")
+                raise DataError(
+                    f"{self.samples.where}: no labelled sample in the {name} split, so there is nothing to probe"
+                )
         if len(self.classes) < 2:
-            raise DataError(f"{self.patches.where}: one class only in the train split, so there is nothing to tell apart")
+            raise DataError(
+                f"{self.samples.where}: one class only in the train split, so there is nothing to tell apart"
+            )
 
     def views(self, names: tuple[str, ...]) -> Iterator[Tensor]:
         """Batches (b, len(names), S, S), float32, of all samples in order; the channels are the bands `names`."""
         ids = np.array([bands.band_id(name) for name in names], np.int32)
-        for start in range(0, len(self.patches), self.batch):
-            positions = np.arange(start, min(start + self.batch, len(self.patches)))
+        for start in range(0, len(self.samples), self.batch):
+            positions = np.arange(start, min(start + self.batch, len(self.samples)))
             chosen = np.broadcast_to(ids, (len(positions), 1, len(ids))).copy()
-            data, records = read_bands(self.patches, positions, chosen)
-            samples = torch.from_numpy(self.patches.rows[positions])
+            data, records = self.samples.read(positions, chosen)
+            samples = torch.from_numpy(self.samples.rows[positions])
             arguments = (tensor.to(self.device) for tensor in (data, records, samples))
             yield render_views(*arguments, self.table, self.spec, seed=0, epoch=0)[0]
 
@@ -130,7 +135,7 @@ class Bench:
 
     def score(self, features: Tensor) -> Score:
         """Test scores of a linear classifier on `features` (N, F): fitted on train, its penalty chosen on val."""
-        split = self.patches.catalog.split
+        split = self.samples.catalog.split
         known = np.isin(self.labels.numpy(), self.classes)
         parts = {s: torch.from_numpy(np.flatnonzero((split == s) & known)) for s in SPLITS}
         parts["train"] = parts["train"][: self.limit or None]
@@ -230,14 +235,16 @@ def probe(options: Options, console: Console) -> dict[str, Any]:
     pools = pools_of(cfg.views)
     for modality in cfg.views.modality.split("+"):
         bench = Bench(cfg, databases, modality, device, options)
-        if report := bench.patches.report():
+        if report := bench.samples.report():
             console.print(report, style="yellow")
         bench.require()
         jobs = [(name,) for name in pools[modality]]
         jobs += [TRIPLES[modality]] if set(TRIPLES[modality]) <= set(pools[modality]) else []
         for names in track(jobs, f"probing {modality} bands", console=console, disable=not console.is_terminal):
             rows["+".join(names)] = {
-                label: dataclasses.asdict(bench.score(bench.features(names, lambda v, of=of: embed(of, cfg.views.channels, v))))
+                label: dataclasses.asdict(
+                    bench.score(bench.features(names, lambda v, of=of: embed(of, cfg.views.channels, v)))
+                )
                 for label, of in contenders(encoder, cfg, device).items()
             }
     single = [row for name, row in rows.items() if "+" not in name]
@@ -263,7 +270,9 @@ def show(result: dict[str, Any], console: Console) -> None:
     for name, row in result["bands"].items():
         best = max(row[label]["f1"] for label in labels)
         cells = [f"{row[label]['f1']:.3f} ({row[label]['accuracy']:.3f})" for label in labels]
-        table.add_row(name, *[f"[bold]{c}" if row[label]["f1"] == best else c for label, c in zip(labels, cells, strict=True)])
+        table.add_row(
+            name, *[f"[bold]{c}" if row[label]["f1"] == best else c for label, c in zip(labels, cells, strict=True)]
+        )
     table.add_section()
     table.add_row("mean of bands", *[f"{result['mean_f1'][label]:.3f}" for label in labels])
     console.print(table)

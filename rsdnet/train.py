@@ -22,11 +22,11 @@ from rsdnet.kernels import LARS, lars_groups, render_views, update_target_
 from rsdnet.loader import Loader
 from rsdnet.model import BYOL
 from rsdnet.monitor import METRICS, Monitor
-from rsdnet.patches import Patches, pools_of, statistics
+from rsdnet.samples import Samples, pools_of, statistics
 from rsdnet.signals import Stopper
 from rsdnet.views import band_table, spec_of
 
-DESCRIPTION = """Pre-train an encoder with BYOL on Sentinel-1/2 patches (RSDnet, arXiv 2205.02049).
+DESCRIPTION = """Pre-train an encoder with BYOL on Sentinel-1/2 samples (RSDnet, arXiv 2205.02049).
 --config FILE.toml sets any of these options by table and key; the command line goes over it.
 Without --data it trains on embedded synthetic scenes, made on the first run, with the settings of rsdnet/demo.toml."""
 DEMO = Path(__file__).with_name("demo.toml")
@@ -70,7 +70,12 @@ class Run:
         return {"lr": lr, "tau": tau, "epoch": self.step // self.steps_per_epoch}
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint, whole or not at all. Raises DataError, and keeps the last, where a weight is not finite."""
+        if not all(tensor.isfinite().all() for tensor in self.byol.online_parameters()):
+            raise DataError(
+                f"weights are not finite after step {self.step}: lower --lr, or train in --precision fp32; "
+                "the last checkpoint is untouched"
+            )
         tensors = checkpoint.prefixed("model", self.byol.state_dict())
         tensors |= checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer, self.byol))
         meta = {"step": self.step, "config": config.to_tables(self.cfg), "scaler": self.scaler.state_dict()}
@@ -96,9 +101,9 @@ def train(cfg: Config, console: Console) -> int:
     """Run `cfg` until its end or a signal. Returns the exit status: 0, or 128 + the signal's number."""
     device = device_of(cfg)
     torch.set_num_threads(cfg.run.threads or torch.get_num_threads())
-    patches = open_patches(cfg, console)
+    samples = open_patches(cfg, console)
     table = band_table(cfg, statistics(cfg, pools_of(cfg.views))).to(device)
-    run = Run(cfg, len(patches), device)
+    run = Run(cfg, len(samples), device)
     spec = spec_of(cfg.views, run.dtype, cfg.run.channels_last)
     open_folder(run, console)
     if run.step >= run.steps:
@@ -106,7 +111,7 @@ def train(cfg: Config, console: Console) -> int:
         return 0
     byol, optimizer, scaler, seed = run.byol, run.optimizer, run.scaler, cfg.run.seed
     online, target = byol.online_parameters(), byol.target_parameters()
-    loader = Loader(patches, cfg.optim.batch, channels=cfg.views.channels, seed=seed, device=device,
+    loader = Loader(samples, cfg.optim.batch, channels=cfg.views.channels, seed=seed, device=device,
                     start=run.step, stop=run.steps)  # fmt: skip
     monitor = Monitor(run.folder, start=run.step, steps=run.steps, batch=cfg.optim.batch, every=cfg.run.log_every,
                       console=console, tensorboard=cfg.run.tensorboard)  # fmt: skip
@@ -137,23 +142,23 @@ def train(cfg: Config, console: Console) -> int:
     return 0
 
 
-def open_patches(cfg: Config, console: Console) -> Patches:
+def open_patches(cfg: Config, console: Console) -> Samples:
     """The samples to train on; says which were left out. Raises DataError where a batch does not fill."""
-    patches = Patches(
+    samples = Samples(
         cfg.data.data,
         cfg.views.modality,
         pools_of(cfg.views),
         split=None if cfg.data.split == "all" else cfg.data.split,
         threads=cfg.data.reader_threads,
     )
-    if report := patches.report():
+    if report := samples.report():
         console.print(report, style="yellow")
-    if len(patches) < cfg.optim.batch:
+    if len(samples) < cfg.optim.batch:
         raise DataError(
-            f"{patches.where}: {len(patches)} samples do not fill a batch of {cfg.optim.batch}: "
-            f"use --batch {max(len(patches), 2)} or smaller, or more data"
+            f"{samples.where}: {len(samples)} samples do not fill a batch of {cfg.optim.batch}: "
+            f"use --batch {max(len(samples), 2)} or smaller, or more data"
         )
-    return patches
+    return samples
 
 
 def open_folder(run: Run, console: Console) -> None:
@@ -196,7 +201,9 @@ def device_of(cfg: Config) -> torch.device:
     """The device a run uses. Raises DataError where a GPU is asked for and there is none."""
     found = torch.cuda.is_available()
     if cfg.run.device == "cuda" and not found:
-        raise DataError("--device cuda: torch sees no CUDA GPU here; use --device cpu, or install a CUDA build of torch")
+        raise DataError(
+            "--device cuda: torch sees no CUDA GPU here; use --device cpu, or install a CUDA build of torch"
+        )
     return torch.device("cuda" if found and cfg.run.device != "cpu" else "cpu")
 
 

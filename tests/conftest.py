@@ -19,3 +19,11 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real patches: {folder} is not there (set RSDNET_REAL_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of 60 small samples in three classes: see tests/tiny.py."""
+    from tests import tiny
+
+    return tiny.make(tmp_path_factory.mktemp("tiny") / "db")
