@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import pybind11
 from setuptools import Extension, setup
@@ -23,7 +24,8 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 
 # The sdist of py-lmdb 1.8.1 carries the unmodified C sources of LMDB 0.9.35.
-LMDB_SDIST = "lmdb-1.8.1.tar.gz"
+LMDB_VERSION = "1.8.1"
+LMDB_SDIST = f"lmdb-{LMDB_VERSION}.tar.gz"
 LMDB_SHA256 = "44ef24033929e9cc227a7e17287473c452b462d716f118db885c667c80f57429"
 LMDB_FILES = ("mdb.c", "midl.c", "lmdb.h", "midl.h")
 
@@ -41,48 +43,52 @@ if SANITIZE:
     LINK_FLAGS += [f"-fsanitize={SANITIZE}"]
 
 
-def stop(reason: str) -> None:
+def stop(reason: str) -> NoReturn:
     """End the build with one line."""
     sys.exit(f"error: {reason}")
 
 
 def fetch_lmdb(target: Path) -> None:
     """Download the pinned sdist with pip, which checks its hash before it looks inside."""
-    requirement = f"lmdb=={LMDB_SDIST.split('-')[1].removesuffix('.tar.gz')} --hash=sha256:{LMDB_SHA256}\n"
+    requirement = f"lmdb=={LMDB_VERSION} --hash=sha256:{LMDB_SHA256}\n"
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "requirements.txt").write_text(requirement)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "lmdb"]
         command += ["--no-build-isolation", "--require-hashes", "-r", "requirements.txt", "--dest", folder]
         # pip asks the sdist for its metadata; LMDB_PURE keeps it from patching its sources for that.
-        result = subprocess.run(command, cwd=folder, env={**os.environ, "LMDB_PURE": "1"}, capture_output=True, text=True)
+        environment = {**os.environ, "LMDB_PURE": "1"}
+        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         archive = Path(folder) / LMDB_SDIST
         if result.returncode != 0 or not archive.is_file():
             lines = [line for line in (result.stderr + result.stdout).splitlines() if line.strip()]
             reason = next((line for line in lines if "ERROR" in line or "No module" in line), "no output").strip()
-            stop(f"cannot fetch {LMDB_SDIST} (sha256 {LMDB_SHA256[:12]}...) with pip: {reason} "
-                 f"-- put the file at {target}, or set RSDNET_SYSTEM_LMDB=1 to link the system's liblmdb")
+            stop(
+                f"cannot fetch {LMDB_SDIST} (sha256 {LMDB_SHA256[:12]}...) with pip: {reason} "
+                f"-- put the file at {target}, or set RSDNET_SYSTEM_LMDB=1 to link the system's liblmdb"
+            )
         target.parent.mkdir(exist_ok=True)
         aside = target.with_suffix(f".{os.getpid()}")
         aside.write_bytes(archive.read_bytes())
         aside.replace(target)
 
 
-def lmdb_sources(folder: Path) -> list[str]:
-    """Unpack LMDB's C files into `folder`; return the two to compile."""
+def lmdb_sources() -> list[str]:
+    """Unpack LMDB's C files into third_party/; return the two to compile, relative to the repository."""
     archive = ROOT / "third_party" / LMDB_SDIST
     if not archive.is_file():
         fetch_lmdb(archive)
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != LMDB_SHA256:
         stop(f"{archive} has sha256 {digest}, expected {LMDB_SHA256}; delete it and build again")
-    folder.mkdir(parents=True, exist_ok=True)
-    prefix = LMDB_SDIST.removesuffix(".tar.gz") + "/lib/"
+    stem = LMDB_SDIST.removesuffix(".tar.gz")
+    folder = archive.with_name(stem)
+    folder.mkdir(exist_ok=True)
     with tarfile.open(archive) as tar:
         for name in LMDB_FILES:
-            member = tar.extractfile(prefix + name)
+            member = tar.extractfile(f"{stem}/lib/{name}")
             assert member is not None
             (folder / name).write_bytes(member.read())
-    return [str(folder / name) for name in LMDB_FILES if name.endswith(".c")]
+    return [str((folder / name).relative_to(ROOT)) for name in LMDB_FILES if name.endswith(".c")]
 
 
 class BuildReader(build_ext):
@@ -90,37 +96,42 @@ class BuildReader(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         digest = self.fingerprint(ext)
-        stamp = Path(self.build_temp) / (hashlib.sha256(self.get_ext_fullpath(ext.name).encode()).hexdigest() + ".stamp")
-        built = Path(self.get_ext_fullpath(ext.name)).is_file() and stamp.is_file() and stamp.read_text() == digest
-        if built and not self.force:
+        target = Path(self.get_ext_fullpath(ext.name))
+        stamp = Path(self.build_temp) / f"{hashlib.sha256(bytes(target)).hexdigest()[:16]}.stamp"
+        if target.is_file() and stamp.is_file() and stamp.read_text() == digest and not self.force:
             return
-        objects = self.compile_all(ext, Path(self.build_temp) / digest[:16])
+        objects = self.compile_all(ext)
         self.compiler.link_shared_object(
-            objects, self.get_ext_fullpath(ext.name), libraries=["lmdb"] if SYSTEM_LMDB else [],
-            library_dirs=ext.library_dirs, extra_postargs=LINK_FLAGS, build_temp=self.build_temp, target_lang="c++",
-        )  # fmt: skip
+            objects,
+            str(target),
+            libraries=["lmdb"] if SYSTEM_LMDB else [],
+            extra_postargs=LINK_FLAGS,
+            build_temp=self.build_temp,
+            target_lang="c++",
+        )
         stamp.write_text(digest)
 
     def fingerprint(self, ext: Extension) -> str:
         """Names this build: sources, flags, compiler, Python."""
-        parts = [sys.version, pybind11.__version__, LMDB_SHA256, str(SYSTEM_LMDB)]
-        parts += CXX_FLAGS + LMDB_FLAGS + LINK_FLAGS + [str(self.compiler.__dict__.get(k)) for k in
-                                                       ("compiler_so", "compiler_so_cxx", "compiler_cxx", "linker_so")]
+        parts = [sys.version, pybind11.__version__, LMDB_SHA256, str(SYSTEM_LMDB), *CXX_FLAGS, *LMDB_FLAGS, *LINK_FLAGS]
+        commands = sorted(vars(self.compiler).items())
+        parts += [str(command) for name, command in commands if name.startswith(("compiler", "linker"))]
         parts += [Path(name).read_text() for name in (*ext.sources, *ext.depends)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
-    def compile_all(self, ext: Extension, folder: Path) -> list[str]:
+    def compile_all(self, ext: Extension) -> list[str]:
         jobs = [(source, CXX_FLAGS) for source in ext.sources]
         include = [*ext.include_dirs, pybind11.get_include()]
         if not SYSTEM_LMDB:
-            sources = lmdb_sources(folder / "lmdb")
-            include.append(str(folder / "lmdb"))
+            sources = lmdb_sources()
+            include.append(str(Path(sources[0]).parent))
             jobs = [(source, LMDB_FLAGS) for source in sources] + jobs
 
         def compile_one(job: tuple[str, list[str]]) -> list[str]:
             source, flags = job
-            source = os.path.relpath(source)  # objects go below build_temp under the source's relative path
-            return self.compiler.compile([source], output_dir=str(folder), include_dirs=include, extra_postargs=flags)
+            return self.compiler.compile(
+                [source], output_dir=self.build_temp, include_dirs=include, extra_postargs=flags
+            )
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return [name for names in pool.map(compile_one, jobs) for name in names]

@@ -21,7 +21,8 @@ py::buffer_info request(const py::buffer& object, const char* name, bool writabl
 }  // namespace
 
 py::str text(std::string_view bytes) {
-    PyObject* out = PyUnicode_DecodeUTF8(bytes.data(), static_cast<py::ssize_t>(bytes.size()), "surrogateescape");
+    PyObject* out =
+        PyUnicode_DecodeUTF8(bytes.data(), static_cast<py::ssize_t>(bytes.size()), "surrogateescape");
     if (!out) throw py::error_already_set();
     return py::reinterpret_steal<py::str>(out);
 }
@@ -39,8 +40,8 @@ Keys::Keys(const py::object& keys) {
         } else if (PyBytes_Check(key.ptr())) {
             names_.push_back(key.cast<std::string>());
         } else {
-            throw py::type_error("key " + std::to_string(names_.size()) + " is a " + Py_TYPE(key.ptr())->tp_name +
-                                 "; expected a string");
+            throw py::type_error("key " + std::to_string(names_.size()) + " is a " +
+                                 Py_TYPE(key.ptr())->tp_name + "; expected a string");
         }
     }
 }

@@ -1,5 +1,5 @@
-// Which band each channel of each view shows: drawn from (seed, epoch, sample, view) and nothing else, so that the
-// reader copies only the bands that are used. The same integers as rsdnet.kernels draws.
+// Which band each channel of each view shows: drawn from (seed, epoch, sample, view) and nothing else, so
+// that the reader copies only the bands that are used. The same integers as rsdnet.kernels draws.
 #pragma once
 
 #include <cstddef>

@@ -18,7 +18,9 @@ Environment::Environment(std::string path) : path_(std::move(path)) {
     }
 }
 
-Environment::~Environment() { close(); }
+Environment::~Environment() {
+    close();
+}
 
 void Environment::open() {
     const Mapping file(path_);
@@ -77,7 +79,7 @@ std::vector<Item> Environment::items() {
 
 void Environment::check_size() const {
     mdb_filehandle_t file{};
-    struct stat status {};
+    struct stat status{};
     if (mdb_env_get_fd(env_, &file) == 0 && fstat(file, &status) == 0 &&
         static_cast<uint64_t>(status.st_size) >= size_) {
         return;

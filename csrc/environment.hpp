@@ -1,10 +1,11 @@
 // One LMDB file, opened read-only and checked, and one snapshot of it.
 //
-// It is opened without LMDB's lock file (MDB_NOLOCK): so it works in folders that cannot be written to, leaves nothing
-// behind, knows no limit on readers, and may be open any number of times in one process (LMDB forbids that otherwise:
-// closing one descriptor of a lock file drops the locks of all). What the lock would give, that a writer leaves our
-// pages alone, is had by looking instead: a writer overwrites pages of our snapshot only after it committed another
-// transaction, so check_unchanged() after a read says whether the bytes read are those of the snapshot.
+// It is opened without LMDB's lock file (MDB_NOLOCK): so it works in folders that cannot be written to,
+// leaves nothing behind, knows no limit on readers, and may be open any number of times in one process (LMDB
+// forbids that otherwise: closing one descriptor of a lock file drops the locks of all). What the lock would
+// give, that a writer leaves our pages alone, is had by looking instead: a writer overwrites pages of our
+// snapshot only after it committed another transaction, so check_unchanged() after a read says whether the
+// bytes read are those of the snapshot.
 #pragma once
 
 #include <lmdb.h>
@@ -26,7 +27,8 @@ struct Item {
 
 class Environment {
   public:
-    // `path`: the data file. Error, one line that names it, if it cannot be read or is no sound LMDB database.
+    // `path`: the data file. Error, one line that names it, if it cannot be read or is no sound LMDB
+    // database.
     explicit Environment(std::string path);
     ~Environment();
     Environment(const Environment&) = delete;

@@ -15,7 +15,8 @@ class Error : public std::runtime_error {
 // True if `text` is well-formed UTF-8: no overlong form, no surrogate, nothing above U+10FFFF.
 bool is_utf8(std::string_view text);
 
-// `text` made fit for a one-line message: control characters and bytes that are no UTF-8 as \xNN, cut at 200 bytes.
+// `text` made fit for a one-line message: control characters and bytes that are no UTF-8 as \xNN, cut at 200
+// bytes.
 std::string printable(std::string_view text);
 
 // printable() between single quotes.

@@ -14,7 +14,8 @@ void append_utf8(std::string& out, uint32_t code) {
     } else if (code < 0x10000) {
         put(0xE0 | code >> 12), put(0x80 | (code >> 6 & 63)), put(0x80 | (code & 63));
     } else {
-        put(0xF0 | code >> 18), put(0x80 | (code >> 12 & 63)), put(0x80 | (code >> 6 & 63)), put(0x80 | (code & 63));
+        put(0xF0 | code >> 18), put(0x80 | (code >> 12 & 63)), put(0x80 | (code >> 6 & 63)),
+            put(0x80 | (code & 63));
     }
 }
 
@@ -64,14 +65,28 @@ void Json::append_escape(std::string& out) {
     switch (symbol) {
         case '"':
         case '\\':
-        case '/': out += symbol; return;
-        case 'b': out += '\b'; return;
-        case 'f': out += '\f'; return;
-        case 'n': out += '\n'; return;
-        case 'r': out += '\r'; return;
-        case 't': out += '\t'; return;
-        case 'u': break;
-        default: fail("an unknown escape in a string");
+        case '/':
+            out += symbol;
+            return;
+        case 'b':
+            out += '\b';
+            return;
+        case 'f':
+            out += '\f';
+            return;
+        case 'n':
+            out += '\n';
+            return;
+        case 'r':
+            out += '\r';
+            return;
+        case 't':
+            out += '\t';
+            return;
+        case 'u':
+            break;
+        default:
+            fail("an unknown escape in a string");
     }
     uint32_t code = hex4();
     if (code >= 0xD800 && code < 0xDC00) {  // a surrogate pair (RFC 8259, section 7)

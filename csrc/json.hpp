@@ -1,5 +1,5 @@
-// The JSON that a safetensors header needs: objects, arrays, strings and unsigned integers, read strictly and left
-// to right. There is no generic value, so nothing in a file can make it recurse.
+// The JSON that a safetensors header needs: objects, arrays, strings and unsigned integers, read strictly and
+// left to right. There is no generic value, so nothing in a file can make it recurse.
 #pragma once
 
 #include <cstddef>
@@ -14,11 +14,11 @@ class Json {
     // `text` must outlive the parser.
     explicit Json(std::string_view text) : text_(text) {}
 
-    void expect(char symbol);      // skips white space, then takes `symbol`; Error if something else comes
-    bool accept(char symbol);      // takes `symbol` if it comes next
-    std::string string();          // a string, unescaped, as well-formed UTF-8
-    uint64_t number();             // 0 or a decimal integer without sign, fraction or exponent, below 2^64
-    void end();                    // only white space may follow
+    void expect(char symbol);  // skips white space, then takes `symbol`; Error if something else comes
+    bool accept(char symbol);  // takes `symbol` if it comes next
+    std::string string();      // a string, unescaped, as well-formed UTF-8
+    uint64_t number();         // 0 or a decimal integer without sign, fraction or exponent, below 2^64
+    void end();                // only white space may follow
     [[noreturn]] void fail(const std::string& reason) const;  // Error that names the byte
 
   private:

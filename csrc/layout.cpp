@@ -15,12 +15,22 @@ constexpr size_t kMostDimensions = 32;            // NPY_MAXDIMS of numpy 1; num
 
 // Every whole-byte type of the format. Codes to gather: those the view kernels read.
 constexpr Dtype kDtypes[] = {
-    {"U8", "uint8", 1, 0, "|u1"},       {"I16", "int16", 2, 1, "<i2"},    {"U16", "uint16", 2, 2, "<u2"},
-    {"F16", "float16", 2, 3, "<f2"},    {"F32", "float32", 4, 4, "<f4"},  {"BOOL", "bool", 1, -1, "|b1"},
-    {"I8", "int8", 1, -1, "|i1"},       {"I32", "int32", 4, -1, "<i4"},   {"U32", "uint32", 4, -1, "<u4"},
-    {"I64", "int64", 8, -1, "<i8"},     {"U64", "uint64", 8, -1, "<u8"},  {"F64", "float64", 8, -1, "<f8"},
-    {"C64", "complex64", 8, -1, "<c8"}, {"BF16", "bfloat16", 2, -1, nullptr},
-    {"F8_E4M3", "float8_e4m3", 1, -1, nullptr}, {"F8_E5M2", "float8_e5m2", 1, -1, nullptr},
+    {"U8", "uint8", 1, 0, "|u1"},
+    {"I16", "int16", 2, 1, "<i2"},
+    {"U16", "uint16", 2, 2, "<u2"},
+    {"F16", "float16", 2, 3, "<f2"},
+    {"F32", "float32", 4, 4, "<f4"},
+    {"BOOL", "bool", 1, -1, "|b1"},
+    {"I8", "int8", 1, -1, "|i1"},
+    {"I32", "int32", 4, -1, "<i4"},
+    {"U32", "uint32", 4, -1, "<u4"},
+    {"I64", "int64", 8, -1, "<i8"},
+    {"U64", "uint64", 8, -1, "<u8"},
+    {"F64", "float64", 8, -1, "<f8"},
+    {"C64", "complex64", 8, -1, "<c8"},
+    {"BF16", "bfloat16", 2, -1, nullptr},
+    {"F8_E4M3", "float8_e4m3", 1, -1, nullptr},
+    {"F8_E5M2", "float8_e5m2", 1, -1, nullptr},
 };
 
 const Dtype* find_dtype(std::string_view code) {
@@ -57,7 +67,8 @@ Tensor parse_tensor(Json& json, std::string name) {
             once(has_dtype);
             const std::string code = json.string();
             tensor.dtype = find_dtype(code);
-            if (!tensor.dtype) throw Error("tensor " + quoted(tensor.name) + " has the unknown type " + quoted(code));
+            if (!tensor.dtype)
+                throw Error("tensor " + quoted(tensor.name) + " has the unknown type " + quoted(code));
         } else if (field == "shape") {
             once(has_shape);
             tensor.shape = parse_shape(json);
@@ -135,8 +146,8 @@ void check_offsets(const std::vector<Tensor>& tensors, uint64_t payload) {
                         (tensor.begin < covered ? " overlaps the one before it" : " leaves a gap before it"));
         }
         if (const uint64_t bytes = bytes_of(tensor); bytes != tensor.end - tensor.begin) {
-            throw Error(who + " has " + std::to_string(tensor.end - tensor.begin) + " bytes; its shape and type need " +
-                        std::to_string(bytes));
+            throw Error(who + " has " + std::to_string(tensor.end - tensor.begin) +
+                        " bytes; its shape and type need " + std::to_string(bytes));
         }
         covered = tensor.end;
     }
@@ -182,7 +193,8 @@ std::string_view header_of(const uint8_t* value, uint64_t size) {
     uint64_t length = 0;
     std::memcpy(&length, value, sizeof(length));  // a value may lie at any address
     if (length > kLongestHeader || length > size - kLengthBytes) {
-        throw Error("its header claims " + std::to_string(length) + " bytes of a value of " + std::to_string(size));
+        throw Error("its header claims " + std::to_string(length) + " bytes of a value of " +
+                    std::to_string(size));
     }
     return {reinterpret_cast<const char*>(value) + kLengthBytes, static_cast<size_t>(length)};
 }

@@ -1,7 +1,9 @@
-// How the tensors of one database value lie: the safetensors header, parsed once and checked against the value's size.
+// How the tensors of one database value lie: the safetensors header, parsed once and checked against the
+// value's size.
 //
-// A value is: header length n (u64, little-endian), n bytes of JSON, the payload. The rules are those of the reference
-// implementation (huggingface/safetensors, safetensors/src/tensor.rs): tensors fill the payload without gap or overlap.
+// A value is: header length n (u64, little-endian), n bytes of JSON, the payload. The rules are those of the
+// reference implementation (huggingface/safetensors, safetensors/src/tensor.rs): tensors fill the payload
+// without gap or overlap.
 #pragma once
 
 #include <cstdint>
@@ -30,10 +32,10 @@ struct Tensor {
 using Spellings = std::vector<std::vector<std::string>>;
 
 struct Layout {
-    std::string header;           // the JSON text: an entry with the same bytes has this layout
-    uint64_t payload;             // bytes after the header
-    std::vector<Tensor> tensors;  // in payload order
-    std::vector<int32_t> by_band; // per band id: index into tensors, or -1
+    std::string header;            // the JSON text: an entry with the same bytes has this layout
+    uint64_t payload;              // bytes after the header
+    std::vector<Tensor> tensors;   // in payload order
+    std::vector<int32_t> by_band;  // per band id: index into tensors, or -1
 
     const Tensor* find(std::string_view name) const;
 };
@@ -44,7 +46,8 @@ constexpr uint64_t kLengthBytes = 8;
 // The JSON text of a value. Error if the value is too short for what its length field says.
 std::string_view header_of(const uint8_t* value, uint64_t size);
 
-// Parses a header whose value has `payload` bytes after it. Error (the reason, without file and key) if it lies.
+// Parses a header whose value has `payload` bytes after it. Error (the reason, without file and key) if it
+// lies.
 Layout parse_layout(std::string_view header, uint64_t payload, const Spellings& spellings);
 
 // The names of the tensors, for messages: "B01, B02, ...".

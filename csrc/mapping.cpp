@@ -15,7 +15,7 @@ namespace rsdnet {
 Mapping::Mapping(const std::string& path) {
     const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (file < 0) throw Error(path + ": cannot be opened: " + std::strerror(errno));
-    struct stat status {};
+    struct stat status{};
     if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
         ::close(file);
         throw Error(path + ": is not a regular file; give a folder that holds data.mdb");

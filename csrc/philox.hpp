@@ -1,5 +1,5 @@
-// Philox4x32-10: a counter-based random number generator (Salmon et al. 2011, "Parallel random numbers: as easy
-// as 1, 2, 3", SC11, section 3.3 and table 2). A pure function of key and counter.
+// Philox4x32-10: a counter-based random number generator (Salmon et al. 2011, "Parallel random numbers: as
+// easy as 1, 2, 3", SC11, section 3.3 and table 2). A pure function of key and counter.
 #pragma once
 
 #include <array>
@@ -17,8 +17,9 @@ inline PhiloxCounter philox(PhiloxKey key, PhiloxCounter counter) {
     for (int round = 0; round < kRounds; ++round) {
         const uint64_t product0 = static_cast<uint64_t>(kMultiplier0) * counter[0];
         const uint64_t product1 = static_cast<uint64_t>(kMultiplier1) * counter[2];
-        counter = {static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(product1),
-                   static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(product0)};
+        counter = {
+            static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(product1),
+            static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(product0)};
         key = {key[0] + kWeyl0, key[1] + kWeyl1};
     }
     return counter;

@@ -21,7 +21,8 @@ Pool::Pool(int threads) {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     workers_.reserve(static_cast<size_t>(std::max(0, threads - 1)));
     try {
-        for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { serve(worker); });
+        for (int worker = 1; worker < threads; ++worker)
+            workers_.emplace_back([this, worker] { serve(worker); });
     } catch (const std::system_error&) {
         // A limit on threads: go on with those that started.
     }
@@ -40,7 +41,8 @@ Pool::~Pool() {
 void Pool::work(Job& job, int worker) {
     for (;;) {
         const size_t begin = job.next.fetch_add(job.chunk);
-        // Chunks are handed out in order: all below a failed one have been taken, so the lowest error is always found.
+        // Chunks are handed out in order: all below a failed one have been taken, so the lowest error is
+        // always found.
         if (begin >= job.count || begin > job.failed.load()) return;
         try {
             job.call(job.context, worker, begin, std::min(begin + job.chunk, job.count));

@@ -17,7 +17,8 @@ int usable_cores();
 
 class Pool {
   public:
-    // `threads` counts the caller: one thread starts none. If the system refuses a thread, those it gave must do.
+    // `threads` counts the caller: one thread starts none. If the system refuses a thread, those it gave must
+    // do.
     explicit Pool(int threads);
     ~Pool();
     Pool(const Pool&) = delete;
@@ -25,8 +26,9 @@ class Pool {
 
     int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-    // Calls body(worker, begin, end) for chunks of [0, count) and returns when all are done; 0 <= worker < threads().
-    // If bodies throw, the error of the lowest failing chunk is rethrown, whatever the timing. Not reentrant.
+    // Calls body(worker, begin, end) for chunks of [0, count) and returns when all are done; 0 <= worker <
+    // threads(). If bodies throw, the error of the lowest failing chunk is rethrown, whatever the timing. Not
+    // reentrant.
     template <typename Body>
     void run(size_t count, size_t chunk, Body&& body) {
         using Plain = std::remove_reference_t<Body>;

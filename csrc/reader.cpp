@@ -18,7 +18,7 @@ constexpr size_t kLocateChunk = 32, kCopyChunk = 8, kCheckChunk = 256;
 
 // The data file that a path means.
 std::string data_file(const std::string& path) {
-    struct stat status {};
+    struct stat status{};
     if (stat(path.c_str(), &status) != 0) {
         throw Error(path + ": " + std::strerror(errno) + "; give a folder that holds data.mdb");
     }
@@ -57,21 +57,26 @@ Reader::~Reader() {
 
 void Reader::open() {
     auto state = std::make_unique<State>(threads_);
-    for (const std::string& path : paths_) state->databases.push_back(std::make_unique<Environment>(data_file(path)));
+    for (const std::string& path : paths_)
+        state->databases.push_back(std::make_unique<Environment>(data_file(path)));
     state_ = std::move(state);
 }
 
-bool Reader::is_forked() const { return process_ != getpid(); }
+bool Reader::is_forked() const {
+    return process_ != getpid();
+}
 
 void Reader::reopen() {
-    // The inherited state is not freed: its threads do not exist here, a lock may be held, and LMDB forbids it. Its maps
-    // stay readable, so that entries still point to their values; the file must be the same, though.
+    // The inherited state is not freed: its threads do not exist here, a lock may be held, and LMDB forbids
+    // it. Its maps stay readable, so that entries still point to their values; the file must be the same,
+    // though.
     State* const inherited = state_.release();
     try {
         open();
         for (size_t i = 0; i < paths_.size(); ++i) {
             if (state_->databases[i]->transaction() != inherited->databases[i]->transaction()) {
-                throw Error(database(i).path() + ": was written to while it was open; open it when the writer has finished");
+                throw Error(database(i).path() +
+                            ": was written to while it was open; open it when the writer has finished");
             }
         }
     } catch (...) {
@@ -109,14 +114,16 @@ bool Reader::find(std::string_view key, int64_t database, Entry* entry) {
 size_t Reader::slot_of(const char* key) const {
     const size_t mask = slots_.size() - 1;
     size_t slot = (reinterpret_cast<uintptr_t>(key) * 0x9E3779B97F4A7C15u) >> 20 & mask;  // Fibonacci hashing
-    while (slots_[slot] >= 0 && entries_[static_cast<size_t>(slots_[slot])].item.key != key) slot = (slot + 1) & mask;
+    while (slots_[slot] >= 0 && entries_[static_cast<size_t>(slots_[slot])].item.key != key)
+        slot = (slot + 1) & mask;
     return slot;
 }
 
 void Reader::grow_slots() {
     if (2 * (entries_.size() + 1) <= slots_.size()) return;
     slots_.assign(std::max<size_t>(1024, 2 * slots_.size()), -1);
-    for (size_t i = 0; i < entries_.size(); ++i) slots_[slot_of(entries_[i].item.key)] = static_cast<int64_t>(i);
+    for (size_t i = 0; i < entries_.size(); ++i)
+        slots_[slot_of(entries_[i].item.key)] = static_cast<int64_t>(i);
 }
 
 void Reader::register_entries(const std::vector<Entry>& found, int64_t* handles) {
@@ -172,8 +179,8 @@ void Reader::check_unchanged() const {
 
 const Entry& Reader::entry_at(int64_t handle) const {
     if (handle < 0 || static_cast<uint64_t>(handle) >= entries_.size()) {
-        throw Error("entry " + std::to_string(handle) + " is not registered (" + std::to_string(entries_.size()) +
-                    " are); take handles from entries()");
+        throw Error("entry " + std::to_string(handle) + " is not registered (" +
+                    std::to_string(entries_.size()) + " are); take handles from entries()");
     }
     return entries_[static_cast<size_t>(handle)];
 }
@@ -189,8 +196,8 @@ Source Reader::locate(int64_t handle, int64_t band, RecentLayouts& recent) {
         const int32_t index = layout.by_band[static_cast<size_t>(band)];
         if (index < 0) {
             const auto& names = spellings_[static_cast<size_t>(band)];
-            throw Error("it has no band " + (names.empty() ? std::to_string(band) : printable(names[0])) + " (it has " +
-                        list_tensors(layout) + ")");
+            throw Error("it has no band " + (names.empty() ? std::to_string(band) : printable(names[0])) +
+                        " (it has " + list_tensors(layout) + ")");
         }
         const Tensor& tensor = layout.tensors[static_cast<size_t>(index)];
         const std::string_view name = tensor.name;
@@ -210,24 +217,26 @@ Source Reader::locate(int64_t handle, int64_t band, RecentLayouts& recent) {
 }
 
 // Lays the bands out one after the other and writes the records.
-void Reader::place(const int64_t* bands, size_t count, uint64_t capacity, int64_t* records, uint64_t* used) const {
+void Reader::place(const int64_t* bands, size_t count, uint64_t capacity, int64_t* records,
+                   uint64_t* used) const {
     uint64_t offset = 0, end = 0;
     for (size_t i = 0; i < count; ++i) {
         const Source& source = state_->sources[i];
-        const int64_t record[kRecordFields] = {static_cast<int64_t>(offset), source.dtype, source.height, source.width,
-                                               bands[i]};
+        const int64_t record[kRecordFields] = {static_cast<int64_t>(offset), source.dtype, source.height,
+                                               source.width, bands[i]};
         std::memcpy(records + kRecordFields * static_cast<int64_t>(i), record, sizeof(record));
         end = offset + source.bytes;
         offset = (end + kAlignment - 1) / kAlignment * kAlignment;
     }
     if (end > capacity) {
-        throw Error("the batch needs " + std::to_string(end) + " bytes; the buffer has " + std::to_string(capacity));
+        throw Error("the batch needs " + std::to_string(end) + " bytes; the buffer has " +
+                    std::to_string(capacity));
     }
     *used = end;
 }
 
-uint64_t Reader::gather(const int64_t* entries, const int64_t* bands, size_t count, uint8_t* out, uint64_t capacity,
-                        int64_t* records) {
+uint64_t Reader::gather(const int64_t* entries, const int64_t* bands, size_t count, uint8_t* out,
+                        uint64_t capacity, int64_t* records) {
     check_sizes();
     State& state = *state_;
     state.sources.resize(count);
@@ -247,7 +256,8 @@ uint64_t Reader::gather(const int64_t* entries, const int64_t* bands, size_t cou
     return used;
 }
 
-std::vector<std::pair<size_t, std::string>> Reader::check(const int64_t* entries, const int64_t* bands, size_t count) {
+std::vector<std::pair<size_t, std::string>> Reader::check(const int64_t* entries, const int64_t* bands,
+                                                          size_t count) {
     check_sizes();
     State& state = *state_;
     std::vector<std::vector<std::pair<size_t, std::string>>> found(state.recent.size());

@@ -1,6 +1,8 @@
-// Several databases as one: keys become entry handles, and batches of their bands are copied into a caller's buffer.
+// Several databases as one: keys become entry handles, and batches of their bands are copied into a caller's
+// buffer.
 //
-// Not a class for threads to share by itself: the bindings hold the lock and Python's GIL rules (see bindings.cpp).
+// Not a class for threads to share by itself: the bindings hold the lock and Python's GIL rules (see
+// bindings.cpp).
 #pragma once
 
 #include <cstdint>
@@ -96,10 +98,11 @@ class Reader {
 
     // Copies band bands[i] of entry entries[i] for all i < count to `out` and describes each in `records`.
     // Returns the bytes used. Error if one cannot be read or `capacity` is too small.
-    uint64_t gather(const int64_t* entries, const int64_t* bands, size_t count, uint8_t* out, uint64_t capacity,
-                    int64_t* records);
+    uint64_t gather(const int64_t* entries, const int64_t* bands, size_t count, uint8_t* out,
+                    uint64_t capacity, int64_t* records);
     // The pairs that gather() could not read, by position, with the reason. Reads headers only.
-    std::vector<std::pair<size_t, std::string>> check(const int64_t* entries, const int64_t* bands, size_t count);
+    std::vector<std::pair<size_t, std::string>> check(const int64_t* entries, const int64_t* bands,
+                                                      size_t count);
 
   private:
     // What belongs to one process: after a fork it is left behind as it is and made anew.

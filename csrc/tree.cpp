@@ -51,16 +51,24 @@ Meta read_meta(const uint8_t* page) {
     return out;
 }
 
+[[noreturn]] void wrong_format(const std::string& path, uint32_t version) {
+    throw Error(path + ": is in LMDB data format " + std::to_string(version) +
+                ", of LMDB 1.0 or newer, but format 1, of LMDB 0.9, is needed; write it with lib_version=0 "
+                "of py-lmdb");
+}
+
+[[noreturn]] void not_lmdb(const std::string& path) {
+    throw Error(path + ": is not an LMDB database; give a folder that rico-hdl or rsdnet.ingest wrote");
+}
+
 // Magic and version of one meta page that lies within the file.
 void check_meta(const std::string& path, const uint8_t* page) {
     const uint8_t* meta = page + kPageHeader;
-    if (load<uint32_t>(meta) != kMagic || (load<uint16_t>(page + 10) & kMetaPage) == 0) {
-        throw Error(path + ": is not an LMDB database; give a folder that rico-hdl or rsdnet.ingest wrote");
-    }
-    if (const auto version = load<uint32_t>(meta + 4); version != kVersion) {
-        throw Error(path + ": is in LMDB data format " + std::to_string(version) +
-                    " (LMDB 1.0 or a development version), but format 1 (LMDB 0.9) is needed; write it with lib_version=0");
-    }
+    constexpr uint64_t kNewHeader = 24;  // page header of LMDB 1.0
+    if (load<uint32_t>(page + kNewHeader) == kMagic)
+        wrong_format(path, load<uint32_t>(page + kNewHeader + 4));
+    if (load<uint32_t>(meta) != kMagic || (load<uint16_t>(page + 10) & kMetaPage) == 0) not_lmdb(path);
+    if (const auto version = load<uint32_t>(meta + 4); version != kVersion) wrong_format(path, version);
 }
 
 class TreeCheck {
@@ -126,11 +134,13 @@ class TreeCheck {
         const uint8_t* const data = node + kNodeHeader + key_bytes;
         const uint64_t room = static_cast<uint64_t>(start + meta_.page_size - data);
         if (flags & (kSubDatabase | kDuplicates)) {
-            throw Error(path_ + ": entry " + quoted({reinterpret_cast<const char*>(node) + kNodeHeader, key_bytes}) +
-                        " is a sub-database, not a patch; give a database that rico-hdl or rsdnet.ingest wrote");
+            throw Error(
+                path_ + ": entry " + quoted({reinterpret_cast<const char*>(node) + kNodeHeader, key_bytes}) +
+                " is a sub-database, not a patch; give a database that rico-hdl or rsdnet.ingest wrote");
         }
         if ((flags & kBigData) == 0) {
-            if (bytes > room) damaged(path_, "a value in page " + std::to_string(number) + " lies outside it");
+            if (bytes > room)
+                damaged(path_, "a value in page " + std::to_string(number) + " lies outside it");
         } else {
             if (room < 8) damaged(path_, "a node of page " + std::to_string(number) + " lies outside it");
             check_overflow(load<uint64_t>(data), bytes);
@@ -171,10 +181,7 @@ class TreeCheck {
 
 void check_metas(const std::string& path, const uint8_t* file, uint64_t size) {
     if (size == 0) throw Error(path + ": is empty (0 bytes); copy or ingest it again");
-    if (size < kPageHeader + kMetaBytes) {
-        throw Error(path + ": is not an LMDB database (" + std::to_string(size) +
-                    " bytes); give a folder that rico-hdl or rsdnet.ingest wrote");
-    }
+    if (size < kPageHeader + kMetaBytes) not_lmdb(path);
     check_meta(path, file);
     const uint32_t page_size = read_meta(file).page_size;
     if (page_size < kSmallestPage || page_size > kLargestPage || (page_size & (page_size - 1)) != 0) {
@@ -203,8 +210,10 @@ void check_tree(const std::string& path, const uint8_t* file, uint64_t size, con
     if (meta.root == kNoRoot || meta.entries == 0) {
         throw Error(path + ": holds no entries; ingest into it first");
     }
-    if (meta.depth == 0 || meta.depth >= kDeepest) damaged(path, "its tree is " + std::to_string(meta.depth) + " deep");
-    if (meta.last_page >= (uint64_t{1} << 62) / meta.page_size) damaged(path, "its last page is out of range");
+    if (meta.depth == 0 || meta.depth >= kDeepest)
+        damaged(path, "its tree is " + std::to_string(meta.depth) + " deep");
+    if (meta.last_page >= (uint64_t{1} << 62) / meta.page_size)
+        damaged(path, "its last page is out of range");
     TreeCheck(path, file, size, meta).run();
 }
 

@@ -1,9 +1,9 @@
 // Is a file an LMDB 0.9 database that can be walked without harm?
 //
-// LMDB trusts its file: a damaged page number or node offset makes it read outside its map. So before LMDB looks
-// anything up, every page of the tree is checked here: after that, no key that a lookup can reach, and no value it can
-// return, lies outside the file. Values themselves are not touched.
-// The format: lib/mdb.c of LMDB 0.9.35, structs MDB_page, MDB_node, MDB_db and MDB_meta (64-bit, little-endian).
+// LMDB trusts its file: a damaged page number or node offset makes it read outside its map. So before LMDB
+// looks anything up, every page of the tree is checked here: after that, no key that a lookup can reach, and
+// no value it can return, lies outside the file. Values themselves are not touched. The format: lib/mdb.c of
+// LMDB 0.9.35, structs MDB_page, MDB_node, MDB_db and MDB_meta (64-bit, little-endian).
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,8 @@ struct Meta {
 // Error if the file is empty, is not LMDB, is of LMDB 1.0 or ends within its meta pages.
 void check_metas(const std::string& path, const uint8_t* file, uint64_t size);
 
-// The meta page that transaction `transaction` committed. Error if neither page is (the file changes as we read).
+// The meta page that transaction `transaction` committed. Error if neither page is (the file changes as we
+// read).
 Meta find_meta(const std::string& path, const uint8_t* file, uint64_t size, uint64_t transaction);
 
 // Walks the tree and checks every page and node against the file's size.
