@@ -29,6 +29,7 @@ _NAMES = {"ms": "S2", "sar": "S1", "map": "label map"}
 
 # GDAL's own complaints come to the user as reasons, once; a folder of a million files is not listed a file.
 logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module="rasterio")
 _GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_CACHEMAX": 64}
 
 
@@ -67,8 +68,7 @@ def ingest_source(source: Source, recipe: Recipe) -> Result:
     try:
         if source.problem:
             raise DataError(source.problem)
-        with warnings.catch_warnings(), rasterio.Env(**_GDAL):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.Env(**_GDAL):
             _ingest(source, recipe, result)
     except DataError as error:
         return Result(left_out=[(source.name, " ".join(str(error).split()))])
