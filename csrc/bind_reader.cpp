@@ -21,6 +21,16 @@ namespace py = pybind11;
 namespace rsdnet {
 namespace {
 
+// A stretch of work on the reader: without the GIL, with its mutex, on files that are as long as they were.
+class Session {
+  public:
+    explicit Session(Reader& reader) : lock_(reader.mutex()) { reader.check_sizes(); }
+
+  private:
+    py::gil_scoped_release release_;  // first: nobody waits for the mutex with the GIL held
+    std::lock_guard<std::mutex> lock_;
+};
+
 // The reader in this process: opened again if this is a child of the one that made it.
 Reader& here(Reader& reader) {
     if (reader.is_forked()) reader.reopen();
@@ -62,8 +72,7 @@ py::array_t<int64_t> entries(Reader& self, const py::object& names, std::optiona
     const Keys keys(names);
     py::array_t<int64_t> handles(static_cast<py::ssize_t>(keys.size()));
     int64_t* const out = handles.mutable_data();
-    py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> lock(reader.mutex());
+    const Session session(reader);
     const std::vector<Entry> found = find_all(reader, keys, index);
     const py::gil_scoped_acquire acquire;
     reader.register_entries(found, out);
@@ -77,8 +86,7 @@ py::array_t<bool> contains(Reader& self, const py::object& names, std::optional<
     py::array_t<bool> result(static_cast<py::ssize_t>(keys.size()));
     bool* const out = result.mutable_data();
     {
-        const py::gil_scoped_release release;
-        const std::lock_guard<std::mutex> lock(reader.mutex());
+        const Session session(reader);
         const size_t first = index < 0 ? 0 : static_cast<size_t>(index);
         const size_t last = index < 0 ? reader.databases() : first + 1;
         for (size_t i = 0; i < keys.size(); ++i) {
@@ -96,8 +104,7 @@ py::list keys(Reader& self, std::optional<int64_t> database) {
     const int64_t index = database_index(reader, database);
     std::vector<std::string> names;
     {
-        const py::gil_scoped_release release;
-        const std::lock_guard<std::mutex> lock(reader.mutex());
+        const Session session(reader);
         for (size_t d = 0; d < reader.databases(); ++d) {
             if (index >= 0 && static_cast<size_t>(index) != d) continue;
             for (const Item& item : reader.database(d).items()) names.emplace_back(item.key, item.key_bytes);
@@ -122,9 +129,7 @@ Value load(Reader& reader, const py::object& key) {
     const py::list one(1);
     one[0] = key;
     const Keys keys(one);
-    const py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> lock(reader.mutex());
-    reader.check_sizes();
+    const Session session(reader);
     const Entry entry = find_all(reader, keys, -1)[0];
     Value value;
     value.bytes.assign(entry.item.value, entry.item.value + entry.item.value_bytes);
@@ -240,8 +245,7 @@ uint64_t gather(Reader& self, const py::buffer& entries, const py::buffer& bands
     }
     if (bytes.info.ndim != 1)
         throw py::value_error("out has shape " + bytes.shape() + "; expected one dimension");
-    const py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> lock(reader.mutex());
+    const Session session(reader);
     return reader.gather(batch.entry_data(), batch.band_data(), batch.count(), bytes.data<uint8_t>(),
                          static_cast<uint64_t>(bytes.info.size), rows.data<int64_t>());
 }
@@ -250,8 +254,7 @@ std::vector<std::pair<size_t, std::string>> check(Reader& self, const py::buffer
                                                   const py::buffer& bands) {
     Reader& reader = here(self);
     const Batch batch(entries, bands);
-    const py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> lock(reader.mutex());
+    const Session session(reader);
     return reader.check(batch.entry_data(), batch.band_data(), batch.count());
 }
 
@@ -288,6 +291,7 @@ py::list paths(const Reader& reader) {
 py::tuple get_state(Reader& self) {
     Reader& reader = here(self);
     std::string databases, lengths, names;
+    reader.check_sizes();
     for (const Entry& entry : reader.entries()) {
         databases.append(reinterpret_cast<const char*>(&entry.database), sizeof(entry.database));
         lengths.append(reinterpret_cast<const char*>(&entry.item.key_bytes), sizeof(entry.item.key_bytes));

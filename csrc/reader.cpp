@@ -237,7 +237,6 @@ void Reader::place(const int64_t* bands, size_t count, uint64_t capacity, int64_
 
 uint64_t Reader::gather(const int64_t* entries, const int64_t* bands, size_t count, uint8_t* out,
                         uint64_t capacity, int64_t* records) {
-    check_sizes();
     State& state = *state_;
     state.sources.resize(count);
     state.pool.run(count, kLocateChunk, [&](int worker, size_t begin, size_t end) {
@@ -258,7 +257,6 @@ uint64_t Reader::gather(const int64_t* entries, const int64_t* bands, size_t cou
 
 std::vector<std::pair<size_t, std::string>> Reader::check(const int64_t* entries, const int64_t* bands,
                                                           size_t count) {
-    check_sizes();
     State& state = *state_;
     std::vector<std::vector<std::pair<size_t, std::string>>> found(state.recent.size());
     state.pool.run(count, kCheckChunk, [&](int worker, size_t begin, size_t end) {

@@ -92,7 +92,7 @@ class Reader {
     const Layout& layout_of(const Entry& entry, RecentLayouts& recent);
     // Wraps a reason: database, key, reason.
     std::string describe_error(const Entry& entry, const std::string& reason) const;
-    // Error if any database has been truncated (before a read) or written to (after it).
+    // Error if any database has been truncated (ask before any read) or written to (ask after it).
     void check_sizes() const;
     void check_unchanged() const;
 
