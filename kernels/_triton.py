@@ -1,4 +1,4 @@
-"""Triton where it is installed; where it is not (CPU wheels of torch come without), names enough to define a kernel.
+"""Triton where it is installed; elsewhere (CPU wheels of torch come without) names enough to define a kernel.
 
 Every kernel file does `from ._triton import tl, triton`. Without Triton a kernel is an inert function and
 `HAS_TRITON` is false: the op's CPU branch, its reference, is the only one that can be reached.
@@ -15,7 +15,7 @@ except ImportError:
     HAS_TRITON = False
 
     class _Absent:
-        """Stands for `triton` and `tl`: any attribute exists, and calling one as a decorator returns the function."""
+        """Stands for `triton` and `tl`: any attribute exists, and as a decorator it returns the function."""
 
         def __getattr__(self, name: str) -> "_Absent":
             return self

@@ -1,4 +1,4 @@
-"""The target network's weights: an exponential moving average of the online network's, in place, many tensors at once.
+"""The target network's weights: an exponential moving average of the online's, in place, many tensors at once.
 
     target += (1 - tau) * (online - target)        Grill et al. 2020, eq. 1
 
@@ -15,7 +15,7 @@ from torch import Tensor
 def update_target_(targets: Sequence[Tensor], onlines: Sequence[Tensor], tau: Tensor | float) -> None:
     """Moves each target towards its online tensor, in place: no address changes, so CUDA graphs stay valid.
 
-    targets, onlines: tensors of the same shapes, types and devices, pair by pair; parameters only, not BatchNorm buffers.
+    targets, onlines: tensors, alike in shape, type and device pair by pair; parameters, not BatchNorm buffers.
     tau: 0-dim tensor on their device (read there: no sync, no recompilation when it changes), or a float.
     Raises ValueError where the lists differ in length, or a pair in shape, type or device.
     """

@@ -5,22 +5,23 @@
     m = momentum * m + u
     p = p - lr * m
 
-The rule: google-deepmind/deepmind-research byol/utils/optimizers.py, `lars` (l. 132: weight decay, then `scale_by_lars`, then
-the learning rate) and `lars_adaptation` (l. 90: the norm of u includes the weight decay). Biases and norm parameters get
-neither weight decay nor adaptation (`exclude_bias_and_norm`, l. 29), but momentum all the same: see `lars_groups`.
+The rule: google-deepmind/deepmind-research byol/utils/optimizers.py, `lars` (l. 132: weight decay, then
+`scale_by_lars`, then the learning rate) and `lars_adaptation` (l. 90: the norm of u includes the weight
+decay). Biases and norm parameters get neither weight decay nor adaptation (`exclude_bias_and_norm`, l. 29),
+but momentum all the same: see `lars_groups`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 
 def lars_(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    momenta: Sequence[Tensor],
+    params: list[Tensor],
+    grads: list[Tensor],
+    momenta: list[Tensor],
     lr: Tensor | float,
     *,
     momentum: float,
@@ -39,15 +40,16 @@ def lars_(
         torch._foreach_mul_(updates, list(factors.unbind()))
     torch._foreach_mul_(momenta, momentum)
     torch._foreach_add_(momenta, updates)
-    torch._foreach_sub_(params, torch._foreach_mul(momenta, lr))
+    torch._foreach_sub_(params, torch._foreach_mul(momenta, cast(Tensor, lr)))
 
 
 class LARS(torch.optim.Optimizer):
     """LARS with DeepMind's rule.
 
     params: parameters, or groups; a group with adapt=False takes no adaptation: see `lars_groups`.
-    lr: float, or a 0-dim tensor on the parameters' device. The tensor is kept by reference: fill it to change the rate,
-    with no sync and no recompilation; loading a state fills it too. momentum, weight_decay, trust: as in the formula.
+    lr: float, or a 0-dim tensor on the parameters' device. The tensor is kept by reference: fill it to change
+    the rate, with no sync and no recompilation; loading a state fills it too. momentum, weight_decay, trust:
+    as in the formula.
     Raises ValueError on a negative value.
     """
 
@@ -68,7 +70,7 @@ class LARS(torch.optim.Optimizer):
                 raise ValueError(f"lr: shape {tuple(lr.shape)}, expected a 0-dim tensor or a float")
         elif not lr >= 0:
             raise ValueError(f"lr: {lr}, expected 0 or more")
-        defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust, adapt=adapt)
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "adapt": adapt}
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -105,7 +107,7 @@ class LARS(torch.optim.Optimizer):
 
 
 def lars_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for LARS of a module's trainable parameters: weights, then biases and norm parameters (ndim <= 1)."""
+    """A module's trainable parameters in two groups: weights, then biases and norm parameters (ndim <= 1)."""
     params = [param for param in module.parameters() if param.requires_grad]
     weights, others = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
     return [

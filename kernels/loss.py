@@ -1,3 +1,4 @@
+# mypy: disallow-untyped-defs=False
 """BYOL's loss and its gradient, in one pass over the inputs.
 
     loss = mean_i [2 - 2 cos(q1_i, z2_i)] + [2 - 2 cos(q2_i, z1_i)]          Grill et al. 2020, eq. 2
@@ -5,10 +6,11 @@
 
 and with respect to q, of one row of B:
 
-    grad = -2/B * r(q) * (z^ - cos * q^)     the second term only where sum q^2 reaches the epsilon (else r is constant)
+    grad = -2/B * r(q) * (z^ - cos * q^)     without the second term where the epsilon makes r(q) a constant
 
-The epsilon: google-deepmind/deepmind-research byol/utils/helpers.py, `l2_normalize`. float32 inside, whatever comes in.
-Bytes it must move: q1, q2, z1, z2 once, and the gradients once (float32, so that a loss scale of fp16 finds them whole).
+The epsilon: google-deepmind/deepmind-research byol/utils/helpers.py, `l2_normalize`. float32 inside.
+Bytes it must move: q1, q2, z1, z2 once, and the gradients once: in float32, since means over a large batch
+vanish in float16 before a loss scale can save them.
 """
 
 from typing import Any
@@ -22,11 +24,11 @@ EPSILON = 1e-12
 MAX_D = 8192  # a row lies in the registers of one program
 BLOCK = 1024  # elements of a program's rows together, where D is small
 
-# ---- reference ------------------------------------------------------------------------------------------------------
+# ---- reference ----------------------------------------------------------------------------------------------
 
 
 def byol_loss_formula(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
-    """The formula and nothing else, differentiable by autograd, in the type of its inputs: the oracle of the tests."""
+    """The formula and nothing else, differentiable, in the type of its inputs: the oracle of the tests."""
 
     def unit(x: Tensor) -> Tensor:
         return x * x.square().sum(-1, keepdim=True).clamp(min=EPSILON).rsqrt()
@@ -48,7 +50,8 @@ def byol_loss_reference(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor) -> tuple
     along = torch.where(q_squares >= EPSILON, cosine, 0.0)
     return loss, (-2 / q.shape[1]) * q_scale * (z_unit - along * q_unit)
 
-# ---- kernel ---------------------------------------------------------------------------------------------------------
+
+# ---- kernel -------------------------------------------------------------------------------------------------
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -116,7 +119,7 @@ def loss_warps(d: int) -> int:
     return 4 if d <= 2048 else 16
 
 
-# ---- op -------------------------------------------------------------------------------------------------------------
+# ---- op -----------------------------------------------------------------------------------------------------
 
 
 def _empty_grads(q1: Tensor, with_grad: bool) -> Tensor:
@@ -168,7 +171,8 @@ def byol_loss(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
     q1, q2: (B, D) online predictions, float32, bfloat16 or float16, rows at any stride; gradients flow here.
     z1, z2: (B, D) target projections, same shape; no gradient.
     Returns a float32 scalar in [0, 8].
-    Raises TypeError or ValueError on a shape, type or device that does not match, RuntimeError when differentiated twice.
+    Raises TypeError or ValueError on a shape, type or device that does not match; differentiated twice,
+    RuntimeError.
     """
     for name, x in (("q1", q1), ("q2", q2), ("z1", z1), ("z2", z2)):
         if x.ndim != 2 or x.shape != q1.shape:

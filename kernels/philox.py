@@ -1,13 +1,15 @@
+# mypy: disallow-untyped-defs=False
 """Philox4x32-10, the counter-based generator behind every draw: words = philox(key, counter), with no state.
 
-Salmon, Moraes, Dror, Shaw: *Parallel Random Numbers: As Easy as 1, 2, 3*, SC 2011 (Random123, `philox4x32`, 10 rounds).
-Here key = (seed, seed >> 32) and counter = (sample, epoch, view, stream), each taken modulo 2^32, so that a draw depends on
-nothing but those numbers: not on the batch, the thread, the device or what was drawn before.
+Salmon, Moraes, Dror, Shaw: *Parallel Random Numbers: As Easy as 1, 2, 3*, SC 2011; Random123's `philox4x32`.
+Here key = (seed, seed >> 32) and counter = (sample, epoch, view, stream), each taken modulo 2^32, so that a
+draw depends on nothing but those numbers: not on the batch, the thread, the device or what was drawn before.
 
     uniform(w) = (w >> 8) * 2^-24     in [0, 1), exact in float32
     pick(w, n) = (w * n) >> 32        in 0..n-1
 
-`philox_words`, `uniform` and `pick` are the PyTorch reference; `philox4`, `uniform_of` are the same inside a Triton kernel.
+`philox_words`, `uniform` and `pick` are the PyTorch reference; `philox4`, `uniform_of` are the same inside a
+Triton kernel.
 """
 
 import torch
@@ -40,7 +42,9 @@ def philox_words(
     seed: 64-bit int. sample: int64 tensor; the others are ints or int64 tensors that broadcast with it.
     Returns four int64 tensors of values in 0..2^32-1, on sample's device, of the broadcast shape.
     """
-    counter = [torch.as_tensor(c, dtype=torch.int64, device=sample.device) & MASK for c in (sample, epoch, view, stream)]
+    counter = [
+        torch.as_tensor(c, dtype=torch.int64, device=sample.device) & MASK for c in (sample, epoch, view, stream)
+    ]
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
     k0, k1 = seed & MASK, (seed >> 32) & MASK
     for _ in range(ROUNDS):
@@ -72,7 +76,7 @@ def seed_words(seed: int) -> tuple[int, int]:
 
 @triton.jit
 def philox4(k0, k1, sample, epoch, view, stream):
-    """The four uint32 words of a counter. sample: integer tensor or scalar; the rest broadcast with it, modulo 2^32."""
+    """The four uint32 words of a counter. sample: integer tensor or scalar; the rest are of its shape, or ints."""
     zero = sample.to(tl.uint32) * 0  # gives plain ints and other widths sample's shape and the words' type
     return tl.philox_impl(
         sample.to(tl.uint32),

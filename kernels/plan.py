@@ -1,7 +1,8 @@
 """What a view will be, drawn before any pixel is touched: modality, bands, crop, flip, turn, gain and offset.
 
-Every draw is a pure function of (seed, epoch, sample, view): see philox.py for the generator and the streams. This is the
-readable reference; `csrc` draws the same bands for the reader, and the kernel of views.py draws the rest on the device.
+Every draw is a pure function of (seed, epoch, sample, view): see philox.py for the generator and the streams.
+This is the readable reference; `csrc` draws the same bands for the reader, and the kernel of views.py draws
+the rest on the device.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +23,12 @@ OUT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 class ViewSpec:
     """How views are made.
 
-    size: S, pixels a side. scale: range of the crop's area as a share of the patch. ratio: range of its width / height.
+    size: S, pixels a side.
+    scale: range of the crop's area as a share of the patch; ratio: range of its width / height. Defaults:
+    Grill et al. 2020, appendix B, and torchvision's RandomResizedCrop.
     flip: horizontal flip, p = 1/2. turn: quarter turns, each of the four with p = 1/4.
-    jitter: gain and offset from the band table's ranges. dtype: of the views. channels_last: NHWC memory, same shape.
-    scale and ratio defaults: Grill et al. 2020, appendix B, table 6 (the crop of torchvision's RandomResizedCrop).
+    jitter: gain and offset from the band table's ranges.
+    dtype: of the views. channels_last: NHWC memory, same shape.
     Raises ValueError on a value out of range.
     """
 
@@ -55,7 +58,7 @@ class ViewSpec:
 
 
 class Plan(NamedTuple):
-    """What render_views draws for each view; fractions are of the patch's side, so one box fits every resolution."""
+    """What render_views draws for each view; fractions are of the patch, so a box fits every resolution."""
 
     top: Tensor  # (B, V) float32, fraction from the upper edge
     left: Tensor  # (B, V) float32
@@ -75,7 +78,7 @@ def _views(samples: Tensor, views: int) -> tuple[Tensor, Tensor]:
 def draw_modalities(seed: int, epoch: int | Tensor, samples: Tensor, views: int, modality: str = "ms+sar") -> Tensor:
     """Which sensor each view sees: bool (B, V), true for SAR. samples: int64 (B,).
 
-    "ms+sar": the views alternate between the sensors, from one that is drawn for the sample; "ms", "sar": always that one.
+    "ms+sar": views alternate between the sensors, from one drawn for the sample; "ms", "sar": always that one.
     Raises ValueError on another word.
     """
     if modality not in MODALITIES:
@@ -83,7 +86,7 @@ def draw_modalities(seed: int, epoch: int | Tensor, samples: Tensor, views: int,
     sample, view = _views(samples, views)
     if modality != "ms+sar":
         return torch.full((len(sample), views), modality == "sar", device=samples.device)
-    order = philox_words(seed, sample, epoch, 0, PAIR)[0] & 1  # view 0's counter: one draw, shared by the sample's views
+    order = philox_words(seed, sample, epoch, 0, PAIR)[0] & 1  # of view 0: one draw for all of a sample's views
     return ((view + order) & 1).bool()
 
 
@@ -132,8 +135,9 @@ def draw_bands(
 def draw_plan(spec: ViewSpec, seed: int, epoch: int | Tensor, samples: Tensor, views: int, channels: int) -> Plan:
     """The geometry and jitter of each view, as render_views draws them. samples: int64 (B,).
 
-    The crop is that of Inception (Szegedy et al. 2015) and torchvision's RandomResizedCrop, without its rejection loop:
-    area uniform in scale, log of width / height uniform in log(ratio), each side cut to the patch, corner uniform.
+    The crop is that of Inception (Szegedy et al. 2015) and torchvision's RandomResizedCrop, without the latter's
+    rejection loop: area uniform in scale, log of width / height uniform in log(ratio), each side cut to the
+    patch, corner uniform.
     """
     sample, view = _views(samples, views)
     area_u, ratio_u, top_u, left_u = (uniform(word) for word in philox_words(seed, sample, epoch, view, CROP))

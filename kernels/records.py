@@ -1,8 +1,8 @@
-"""What render_views reads: the raw bytes of a batch, a record for each band in it, and a table of what bands need.
+"""What render_views reads: the raw bytes of a batch, a record for each band in it, and a table by band.
 
-    data     uint8 (N,)            bands as they lie on disk, each from an offset that is a multiple of 16
-    records  int64 (B, V, C, 5)    byte offset, dtype code, height, width, band id
-    table    float32 (K, 9)        by band id: mean, std, gain lo and hi, offset lo and hi, clip lo and hi, nodata
+data     uint8 (N,)            bands as they lie on disk, each from an offset that is a multiple of 16
+records  int64 (B, V, C, 5)    byte offset, dtype code, height, width, band id
+table    float32 (K, 9)        mean, std, gain lo and hi, offset lo and hi, clip lo and hi, nodata
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ COLUMNS = 9
 
 
 class BandRow(NamedTuple):
-    """What one band needs. Units: the band's own (DN, dB); a valid pixel x becomes (gain * clip(x) + offset - mean) / std.
+    """How a band's pixel x becomes (gain * clip(x) + offset - mean) / std. Units: the band's own, DN or dB.
 
-    gain, offset: ranges of the jitter (lo, hi). clip: range x is cut to first. nodata: value of an invalid pixel, nan for
-    none; NaN and infinite pixels are always invalid. An invalid pixel becomes 0, the band's mean.
+    gain, offset: ranges of the jitter (lo, hi). clip: range x is cut to first. nodata: value of an invalid
+    pixel, nan for none; NaN and infinite pixels are always invalid. An invalid pixel becomes 0: the mean.
     """
 
     mean: float
@@ -39,7 +39,7 @@ class BandRow(NamedTuple):
 def band_table(bands: int, rows: Mapping[int, BandRow]) -> Tensor:
     """float32 (bands, 9) table from rows by band id; a band with no row counts as unknown (its std is nan).
 
-    Raises ValueError on a band id outside 0..bands-1, or on a row whose mean is not finite or whose std is not positive.
+    Raises ValueError on a band id outside 0..bands-1, a mean not finite, a std not positive or a reversed range.
     """
     table = torch.full((bands, COLUMNS), nan)
     for band, row in rows.items():
@@ -54,12 +54,15 @@ def band_table(bands: int, rows: Mapping[int, BandRow]) -> Tensor:
 
 
 def check_batch(data: Tensor, records: Tensor, samples: Tensor, table: Tensor, epoch: Tensor) -> None:
-    """Raises TypeError or ValueError where shapes, types or devices do not fit. Never looks at values: no device sync."""
+    """Raises TypeError or ValueError where shapes, types or devices do not fit. Looks at no value: no sync."""
+    flat = data.ndim == 1 and data.is_contiguous()
+    record = records.ndim == 4 and records.shape[-1] == FIELDS
+    by_band = table.ndim == 2 and table.shape[0] > 0 and table.shape[1] == COLUMNS
     wanted = (
-        ("data", data, torch.uint8, "(N,)", data.ndim == 1),
-        ("records", records, torch.int64, "(B, V, C, 5)", records.ndim == 4 and records.shape[-1] == FIELDS),
+        ("data", data, torch.uint8, "(N,), contiguous", flat),
+        ("records", records, torch.int64, "(B, V, C, 5)", record),
         ("samples", samples, torch.int64, "(B,)", samples.ndim == 1 and samples.shape[0] == records.shape[0]),
-        ("table", table, torch.float32, "(K, 9), K > 0", table.ndim == 2 and table.shape[1] == COLUMNS and len(table) > 0),
+        ("table", table, torch.float32, "(K, 9), K > 0", by_band),
         ("epoch", epoch, torch.int64, "()", epoch.ndim == 0),
     )
     for name, tensor, dtype, shape, fits in wanted:
@@ -74,14 +77,15 @@ def check_batch(data: Tensor, records: Tensor, samples: Tensor, table: Tensor, e
 def check_records(records: Tensor, size: int, table: Tensor) -> None:
     """Raises ValueError naming the first record that does not fit a buffer of `size` bytes or the table.
 
-    For records on the host; on a device it would wait for it, and the kernel itself renders such a record as zeros.
+    For records on the host. On a device it would wait; there the kernel renders such a record as zeros.
     """
     offset, code, height, width, band = records.reshape(-1, FIELDS).unbind(-1)
     pixel = torch.tensor(BYTES)[code.clamp(0, len(BYTES) - 1)]
-    side = torch.stack([height, width]).clamp(0, MAX_SIDE)
+    sides = torch.stack([height, width])
+    side = sides.clamp(0, MAX_SIDE)
     tests = (
         ("dtype code outside 0 to 4", (code < 0) | (code >= len(BYTES))),
-        (f"height or width outside 1 to {MAX_SIDE}", (torch.stack([height, width]) != side).any(0) | (side == 0).any(0)),
+        (f"height or width outside 1 to {MAX_SIDE}", ((sides != side) | (side == 0)).any(0)),
         (f"offset below 0 or not a multiple of {ALIGN}", (offset < 0) | (offset % ALIGN != 0)),
         (f"end beyond the {size} bytes of data", (offset > size) | (side[0] * side[1] * pixel > size - offset)),
         (f"band id outside 0 to {len(table) - 1}", (band < 0) | (band >= len(table))),

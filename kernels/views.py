@@ -1,12 +1,14 @@
+# mypy: disallow-untyped-defs=False
 """Raw bands to augmented, resampled, standardised views, in one launch.
 
-For output pixel (i, j) of a view, turns and flip undone, with a crop (top, left, height h, width w, as shares of the patch):
+For output pixel (i, j) of a view, turn and flip undone, and a crop of height h and width w (shares of the patch):
 
     y = clamp((top + (i + 1/2) / S * h) * H - 1/2, 0, H - 1)        x likewise
-    out = sum over the four taps of bilinear weight * f(tap),   f = (gain * clip(tap) + offset - mean) / std,  0 if invalid
+    out = sum over four taps of bilinear weight * f(tap)
+    f(tap) = (gain * clip(tap) + offset - mean) / std               0 where the tap is invalid
 
-which is torch.nn.functional.interpolate's bilinear (align_corners=False) of the crop, with the patch's edge repeated outside.
-Crop, turn and jitter are drawn inside from (seed, epoch, sample, view), see plan.py. Standardised last: Grill et al. 2020, B.
+which is torch.nn.functional.grid_sample's bilinear of the crop (align_corners=False, border padding). The crop, turn
+and jitter are drawn inside from (seed, epoch, sample, view): see plan.py. Standardised last: Grill et al. 2020, B.
 
 Bytes it must move: each record's pixels inside the crop, once, and the views once.
 """
@@ -21,7 +23,8 @@ from torch import Tensor
 from ._triton import tl, triton
 from .philox import CROP, JITTER, TURN, philox4, seed_words, uniform_of
 from .plan import ViewSpec, draw_plan
-from .records import ALIGN, DTYPES, MAX_SIDE, check_batch, check_records
+from .records import ALIGN, MAX_SIDE, check_batch, check_records
+from .sampling import bilinear, sample_bands, taps_of
 
 TILE = 32  # pixels a side of a program's square: 64 bytes of bf16 a row, turned or not
 WARPS = 4  # of a program: 8 pixels a thread
@@ -36,47 +39,13 @@ def empty_views(records: Tensor, spec: ViewSpec) -> Tensor:
     return records.new_empty((v, b, c, spec.size, spec.size), dtype=spec.dtype)
 
 
-# ---- reference ------------------------------------------------------------------------------------------------------
-
-
-def _axis(start: Tensor, length: Tensor, pixels: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Taps along one axis for records (G,): lower and upper index (G, S) int64 and the upper's weight (G, S)."""
-    step = length * pixels / size
-    grid = torch.arange(size, device=start.device) + 0.5
-    at = (grid * step[:, None] + (start * pixels - 0.5)[:, None]).clamp(min=0).minimum(pixels[:, None] - 1.0)
-    low = at.long()
-    return low, torch.minimum(low + 1, pixels[:, None] - 1), at - low
-
-
-def _render_group(data: Tensor, records: Tensor, rows: Tensor, box: list[Tensor], gain: Tensor, shift: Tensor, size: int) -> Tensor:
-    """Records of one dtype, (G, 5), to unturned views (G, S, S) float32. box: top, left, height, width, each (G,)."""
-    dtype = DTYPES[int(records[0, 1])]
-    stored = torch.int16 if dtype == torch.uint16 else dtype  # torch cannot index uint16; the mask below undoes the sign
-    pixels = data[: len(data) // dtype.itemsize * dtype.itemsize].view(stored)
-    top, left, height, width = box
-    y0, y1, fy = _axis(top, height, records[:, 2], size)
-    x0, x1, fx = _axis(left, width, records[:, 3], size)
-    mean, std, clip_lo, clip_hi, nodata = (rows[:, k, None, None] for k in (0, 1, 6, 7, 8))
-    gain, shift = gain[:, None, None], shift[:, None, None]
-    first, pitch = records[:, 0, None] // dtype.itemsize, records[:, 3, None]
-
-    def tap(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        index = (first + y * pitch)[:, :, None] + x[:, None, :]
-        raw = pixels.index_select(0, index.flatten()).view(index.shape)
-        value = (raw.int() & 0xFFFF if dtype == torch.uint16 else raw).float()
-        valid = (value.abs() < torch.inf) & (value != nodata)
-        value = ((value.clamp(clip_lo, clip_hi) * gain + shift) - mean) / std
-        return torch.where(valid, value, 0.0) * weight
-
-    gy, gx = (1 - fy)[:, :, None], (1 - fx)[:, None, :]
-    fy, fx = fy[:, :, None], fx[:, None, :]
-    return (tap(y0, x0, gx) + tap(y0, x1, fx)) * gy + (tap(y1, x0, gx) + tap(y1, x1, fx)) * fy
+# ---- reference ----------------------------------------------------------------------------------------------
 
 
 def render_reference(
     data: Tensor, records: Tensor, samples: Tensor, table: Tensor, spec: ViewSpec, seed: int, epoch: Tensor
 ) -> Tensor:
-    """render_views in plain PyTorch. Raises ValueError on a record that does not fit (waits for the device, if on one)."""
+    """render_views in plain PyTorch. Raises ValueError on a record that does not fit."""
     check_records(records.cpu(), len(data), table.cpu())
     b, v, c, _ = records.shape
     plan = draw_plan(spec, seed, epoch, samples, v, c)
@@ -90,7 +59,8 @@ def render_reference(
     for code in flat[:, 1].unique():
         for part in (flat[:, 1] == code).nonzero()[:, 0].split(CHUNK):
             group = [side[part] for side in box]
-            images.index_copy_(0, part, _render_group(data, flat[part], rows[part], group, gain[part], shift[part], spec.size))
+            image = sample_bands(data, flat[part], rows[part], group, gain[part], shift[part], spec.size)
+            images.index_copy_(0, part, image)
     flips, turns = (part[..., None].expand(b, v, c).flatten() for part in (plan.flip, plan.turns))
     for flip, turn in product((False, True), range(4)):
         moved = ((flips == flip) & (turns == turn)).nonzero()[:, 0]
@@ -102,38 +72,7 @@ def render_reference(
     return out
 
 
-# ---- kernel ---------------------------------------------------------------------------------------------------------
-
-
-@triton.jit
-def _taps(index, start, length, pixels, SIZE: tl.constexpr):
-    """One axis: lower and upper tap, int32, and the upper's weight, for output indices (TILE,), as `_axis`."""
-    step = length * pixels / SIZE
-    at = (index.to(tl.float32) + 0.5) * step + (start * pixels - 0.5)
-    at = tl.minimum(tl.maximum(at, 0.0), pixels - 1.0)
-    low = at.to(tl.int32)
-    return low, tl.minimum(low + 1, pixels.to(tl.int32) - 1), at - low.to(tl.float32)
-
-
-@triton.jit
-def _tap(pixels, ok, row, scale, shift):
-    """Standardised float32 values of one tap, (TILE, TILE); 0 where the record is bad or the pixel invalid."""
-    x = tl.load(pixels, mask=ok, other=0).to(tl.float32)
-    valid = ok & (tl.abs(x) < float("inf")) & (x != tl.load(row + 8))
-    x = tl.minimum(tl.maximum(x, tl.load(row + 6)), tl.load(row + 7))
-    return tl.where(valid, x * scale + shift, 0.0)
-
-
-@triton.jit
-def _bilinear(pixels, pitch, y0, y1, fy, x0, x1, fx, ok, row, scale, shift):
-    """Four taps a pixel: y and x are (TILE,) rows and columns, so that coordinates are paid for once an axis."""
-    upper = pixels + (y0.to(tl.int64) * pitch)[:, None]
-    lower = pixels + (y1.to(tl.int64) * pitch)[:, None]
-    above = _tap(upper + x0[None, :], ok, row, scale, shift) * (1.0 - fx)[None, :]
-    above += _tap(upper + x1[None, :], ok, row, scale, shift) * fx[None, :]
-    below = _tap(lower + x0[None, :], ok, row, scale, shift) * (1.0 - fx)[None, :]
-    below += _tap(lower + x1[None, :], ok, row, scale, shift) * fx[None, :]
-    return above * (1.0 - fy)[:, None] + below * fy[:, None]
+# ---- kernel -------------------------------------------------------------------------------------------------
 
 
 @triton.jit(do_not_specialize=["nbytes", "samples_count", "k0", "k1", "bands"])
@@ -204,28 +143,28 @@ def render_kernel(
     scale = gain / tl.load(row + 1)
     shift = (shift - tl.load(row)) / tl.load(row + 1)
 
-    # Output rows i and columns j; a quarter turn makes source rows of output columns, so the square is transposed after.
+    # Output rows i and columns j. A quarter turn makes output columns of source rows: transposed at the end.
     i = square // SIDE * TILE + tl.arange(0, TILE)
     j = square % SIDE * TILE + tl.arange(0, TILE)
     odd = (turns & 1) == 1
     p, q = tl.where(odd, j, i), tl.where(odd, i, j)
     p = tl.where(turns >= 2, SIZE - 1 - p, p)
     q = tl.where(((turns == 1) | (turns == 2)) != flip, SIZE - 1 - q, q)
-    y0, y1, fy = _taps(p, top, h, height.to(tl.float32), SIZE)
-    x0, x1, fx = _taps(q, left, w, width.to(tl.float32), SIZE)
+    y0, y1, fy = taps_of(p, top, h, height.to(tl.float32), SIZE)
+    x0, x1, fx = taps_of(q, left, w, width.to(tl.float32), SIZE)
 
     value = tl.zeros((TILE, TILE), tl.float32)
     at = data + offset
     if code == 0:
-        value = _bilinear(at, width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+        value = bilinear(at, width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
     elif code == 1:
-        value = _bilinear(at.to(tl.pointer_type(tl.int16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+        value = bilinear(at.to(tl.pointer_type(tl.int16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
     elif code == 2:
-        value = _bilinear(at.to(tl.pointer_type(tl.uint16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+        value = bilinear(at.to(tl.pointer_type(tl.uint16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
     elif code == 3:
-        value = _bilinear(at.to(tl.pointer_type(tl.float16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+        value = bilinear(at.to(tl.pointer_type(tl.float16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
     elif code == 4:
-        value = _bilinear(at.to(tl.pointer_type(tl.float32)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+        value = bilinear(at.to(tl.pointer_type(tl.float32)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
     if odd:
         value = tl.trans(value)
 
@@ -254,7 +193,7 @@ def launch_render(
     )  # fmt: skip
 
 
-# ---- op -------------------------------------------------------------------------------------------------------------
+# ---- op -----------------------------------------------------------------------------------------------------
 
 
 @torch.library.custom_op("rsdnet::render_views", mutates_args=())
@@ -276,7 +215,7 @@ def _render_views(
 ) -> Tensor:
     spec = ViewSpec(size, (scale[0], scale[1]), (ratio[0], ratio[1]), flip, turn, jitter, dtype, channels_last)
     if data.data_ptr() % ALIGN:
-        raise ValueError(f"data: starts at an address that is not a multiple of {ALIGN}; pass the buffer, not a slice of it")
+        raise ValueError(f"data: its address is not a multiple of {ALIGN}; pass a whole buffer, not a slice of it")
     if data.device.type == "cpu":
         return render_reference(data, records, samples, table, spec, seed, epoch)
     out = empty_views(records, spec)
@@ -288,7 +227,7 @@ def _render_views(
 
 
 @_render_views.register_fake
-def _(data, records, samples, table, epoch, seed, size, scale, ratio, flip, turn, jitter, dtype, channels_last):  # type: ignore[no-untyped-def]
+def _(data, records, samples, table, epoch, seed, size, scale, ratio, flip, turn, jitter, dtype, channels_last):
     return empty_views(records, ViewSpec(size, dtype=dtype, channels_last=channels_last))
 
 
@@ -298,12 +237,12 @@ def render_views(
     """Augmented, standardised views of a batch of raw bands: (V, B, C, S, S), spec.dtype, on data's device.
 
     data: (N,) uint8, the bands' bytes as they lie on disk; starts at a multiple of 16 bytes.
-    records: (B, V, C, 5) int64: [byte offset, dtype code (DTYPE_CODES), height, width, band id]; offsets multiples of 16.
+    records: (B, V, C, 5) int64: byte offset (a multiple of 16), dtype code (DTYPE_CODES), height, width, band id.
     samples: (B,) int64, the samples' rows in the catalog. table: (K, 9) float32 by band id, from `band_table`.
-    seed: 0 to 2^63 - 1. epoch: int, or an int64 tensor () on data's device (no recompilation, no sync, fit for a CUDA graph).
+    seed: 0 to 2^63 - 1. epoch: int, or an int64 tensor () on data's device: no sync, no recompilation, CUDA graphs.
     The views depend on seed, epoch and sample alone, not on the batch they come in.
-    Raises TypeError or ValueError on shapes, types and devices that do not fit; on the CPU also ValueError on a record that
-    does not fit data or table. On a GPU such a record reads nothing and gives zeros: see `check_records`.
+    Raises TypeError or ValueError on shapes, types and devices that do not fit; on the CPU also ValueError on a
+    record that does not fit. On a GPU such a record reads nothing and gives zeros: `check_records` finds it before.
     """
     if not 0 <= seed < 1 << 63:
         raise ValueError(f"seed: {seed}, expected 0 to 2^63 - 1")
@@ -311,6 +250,6 @@ def render_views(
         epoch = torch.full((), epoch, dtype=torch.int64, device=data.device)
     check_batch(data, records, samples, table, epoch)
     return _render_views(
-        data, records, samples, table, epoch, seed, spec.size, spec.scale, spec.ratio, spec.flip, spec.turn, spec.jitter,
-        spec.dtype, spec.channels_last,
+        data, records, samples, table, epoch, seed, spec.size, spec.scale, spec.ratio,
+        spec.flip, spec.turn, spec.jitter, spec.dtype, spec.channels_last,
     )  # fmt: skip

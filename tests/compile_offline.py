@@ -1,9 +1,10 @@
-"""Compiles every kernel at the trainer's shapes for GPUs that need not be there, and prints what each takes, as JSON.
+"""Compiles every kernel at the trainer's shapes for GPUs that need not be there, and prints what each takes,
+as JSON.
 
     python tests/compile_offline.py [cuda:90 ...]
 
-One JSON object a line: kernel, case, target, registers, stack, local memory or spills, shared memory. Runs in a process of
-its own, without TRITON_INTERPRET; nothing of rsdnet is needed but its kernels.
+One JSON object a line: kernel, case, target, registers, stack, local memory or spills, shared memory. Runs in
+a process of its own, without TRITON_INTERPRET; nothing of rsdnet is needed but its kernels.
 """
 
 import json
@@ -15,13 +16,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-assert os.environ.get("TRITON_INTERPRET", "0") == "0", "the interpreter's kernels cannot be compiled"
-
 import triton
+from rsdnet.kernels import loss, philox, records, views
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-
-from rsdnet.kernels import loss, philox, records, views
 
 TARGETS = {
     "cuda:80": GPUTarget("cuda", 80, 32),
@@ -33,13 +31,21 @@ TYPES = {"bf16": "*bf16", "fp16": "*fp16", "fp32": "*fp32"}
 
 
 def render_case(size: int, channels: int, out: str, nhwc: bool) -> tuple[dict[str, str], dict[str, object]]:
-    signature = {"out": TYPES[out], "data": "*u8", "records": "*i64", "samples": "*i64", "epoch": "*i64", "table": "*fp32"}
-    signature |= dict(k0="i32", k1="i32", nbytes="i32", samples_count="i32", bands="i32")
-    constants: dict[str, object] = dict(
-        VIEWS=2, CHANNELS=channels, SIZE=size, AREA=0.08, AREA_SPAN=0.92, LOG_RATIO=-0.2877, LOG_RATIO_SPAN=0.5754,
-        FLIP=True, TURN=True, JITTER=True, NHWC=nhwc, MAX_SIDE=records.MAX_SIDE, ALIGN=records.ALIGN,
-        STREAM_CROP=philox.CROP, STREAM_TURN=philox.TURN, STREAM_JITTER=philox.JITTER, TILE=min(views.TILE, size),
-    )  # fmt: skip
+    signature = {
+        "out": TYPES[out],
+        "data": "*u8",
+        "records": "*i64",
+        "samples": "*i64",
+        "epoch": "*i64",
+        "table": "*fp32",
+    }
+    signature |= {"k0": "i32", "k1": "i32", "nbytes": "i32", "samples_count": "i32", "bands": "i32"}
+    constants: dict[str, object] = {
+        "VIEWS": 2, "CHANNELS": channels, "SIZE": size, "NHWC": nhwc, "TILE": min(views.TILE, size),
+        "AREA": 0.08, "AREA_SPAN": 0.92, "LOG_RATIO": -0.2877, "LOG_RATIO_SPAN": 0.5754,
+        "FLIP": True, "TURN": True, "JITTER": True, "MAX_SIDE": records.MAX_SIDE, "ALIGN": records.ALIGN,
+        "STREAM_CROP": philox.CROP, "STREAM_TURN": philox.TURN, "STREAM_JITTER": philox.JITTER,
+    }  # fmt: skip
     return signature, constants
 
 
@@ -47,7 +53,7 @@ def loss_case(d: int, dtype: str) -> tuple[dict[str, str], dict[str, object]]:
     signature = dict.fromkeys(("q1", "q2", "z1", "z2"), TYPES[dtype]) | {"partial": "*fp32", "grads": "*fp32"}
     signature |= dict.fromkeys(("q1_stride", "q2_stride", "z1_stride", "z2_stride", "rows"), "i32")
     rows, block_d = loss.loss_block(d)
-    return signature, dict(D=d, EPSILON=loss.EPSILON, GRAD=True, ROWS=rows, BLOCK_D=block_d)
+    return signature, {"D": d, "EPSILON": loss.EPSILON, "GRAD": True, "ROWS": rows, "BLOCK_D": block_d}
 
 
 def cases() -> Iterator[tuple[object, str, dict[str, str], dict[str, object], int]]:
@@ -59,7 +65,7 @@ def cases() -> Iterator[tuple[object, str, dict[str, str], dict[str, object], in
     for d, dtype in ((256, "bf16"), (256, "fp32"), (1025, "fp16"), (4096, "bf16"), (8192, "fp32")):
         yield loss.byol_loss_kernel, f"D={d} {dtype}", *loss_case(d, dtype), loss.loss_warps(d)
     counter = {"counter_ptr": "*i64", "words_ptr": "*i64", "k0": "i32", "k1": "i32", "n": "i32"}
-    yield philox.philox_kernel, "", counter, dict(BLOCK=1024), 4
+    yield philox.philox_kernel, "", counter, {"BLOCK": 1024}, 4
 
 
 def resources(compiled: object, target: str) -> dict[str, int]:
@@ -79,11 +85,15 @@ def resources(compiled: object, target: str) -> dict[str, int]:
 
 
 def main(targets: list[str]) -> None:
+    if os.environ.get("TRITON_INTERPRET", "0") != "0":
+        sys.exit("unset TRITON_INTERPRET: the interpreter's kernels cannot be compiled")
     for target in targets or TARGETS:
         for kernel, name, signature, constants, warps in cases():
             signature = signature | dict.fromkeys(constants, "constexpr")
             order = {arg: signature[arg] for arg in kernel.arg_names}
-            pointers = {(i,): [["tt.divisibility", 16]] for i, arg in enumerate(kernel.arg_names) if order[arg][0] == "*"}
+            pointers = {
+                (i,): [["tt.divisibility", 16]] for i, arg in enumerate(kernel.arg_names) if order[arg][0] == "*"
+            }
             source = ASTSource(kernel, order, constants, pointers)
             compiled = triton.compile(source, target=TARGETS[target], options={"num_warps": warps})
             line = {"kernel": kernel.__name__, "case": name, "target": target, "warps": warps}

@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from rsdnet.kernels import philox
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # of a Triton kernel: the interpreter's is the CPU

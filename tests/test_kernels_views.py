@@ -1,4 +1,4 @@
-"""render_views: the reference against grid_sample in float64, the kernel against the reference, and the silent errors."""
+"""render_views: reference against grid_sample in float64, kernel against reference, and the silent errors."""
 
 import math
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, draw_plan, render_views, views
 
 GPU = torch.cuda.is_available()
@@ -78,7 +77,9 @@ def by_grid_sample(patches, spec, seed, epoch):
     for n in range(b):
         for k in range(v):
             top, left, height, width = (float(part[n, k]) for part in plan[:4])
-            grid_y, grid_x = torch.meshgrid(2 * (top + centre * height) - 1, 2 * (left + centre * width) - 1, indexing="ij")
+            grid_y, grid_x = torch.meshgrid(
+                2 * (top + centre * height) - 1, 2 * (left + centre * width) - 1, indexing="ij"
+            )
             for channel, (image, band) in enumerate(patches[n][k]):
                 mean, std, *rest = TABLE[band].double().tolist()
                 gain = rest[0] + float(plan.gain_u[n, k, channel]) * (rest[1] - rest[0]) if spec.jitter else 1
@@ -88,7 +89,10 @@ def by_grid_sample(patches, spec, seed, epoch):
                 if not math.isnan(rest[6]):
                     value[torch.as_tensor(image.numpy().astype("float64")) == rest[6]] = 0
                 view = torch.nn.functional.grid_sample(
-                    value[None, None], torch.stack([grid_x, grid_y], -1)[None], padding_mode="border", align_corners=False
+                    value[None, None],
+                    torch.stack([grid_x, grid_y], -1)[None],
+                    padding_mode="border",
+                    align_corners=False,
                 )[0, 0]
                 view = view.flip(-1) if plan.flip[n, k] else view
                 out[k, n, channel] = torch.rot90(view, int(plan.turns[n, k]), (0, 1))
@@ -105,7 +109,8 @@ def test_reference_is_grid_sample_in_float64(size, side, channels, seed, augment
     patches = mixed(3, 2, channels, side, seed % 1000)
     rendered = render(patches, spec, seed=seed)
     expected = by_grid_sample(patches, spec, seed, 2)
-    # A position is off by up to 2^-24 of the patch in float32; neighbours differ by up to 1,300 deviations here.
+    # A position is off by up to 2^-24 of the patch in float32; neighbours differ by up to 1,300 deviations
+    # here.
     assert (rendered - expected).abs().max() <= 2e-5 * expected.abs().max() + 1e-4
 
 
@@ -250,8 +255,8 @@ def test_a_view_depends_on_nothing_but_seed_epoch_and_sample(device):
     assert torch.equal(render([patches[i] for i in order], spec, samples=[100 + i for i in order], device=device),
                        whole[:, order])  # fmt: skip
     assert torch.equal(render(patches, spec, samples=range(100, 107), device=device), whole)
-    for other in (dict(seed=6), dict(epoch=3), dict(samples=range(107, 114))):
-        assert not torch.equal(render(patches, spec, **dict(samples=range(100, 107), device=device) | other), whole)
+    for other in ({"seed": 6}, {"epoch": 3}, {"samples": range(107, 114)}):
+        assert not torch.equal(render(patches, spec, **{"samples": range(100, 107), "device": device} | other), whole)
 
 
 def test_nothing_is_read_outside_a_record():
@@ -284,8 +289,8 @@ def test_nothing_is_read_outside_a_record():
 )
 def test_bad_arguments_are_named(name, value, error):
     data, records = pack([[[torch.zeros(4, 4)]]])
-    arguments = dict(data=data, records=records, samples=torch.zeros(1, dtype=torch.int64), table=TABLE,
-                     spec=ViewSpec.plain(4), seed=0, epoch=0)  # fmt: skip
+    arguments = {"data": data, "records": records, "samples": torch.zeros(1, dtype=torch.int64), "table": TABLE,
+                     "spec": ViewSpec.plain(4), "seed": 0, "epoch": 0}  # fmt: skip
     with pytest.raises(error, match=name):
         render_views(**arguments | {name: value})
 
