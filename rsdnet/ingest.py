@@ -7,17 +7,11 @@ in `left_out.tsv`, what `--offset auto` decided in `offsets.tsv`. Interrupted, i
 
 import contextlib
 import hashlib
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +23,15 @@ from rsdnet.catalog import Catalog, aside, write_stats
 from rsdnet.database import DATA, JOURNAL, Journal, Writer, compare_finished, space_for
 from rsdnet.errors import DataError, command
 from rsdnet.layouts.base import Layout, Recipe, Source, assign_splits
-from rsdnet.patches import Result, Row, ingest_source, summarise_tile
+from rsdnet.patches import Result, Row, summarise_tile
+from rsdnet.progress import progress
 from rsdnet.statistics import Accumulator, Summary
+from rsdnet.workers import count, executor, in_order
 
 LEFT_OUT, OFFSETS = "left_out.tsv", "offsets.tsv"
 INTERRUPTED = 130  # the shell's status for SIGINT
 _CHUNK_BYTES, _CHUNK_SECONDS = 64 << 20, 5.0  # a transaction holds at most about this; so much is redone at most
 _ALL_BAD = 32  # sources that may fail from the first on before the options are blamed
-# On 2 cores threads and processes read alike (65 against 55 BigEarthNet pairs/s, 70 against 48 SEN12MS triplets/s:
-# results need no pickling), but Python's lock holds about a third of the work, so more cores want processes.
-_THREADS = 4
 
 
 def ingest(layout: Layout) -> int:
@@ -164,15 +157,15 @@ def _read_all(
     with (
         contextlib.closing(Chunk(layout.db, journal, writer)) as chunk,
         progress(len(sources), journal.done) as step,
-        _executor(layout.workers, len(rest)) as pool,
+        executor(layout.workers, len(rest)) as pool,
     ):
-        for result in _in_order(pool, rest, recipe, look_ahead=4 * _workers(layout.workers)):
+        for result in in_order(pool, rest, recipe, look_ahead=4 * count(layout.workers)):
             record = _record(result)
             tally.add(record, result.summaries)
             if not tally.samples and tally.sources >= _ALL_BAD:
                 _blame(layout.db, journal, tally)
             chunk.add(record, result)
-            step(tally)
+            step(f"{tally.left_out:,} left out")
         chunk.commit()
         chunk.wait()
 
@@ -233,94 +226,6 @@ class Chunk:
         self._thread.shutdown(wait=True)
 
 
-def _workers(asked: int) -> int:
-    return asked if asked > 0 else len(os.sched_getaffinity(0))
-
-
-@contextlib.contextmanager
-def _executor(asked: int, sources: int) -> Iterator[Executor]:
-    """Threads on a few cores or for a few sources, processes beyond."""
-    pool: Executor
-    workers = min(_workers(asked), max(1, sources // 16))
-    if workers <= _THREADS:
-        pool = ThreadPoolExecutor(workers)
-    else:
-        spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end with it, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _in_order(pool: Executor, sources: list[Source], recipe: Recipe, look_ahead: int) -> Iterator[Result]:
-    """The sources' results in their order, at most `look_ahead` of them read before they are asked for."""
-    waiting: deque[Future[Result]] = deque()
-    coming = iter(sources)
-    for source in islice(coming, look_ahead):
-        waiting.append(pool.submit(ingest_source, source, recipe))
-    while waiting:
-        try:
-            result = waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a reading process died (out of memory?): run the same command again, fewer --workers"
-            ) from error
-        for source in islice(coming, 1):
-            waiting.append(pool.submit(ingest_source, source, recipe))
-        yield result
-
-
-@contextlib.contextmanager
-def progress(total: int, done: int) -> Iterator[Any]:
-    """A function to call with the tally after each source: a bar on a terminal, else a line every ten seconds."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    began = last = time.monotonic()
-    first = done
-
-    def rate() -> float:
-        return (done - first) / max(time.monotonic() - began, 1e-9)
-
-    console = Console()
-    if console.is_terminal:
-        columns = (TextColumn("ingest"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-        with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-            task = bar.add_task("", total=total, completed=done, rate="")
-
-            def advance(tally: Tally) -> None:
-                nonlocal done
-                done += 1
-                bar.update(task, completed=done, rate=f"{rate():,.0f}/s, {tally.left_out} left out")
-
-            yield advance
-        return
-
-    def line(tally: Tally) -> None:
-        nonlocal done, last
-        done += 1
-        if time.monotonic() - last >= 10:
-            last = time.monotonic()
-            seconds = (total - done) / max(rate(), 1e-9)
-            print(f"ingest {done:,}/{total:,}, {rate():,.0f}/s, {seconds:,.0f} s to go", flush=True)
-
-    yield line
-
-
 def _finish(layout: Layout, journal: Journal, tally: Tally, identity: dict[str, Any], recipe: Recipe) -> None:
     """Statistics, lists and catalog, each aside then renamed; the journal goes last."""
     write_stats(layout.db, {name: tally.bands[name].result() for name in sorted(tally.bands)})
@@ -374,8 +279,8 @@ def _report(layout: Layout, tally: Tally, rows: list[Row]) -> None:
         decided = ", ".join(f"{count:,} files -{offset} DN" for offset, count in sorted(tally.offsets.items()))
         undecided = f" ({tally.undecided:,} undecided, taken as 0)" if tally.undecided else ""
         print(f"offset auto: {decided}{undecided}, named in {layout.db / OFFSETS}")
-    for note, count in sorted(tally.notes.items()):
-        print(f"{note} ({count:,} sources)")
+    for note, times in sorted(tally.notes.items()):
+        print(f"{note} ({times:,} sources)")
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ from rsdnet.ingest import ingest
 from rsdnet.layouts.base import Source, assign_splits
 from rsdnet.layouts.pairs import Pairs
 from rsdnet.layouts.sen12ms import IGBP_TO_DFC, Sen12ms
+from rsdnet.layouts.ssl4eo import Ssl4eo
 from rsdnet.offset import baseline, decide, subtract
 from rsdnet.statistics import Accumulator, summarise
 from tests import geotiffs
@@ -94,7 +95,7 @@ def test_statistics_equal_numpys_over_the_training_split(tmp_path: Path) -> None
 )
 def test_counted_statistics_are_exact(parts: list[list[int]], dtype: type) -> None:
     limits = np.iinfo(dtype)
-    arrays = [np.clip(part, limits.min, limits.max).astype(dtype)[None] for part in parts]
+    arrays: list[np.ndarray] = [np.clip(part, limits.min, limits.max).astype(dtype)[None] for part in parts]
     accumulator = Accumulator()
     for array in arrays:
         accumulator.add(summarise(array, "ms"))
@@ -178,7 +179,7 @@ def test_wide_values_that_fit_no_16_bits_are_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_silent_error_4_decibels_keep_their_fraction(tmp_path: Path, dtype: type) -> None:
-    decibels = np.random.default_rng(1).normal(-14, 5, (2, 12, 12)).astype(dtype)
+    decibels: np.ndarray = np.random.default_rng(1).normal(-14, 5, (2, 12, 12)).astype(dtype)
     geotiffs.pair(tmp_path, "a", s2(), decibels)
     ingest(pairs(tmp_path, tmp_path / "db"))
     got = geotiffs.tensors(tmp_path / "db")["a_s1"]
@@ -312,7 +313,7 @@ def test_label_maps_follow_the_classes_named(tmp_path: Path) -> None:
 def test_one_process_or_many_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = geotiffs.sen12ms(tmp_path / "src", places=40, size=6)
     ingest(Sen12ms(source, tmp_path / "one", workers=1))
-    monkeypatch.setattr("rsdnet.ingest._THREADS", 0)
+    monkeypatch.setattr("rsdnet.workers._THREADS", 0)
     ingest(Sen12ms(source, tmp_path / "two", workers=2))
     assert geotiffs.entries(tmp_path / "one") == geotiffs.entries(tmp_path / "two")
     assert read_stats(tmp_path / "one") == read_stats(tmp_path / "two")
@@ -328,6 +329,19 @@ def test_the_map_grows_by_itself_and_the_file_stays_small(tmp_path: Path, monkey
     sizes = [len(value) for value in geotiffs.entries(tmp_path / "db").values()]
     pages = sum(-(-(size + 16) // 4096) for size in sizes)
     assert (1 << 16) < sum(sizes) <= (tmp_path / "db" / "data.mdb").stat().st_size <= (pages + 8) * 4096
+
+
+def test_ssl4eo_orders_products_by_time_not_by_satellite(tmp_path: Path) -> None:
+    times = ("20200203T010203", "20200501T010203", "20200801T010203", "20201101T010203")
+    for sensor, time in zip(("S1B", "S1A", "S1B", "S1A"), times, strict=True):
+        (tmp_path / "s1" / "0000001" / f"{sensor}_IW_GRDH_1SDV_{time}_X").mkdir(parents=True)
+    for time in times:
+        (tmp_path / "s2a" / "0000001" / f"{time}_{time}_T43RCP").mkdir(parents=True)
+    for source, time in zip(Ssl4eo(tmp_path, tmp_path / "db").sources(), times, strict=True):
+        assert source.ms is not None
+        assert source.sar is not None
+        assert time in source.ms.key
+        assert time in source.sar.key
 
 
 def test_keys_and_tensors_are_stored_as_safetensors_does(tmp_path: Path) -> None:
