@@ -66,7 +66,7 @@ def sample_bands(
 @triton.jit
 def taps_of(index, start, length, pixels, SIZE: tl.constexpr):
     """One axis: lower and upper tap, int32, and the upper's weight, for output indices (TILE,), as `axis_taps`."""
-    step = length * pixels / SIZE
+    step = tl.div_rn(length * pixels, SIZE * 1.0)  # rounded as PyTorch's: a whole patch at its own size stays itself
     at = (index.to(tl.float32) + 0.5) * step + (start * pixels - 0.5)
     at = tl.minimum(tl.maximum(at, 0.0), pixels - 1.0)
     low = at.to(tl.int32)

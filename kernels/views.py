@@ -129,8 +129,9 @@ def render_kernel(
     sample, now = tl.load(samples + b), tl.load(epoch)
     area_w, ratio_w, top_w, left_w = philox4(k0, k1, sample, now, v, STREAM_CROP)
     area = AREA + uniform_of(area_w) * AREA_SPAN
-    ratio = tl.exp(LOG_RATIO + uniform_of(ratio_w) * LOG_RATIO_SPAN)
-    h, w = tl.minimum(tl.sqrt_rn(area / ratio), 1.0), tl.minimum(tl.sqrt_rn(area * ratio), 1.0)
+    log_ratio = LOG_RATIO + uniform_of(ratio_w) * LOG_RATIO_SPAN
+    h = tl.minimum(tl.sqrt_rn(area * tl.exp(-log_ratio)), 1.0)
+    w = tl.minimum(tl.sqrt_rn(area * tl.exp(log_ratio)), 1.0)
     top, left = uniform_of(top_w) * (1.0 - h), uniform_of(left_w) * (1.0 - w)
     turn_w, _, _, _ = philox4(k0, k1, sample, now, v, STREAM_TURN)
     flip = ((turn_w & 1) == 1) & FLIP
