@@ -33,13 +33,13 @@ SANITIZE = os.environ.get("RSDNET_SANITIZE", "")
 SYSTEM_LMDB = os.environ.get("RSDNET_SYSTEM_LMDB", "0") not in ("", "0")
 
 # Hidden symbols: py-lmdb brings an LMDB of its own into the same process.
-COMMON_FLAGS = ["-O3", "-g1", "-fvisibility=hidden", "-fPIC"]
+COMMON_FLAGS = ["-O2", "-g0", "-fvisibility=hidden", "-fPIC"]
 CXX_FLAGS = [*COMMON_FLAGS, "-std=c++17", "-fvisibility-inlines-hidden", "-Wall", "-Wextra", "-pthread"]
 # LMDB's assertions abort the process; csrc/tree.cpp checks the file before LMDB reads it.
 LMDB_FLAGS = [*COMMON_FLAGS, "-DNDEBUG", "-w", "-pthread"]
 LINK_FLAGS = ["-Wl,--exclude-libs,ALL", "-pthread"]
 if SANITIZE:
-    CXX_FLAGS += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1"]
+    CXX_FLAGS += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1", "-g1"]
     LINK_FLAGS += [f"-fsanitize={SANITIZE}"]
 
 
