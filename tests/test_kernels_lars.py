@@ -65,11 +65,11 @@ def test_the_factor_is_one_where_a_norm_is_zero(zero):
 
 
 def test_ratio_counts_the_weight_decay_inside_the_norm():
-    """Not norm(g) + wd * norm(p), as lightly and solo-learn: here g = -wd * p, so the update is zero."""
+    """norm(g + wd * p), here 1; not norm(g) + wd * norm(p), here 5, as lightly and solo-learn; not norm(g), here 2."""
     p = nn.Parameter(torch.full((2, 2), 3.0))
-    p.grad = torch.full((2, 2), -0.5 * 3.0)
-    LARS([p], 0.1, weight_decay=0.5).step()
-    assert torch.equal(p.detach(), torch.full((2, 2), 3.0))
+    p.grad = torch.full((2, 2), -1.0)
+    LARS([p], 1.0, weight_decay=0.5, trust=0.1).step()
+    torch.testing.assert_close(p.detach(), torch.full((2, 2), 3 - 0.1 * 6 / 1 * 0.5))
 
 
 def test_groups_split_biases_and_norms_from_weights():
