@@ -1,10 +1,11 @@
-"""Synthetic Sentinel-1/2 scenes as GeoTIFFs in SEN12MS's layout: data to try the whole way on, with nothing to download.
+"""Synthetic Sentinel-1/2 scenes as GeoTIFFs in SEN12MS's layout: data to try the whole way on, nothing to download.
 
     python -m rsdnet.scenes OUT --places 200 --seed 0
 
-writes `OUT/ROIs{1158_spring,1868_summer,1970_fall,2017_winter}/{s1,s2,lc}_{scene}/ROIs1158_spring_{s1,s2,lc}_{scene}_p{n}.tif`: s2 uint16,
-13 bands of L1C digital numbers; s1 float32 dB, VV and VH; lc uint8, whose band 1 is the IGBP class and whose LCCS bands are 0.
-Every file is a function of (seed, place, size) alone, so more places or other workers leave the first ones as they were.
+writes `OUT/ROIs1158_spring/{s1,s2,lc}_{scene}/ROIs1158_spring_{s1,s2,lc}_{scene}_p{n}.tif`, and summer, fall and winter
+likewise: s2 uint16, 13 bands of L1C digital numbers; s1 float32 dB, VV and VH; lc uint8, whose band 1 is the IGBP class
+and whose three LCCS bands are 0. The pixels are a function of (seed, place, size) alone, so more places or other
+workers leave the first ones as they were.
 """
 
 import json
@@ -25,7 +26,8 @@ from rsdnet.synthesis import MS_BANDS, SEASONS, synthesise
 VERSION = 1  # of what is drawn: raised when the same seed gives other pixels
 PIXEL = 10.0  # m
 SCENE = 4  # places in a scene
-ROIS = dict(zip(SEASONS, ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter"), strict=True))  # SEN12MS's names
+# SEN12MS names its four sets of regions so.
+ROIS = dict(zip(SEASONS, ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter"), strict=True))
 DESCRIPTIONS = {"s2": MS_BANDS, "s1": ("VV", "VH"), "lc": ("IGBP", "LCCS1 (empty)", "LCCS2 (empty)", "LCCS3 (empty)")}
 # The fastest lossless way that still saves space: speckle and noise do not shrink, maps do.
 COMPRESSION: dict[str, dict[str, object]] = {
@@ -88,7 +90,8 @@ def georeference(world: World, where: Address) -> dict[str, object]:
     zone, south = int(rng.integers(1, 61)), int(rng.integers(2))
     left = 300_000 + PIXEL * int(rng.integers(30_000)) + (where.patch - 1) * world.size * PIXEL
     top = 1_500_000 + PIXEL * int(rng.integers(600_000))
-    return {"crs": CRS.from_epsg((32_700 if south else 32_600) + zone), "transform": from_origin(left, top, PIXEL, PIXEL)}
+    crs = CRS.from_epsg((32_700 if south else 32_600) + zone)
+    return {"crs": crs, "transform": from_origin(left, top, PIXEL, PIXEL)}
 
 
 def write_tiff(path: Path, pixels: np.ndarray, descriptions: tuple[str, ...], profile: dict[str, object]) -> None:
@@ -99,8 +102,17 @@ def write_tiff(path: Path, pixels: np.ndarray, descriptions: tuple[str, ...], pr
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     count, height, width = pixels.shape
     try:
-        with rasterio.open(aside, "w", driver="GTiff", count=count, height=height, width=width, dtype=pixels.dtype.name,
-                           interleave="band", **profile) as file:
+        with rasterio.open(
+            aside,
+            "w",
+            driver="GTiff",
+            count=count,
+            height=height,
+            width=width,
+            dtype=pixels.dtype.name,
+            interleave="band",
+            **profile,
+        ) as file:
             file.write(pixels)
             file.descriptions = descriptions
         os.replace(aside, path)
@@ -119,7 +131,7 @@ def claim(out: Path, world: World) -> None:
         if note.exists():
             theirs = json.loads(note.read_text())
             if theirs != mine:
-                raise DataError(f"{out} holds other scenes ({theirs}, asked for {mine}): remove it or name another folder")
+                raise DataError(f"{out} holds other scenes ({theirs}, not {mine}): remove it or name another folder")
             return
         aside = note.with_suffix(f".{os.getpid()}")
         aside.write_text(json.dumps(mine) + "\n")
@@ -128,15 +140,21 @@ def claim(out: Path, world: World) -> None:
         raise DataError(f"cannot use the folder {out} for scenes: {error}") from error
 
 
-def write_scenes(out: Path, places: int, world: World = World(), workers: int = 0,
-                 progress: Callable[[int], None] = lambda done: None) -> int:
+def write_scenes(
+    out: Path,
+    places: int,
+    world: World = World(),
+    workers: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> int:
     """Write places 0 .. places - 1 below `out`; returns how many were written, the others being there already.
 
     workers: processes; 0 = one a core. progress is called with the number of places done so far.
     Raises DataError on values out of range, a folder of other scenes, or a disk that is full.
     """
     if places < 1 or world.size < 32 or workers < 0 or world.seed < 0:
-        raise DataError(f"scenes need places >= 1, size >= 32, workers >= 0, seed >= 0; got {places}, {world.size}, {workers}, {world.seed}")
+        got = f"{places}, {world.size}, {workers}, {world.seed}"
+        raise DataError(f"scenes need places >= 1, size >= 32, workers >= 0 and seed >= 0, not {got}")
     claim(out, world)
     workers = min(workers or len(os.sched_getaffinity(0)), places)
     written = 0
@@ -152,7 +170,7 @@ def write_scenes(out: Path, places: int, world: World = World(), workers: int = 
                 written += future.result()
                 progress(done)
         except BrokenProcessPool as error:
-            raise DataError(f"a worker died while writing {out} (out of memory?): call again with fewer --workers") from error
+            raise DataError(f"a worker died while writing {out} (out of memory?): use fewer --workers") from error
         finally:
             pool.shutdown(cancel_futures=True)
     return written
@@ -164,7 +182,9 @@ def main() -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def scenes(out: Annotated[Path, tyro.conf.Positional], places: int = 200, size: int = 256, seed: int = 0, workers: int = 0) -> None:
+    def scenes(
+        out: Annotated[Path, tyro.conf.Positional], places: int = 200, size: int = 256, seed: int = 0, workers: int = 0
+    ) -> None:
         """Write synthetic Sentinel-1/2 scenes as GeoTIFFs in SEN12MS's layout.
 
         Args:
@@ -178,7 +198,9 @@ def main() -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task("scenes", total=places)
-            written = write_scenes(out, places, World(seed, size), workers, lambda done: bar.update(task, completed=done))
+            written = write_scenes(
+                out, places, World(seed, size), workers, lambda done: bar.update(task, completed=done)
+            )
         print(f"{out}: {places} places of {size} px, {written} written now, {places - written} were there")
 
     tyro.cli(scenes, prog="python -m rsdnet.scenes")

@@ -1,13 +1,14 @@
-"""Synthetic places: land cover, Sentinel-2 L1C digital numbers and Sentinel-1 backscatter of one spot that does not exist.
+"""Synthetic places: land cover, Sentinel-2 L1C digital numbers and Sentinel-1 backscatter of a spot that is not there.
 
-`synthesise(seed, place, size)` goes the way a real image goes: a landscape with relief and a land-cover map; every class a
-mixture of a few materials laid out in the class's own pattern (canopy, parcels and rows, blocks and streets, pools, dunes ...);
-season, sun and atmosphere on top for the optical bands; moisture, slope, double bounce and speckle for the radar. Brightness varies
-from place to place more than from class to class, so it is the pattern that tells a class, and both sensors see the pattern.
+`synthesise(seed, place, size, season)` goes the way a real image goes: a landscape with relief and a land-cover map;
+every class a mixture of a few materials laid out in the class's own pattern (canopy, parcels and rows, blocks and
+streets, pools, dunes ...); season, sun and atmosphere on top for the optical bands; moisture, slope, double bounce and
+speckle for the radar. Brightness varies from place to place more than from class to class, so it is the pattern that
+tells a class, and both sensors see the pattern.
 
-Reflectances and backscatter are rounded, plausible values in the ranges that the ECOSTRESS (Meerdink et al. 2019) and USGS splib07
-(Kokaly et al. 2017) libraries and Ulaby & Dobson's handbook of radar scattering statistics (1989) give for such materials.
-They are chosen, not measured.
+Reflectances and backscatter are rounded, plausible values for such materials, chosen by hand in the ranges of the
+ECOSTRESS (Meerdink et al. 2019) and USGS splib07 (Kokaly et al. 2017) spectral libraries and of Ulaby & Dobson's
+handbook of radar scattering statistics (1989); no entry of theirs is copied.
 """
 
 from collections.abc import Callable
@@ -17,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Layer = NDArray[np.floating] | NDArray[np.bool_] | float  # (H, W), or the same everywhere
 Rng = np.random.Generator
 
 SEASONS = ("spring", "summer", "fall", "winter")
 GREEN = {"spring": 0.75, "summer": 0.9, "fall": 0.5, "winter": 0.25}  # share of green in what grows and dries
 SUN = {"spring": 48.0, "summer": 60.0, "fall": 38.0, "winter": 24.0}  # sun's elevation at 10:30, degrees, mid latitudes
 
-# Sentinel-2 bands in the order of SEN12MS's files: centre (nm) and resolution (m), ESA Sentinel-2 user handbook, table 1.
+# Sentinel-2 bands as SEN12MS orders them: centre (nm) and resolution (m), ESA Sentinel-2 user handbook, table 1.
 MS_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 WAVELENGTH = np.array([443, 490, 560, 665, 705, 740, 783, 842, 865, 945, 1375, 1610, 2190], np.float32)
 RESOLUTION = (60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 60, 20, 20)
@@ -39,7 +41,7 @@ MATERIALS: dict[str, tuple[tuple[float, ...], tuple[float, float]]] = {
     "straw": ((6, 8, 12, 15, 19, 23, 25, 27, 29, 29, 14, 34, 25), (-13.0, -20.5)),
     "crop": ((2.3, 3.2, 7, 3.6, 10, 32, 42, 45, 47, 45, 10, 20, 9), (-11.0, -17.0)),
     "loam": ((5, 6, 8, 10, 12, 13, 15, 16, 17, 18, 10, 24, 20), (-11.0, -20.0)),
-    "soil": ((9, 12, 17, 22, 25, 27, 29, 31, 33, 34, 20, 42, 36), (-13.0, -22.0)),
+    "soil": ((9, 12, 17, 22, 25, 27, 29, 31, 33, 34, 20, 42, 36), (-15.0, -23.0)),
     "sand": ((13, 17, 24, 30, 33, 35, 37, 39, 41, 41, 28, 49, 45), (-17.0, -25.0)),
     "rock": ((8, 9.5, 12, 15, 16, 17, 18, 19, 20, 20, 14, 25, 22), (-9.0, -17.5)),
     "asphalt": ((8, 9, 10, 11, 12, 12, 13, 13, 14, 14, 10, 16, 15), (-14.0, -22.0)),
@@ -101,9 +103,9 @@ class Canvas(NamedTuple):
     def paint(
         self,
         where: NDArray[np.bool_],
-        shares: dict[str, Array | float],
-        shade: Array | float = 1.0,
-        echo: Array | float = 1.0,
+        shares: dict[str, Layer],
+        shade: Layer = 1.0,
+        echo: Layer = 1.0,
     ) -> None:
         """Lay a mixture of materials where `where` holds; shares are normalised to 1."""
         total = sum(np.maximum(s, 0) for s in shares.values())
@@ -114,7 +116,7 @@ class Canvas(NamedTuple):
         self.echo[where] = np.broadcast_to(np.asarray(echo, np.float32), where.shape)[where]
 
 
-# ---------------------------------------------------------------------------------------------------------------- fields
+# ---------------------------------------------------------------------- fields
 
 
 def spectrum(size: int) -> Array:
@@ -122,7 +124,7 @@ def spectrum(size: int) -> Array:
     return np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]).astype(np.float32)
 
 
-def filtered(white: Array, gain: Array) -> Array:
+def filtered(white: Array, gain: NDArray[np.floating]) -> Array:
     """White noise through a filter in the frequency domain, to mean 0 and deviation 1."""
     coefficients = np.fft.rfft2(white) * gain
     coefficients[0, 0] = 0
@@ -157,7 +159,7 @@ class Parcels(NamedTuple):
     """A plane cut into strips, and every strip into cells."""
 
     cell: NDArray[np.intp]  # (H, W) number of the cell
-    count: int
+    cells: int
     edge: Array  # (H, W) px to the nearest cell edge
     u: Array  # (H, W) px along the strips' normal
     v: Array
@@ -175,7 +177,7 @@ def parcels(
     along: tuple[float, float],
     bend: Array | float = 0.0,
 ) -> Parcels:
-    """Strips `across` px wide at `angle` (radians), cut to cells `along` px long; `bend` shifts the strips' edges (px)."""
+    """Strips `across` px wide at `angle` (radians), cut to cells `along` px long; `bend` shifts their edges (px)."""
     y, x = np.mgrid[:size, :size].astype(np.float32) - size / 2
     u = (x * np.cos(angle) + y * np.sin(angle) + bend).astype(np.float32)
     v = (y * np.cos(angle) - x * np.sin(angle) + bend).astype(np.float32)
@@ -193,36 +195,36 @@ def parcels(
     )
 
 
-# -------------------------------------------------------------------------------------------------------- land cover
+# ---------------------------------------------------------------------- land cover
 
 
 def land_cover(rng: Rng, size: int, landscape: int, height: Array) -> NDArray[np.uint8]:
-    """IGBP codes with natural shapes: classes contend by fractal fields; water fills the low ground, marsh rings it; rivers; villages."""
+    """IGBP codes in natural shapes: classes contend by fractal fields; water fills the low ground; rivers; villages."""
     weights, _, water, villages = LANDSCAPES[landscape]
     best = np.full((size, size), -np.inf, np.float32)
     cover = np.zeros((size, size), np.uint8)
     for code, weight in weights.items():
-        field = fractal(rng, size, 2.2, 1.2 * size) + np.float32(1.2 * np.log(weight) + 0.5 * rng.standard_normal())
+        field = fractal(rng, size, 2.7, 2 * size) + np.float32(1.2 * np.log(weight) + 0.5 * rng.standard_normal())
         cover[field > best] = code
         best = np.maximum(best, field)
     low = height + 0.1 * fractal(rng, size, 1.5, size / 4)
-    share = water * rng.gamma(1.0)
+    share = min(water * rng.gamma(1.0), 0.7)
     if share > 0.02:
-        level = np.quantile(low, min(share, 0.9))
+        level = np.quantile(low, share)
         if WETLAND in weights:
             cover[low < level + 0.25] = WETLAND
         cover[low < level] = WATER
-    if rng.random() < 0.25 and landscape != 4:
+    if rng.random() < 0.15 and landscape != 4:
         bed = fractal(rng, size, 2.4, size)
         slope = np.hypot(*np.gradient(bed)) + 1e-3
         cover[np.abs(bed) / slope < rng.uniform(1.0, 4.0)] = WATER
     if rng.random() < villages:
         town = fractal(rng, size, 2.0, size / 2)
-        cover[(town > np.quantile(town, 1 - rng.uniform(0.05, 0.2))) & (cover != WATER)] = URBAN
+        cover[(town > np.quantile(town, 1 - rng.uniform(0.05, 0.15))) & (cover != WATER)] = URBAN
     return cover
 
 
-# ---------------------------------------------------------------------------------------------------- patterns of classes
+# ---------------------------------------------------------------------- patterns of classes
 
 
 def forest(kind: str) -> Callable[[Canvas, NDArray[np.bool_]], None]:
@@ -230,25 +232,25 @@ def forest(kind: str) -> Callable[[Canvas, NDArray[np.bool_]], None]:
 
     def paint(canvas: Canvas, where: NDArray[np.bool_]) -> None:
         rng, size = canvas.rng, canvas.size
-        canopy = clumps(rng, size, rng.uniform(4, 7))
+        canopy = clumps(rng, size, rng.uniform(5, 8))
         stand = step(fractal(rng, size, 1.5, 60), rng.normal(), 3)
         leaf = stand if kind == "mixed" else stand * 0.25 if kind == "conifer" else 0.75 + 0.25 * stand
         canvas.paint(
             where,
             {"conifer": 1 - leaf, "broadleaf": leaf * canvas.green, "twigs": leaf * (1 - canvas.green)},
             np.exp(0.22 * canopy),
-            np.exp(0.18 * canopy),
+            np.exp(0.35 * canopy),
         )
         if rng.random() < 0.4:
             cut = parcels(rng, size, rng.uniform(0, np.pi), (12, 25), (12, 30))
-            bare = where & (cut.each(rng.random(cut.count)) < 0.08)
+            bare = where & (cut.each(rng.random(cut.cells)) < 0.08)
             canvas.paint(bare, {"straw": 0.5, "loam": 0.3, "grass": canvas.green})
 
     return paint
 
 
 def crops(canvas: Canvas, where: NDArray[np.bool_]) -> None:
-    """Straight parcels, each a crop at its own stage, with tramlines and drill strips; tracks and hedges between them."""
+    """Straight parcels, each a crop at its own stage, with drill strips; tracks and hedges between them."""
     rng, size = canvas.rng, canvas.size
     across = rng.uniform(9, 18)
     field = parcels(
@@ -259,31 +261,31 @@ def crops(canvas: Canvas, where: NDArray[np.bool_]) -> None:
         (1.5 * across, 4 * across),
         0.8 * fractal(rng, size, 2.0, 100),
     )
-    stage = np.clip(rng.normal(canvas.green, 0.45, field.count), 0, 1)
-    ripe = rng.random(field.count)
-    phase = np.where(field.each(rng.random(field.count)) < 0.5, field.u, field.v)
-    rows = np.sin(phase * np.float32(2 * np.pi / rng.uniform(2.6, 5))) * field.each(rng.uniform(0, 0.3, field.count))
+    stage = np.clip(rng.normal(canvas.green, 0.45, field.cells), 0, 1)
+    ripe = rng.random(field.cells)
+    phase = np.where(field.each(rng.random(field.cells)) < 0.5, field.u, field.v)
+    rows = np.sin(phase * np.float32(2 * np.pi / rng.uniform(3.5, 6))) * field.each(rng.uniform(0, 0.3, field.cells))
     green, straw = field.each(stage), field.each((1 - stage) * ripe)
     canvas.paint(
         where,
         {"crop": green + 0.5 * rows, "straw": straw, "loam": 1 - green - straw + 0.5 - rows},
-        field.each(np.exp(0.12 * rng.standard_normal(field.count))),
-        field.each(np.exp(0.45 * rng.standard_normal(field.count))) * np.exp(1.2 * rows),
+        field.each(np.exp(0.12 * rng.standard_normal(field.cells))),
+        field.each(np.exp(0.45 * rng.standard_normal(field.cells))) * np.exp(1.2 * rows),
     )
     hedge = "shrub" if rng.random() < 0.5 else "soil"
     canvas.paint(where & (field.edge < 0.6), {hedge: 1.0, "grass": 0.6})
 
 
 def urban(canvas: Canvas, where: NDArray[np.bool_]) -> None:
-    """Streets around blocks, houses of several roofs in the blocks, gardens; walls that face the radar answer with a double bounce."""
+    """Streets around blocks, houses, gardens; walls that face the radar answer with a double bounce."""
     rng, size = canvas.rng, canvas.size
     angle = rng.uniform(0, np.pi)
     bend = 2.5 * fractal(rng, size, 2.2, 120)
     block = parcels(rng, size, angle, (7, 14), (9, 22), bend)
     house = parcels(rng, size, angle, (2.2, 4.5), (2.2, 6), bend)
     dense = step(fractal(rng, size, 1.8, 120), rng.normal(-0.3, 0.5), 2)
-    built = house.each(rng.random(house.count)) < 0.25 + 0.5 * dense
-    kind = house.each(rng.random(house.count))
+    built = house.each(rng.random(house.cells)) < 0.25 + 0.5 * dense
+    kind = house.each(rng.random(house.cells))
     garden = np.where(built, 0.1, 0.8)
     canvas.paint(
         where,
@@ -295,8 +297,8 @@ def urban(canvas: Canvas, where: NDArray[np.bool_]) -> None:
             "straw": garden * (1 - canvas.green),
             "broadleaf": 0.4 * garden,
         },
-        house.each(np.exp(0.25 * rng.standard_normal(house.count))),
-        np.where(built, house.each(rng.gamma(0.5, 2.0, house.count)), 1.0),
+        house.each(np.exp(0.25 * rng.standard_normal(house.cells))),
+        np.where(built, house.each(rng.gamma(0.5, 2.0, house.cells)), 1.0),
     )
     canvas.paint(where & (block.edge < 0.9), {"asphalt": 1.0, "grass": 0.2 * canvas.green})
 
@@ -312,8 +314,8 @@ def shrubland(canvas: Canvas, where: NDArray[np.bool_]) -> None:
 def savanna(canvas: Canvas, where: NDArray[np.bool_]) -> None:
     """Single crowns, a pixel or two wide, scattered over grass that dries."""
     rng, size = canvas.rng, canvas.size
-    seeds = (rng.random((size, size), np.float32) < rng.uniform(0.01, 0.03)).astype(np.float32)
-    crown = np.clip(soften(seeds, 1.1) * 8, 0, 1)
+    seeds = (rng.random((size, size), np.float32) < rng.uniform(0.008, 0.02)).astype(np.float32)
+    crown = np.clip(soften(seeds, 1.3) * 12, 0, 1)
     canvas.paint(
         where,
         {
@@ -323,7 +325,7 @@ def savanna(canvas: Canvas, where: NDArray[np.bool_]) -> None:
             "grass": (1 - crown) * canvas.green,
         },
         1 + 0.06 * fractal(rng, size, 1.2, 40),
-        1 + 0.6 * crown,
+        1 + 1.2 * crown,
     )
 
 
@@ -380,12 +382,21 @@ def water(canvas: Canvas, where: NDArray[np.bool_]) -> None:
 
 
 PATTERNS: dict[int, Callable[[Canvas, NDArray[np.bool_]], None]] = {
-    CONIFER: forest("conifer"), BROADLEAF: forest("broadleaf"), MIXED: forest("mixed"), SHRUB: shrubland, SAVANNA: savanna,
-    GRASS: grassland, WETLAND: wetland, CROP: crops, URBAN: urban, BARREN: barren, WATER: water,
-}  # fmt: skip
+    CONIFER: forest("conifer"),
+    BROADLEAF: forest("broadleaf"),
+    MIXED: forest("mixed"),
+    SHRUB: shrubland,
+    SAVANNA: savanna,
+    GRASS: grassland,
+    WETLAND: wetland,
+    CROP: crops,
+    URBAN: urban,
+    BARREN: barren,
+    WATER: water,
+}
 
 
-# ------------------------------------------------------------------------------------------------------------- sensors
+# ---------------------------------------------------------------------- sensors
 
 
 def slope(height: Array, azimuth: float) -> Array:
@@ -394,12 +405,17 @@ def slope(height: Array, azimuth: float) -> Array:
     return (dx * np.sin(azimuth) - dy * np.cos(azimuth)).astype(np.float32)
 
 
-def coarse(image: Array, factor: int) -> Array:
-    """Averaged over `factor` x `factor` pixels, and back on the fine grid by repetition."""
-    size = image.shape[-1]
-    padded = np.pad(image, ((0, -size % factor), (0, -size % factor)), "edge")
+def averaged(image: Array, factor: int) -> Array:
+    """Means over `factor` x `factor` pixels, (ceil(H / factor), ceil(W / factor)); the edge fills cut blocks."""
+    spare = -image.shape[-1] % factor
+    padded = np.pad(image, (0, spare), "edge")
     n = padded.shape[0] // factor
-    return padded.reshape(n, factor, n, factor).mean((1, 3)).repeat(factor, 0).repeat(factor, 1)[:size, :size]
+    return padded.reshape(n, factor, n, factor).mean((1, 3))
+
+
+def repeated(image: Array, factor: int, size: int) -> Array:
+    """Back to (size, size) by repeating pixels, as SEN12MS stores its 20 and 60 m bands on the 10 m grid."""
+    return image.repeat(factor, 0).repeat(factor, 1)[:size, :size]
 
 
 def optical(canvas: Canvas, height: Array, season: str) -> NDArray[np.uint16]:
@@ -442,12 +458,11 @@ def optical(canvas: Canvas, height: Array, season: str) -> NDArray[np.uint16]:
         veil = haze * np.float32((490 / WAVELENGTH[b]) ** 1.3)
         top = np.float32(gain[b] * dim[b]) * ground * shading * (1 - np.minimum(2 * veil, 0.6))
         top += np.float32(clear[b] * dim[b]) + veil * dim[b] + cirrus
-        if RESOLUTION[b] > 10:
-            top = coarse(top, RESOLUTION[b] // 10)
-        top += rng.standard_normal((size, size), np.float32) * np.sqrt(
-            np.float32(4e-6) + np.float32(2e-5) * top
-        )  # SNR about 100
-        numbers[b] = np.clip(np.rint(top * 10000), 1, 20000)  # 0 would be nodata
+        factor = RESOLUTION[b] // 10
+        top = averaged(top, factor) if factor > 1 else top
+        noise = np.sqrt(4e-6 + 2e-5 * top).astype(np.float32)  # signal to noise near 100
+        top = top + noise * rng.standard_normal(top.shape, np.float32)
+        numbers[b] = repeated(np.clip(np.rint(top * 10000), 1, 20000), factor, size)  # 0 would be nodata
     return numbers
 
 
@@ -459,7 +474,6 @@ def radar(canvas: Canvas, height: Array) -> Array:
     relief = np.clip(1 - 1.6 * facing, 0.15, 4)  # foreslopes bright, backslopes dark
     moisture = rng.normal(0, 1.2)
     images = np.empty((2, size, size), np.float32)
-    common = 0.0
     for p in range(2):
         power = np.zeros((size, size), np.float32)
         sigma0 = SIGMA0[:, p] + rng.normal(0, 1.5, len(NAMES)) + moisture + rng.normal(0, 1.0)
@@ -467,14 +481,14 @@ def radar(canvas: Canvas, height: Array) -> Array:
             if canvas.share[m].any():
                 power += np.float32(10 ** (sigma0[m] / 10)) * canvas.share[m]
         power = soften(power * canvas.echo, 0.6) * relief
-        speckle = soften(rng.standard_gamma(2.6, (size, size), np.float32) / np.float32(2.6), 0.45)
+        speckle = soften(rng.standard_gamma(1.5, (size, size), np.float32) / np.float32(1.5), 0.45)
         power = np.maximum(power, 1e-5) * np.maximum(speckle, 0.02) + np.float32(10 ** (-2.6 - 0.4 * p))  # noise floor
-        images[p] = 10 * np.log10(power) + common
+        images[p] = 10 * np.log10(power)
     return images
 
 
 def synthesise(seed: int, place: int, size: int, season: str) -> Place:
-    """The place number `place` of the world `seed`, `size` px wide, as seen in `season`: a pure function of the four."""
+    """Place number `place` of the world `seed`, `size` px wide, seen in `season`: a pure function of the four."""
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, place])))
     landscape = int(rng.integers(len(LANDSCAPES)))
     shape = fractal(rng, size, 2.0, size)
