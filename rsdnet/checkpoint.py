@@ -46,7 +46,9 @@ def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         with aside(path) as temporary:
             save_file(ready, temporary, {"format": FORMAT, "meta": json.dumps(meta)})
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} could not be written ({error}): free some space; an earlier one is untouched") from None
+        raise DataError(
+            f"{path} could not be written ({error}): free some space; an earlier one is untouched"
+        ) from None
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

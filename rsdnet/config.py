@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from rsdnet.errors import DataError
 
-Statistics = Literal["database", "sen12ms-L1C", "bigearthnet-v2-L2A", "ssl4eo-s12-L2A", "ssl4eo-s12-L1C"]
+Statistics = Literal["database", "SEN12MS L1C", "BigEarthNet v2 L2A", "SSL4EO-S12 v1.0 L2A", "SSL4EO-S12 v1.0 L1C"]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -99,10 +99,10 @@ class Bench:
         self.table = band_table(own_cfg, statistics(own_cfg, pools_of(cfg.views))).to(device)
         self.spec = ViewSpec.plain(cfg.views.size)
         self.device, self.batch, self.limit = device, options.batch, options.limit
-        labels = self.samples.catalog.label
-        present = np.unique(labels[self.samples.catalog.split == "train"])
-        self.labels = torch.from_numpy(labels.astype(np.int64))
-        self.classes = [int(label) for label in present]
+        labels = self.samples.catalog.label.astype(np.int64)
+        self.classes, indices = np.unique(labels, return_inverse=True)
+        self.labels = torch.from_numpy(indices)
+        """(N,) int64 in range(len(classes)). A class of the test split that training never saw counts, as always missed."""
 
     def require(self) -> None:
         """Raise DataError where there is nothing to learn from or to test on."""
@@ -112,10 +112,17 @@ class Bench:
                 raise DataError(
                     f"{self.samples.where}: no labelled sample in the {name} split, so there is nothing to probe"
                 )
-        if len(self.classes) < 2:
+        if len(np.unique(self.labels[torch.from_numpy(split == "train")])) < 2:
             raise DataError(
                 f"{self.samples.where}: one class only in the train split, so there is nothing to tell apart"
             )
+
+    def unseen(self) -> list[str]:
+        """Names of the classes that the test split has and the train split has not."""
+        split, names = self.samples.catalog.split, self.samples.catalog.classes
+        seen, tested = (set(self.labels[torch.from_numpy(split == name)].tolist()) for name in ("train", "test"))
+        labels = (int(self.classes[index]) for index in sorted(tested - seen))
+        return [names[label] if label < len(names) else str(label) for label in labels]
 
     def views(self, names: tuple[str, ...]) -> Iterator[Tensor]:
         """Batches (b, len(names), S, S), float32, of all samples in order; the channels are the bands `names`."""
@@ -135,13 +142,11 @@ class Bench:
 
     def score(self, features: Tensor) -> Score:
         """Test scores of a linear classifier on `features` (N, F): fitted on train, its penalty chosen on val."""
-        split = self.samples.catalog.split
-        known = np.isin(self.labels.numpy(), self.classes)
-        parts = {s: torch.from_numpy(np.flatnonzero((split == s) & known)) for s in SPLITS}
+        split, y = self.samples.catalog.split, self.labels
+        parts = {name: torch.from_numpy(np.flatnonzero(split == name)) for name in SPLITS}
         parts["train"] = parts["train"][: self.limit or None]
         mean, std = features[parts["train"]].mean(0), features[parts["train"]].std(0)
         x = (features - mean) / torch.where(std > 1e-6, std, 1.0)
-        y = torch.searchsorted(torch.tensor(self.classes), self.labels)
         judge = parts["val"] if len(parts["val"]) else parts["train"]
         best: tuple[float, float, Tensor] | None = None
         for l2 in L2:
@@ -238,6 +243,8 @@ def probe(options: Options, console: Console) -> dict[str, Any]:
         if report := bench.samples.report():
             console.print(report, style="yellow")
         bench.require()
+        if unseen := bench.unseen():
+            console.print(f"the train split has no sample of {', '.join(unseen)}, which the test split has", style="yellow")
         jobs = [(name,) for name in pools[modality]]
         jobs += [TRIPLES[modality]] if set(TRIPLES[modality]) <= set(pools[modality]) else []
         for names in track(jobs, f"probing {modality} bands", console=console, disable=not console.is_terminal):

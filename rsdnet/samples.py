@@ -164,7 +164,7 @@ def statistics(config: Config, pools: Pools) -> dict[str, dict[str, float]]:
         tables = [read_stats(path)["bands"] for path in config.data.data]
         found = {name: _pooled([table[name] for table in tables if name in table]) for name in names}
     else:
-        dataset, level = config.data.statistics.rsplit("-", 1)
+        dataset, level = config.data.statistics.rsplit(" ", 1)
         table = bands.STATISTICS[dataset, level]
         found = {name: dict(zip(("mean", "std"), table[name], strict=True)) for name in names if name in table}
     missing = [name for name in names if not found.get(name)]

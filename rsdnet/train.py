@@ -32,6 +32,9 @@ Without --data it trains on embedded synthetic scenes, made on the first run, wi
 DEMO = Path(__file__).with_name("demo.toml")
 CONFIG = "config.toml"
 SGD_MOMENTUM = 0.9
+# Up to this size of a view the encoder's last stage sees one pixel. There torch 2.13 on a CPU gives garbage in bf16:
+# the weight gradient of a 3x3 convolution of stride 2 is left unwritten (fp32 and larger inputs are right).
+TINY = 16
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -208,12 +211,20 @@ def device_of(cfg: Config) -> torch.device:
 
 
 def precision_of(cfg: Config, device: torch.device) -> str:
-    """bf16, fp16 or fp32; auto is bf16 where the hardware multiplies it."""
-    if cfg.run.precision != "auto":
-        return cfg.run.precision
+    """bf16, fp16 or fp32; auto is bf16 where the hardware multiplies it. Raises DataError on bf16 for tiny views on a CPU."""
+    asked = cfg.run.precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+        return asked if asked != "auto" else "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    tiny = cfg.views.size <= TINY
+    if asked == "bf16" and tiny:
+        raise DataError(
+            f"--precision bf16 on a CPU needs --size above {TINY}: below, oneDNN's bf16 gradient of a strided "
+            "convolution of one pixel is uninitialised memory; use --precision fp32"
+        )
+    if asked != "auto":
+        return asked
+    hardware = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if hardware and not tiny else "fp32"
 
 
 def configure(argv: list[str]) -> Config:

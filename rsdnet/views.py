@@ -37,7 +37,7 @@ def band_table(config: Config, statistics: dict[str, dict[str, Any]]) -> Tensor:
     """
     views = config.views
     ms_offset = (REFLECTANCE * views.ms_offset[0], REFLECTANCE * views.ms_offset[1])
-    sar_clip = SEN12MS_SAR_CLIP if config.data.statistics == "sen12ms-L1C" else (-math.inf, math.inf)
+    sar_clip = SEN12MS_SAR_CLIP if config.data.statistics == "SEN12MS L1C" else (-math.inf, math.inf)
     rows = {}
     for name, numbers in statistics.items():
         mean, std = numbers["mean"], numbers["std"] or 1.0  # a constant band deviates by 0: any std will do

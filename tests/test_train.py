@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 
-SMALL = ("--size=16", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu")
+SMALL = ("--size=20", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu")
 FAST = (*SMALL, "--precision=fp32", "--threads=1", "--log-every=1")
 
 
@@ -135,7 +135,7 @@ def test_the_losses_do_not_depend_on_reader_threads(finished: Path, tiny_db: Pat
         ("--concatenate-views",),
         ("--optimizer=sgd",),
         ("--optimizer=adamw", "--lr=0.001"),
-        ("--statistics=sen12ms-L1C",),
+        ("--statistics=SEN12MS L1C",),
         ("--no-channels-last",),
     ],
     ids=" ".join,
@@ -272,6 +272,11 @@ def test_a_catalog_that_names_absent_keys(tmp_path: Path) -> None:
 def test_a_config_with_an_unknown_key(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[optim]\nlearning_rate = 3\n")
     assert "optim.learning_rate" in refused("--config", tmp_path / "c.toml")
+
+
+def test_bf16_of_tiny_views_on_a_cpu(tiny_db: Path, tmp_path: Path) -> None:
+    argv = ("--data", tiny_db, "--run", tmp_path / "run", *FAST)
+    assert "--size above 16" in refused(*argv, "--size=16", "--precision=bf16")
 
 
 def test_a_gpu_that_is_not_there(tiny_db: Path, tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""The preview shows what the trainer sees."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rsdnet import preview
+from rsdnet.config import Config
+
+
+def test_the_grid_holds_bands_and_pairs_of_views(tiny_db: Path, tmp_path: Path) -> None:
+    rows = preview.pictures(preview.Options(tiny_db, tmp_path / "x.png", samples=4, pairs=2), Config())
+    assert len(rows) == 4
+    for row in rows:
+        titles = [title for title, _ in row]
+        assert "B04 B03 B02" in titles[0]
+        assert len([title for title in titles if title.startswith("view")]) == 4
+        for _, image in row:
+            assert image.min() >= 0
+            assert image.max() <= 1
+            assert np.isfinite(image).all()
+    assert "smooth" in rows[0][0][0]
+
+
+def test_the_command_writes_a_png(tiny_db: Path, tmp_path: Path) -> None:
+    out = tmp_path / "look.png"
+    argv = [sys.executable, "-m", "rsdnet.preview", str(tiny_db), str(out), "--samples=2"]
+    subprocess.run(argv, check=True, capture_output=True)
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("target", ["nowhere/look.png"])
+def test_a_folder_that_is_not_there(tiny_db: Path, tmp_path: Path, target: str) -> None:
+    argv = [sys.executable, "-m", "rsdnet.preview", str(tiny_db), str(tmp_path / target)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "rsdnet.preview", str(tmp_path / "db"), str(tmp_path / "look.png")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1

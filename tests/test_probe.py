@@ -1,0 +1,132 @@
+"""Linear evaluation against scikit-learn, and on data whose answer is known."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
+
+from rsdnet import probe
+from rsdnet.catalog import Catalog
+from tests import tiny
+
+FAST = ("--size=20", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu",
+        "--precision=fp32", "--threads=1")  # fmt: skip
+
+
+@pytest.mark.parametrize("l2", [1e-3, 1e-1])
+def test_the_classifier_is_scikit_learns(l2: float) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 300)
+    x = (rng.normal(size=(4, 6))[y] + rng.normal(size=(300, 6))).astype(np.float32)
+    weights = probe.fit(torch.from_numpy(x), torch.from_numpy(y), 4, l2)
+    peer = LogisticRegression(C=1 / (l2 * len(x)), max_iter=2000, tol=1e-8).fit(x.astype(np.float64), y)
+    np.testing.assert_allclose(weights[:-1].T, peer.coef_, atol=2e-3)
+    assert (probe.predict(weights, torch.from_numpy(x)).numpy() == peer.predict(x)).mean() > 0.995
+
+
+def test_scores_are_scikit_learns() -> None:
+    rng = np.random.default_rng(1)
+    truth, predicted = rng.integers(0, 5, 200), rng.integers(0, 6, 200)
+    f1, accuracy = probe.scores(torch.from_numpy(predicted), torch.from_numpy(truth), 6)
+    assert accuracy == pytest.approx(accuracy_score(truth, predicted))
+    assert f1 == pytest.approx(f1_score(truth, predicted, average="macro", labels=np.unique(truth)), abs=1e-6)
+
+
+def test_band_statistics_are_numpys() -> None:
+    views = torch.randn(3, 2, 9, 9)
+    features = probe.band_statistics(views).numpy().reshape(3, 2, 9)
+    pixels = views.numpy().reshape(3, 2, 81)
+    expected = [pixels.mean(2), pixels.std(2), pixels.min(2), pixels.max(2)]
+    expected += list(np.quantile(pixels, probe.QUANTILES, axis=2))
+    np.testing.assert_allclose(features, np.stack(expected, -1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    argv = [sys.executable, "-m", "rsdnet.train", "--data", tiny_db, "--run", folder, "--steps=3", *FAST]
+    subprocess.run(argv, check=True, capture_output=True)
+    return folder
+
+
+def command(*argv: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "rsdnet.probe", *map(str, argv)], capture_output=True, text=True, check=False)
+
+
+def test_a_probe_writes_table_json_and_chart(run: Path) -> None:
+    done = command(run)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((run / "probe.json").read_text())
+    assert list(result["bands"])[:2] == ["B02", "B03"]
+    assert {"VV", "VH", "B04+B03+B02"} <= result["bands"].keys()
+    single = [row for name, row in result["bands"].items() if "+" not in name]
+    assert len(single) == 12
+    for label in ("pre-trained", "random", "raw statistics"):
+        assert result["mean_f1"][label] == pytest.approx(np.mean([row[label]["f1"] for row in single]))
+        assert label in done.stdout
+    assert (run / "probe.png").read_bytes().startswith(b"\x89PNG")
+    # The three textures differ in their deviation, so statistics of the raw band tell them apart.
+    assert result["mean_f1"]["raw statistics"] > 0.8
+    assert "already" in command(run).stdout
+
+
+def test_a_checkpoint_of_an_unfinished_run_can_be_probed(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes((run / "checkpoint.safetensors").read_bytes())
+    early, _, _ = probe.load_encoder(tmp_path)
+    final, cfg, _ = probe.load_encoder(run)
+    assert cfg.views.size == 20
+    for name, tensor in final.state_dict().items():
+        assert torch.equal(tensor, early.state_dict()[name])
+
+
+def test_a_class_never_seen_in_training_counts_as_missed(run: Path, tmp_path: Path) -> None:
+    db = tiny.make(tmp_path / "db")
+    catalog = Catalog.read(db)
+    catalog.label[(catalog.split == "train") & (catalog.label == 2)] = 1
+    catalog.write(db)
+    done = command(run, "--data", db, "--force")
+    assert "rough" in done.stdout
+    result = json.loads((run / "probe.json").read_text())
+    assert result["mean_f1"]["raw statistics"] < 0.7
+
+
+def error(*argv: object) -> str:
+    done = command(*argv)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    return line
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    assert "no encoder" in error(tmp_path)
+
+
+def test_a_database_without_labels(run: Path, tmp_path: Path) -> None:
+    db = tiny.make(tmp_path / "db")
+    catalog = dataclasses.replace(Catalog.read(db))
+    catalog.label[:] = -1
+    catalog.write(db)
+    assert "labelled" in error(run, "--data", db)
+
+
+def test_a_database_without_a_test_split(run: Path, tmp_path: Path) -> None:
+    db = tiny.make(tmp_path / "db")
+    catalog = Catalog.read(db)
+    catalog.split[:] = "train"
+    catalog.write(db)
+    assert "test split" in error(run, "--data", db)
+
+
+def test_one_class_only(run: Path, tmp_path: Path) -> None:
+    db = tiny.make(tmp_path / "db")
+    catalog = Catalog.read(db)
+    catalog.label[:] = 1
+    catalog.write(db)
+    assert "one class" in error(run, "--data", db)
