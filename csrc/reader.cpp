@@ -216,9 +216,8 @@ Source Reader::locate(int64_t handle, int64_t band, RecentLayouts& recent) {
     }
 }
 
-// Lays the bands out one after the other and writes the records.
-void Reader::place(const int64_t* bands, size_t count, uint64_t capacity, int64_t* records,
-                   uint64_t* used) const {
+// Lays the bands out one after the other and writes the records. Returns the bytes they take.
+uint64_t Reader::place(const int64_t* bands, size_t count, int64_t* records) const {
     uint64_t offset = 0, end = 0;
     for (size_t i = 0; i < count; ++i) {
         const Source& source = state_->sources[i];
@@ -228,11 +227,7 @@ void Reader::place(const int64_t* bands, size_t count, uint64_t capacity, int64_
         end = offset + source.bytes;
         offset = (end + kAlignment - 1) / kAlignment * kAlignment;
     }
-    if (end > capacity) {
-        throw Error("the batch needs " + std::to_string(end) + " bytes; the buffer has " +
-                    std::to_string(capacity));
-    }
-    *used = end;
+    return end;
 }
 
 uint64_t Reader::gather(const int64_t* entries, const int64_t* bands, size_t count, uint8_t* out,
@@ -243,8 +238,8 @@ uint64_t Reader::gather(const int64_t* entries, const int64_t* bands, size_t cou
         RecentLayouts& recent = state.recent[static_cast<size_t>(worker)];
         for (size_t i = begin; i < end; ++i) state.sources[i] = locate(entries[i], bands[i], recent);
     });
-    uint64_t used = 0;
-    place(bands, count, capacity, records, &used);
+    const uint64_t needed = place(bands, count, records);
+    if (needed > capacity) return needed;
     state.pool.run(count, kCopyChunk, [&](int, size_t begin, size_t end) {
         for (size_t i = begin; i < end; ++i) {
             std::memcpy(out + records[kRecordFields * static_cast<int64_t>(i)], state.sources[i].data,
@@ -252,7 +247,7 @@ uint64_t Reader::gather(const int64_t* entries, const int64_t* bands, size_t cou
         }
     });
     check_unchanged();
-    return used;
+    return needed;
 }
 
 std::vector<std::pair<size_t, std::string>> Reader::check(const int64_t* entries, const int64_t* bands,

@@ -97,7 +97,7 @@ class Reader {
     void check_unchanged() const;
 
     // Copies band bands[i] of entry entries[i] for all i < count to `out` and describes each in `records`.
-    // Returns the bytes used. Error if one cannot be read or `capacity` is too small.
+    // Returns the bytes they take; where `capacity` is less, nothing is copied. Error if one cannot be read.
     uint64_t gather(const int64_t* entries, const int64_t* bands, size_t count, uint8_t* out,
                     uint64_t capacity, int64_t* records);
     // The pairs that gather() could not read, by position, with the reason. Reads headers only.
@@ -119,7 +119,7 @@ class Reader {
     void open();
     Source locate(int64_t entry, int64_t band, RecentLayouts& recent);
     const Entry& entry_at(int64_t handle) const;
-    void place(const int64_t* bands, size_t count, uint64_t capacity, int64_t* records, uint64_t* used) const;
+    uint64_t place(const int64_t* bands, size_t count, int64_t* records) const;
     size_t slot_of(const char* key) const;
     void grow_slots();
 

@@ -18,6 +18,7 @@ from rsdnet._reader import philox
 from rsdnet.samples import Samples
 
 ORDER = 4  # Philox stream of the samples' order; the streams of the plan are in kernels/plan.py
+GROWTH = 1.25  # room a slot gets beyond the batch that did not fit, so that it soon fits all
 SLOTS = 3  # batches read ahead: one being filled, one ready, one in use
 
 
@@ -43,10 +44,11 @@ def order(seed: int, epoch: int, samples: int) -> np.ndarray:
 
 
 class Slot:
-    """One preallocated batch: host buffers (pinned for a GPU) and, on a GPU, the copy that still reads them."""
+    """One batch's memory, used again and again: host buffers (pinned for a GPU) and, on a GPU, the copy that still reads them."""
 
-    def __init__(self, size: int, shape: tuple[int, int, int], pinned: bool) -> None:
-        self.data = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+    def __init__(self, shape: tuple[int, int, int], pinned: bool) -> None:
+        self.pinned = pinned
+        self.data = torch.empty(0, dtype=torch.uint8, pin_memory=pinned)
         self.records = torch.empty((*shape, 5), dtype=torch.int64, pin_memory=pinned)
         self.samples = torch.empty(shape[0], dtype=torch.int64, pin_memory=pinned)
         self.copied: torch.cuda.Event | None = None
@@ -77,11 +79,10 @@ class Loader:
         self.steps_per_epoch = len(samples) // batch
         self.waited = 0.0
         self._order = (-1, np.empty(0, np.int64))
-        size = int(np.prod(self.shape)) * samples.band_bytes()
         self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[tuple[Batch, Slot] | BaseException | None] = queue.SimpleQueue()
         for _ in range(SLOTS):
-            self._free.put(Slot(size, self.shape, device.type == "cuda"))
+            self._free.put(Slot(self.shape, device.type == "cuda"))
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._thread = threading.Thread(target=self._run, name="rsdnet-loader", daemon=True)
 
@@ -137,7 +138,8 @@ class Loader:
             self._order = (epoch, order(self.seed, epoch, len(self.samples)))
         positions = self._order[1][position * self.batch : (position + 1) * self.batch]
         chosen = self.samples.draw(positions, self.seed, epoch, views=self.shape[1], channels=self.shape[2])
-        used = self.samples.gather(positions, chosen, slot.data, slot.records)
+        while (used := self.samples.gather(positions, chosen, slot.data, slot.records)) > len(slot.data):
+            slot.data = torch.empty(int(GROWTH * used), dtype=torch.uint8, pin_memory=slot.pinned)
         slot.samples.copy_(torch.from_numpy(self.samples.rows[positions]))
         tensors = slot.data[:used], slot.records, slot.samples
         if self._stream is None:

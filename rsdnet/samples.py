@@ -15,8 +15,6 @@ from rsdnet.catalog import Catalog, concat, read_stats
 from rsdnet.config import Config, ViewConfig
 from rsdnet.errors import DataError
 
-ALIGNMENT = 16  # bytes; the reader lays bands at multiples of it (csrc/reader.hpp, kAlignment)
-
 Pools = dict[str, tuple[str, ...]]
 """{"ms": band names, "sar": band names}: what views are drawn from."""
 
@@ -118,25 +116,18 @@ class Samples:
     def gather(self, positions: np.ndarray, chosen: np.ndarray, data: Tensor, records: Tensor) -> int:
         """Read the raw bands `chosen` (B, V, C band ids) of the samples at `positions` (B,), for `render_views`.
 
-        data: uint8 (N,) and records: int64 (B, V, C, 5), on the host, are written. Returns the bytes of data used.
+        data: uint8 (N,) and records: int64 (B, V, C, 5), on the host, are written. Returns the bytes of data that the
+        bands take; where that is more than N, data is not written: call again with more.
         Raises ReaderError on an entry that cannot be read.
         """
         return self.reader.gather(self.handles(positions, chosen), chosen, data.numpy(), records.numpy())
 
     def read(self, positions: np.ndarray, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         """As `gather`, into tensors of its own: data (N,) and records (B, V, C, 5)."""
-        data = torch.empty(chosen.size * self.band_bytes(), dtype=torch.uint8)
-        records = torch.empty((*chosen.shape, 5), dtype=torch.int64)
-        return data[: self.gather(positions, chosen, data, records)], records
-
-    def band_bytes(self) -> int:
-        """Bytes of the largest band of the first sample, with alignment: what a slot must hold for each band."""
-        sizes = [
-            int(np.prod(shape)) * np.dtype(kind).itemsize
-            for modality in self.entries
-            for kind, shape in self.reader.describe(getattr(self.catalog, modality)[0]).values()
-        ]
-        return -(-max(sizes) // ALIGNMENT) * ALIGNMENT
+        data, records = torch.empty(0, dtype=torch.uint8), torch.empty((*chosen.shape, 5), dtype=torch.int64)
+        while (needed := self.gather(positions, chosen, data, records)) > len(data):
+            data = torch.empty(needed, dtype=torch.uint8)
+        return data, records
 
 
 def pools_of(views: ViewConfig) -> Pools:
