@@ -20,7 +20,7 @@ FORMAT = "rsdnet-1"
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """The optimizer's state as {"key/parameter's name in `module`": tensor}."""
-    names = {parameter: name for name, parameter in module.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     return {
         f"{key}/{names[parameter]}": value
         for parameter, state in optimizer.state.items()
@@ -40,7 +40,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tenso
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Write `tensors` and the JSON-able `meta` to `path`, whole or not at all. Raises DataError where the disk refuses."""
+    """Write `tensors` and the JSON-able `meta` to `path`, whole or not at all. Raises DataError on a full disk."""
     ready = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     try:
         with aside(path) as temporary:

@@ -58,7 +58,7 @@ class ViewConfig:
     size: Positive = 128
     """Side of a view in pixels."""
     crop_scale: Range = (0.2, 1.0)
-    """Share of the patch's area that a crop takes, from 0 to 1 (Grill et al. 2020, appendix B: 0.08 to 1 of a photograph)."""
+    """Share of the patch's area that a crop takes (Grill et al. 2020, appendix B: 0.08 to 1 of a photograph)."""
     crop_ratio: Range = (0.75, 1.3333333333333333)
     """Aspect ratio of a crop, width over height (Grill et al. 2020, appendix B)."""
     flip: bool = True
@@ -178,7 +178,7 @@ def from_tables(tables: dict[str, Any], where: str) -> Config:
         low, high = getattr(config.views, name)
         if low > high:
             raise DataError(f"{where}: views.{name}: the range ends at {high}, before it starts at {low}")
-    if not (0 < config.views.crop_scale[0] and config.views.crop_scale[1] <= 1 and config.views.crop_ratio[0] > 0):
+    if not (config.views.crop_scale[0] > 0 and config.views.crop_scale[1] <= 1 and config.views.crop_ratio[0] > 0):
         raise DataError(f"{where}: views.crop_scale must lie in (0, 1] and views.crop_ratio above 0")
     return config
 
@@ -190,7 +190,7 @@ def to_tables(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def read(path: Path) -> Config:
-    """The configuration in a TOML file with tables [data], [views], [model], [optim], [run]; a key left out has its default.
+    """The configuration in a TOML file with tables [data], [views], [model], [optim], [run], over the defaults.
 
     Raises DataError on a file that is not there or not TOML, an unknown key, or a value out of its type or range.
     """

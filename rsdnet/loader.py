@@ -44,7 +44,7 @@ def order(seed: int, epoch: int, samples: int) -> np.ndarray:
 
 
 class Slot:
-    """One batch's memory, used again and again: host buffers (pinned for a GPU) and, on a GPU, the copy that still reads them."""
+    """One batch's memory, used again and again: host buffers, pinned for a GPU, and the copy that still reads them."""
 
     def __init__(self, shape: tuple[int, int, int], pinned: bool) -> None:
         self.pinned = pinned
@@ -141,11 +141,11 @@ class Loader:
         while (used := self.samples.gather(positions, chosen, slot.data, slot.records)) > len(slot.data):
             slot.data = torch.empty(int(GROWTH * used), dtype=torch.uint8, pin_memory=slot.pinned)
         slot.samples.copy_(torch.from_numpy(self.samples.rows[positions]))
-        tensors = slot.data[:used], slot.records, slot.samples
+        batch = Batch(slot.data[:used], slot.records, slot.samples, epoch)
         if self._stream is None:
-            return Batch(*tensors, epoch)
+            return batch
         with torch.cuda.stream(self._stream):
-            copies = [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+            data, records, numbers = (tensor.to(self.device, non_blocking=True) for tensor in batch[:3])
             slot.copied = torch.cuda.Event()
             slot.copied.record(self._stream)
-        return Batch(*copies, epoch)
+        return Batch(data, records, numbers, epoch)

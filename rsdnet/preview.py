@@ -49,7 +49,7 @@ def pictures(options: Options, cfg: Config) -> list[list[tuple[str, np.ndarray]]
     cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(options.db,)))
     table = band_table(cfg, statistics(cfg, pools))
     positions = np.unique(np.linspace(0, len(patches) - 1, options.samples).round().astype(int))
-    whole, columns = ViewSpec.plain(WHOLE), []
+    whole, columns = ViewSpec.plain(WHOLE), list[tuple[str, Tensor]]()
     for modality in cfg.views.modality.split("+"):
         names = _shown(pools[modality])
         ids = np.array([bands.band_id(name) for name in names], np.int32)
@@ -64,11 +64,11 @@ def pictures(options: Options, cfg: Config) -> list[list[tuple[str, np.ndarray]]
     for epoch in range(options.pairs):
         chosen = patches.draw(positions, cfg.run.seed, epoch, views=2, channels=cfg.views.channels)
         views = _grey(_render(patches, positions, chosen, table, spec, cfg.run.seed, epoch))
-        for row, _ in enumerate(positions):
+        for at, row in enumerate(rows):
             for view in range(2):
-                title = " ".join(bands.NAMES[band] for band in chosen[row, view])
-                image = views[view, row, :3] if views.shape[2] >= 3 else views[view, row, :1]
-                rows[row].append((f"view {title}", image.movedim(0, -1).squeeze(-1).numpy()))
+                title = " ".join(bands.NAMES[band] for band in chosen[at, view])
+                image = views[view, at, :3] if views.shape[2] >= 3 else views[view, at, :1]
+                row.append((f"view {title}", image.movedim(0, -1).squeeze(-1).numpy()))
     for row, position in zip(rows, positions, strict=True):
         label = patches.catalog.label[position]
         name = patches.catalog.classes[label] if 0 <= label < len(patches.catalog.classes) else "no label"
@@ -78,7 +78,7 @@ def pictures(options: Options, cfg: Config) -> list[list[tuple[str, np.ndarray]]
 
 def _shown(pool: tuple[str, ...]) -> list[str]:
     """Up to five bands of a pool that tell most at a glance."""
-    liked = [name for name in ("B04", "B03", "B02", "B08", "B11", "VV", "VH") if name in pool]
+    liked: list[str] = [name for name in ("B04", "B03", "B02", "B08", "B11", "VV", "VH") if name in pool]
     return liked or list(pool[:5])
 
 

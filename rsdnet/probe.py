@@ -1,8 +1,8 @@
 """Linear evaluation: `python -m rsdnet.probe RUN --data DB`. What a frozen encoder knows, band by band.
 
 For every band one linear classifier (multinomial logistic regression) on the features of whole patches, as the paper
-evaluates (arXiv 2205.02049): macro F1 and accuracy on the test split. Beside it, under the same protocol: the same encoder
-with random weights, and statistics of the raw band.
+evaluates (arXiv 2205.02049): macro F1 and accuracy on the test split. Beside it, under the same protocol: the weights
+that the encoder started from, and statistics of the raw band.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from rsdnet.errors import DataError, command
 from rsdnet.kernels import ViewSpec, render_views
 from rsdnet.model import ResNet
 from rsdnet.samples import Samples, pools_of, statistics
+from rsdnet.train import AUTOCAST, precision_of
 from rsdnet.views import band_table
 
 JSON, CHART = "probe.json", "probe.png"
@@ -47,6 +48,8 @@ class Options:
     """Labelled databases with train and test splits. None: the run's own."""
     batch: int = 256
     """Samples encoded at once."""
+    size: int = 0
+    """Pixels a side of the patches as the encoder sees them; 0: their own, or the run's views' where that is more."""
     limit: int = 0
     """At most this many training patches, the first ones; 0: all."""
     device: str = "auto"
@@ -94,15 +97,21 @@ class Bench:
         self, cfg: Config, databases: tuple[Path, ...], modality: str, device: torch.device, options: Options
     ) -> None:
         self.samples = Samples(databases, modality, pools_of(cfg.views), labelled=True, threads=cfg.data.reader_threads)
-        own = dataclasses.replace(cfg.views, modality=modality)
+        own = dataclasses.replace(cfg.views, modality=modality)  # type: ignore[arg-type]
         own_cfg = dataclasses.replace(cfg, views=own, data=dataclasses.replace(cfg.data, data=databases))
         self.table = band_table(own_cfg, statistics(own_cfg, pools_of(cfg.views))).to(device)
-        self.spec = ViewSpec.plain(cfg.views.size)
+        self.spec = ViewSpec.plain(options.size or max(cfg.views.size, self.native_side()))
         self.device, self.batch, self.limit = device, options.batch, options.limit
         labels = self.samples.catalog.label.astype(np.int64)
         self.classes, indices = np.unique(labels, return_inverse=True)
         self.labels = torch.from_numpy(indices)
-        """(N,) int64 in range(len(classes)). A class of the test split that training never saw counts, as always missed."""
+        """(N,) int64 in range(len(classes)). A class of the test split that the train split lacks counts as missed."""
+
+    def native_side(self) -> int:
+        """Pixels a side of the first sample's finest band."""
+        pool = self.samples.pools[self.samples.modality]
+        _, records = self.samples.read(np.zeros(1, np.int64), pool.reshape(1, 1, -1))
+        return int(records[..., 2:4].max())
 
     def require(self) -> None:
         """Raise DataError where there is nothing to learn from or to test on."""
@@ -131,9 +140,9 @@ class Bench:
             positions = np.arange(start, min(start + self.batch, len(self.samples)))
             chosen = np.broadcast_to(ids, (len(positions), 1, len(ids))).copy()
             data, records = self.samples.read(positions, chosen)
-            samples = torch.from_numpy(self.samples.rows[positions])
-            arguments = (tensor.to(self.device) for tensor in (data, records, samples))
-            yield render_views(*arguments, self.table, self.spec, seed=0, epoch=0)[0]
+            rows = torch.from_numpy(self.samples.rows[positions])
+            data, records, rows = (tensor.to(self.device) for tensor in (data, records, rows))
+            yield render_views(data, records, rows, self.table, self.spec, seed=0, epoch=0)[0]
 
     def features(self, names: tuple[str, ...], of: Callable[[Tensor], Tensor]) -> Tensor:
         """(N, F) float32 features on the CPU: `of` applied to every batch of `views`."""
@@ -200,36 +209,58 @@ def band_statistics(views: Tensor) -> Tensor:
     return torch.cat((torch.stack(rest, -1), quantiles), -1).flatten(1)
 
 
-def contenders(encoder: ResNet, cfg: Config, device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What is compared: the pre-trained encoder, the very weights it started from, statistics of the raw band."""
+class Contender(NamedTuple):
+    """What is compared: features (b, F) of views (b, channels, S, S); channels 0 takes any number of bands."""
+
+    channels: int
+    features: Callable[[Tensor], Tensor]
+
+
+def contenders(encoder: ResNet, cfg: Config, device: torch.device) -> dict[str, Contender]:
+    """The pre-trained encoder, the very weights it started from, and statistics of the raw band."""
     torch.manual_seed(cfg.run.seed)
     start = ResNet(cfg.model.encoder, cfg.views.channels, cfg.model.width)
-    return {
-        "pre-trained": encoder.to(device).eval(),
-        "random": start.to(device).eval(),
-        "raw statistics": band_statistics,
-    }
+    dtype = AUTOCAST[precision_of(cfg, device)]
+
+    def frozen(network: ResNet) -> Contender:
+        network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+        def features(views: Tensor) -> Tensor:
+            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+                return network(views.contiguous(memory_format=torch.channels_last))
+
+        return Contender(cfg.views.channels, features)
+
+    return {"pre-trained": frozen(encoder), "random": frozen(start), "raw statistics": Contender(1, band_statistics)}
 
 
-def embed(of: Callable[[Tensor], Tensor], channels: int, views: Tensor) -> Tensor:
-    """Features of views (b, n, S, S) by an encoder of `channels` input channels.
+def features_of(
+    bench: Bench, contender: Contender, names: tuple[str, ...], known: dict[tuple[str, ...], Tensor]
+) -> Tensor:
+    """(N, F) features of the bands `names` of all samples; `known` keeps those of single bands.
 
-    A view of as many bands as the encoder has channels goes in as it is; one band is repeated over the channels; several
-    bands through a single-channel encoder give their features side by side.
+    As many bands as the contender has channels go in as one view; one band is repeated over the channels; several bands
+    of a contender with one channel give their features side by side.
     """
-    if of is band_statistics or views.shape[1] == channels:
-        return of(views)
-    if views.shape[1] == 1:
-        return of(views.expand(-1, channels, -1, -1))
-    return torch.cat([embed(of, channels, band) for band in views.split(1, 1)], 1)
+    if contender.channels == len(names) > 1:
+        return bench.features(names, contender.features)
+    for name in set(names):
+        if (name,) not in known:
+            known[name,] = bench.features((name,) * contender.channels, contender.features)
+    return torch.cat([known[name,] for name in dict.fromkeys(names)], 1)
 
 
 def probe(options: Options, console: Console) -> dict[str, Any]:
-    """The evaluation as a JSON-able dictionary: rows {band or bands: {contender: {f1, accuracy, l2}}} and their means."""
+    """The evaluation, JSON-able: "bands" {name: {contender: {f1, accuracy, l2}}}, "mean_f1" of single bands."""
     device = torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
     encoder, cfg, tensors = load_encoder(options.run)
     databases = options.data or cfg.data.data
-    identity = {"encoder": digest(tensors), "data": [str(path) for path in databases], "limit": options.limit}
+    identity = {
+        "encoder": digest(tensors),
+        "data": [str(path) for path in databases],
+        "limit": options.limit,
+        "size": options.size,
+    }
     saved = options.run / JSON
     if saved.is_file() and not options.force:
         found = json.loads(saved.read_text())
@@ -244,15 +275,17 @@ def probe(options: Options, console: Console) -> dict[str, Any]:
             console.print(report, style="yellow")
         bench.require()
         if unseen := bench.unseen():
-            console.print(f"the train split has no sample of {', '.join(unseen)}, which the test split has", style="yellow")
-        jobs = [(name,) for name in pools[modality]]
+            console.print(
+                f"the train split has no sample of {', '.join(unseen)}, which the test split has", style="yellow"
+            )
+        jobs: list[tuple[str, ...]] = [(name,) for name in pools[modality]]
         jobs += [TRIPLES[modality]] if set(TRIPLES[modality]) <= set(pools[modality]) else []
+        compared = contenders(encoder, cfg, device)
+        known: dict[str, dict[tuple[str, ...], Tensor]] = {label: {} for label in compared}
         for names in track(jobs, f"probing {modality} bands", console=console, disable=not console.is_terminal):
             rows["+".join(names)] = {
-                label: dataclasses.asdict(
-                    bench.score(bench.features(names, lambda v, of=of: embed(of, cfg.views.channels, v)))
-                )
-                for label, of in contenders(encoder, cfg, device).items()
+                label: dataclasses.asdict(bench.score(features_of(bench, contender, names, known[label])))
+                for label, contender in compared.items()
             }
     single = [row for name, row in rows.items() if "+" not in name]
     mean = {label: float(np.mean([row[label]["f1"] for row in single])) for label in single[0]}

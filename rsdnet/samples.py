@@ -99,9 +99,9 @@ class Samples:
         return f"left out {count} of {count + len(self)} samples that cannot be read; the first: {first}"
 
     def draw(self, positions: np.ndarray, seed: int, epoch: int, *, views: int, channels: int) -> np.ndarray:
-        """Band ids (B, views, channels), int32, of the samples at `positions` (B,): see kernels/plan.py, `draw_bands`."""
-        pools = self.pools
-        return draw_bands(seed, epoch, self.rows[positions], views, channels, pools["ms"], pools["sar"], self.modality)
+        """Band ids (B, views, channels) of the samples at `positions` (B,): see kernels/plan.py, `draw_bands`."""
+        pools = self.pools["ms"].tolist(), self.pools["sar"].tolist()
+        return draw_bands(seed, epoch, self.rows[positions], views, channels, *pools, self.modality)
 
     def handles(self, positions: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         """Entry handles (B, V, C) of the bands `chosen` (B, V, C band ids) of the samples at `positions` (B,)."""
@@ -161,7 +161,9 @@ def statistics(config: Config, pools: Pools) -> dict[str, dict[str, float]]:
     missing = [name for name in names if not found.get(name)]
     if missing:
         source = "stats.json" if config.data.statistics == "database" else config.data.statistics
-        raise DataError(f"{source} has no statistics of {', '.join(missing)}: leave them out of --ms-bands and --sar-bands")
+        raise DataError(
+            f"{source} has no statistics of {', '.join(missing)}: leave them out of --ms-bands and --sar-bands"
+        )
     return {name: value for name, value in found.items() if value}
 
 

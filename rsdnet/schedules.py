@@ -1,4 +1,4 @@
-"""Learning rate and tau by step, as DeepMind wrote them (google-deepmind/deepmind-research, byol/utils/schedules.py)."""
+"""Learning rate and tau by step, as in google-deepmind/deepmind-research, byol/utils/schedules.py."""
 
 import math
 

@@ -1,8 +1,8 @@
 """Pre-training: `python -m rsdnet.train --data DB`. From raw bands to an encoder, in one sitting.
 
-Raw bands of a batch come from the loader; two views are rendered; BYOL predicts one from the other; LARS moves the online
-network and the target follows. Everything random is a pure function of (seed, epoch, sample, view), so a step number and
-the tensors are the whole state of a run.
+Raw bands of a batch come from the loader; two views are rendered; BYOL predicts one from the other; the optimizer moves
+the online network and the target follows. Everything random is a pure function of (seed, epoch, sample, view), so a
+step number and the tensors are the whole state of a run.
 """
 
 import argparse
@@ -51,7 +51,7 @@ class Run:
         torch.manual_seed(cfg.run.seed)
         self.byol = BYOL(cfg.views.channels, cfg.model).to(device)
         if cfg.run.channels_last:
-            self.byol.to(memory_format=torch.channels_last)
+            self.byol.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = optimizer_of(cfg, self.byol, device)
         self.tau = torch.zeros((), device=device)
         self.dtype = AUTOCAST[precision_of(cfg, device)]
@@ -73,7 +73,7 @@ class Run:
         return {"lr": lr, "tau": tau, "epoch": self.step // self.steps_per_epoch}
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all. Raises DataError, and keeps the last, where a weight is not finite."""
+        """Write the checkpoint, whole or not at all. Raises DataError, keeping the last, on weights that are not finite."""
         if not all(tensor.isfinite().all() for tensor in self.byol.online_parameters()):
             raise DataError(
                 f"weights are not finite after step {self.step}: lower --lr, or train in --precision fp32; "
@@ -211,10 +211,12 @@ def device_of(cfg: Config) -> torch.device:
 
 
 def precision_of(cfg: Config, device: torch.device) -> str:
-    """bf16, fp16 or fp32; auto is bf16 where the hardware multiplies it. Raises DataError on bf16 for tiny views on a CPU."""
+    """bf16, fp16 or fp32; auto is bf16 where the hardware has it. Raises DataError on bf16 for tiny CPU views."""
     asked = cfg.run.precision
     if device.type == "cuda":
-        return asked if asked != "auto" else "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return (
+            asked if asked != "auto" else "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        )
     tiny = cfg.views.size <= TINY
     if asked == "bf16" and tiny:
         raise DataError(

@@ -119,9 +119,9 @@ def test_several_databases_are_read_as_one_even_with_the_same_keys(tmp_path: Pat
     data, records = samples.read(np.arange(30), chosen)
     batch = Batch(data, records, torch.arange(30), 0)
     for row in range(30):
-        with lmdb.open(str((first, second)[row // 15]), readonly=True, lock=False) as environment:
-            with environment.begin() as transaction:
-                expected = load(transaction.get(f"s1_{row % 15}".encode()))["VV"]
+        path = (first, second)[row // 15]
+        with lmdb.open(str(path), readonly=True, lock=False) as environment, environment.begin() as transaction:
+            expected = load(transaction.get(f"s1_{row % 15}".encode()))["VV"]
         assert np.array_equal(bytes_of(batch, row, 0, 0), expected)
 
 

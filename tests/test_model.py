@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from rsdnet.kernels import LARS, lars_groups, update_target_
 
 from rsdnet import schedules
 from rsdnet.config import ModelConfig
-from rsdnet.kernels import LARS, lars_groups, update_target_
 from rsdnet.model import BYOL, ResNet, spread
 
 SMALL = ModelConfig(encoder="resnet18", width=8, hidden=32, dim=16)

@@ -57,7 +57,8 @@ def run(tiny_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(*argv: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rsdnet.probe", *map(str, argv)], capture_output=True, text=True, check=False)
+    words = [sys.executable, "-m", "rsdnet.probe", *map(str, argv)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
 def test_a_probe_writes_table_json_and_chart(run: Path) -> None:
