@@ -1,7 +1,7 @@
 # make train: from nothing to the table of F1 per band.   make test: the same set-up, then all tests.
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
+BIN    := $(abspath $(VENV))/bin
 RUN    ?= runs/demo
 
 .PHONY: setup train test lint format clean
@@ -26,8 +26,8 @@ lint: setup
 	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.hpp
 	mkdir -p build/typing/rsdnet
 	for part in rsdnet/*; do ln -sfn ../../../$$part build/typing/$$part; done
-	ln -sfn ../../../kernels build/typing/rsdnet/kernels
-	cd build/typing && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p rsdnet
+	ln -sfn ../../../kernels build/typing/rsdnet/kernels && ln -sfn ../../benches build/typing/benches
+	cd build/typing && $(BIN)/mypy --config-file ../../pyproject.toml -p rsdnet -p benches
 
 format: setup
 	$(BIN)/ruff format .

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from rsdnet.errors import DataError
+from rsdnet.files import aside
 
 VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -226,24 +227,6 @@ def write_stats(db: str | os.PathLike[str], bands: dict[str, dict[str, Any]], sp
     with aside(Path(db) / STATS) as temporary:
         table = {"version": VERSION, "split": split, "bands": bands}
         temporary.write_text(json.dumps(table, indent=1) + "\n")
-
-
-class aside:
-    """`with aside(path) as temporary`: what is written to `temporary` appears at `path` whole or never."""
-
-    def __init__(self, path: Path):
-        self.path, self.temporary = path, path.with_name(f".{path.name}.part")
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self.temporary.unlink(missing_ok=True)
-            return
-        with open(self.temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(self.temporary, self.path)
 
 
 def objects(values: Sequence[Any]) -> np.ndarray:

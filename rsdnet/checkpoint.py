@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rsdnet.catalog import aside
 from rsdnet.errors import DataError
+from rsdnet.files import aside
 
 FILE = "checkpoint.safetensors"
 ENCODER = "encoder.safetensors"
@@ -31,12 +31,19 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Give the optimizer the state that `optimizer_tensors` took of one like it."""
+    groups = optimizer.state_dict()["param_groups"]
+    ids = [number for group in groups for number in group["params"]]
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers: dict[Tensor, int] = dict(zip(order, ids, strict=True))
     parameters = dict(module.named_parameters())
+    state: dict[int, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
         key, name = path.split("/", 1)
         parameter = parameters[name]
-        state = torch.empty_like(parameter) if tensor.shape == parameter.shape else torch.empty_like(tensor)
-        optimizer.state[parameter][key] = state.copy_(tensor)
+        if tensor.shape == parameter.shape:  # in the parameter's own memory format, as it was
+            tensor = torch.empty_like(parameter).copy_(tensor)
+        state.setdefault(numbers[parameter], {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:

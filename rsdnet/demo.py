@@ -7,7 +7,7 @@ from pathlib import Path
 from rsdnet.errors import DataError
 
 FOLDER = Path("data/demo")
-PLACES, SIZE, PATCH, SEED = 400, 256, 64, 0
+PLACES, SIZE, PATCH, SEED = 300, 256, 64, 0
 
 
 def prepare(folder: Path = FOLDER) -> Path:

@@ -19,9 +19,10 @@ import numpy as np
 from safetensors.numpy import load
 
 from rsdnet import catalog
-from rsdnet.catalog import Catalog, aside, write_stats
+from rsdnet.catalog import Catalog, write_stats
 from rsdnet.database import DATA, JOURNAL, Journal, Writer, compare_finished, space_for
 from rsdnet.errors import DataError, command
+from rsdnet.files import aside
 from rsdnet.layouts.base import Layout, Recipe, Source, assign_splits
 from rsdnet.patches import Result, Row, summarise_tile
 from rsdnet.progress import progress

@@ -10,9 +10,9 @@ from rich.console import Console
 from torch import Tensor
 
 from rsdnet import bands, config
-from rsdnet.catalog import aside
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
+from rsdnet.files import aside
 from rsdnet.kernels import ViewSpec, render_views
 from rsdnet.samples import Samples, pools_of, statistics
 from rsdnet.views import band_table, spec_of

@@ -21,9 +21,10 @@ from rich.table import Table
 from torch import Tensor
 
 from rsdnet import bands, checkpoint, config
-from rsdnet.catalog import SPLITS, aside
+from rsdnet.catalog import SPLITS
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
+from rsdnet.files import aside
 from rsdnet.kernels import ViewSpec, render_views
 from rsdnet.model import ResNet
 from rsdnet.samples import Samples, pools_of, statistics

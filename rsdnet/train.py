@@ -73,7 +73,7 @@ class Run:
         return {"lr": lr, "tau": tau, "epoch": self.step // self.steps_per_epoch}
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all. Raises DataError, keeping the last, on weights that are not finite."""
+        """Write the checkpoint, whole or not at all. Raises DataError, keeping the last, on weights not finite."""
         if not all(tensor.isfinite().all() for tensor in self.byol.online_parameters()):
             raise DataError(
                 f"weights are not finite after step {self.step}: lower --lr, or train in --precision fp32; "
@@ -197,7 +197,7 @@ def optimizer_of(cfg: Config, byol: BYOL, device: torch.device) -> torch.optim.O
     plain = [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in groups]
     if cfg.optim.optimizer == "sgd":
         return torch.optim.SGD(plain, lr=0.0, momentum=SGD_MOMENTUM)
-    return torch.optim.AdamW(plain, lr=0.0)
+    return torch.optim.AdamW(plain, lr=0.0, fused=True)
 
 
 def device_of(cfg: Config) -> torch.device:

@@ -1,0 +1,152 @@
+"""Does pre-training learn? `python -m benches.learning --seeds 0 1 2`: F1 over several seeds, beside random weights.
+
+Trains and probes the demo once a seed, by the very commands a user types, and appends a row a band and contender to
+benches/results/learning.csv. The printed table is made from the rows of this run alone.
+"""
+
+import csv
+import dataclasses
+import datetime
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from rsdnet.errors import DataError, command
+
+RESULTS = Path(__file__).parent / "results" / "learning.csv"
+COLUMNS = (
+    "date",
+    "commit",
+    "torch",
+    "machine",
+    "data",
+    "steps",
+    "seed",
+    "seconds",
+    "band",
+    "contender",
+    "f1",
+    "accuracy",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Train and probe the demo over several seeds."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of weights, order and views."""
+    steps: int = 0
+    """Length of a run; 0: that of rsdnet/demo.toml."""
+    data: Path | None = None
+    """Labelled database; None: the embedded synthetic data."""
+    runs: Path = Path("runs/learning")
+    """Folder for the runs."""
+    threads: int = 0
+    """CPU threads of a run; 0: torch's choice."""
+
+
+def commit() -> str:
+    """The commit that is measured, with a + where the working tree differs from it."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def machine() -> str:
+    """The GPU, or the processor and the number of its cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{torch.cpu.get_capabilities().get('cpu_name', platform.machine())}, {torch.get_num_threads()} threads"
+
+
+def call(module: str, *argv: object) -> None:
+    """Run a command of rsdnet; raises DataError where it fails."""
+    words = [sys.executable, "-m", f"rsdnet.{module}", *map(str, argv)]
+    if subprocess.run(words, check=False).returncode:
+        raise DataError(f"{' '.join(words)} failed")
+
+
+def measure(options: Options, seed: int) -> list[dict[str, object]]:
+    """Rows of one seed: pre-training and probe."""
+    run = options.runs / f"steps{options.steps}-seed{seed}"
+    argv = ["--run", run, "--resume", "--seed", seed, "--threads", options.threads, "--log-every", 100]
+    if options.data:
+        argv += ["--config", Path(__file__).parents[1] / "rsdnet" / "demo.toml", "--data", options.data]
+    if options.steps:
+        argv += ["--steps", options.steps]
+    began = time.perf_counter()
+    call("train", *argv)
+    seconds = time.perf_counter() - began
+    call("probe", run)
+    result = json.loads((run / "probe.json").read_text())
+    steps = 1 + json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    shared = {
+        "date": datetime.date.today().isoformat(), "commit": commit(), "torch": torch.__version__, "machine": machine(),
+        "data": " ".join(result["data"]), "steps": steps, "seed": seed, "seconds": round(seconds),
+    }  # fmt: skip
+    return [
+        shared
+        | {"band": band, "contender": label, "f1": round(score["f1"], 4), "accuracy": round(score["accuracy"], 4)}
+        for band, row in result["bands"].items()
+        for label, score in row.items()
+    ]
+
+
+def append(rows: Iterable[dict[str, object]]) -> None:
+    """Add rows to the committed table."""
+    new = not RESULTS.exists()
+    RESULTS.parent.mkdir(exist_ok=True)
+    with open(RESULTS, "a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def show(rows: list[dict[str, object]], console: Console) -> None:
+    """Print mean and standard deviation over the seeds, a row a band, and the mean over the bands."""
+    labels = list(dict.fromkeys(str(row["contender"]) for row in rows))
+    seeds = sorted({int(str(row["seed"])) for row in rows})
+    table = Table(title=f"macro F1 on the test split, mean and deviation over {len(seeds)} seeds")
+    table.add_column("band")
+    for label in labels:
+        table.add_column(label, justify="right")
+
+    def values(label: str, bands: set[str]) -> list[float]:
+        """F1 averaged over `bands`, a number a seed."""
+        chosen = [r for r in rows if r["contender"] == label and r["band"] in bands]
+        return [mean(float(str(r["f1"])) for r in chosen if r["seed"] == seed) for seed in seeds]
+
+    names = list(dict.fromkeys(str(row["band"]) for row in rows))
+    for name, bands in [*((n, {n}) for n in names), ("mean of bands", {n for n in names if "+" not in n})]:
+        if name == "mean of bands":
+            table.add_section()
+        per_seed = [values(label, bands) for label in labels]
+        spread = [f" ± {stdev(v):.3f}" if len(v) > 1 else "" for v in per_seed]
+        table.add_row(name, *[f"{mean(v):.3f}{s}" for v, s in zip(per_seed, spread, strict=True)])
+    console.print(table)
+
+
+def main() -> None:
+    """The command."""
+    options = tyro.cli(Options, prog="python -m benches.learning", description=__doc__)
+    rows: list[dict[str, object]] = []
+    for seed in options.seeds:
+        own = measure(options, seed)
+        append(own)
+        rows += own
+    show(rows, Console())
+
+
+if __name__ == "__main__":
+    command(main)
