@@ -18,6 +18,7 @@ from torch import Tensor
 from rsdnet import checkpoint, config, schedules
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
+from rsdnet.files import aside
 from rsdnet.kernels import LARS, lars_groups, render_views, update_target_
 from rsdnet.loader import Loader
 from rsdnet.model import BYOL
@@ -26,7 +27,7 @@ from rsdnet.samples import Samples, pools_of, statistics
 from rsdnet.signals import Stopper
 from rsdnet.views import band_table, spec_of
 
-DESCRIPTION = """Pre-train an encoder with BYOL on Sentinel-1/2 samples (RSDnet, arXiv 2205.02049).
+DESCRIPTION = """Pre-train an encoder with BYOL on Sentinel-1/2 patches (RSDnet, arXiv 2205.02049).
 --config FILE.toml sets any of these options by table and key; the command line goes over it.
 Without --data it trains on embedded synthetic scenes, made on the first run, with the settings of rsdnet/demo.toml."""
 DEMO = Path(__file__).with_name("demo.toml")
@@ -47,7 +48,7 @@ class Run:
         self.steps_per_epoch = samples // cfg.optim.batch
         self.steps = cfg.optim.steps or cfg.optim.epochs * self.steps_per_epoch
         self.warmup = min(round(cfg.optim.warmup_epochs * self.steps_per_epoch), self.steps // 10)
-        self.step = 0
+        self.samples, self.step = samples, 0
         torch.manual_seed(cfg.run.seed)
         self.byol = BYOL(cfg.views.channels, cfg.model).to(device)
         if cfg.run.channels_last:
@@ -81,13 +82,21 @@ class Run:
             )
         tensors = checkpoint.prefixed("model", self.byol.state_dict())
         tensors |= checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer, self.byol))
-        meta = {"step": self.step, "config": config.to_tables(self.cfg), "scaler": self.scaler.state_dict()}
+        meta = {
+            "step": self.step, "samples": self.samples, "scaler": self.scaler.state_dict(),
+            "config": config.to_tables(self.cfg),
+        }  # fmt: skip
         checkpoint.save(self.folder / checkpoint.FILE, tensors, meta)
 
     def load(self) -> None:
-        """Take up the checkpoint in the run's folder. Raises DataError on one that is damaged or of another model."""
+        """Take up the run's checkpoint. Raises DataError on one that is damaged, or of another model or other data."""
         path = self.folder / checkpoint.FILE
         tensors, meta = checkpoint.load(path)
+        if meta["samples"] != self.samples:
+            raise DataError(
+                f"{path} was trained on {meta['samples']} samples and there are {self.samples} now, so the order would "
+                "differ: bring the data back, or begin another run"
+            )
         checkpoint.restore(self.byol, checkpoint.under("model", tensors), str(path))
         checkpoint.restore_optimizer(self.optimizer, self.byol, checkpoint.under("optimizer", tensors))
         if meta["scaler"]:
@@ -104,12 +113,14 @@ def train(cfg: Config, console: Console) -> int:
     """Run `cfg` until its end or a signal. Returns the exit status: 0, or 128 + the signal's number."""
     device = device_of(cfg)
     torch.set_num_threads(cfg.run.threads or torch.get_num_threads())
-    samples = open_patches(cfg, console)
+    samples = open_samples(cfg, console)
     table = band_table(cfg, statistics(cfg, pools_of(cfg.views))).to(device)
     run = Run(cfg, len(samples), device)
     spec = spec_of(cfg.views, run.dtype, cfg.run.channels_last)
     open_folder(run, console)
     if run.step >= run.steps:
+        if not (run.folder / checkpoint.ENCODER).is_file():
+            run.export()
         console.print(f"{run.folder} is complete: {run.steps} steps")
         return 0
     byol, optimizer, scaler, seed = run.byol, run.optimizer, run.scaler, cfg.run.seed
@@ -145,7 +156,7 @@ def train(cfg: Config, console: Console) -> int:
     return 0
 
 
-def open_patches(cfg: Config, console: Console) -> Samples:
+def open_samples(cfg: Config, console: Console) -> Samples:
     """The samples to train on; says which were left out. Raises DataError where a batch does not fill."""
     samples = Samples(
         cfg.data.data,
@@ -169,13 +180,14 @@ def open_folder(run: Run, console: Console) -> None:
     exists = (run.folder / checkpoint.FILE).is_file()
     if exists and not run.cfg.run.resume:
         raise DataError(f"{run.folder} holds a run already: continue it with --resume, or name another with --run")
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / CONFIG).write_text(config.dumps(run.cfg))
-    except OSError as error:
-        raise DataError(f"{run.folder} cannot be written ({error.strerror}): name another folder with --run") from None
     if exists:
         run.load()
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with aside(run.folder / CONFIG) as temporary:
+            temporary.write_text(config.dumps(run.cfg))
+    except OSError as error:
+        raise DataError(f"{run.folder} cannot be written ({error.strerror}): name another folder with --run") from None
     checkpoint.truncate_metrics(run.folder / METRICS, run.step)
     threads = torch.get_num_threads()
     console.print(

@@ -115,8 +115,12 @@ def test_a_signal_ends_a_real_run_cleanly(tiny_db: Path, tmp_path: Path) -> None
     assert (run / "checkpoint.safetensors").is_file()
 
 
-def test_a_complete_run_says_so(finished: Path) -> None:
+def test_a_complete_run_says_so_and_has_its_encoder(finished: Path) -> None:
+    encoder = finished / "encoder.safetensors"
+    before = load_file(encoder)
+    encoder.unlink()  # as if it had been killed just before the last file
     assert "complete" in train("--run", finished, "--resume").stdout
+    assert all(torch.equal(tensor, before[name]) for name, tensor in load_file(encoder).items())
 
 
 def test_the_losses_do_not_depend_on_reader_threads(finished: Path, tiny_db: Path, tmp_path: Path) -> None:
@@ -216,6 +220,14 @@ def test_a_run_that_is_there_already(finished: Path, tiny_db: Path) -> None:
 
 def test_going_on_with_other_settings(finished: Path) -> None:
     assert "model.width (8 in the run, 16 asked)" in refused("--run", finished, "--resume", "--width=16")
+
+
+def test_going_on_with_other_data(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoint.safetensors").write_bytes((finished / "checkpoint.safetensors").read_bytes())
+    db = tiny.make(tmp_path / "db", 45)
+    assert "36 samples" in refused("--run", run, "--resume", "--data", db, "--steps=14", *FAST)
 
 
 def test_a_checkpoint_of_another_architecture(finished: Path, tmp_path: Path) -> None:
