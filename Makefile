@@ -8,28 +8,37 @@ RUN    ?= runs/demo
 
 setup: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
+SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
+INSTALL  = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable
+
+$(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[ingest,dev]'
+	$(INSTALL) '.[ingest]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) '.[ingest,dev]'
 	touch $@
 
 train: setup
 	$(BIN)/python -m rsdnet.train --run $(RUN) --resume
 	$(BIN)/python -m rsdnet.probe $(RUN)
 
-test: setup
+test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
-lint: setup
+# mypy needs kernels/ where it is imported from: as rsdnet/kernels.
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.hpp
 	mkdir -p build/typing/rsdnet
 	for part in rsdnet/*; do ln -sfn ../../../$$part build/typing/$$part; done
-	ln -sfn ../../../kernels build/typing/rsdnet/kernels && ln -sfn ../../benches build/typing/benches
+	ln -sfn ../../../kernels build/typing/rsdnet/kernels
+	ln -sfn ../../benches build/typing/benches
 	cd build/typing && $(BIN)/mypy --config-file ../../pyproject.toml -p rsdnet -p benches
 
-format: setup
+format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i csrc/*.cpp csrc/*.hpp
