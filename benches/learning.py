@@ -66,7 +66,7 @@ def machine() -> str:
     """The GPU, or the processor and the number of its cores."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.11
+    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.11
     return f"{capabilities.get('cpu_name', platform.machine())}, {torch.get_num_threads()} threads"
 
 

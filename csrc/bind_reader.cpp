@@ -372,7 +372,8 @@ void bind_reader(py::module_& module) {
              "records: int64, that shape + (5,), writable; filled with byte offset, type code (0 uint8, 1 "
              "int16,\n"
              "2 uint16, 3 float16, 4 float32), height, width, band id.\n"
-             "Returns the bytes that the bands take; where that is more than `out` has, it copies nothing: call "
+             "Returns the bytes that the bands take; where that is more than `out` has, it copies nothing: "
+             "call "
              "again\n"
              "with a larger one. Runs on all threads without the GIL.\n"
              "Raises ReaderError with database, key and reason.")
