@@ -259,7 +259,7 @@ def configure(argv: list[str]) -> Config:
     elif saved and saved.is_file():
         base = config.read(saved)
     else:
-        base = Config() if known.data else config.read(DEMO)
+        base = Config() if known.data or {"-h", "--help"} & set(argv) else config.read(DEMO)
     cfg = config.parse(argv, base, "python -m rsdnet.train", DESCRIPTION)
     if not cfg.data.data:
         from rsdnet import demo  # needs rasterio and lmdb, which training on a database does not

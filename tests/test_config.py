@@ -93,6 +93,7 @@ def test_help_names_every_knob() -> None:
         for field in dataclasses.fields(getattr(Config(), section.name)):
             assert f"--{field.name.replace('_', '-')}" in done.stdout
     assert "--config" in done.stdout
+    assert "(default: resnet50)" in done.stdout  # the defaults with --data, not those of the demo
 
 
 def test_training_imports_neither_rasterio_nor_lmdb() -> None:

@@ -1,0 +1,77 @@
+"""Tables of the README, made from the rows in benches/results/: `python -m benches.report`.
+
+Between the lines `<!-- learning -->` and `<!-- end -->` of README.md stands what `learning` makes of learning.csv; a
+test checks that it does, so no figure there is typed by hand.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from rsdnet.errors import DataError, command
+
+README = Path(__file__).parents[1] / "README.md"
+RESULTS = Path(__file__).parent / "results"
+Row = dict[str, str]
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The rows of a CSV. Raises DataError where it is not there."""
+    if not path.is_file():
+        raise DataError(f"{path} is not there: measure first, with python -m benches.{path.stem}")
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def cell(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds."""
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def per_seed(rows: Sequence[Row], contender: str, bands: Sequence[str]) -> list[float]:
+    """F1 of a contender averaged over `bands`, a number a seed."""
+    chosen = [row for row in rows if row["contender"] == contender and row["band"] in bands]
+    seeds = sorted({row["seed"] for row in chosen})
+    return [mean(float(row["f1"]) for row in chosen if row["seed"] == seed) for seed in seeds]
+
+
+def learning(rows: Sequence[Row]) -> str:
+    """F1 per band, a column for each length of training, beside random weights and raw band statistics."""
+    lengths = sorted({int(row["steps"]) for row in rows})
+    shortest = [row for row in rows if int(row["steps"]) == lengths[0]]
+    names = list(dict.fromkeys(row["band"] for row in shortest))
+    columns = {
+        f"pre-trained, {steps:,} steps": ([row for row in rows if int(row["steps"]) == steps], "pre-trained")
+        for steps in lengths
+    } | {"random weights": (shortest, "random"), "raw band statistics": (shortest, "raw statistics")}
+    single = [name for name in names if "+" not in name]
+    lines = ["| band | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for title, bands in [*((name, [name]) for name in names), ("**mean of the bands**", single)]:
+        cells = [cell(per_seed(chosen, contender, bands)) for chosen, contender in columns.values()]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    seeds = {steps: len({row["seed"] for row in rows if int(row["steps"]) == steps}) for steps in lengths}
+    told = ", ".join(f"{count} seeds of {steps:,} steps" for steps, count in seeds.items())
+    source = sorted({(row["commit"], row["torch"], row["machine"]) for row in rows})
+    made = "; ".join(f"commit {commit}, torch {torch}, {machine}" for commit, torch, machine in source)
+    lines += ["", f"Macro F1 on the test split, mean ± standard deviation over {told} ({made})."]
+    return "\n".join(lines)
+
+
+def updated(text: str) -> str:
+    """README's text with its tables made anew."""
+    table = learning(rows_of(RESULTS / "learning.csv"))
+    return re.sub(
+        r"(<!-- learning -->\n).*?(\n<!-- end -->)", lambda m: m[1] + table + m[2], text, count=1, flags=re.DOTALL
+    )
+
+
+def main() -> None:
+    """The command."""
+    README.write_text(updated(README.read_text()))
+    print(f"{README}: tables made from {RESULTS}")
+
+
+if __name__ == "__main__":
+    command(main)
