@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from rsdnet import bands, checkpoint, config
-from rsdnet.catalog import SPLITS
+from rsdnet.catalog import SPLITS, Catalog, concat
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
@@ -214,6 +214,22 @@ def band_statistics(views: Tensor) -> Tensor:
     return torch.cat((torch.stack(rest, -1), quantiles), -1).flatten(1)
 
 
+def labelled_modalities(databases: tuple[Path, ...], modality: str, console: Console) -> list[str]:
+    """The sensors of `modality` that the databases hold labelled samples of; says which they lack.
+
+    Raises DataError where they hold none.
+    """
+    catalog = concat([Catalog.read(path) for path in databases])
+    wanted = modality.split("+")
+    found = [name for name in wanted if catalog.mask(modality=name, labelled=True).any()]
+    if not found:
+        where = ", ".join(str(path) for path in databases)
+        raise DataError(f"{where}: no labelled samples with {modality} entries, so there is nothing to probe")
+    for name in sorted(set(wanted) - set(found)):
+        console.print(f"the database holds no labelled {name} patches: those bands are not probed", style="yellow")
+    return found
+
+
 class Contender(NamedTuple):
     """What is compared: features (b, F) of views (b, channels, S, S); channels 0 takes any number of bands."""
 
@@ -274,7 +290,7 @@ def probe(options: Options, console: Console) -> dict[str, Any]:
             return found
     rows: dict[str, dict[str, Any]] = {}
     pools = pools_of(cfg.views)
-    for modality in cfg.views.modality.split("+"):
+    for modality in labelled_modalities(databases, cfg.views.modality, console):
         bench = Bench(cfg, databases, modality, device, options)
         if report := bench.samples.report():
             console.print(report, style="yellow")

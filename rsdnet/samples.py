@@ -49,7 +49,8 @@ class Samples:
         rows = np.flatnonzero(catalog.mask(split=split, modality=modality, labelled=labelled))
         if not len(rows):
             what = " ".join(["no", *([split] if split else []), *(["labelled"] if labelled else [])])
-            raise DataError(f"{self.where}: {what} samples with {modality} entries in the catalog")
+            counts = (f"{m} {catalog.mask(split=split, modality=m, labelled=labelled).sum()}" for m in ("ms", "sar"))
+            raise DataError(f"{self.where}: {what} samples with {modality} entries (there are: {', '.join(counts)})")
         entries, reasons = self._locate(catalog, rows)
         self.left_out = Counter(reasons.values())
         if len(reasons) == len(rows):

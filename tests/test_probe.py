@@ -98,6 +98,20 @@ def test_a_class_never_seen_in_training_counts_as_missed(run: Path, tmp_path: Pa
     assert result["mean_f1"]["raw statistics"] < 0.7
 
 
+def test_a_database_of_one_sensor_is_probed_on_its_bands(run: Path, tmp_path: Path) -> None:
+    """EuroSAT, the paper's first evaluation, has no SAR."""
+    db = tiny.make(tmp_path / "db")
+    catalog = Catalog.read(db)
+    catalog.sar[:] = None
+    catalog.write(db)
+    done = command(run, "--data", db, "--force")
+    assert done.returncode == 0, done.stderr
+    assert "no labelled sar patches" in done.stdout
+    bands = json.loads((run / "probe.json").read_text())["bands"]
+    assert "B12" in bands
+    assert "VV" not in bands
+
+
 def error(*argv: object) -> str:
     done = command(*argv)
     assert done.returncode == 2, done.stdout + done.stderr
