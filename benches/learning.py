@@ -24,20 +24,8 @@ from rich.table import Table
 from rsdnet.errors import DataError, command
 
 RESULTS = Path(__file__).parent / "results" / "learning.csv"
-COLUMNS = (
-    "date",
-    "commit",
-    "torch",
-    "machine",
-    "data",
-    "steps",
-    "seed",
-    "seconds",
-    "band",
-    "contender",
-    "f1",
-    "accuracy",
-)
+SETTING = ("date", "commit", "torch", "machine", "data", "probe", "steps", "seed", "seconds")
+COLUMNS = (*SETTING, "band", "contender", "f1", "accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +37,11 @@ class Options:
     steps: int = 0
     """Length of a run; 0: that of rsdnet/demo.toml."""
     data: Path | None = None
-    """Labelled database; None: the embedded synthetic data."""
+    """Labelled database to train on; None: the embedded synthetic data."""
+    split: str = "train"
+    """Split of it to train on; "all" where another database is probed."""
+    probe: Path | None = None
+    """Labelled database to probe on; None: the one trained on."""
     runs: Path = Path("runs/learning")
     """Folder for the runs."""
     threads: int = 0
@@ -82,19 +74,20 @@ def measure(options: Options, seed: int) -> list[dict[str, object]]:
     run = options.runs / f"steps{options.steps}-seed{seed}"
     argv = ["--run", run, "--resume", "--seed", seed, "--threads", options.threads, "--log-every", 100]
     if options.data:
-        argv += ["--config", Path(__file__).parents[1] / "rsdnet" / "demo.toml", "--data", options.data]
+        config = Path(__file__).parents[1] / "rsdnet" / "demo.toml"
+        argv += ["--config", config, "--data", options.data, "--split", options.split]
     if options.steps:
         argv += ["--steps", options.steps]
     began = time.perf_counter()
     call("train", *argv)
     seconds = time.perf_counter() - began
-    call("probe", run)
+    call("probe", run, *(("--data", options.probe) if options.probe else ()))
     result = json.loads((run / "probe.json").read_text())
     steps = 1 + json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    shared = {
-        "date": datetime.date.today().isoformat(), "commit": commit(), "torch": torch.__version__, "machine": machine(),
-        "data": " ".join(result["data"]), "steps": steps, "seed": seed, "seconds": round(seconds),
-    }  # fmt: skip
+    data, probed = options.data or "demo", " ".join(result["data"])
+    today = datetime.date.today().isoformat()
+    values = (today, commit(), torch.__version__, machine(), data, probed, steps, seed, round(seconds))
+    shared = dict(zip(SETTING, values, strict=True))
     return [
         shared
         | {"band": band, "contender": label, "f1": round(score["f1"], 4), "accuracy": round(score["accuracy"], 4)}

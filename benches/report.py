@@ -38,24 +38,27 @@ def per_seed(rows: Sequence[Row], contender: str, bands: Sequence[str]) -> list[
 
 
 def learning(rows: Sequence[Row]) -> str:
-    """F1 per band, a column for each length of training, beside random weights and raw band statistics."""
-    lengths = sorted({int(row["steps"]) for row in rows})
-    shortest = [row for row in rows if int(row["steps"]) == lengths[0]]
-    names = list(dict.fromkeys(row["band"] for row in shortest))
-    columns = {
-        f"pre-trained, {steps:,} steps": ([row for row in rows if int(row["steps"]) == steps], "pre-trained")
-        for steps in lengths
-    } | {"random weights": (shortest, "random"), "raw band statistics": (shortest, "raw statistics")}
+    """A table for each setting (training data, probed data, steps): F1 per band of the three contenders."""
+    settings = dict.fromkeys((row["data"], row["probe"], row["steps"]) for row in rows)
+    return "\n\n".join(
+        learning_table([row for row in rows if (row["data"], row["probe"], row["steps"]) == setting])
+        for setting in settings
+    )
+
+
+def learning_table(rows: Sequence[Row]) -> str:
+    """Rows of one setting as a Markdown table: mean and deviation over its seeds, the mean of the single bands last."""
+    contenders = list(dict.fromkeys(row["contender"] for row in rows))
+    names = list(dict.fromkeys(row["band"] for row in rows))
+    lines = ["| band | " + " | ".join(contenders) + " |", "|---" * (1 + len(contenders)) + "|"]
     single = [name for name in names if "+" not in name]
-    lines = ["| band | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for title, bands in [*((name, [name]) for name in names), ("**mean of the bands**", single)]:
-        cells = [cell(per_seed(chosen, contender, bands)) for chosen, contender in columns.values()]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    seeds = {steps: len({row["seed"] for row in rows if int(row["steps"]) == steps}) for steps in lengths}
-    told = ", ".join(f"{count} seeds of {steps:,} steps" for steps, count in seeds.items())
-    source = sorted({(row["commit"], row["torch"], row["machine"]) for row in rows})
-    made = "; ".join(f"commit {commit}, torch {torch}, {machine}" for commit, torch, machine in source)
-    lines += ["", f"Macro F1 on the test split, mean ± standard deviation over {told} ({made})."]
+        lines.append(f"| {title} | " + " | ".join(cell(per_seed(rows, c, bands)) for c in contenders) + " |")
+    first, seeds = rows[0], len({row["seed"] for row in rows})
+    made = "; ".join(sorted({f"torch {row['torch']}, {row['machine']}" for row in rows}))
+    setting = f"{int(first['steps']):,} steps on `{first['data']}`, probed on `{first['probe']}`"
+    told = f"macro F1 on the test split, mean ± standard deviation over {seeds} seeds ({made})"
+    lines += ["", f"{setting}: {told}."]
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ def test_the_readmes_tables_are_those_of_the_results() -> None:
 
 
 def test_a_table_averages_over_seeds_and_single_bands() -> None:
-    shared = {"commit": "c", "torch": "t", "machine": "m", "steps": "10"}
+    shared = {"commit": "c", "torch": "t", "machine": "m", "data": "d", "probe": "p", "steps": "10"}
     scores = {
         ("0", "B02"): 0.2,
         ("1", "B02"): 0.4,
@@ -32,4 +32,7 @@ def test_a_table_averages_over_seeds_and_single_bands() -> None:
     assert f"| B02 | {mean([0.2, 0.4]):.3f} ± {stdev([0.2, 0.4]):.3f} |" in table
     (line,) = [line for line in table.splitlines() if "mean of the bands" in line]
     assert float(line.split("|")[2].split("±")[0]) == pytest.approx(mean([0.4, 0.5]))
-    assert "2 seeds of 10 steps" in table
+    assert "10 steps on `d`, probed on `p`" in table
+    assert "over 2 seeds" in table
+    other = [row | {"steps": "20", "f1": "0.9"} for row in rows]
+    assert report.learning([*rows, *other]).startswith(table)
