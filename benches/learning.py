@@ -11,7 +11,6 @@ import json
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
@@ -24,7 +23,7 @@ from rich.table import Table
 from rsdnet.errors import DataError, command
 
 RESULTS = Path(__file__).parent / "results" / "learning.csv"
-SETTING = ("date", "commit", "torch", "machine", "data", "probe", "steps", "seed", "seconds")
+SETTING = ("date", "commit", "torch", "machine", "data", "probe", "steps", "seed")
 COLUMNS = (*SETTING, "band", "contender", "f1", "accuracy")
 
 
@@ -78,15 +77,13 @@ def measure(options: Options, seed: int) -> list[dict[str, object]]:
         argv += ["--config", config, "--data", options.data, "--split", options.split]
     if options.steps:
         argv += ["--steps", options.steps]
-    began = time.perf_counter()
     call("train", *argv)
-    seconds = time.perf_counter() - began
     call("probe", run, *(("--data", options.probe) if options.probe else ()))
     result = json.loads((run / "probe.json").read_text())
     steps = 1 + json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     data, probed = options.data or "demo", " ".join(result["data"])
     today = datetime.date.today().isoformat()
-    values = (today, commit(), torch.__version__, machine(), data, probed, steps, seed, round(seconds))
+    values = (today, commit(), torch.__version__, machine(), data, probed, steps, seed)
     shared = dict(zip(SETTING, values, strict=True))
     return [
         shared
