@@ -5,7 +5,6 @@ test checks that it does, so no figure there is typed by hand.
 """
 
 import csv
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,6 +13,7 @@ from rsdnet.errors import DataError, command
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
+BEGIN, END = "<!-- learning -->", "<!-- end -->"
 Row = dict[str, str]
 
 
@@ -38,7 +38,7 @@ def per_seed(rows: Sequence[Row], contender: str, bands: Sequence[str]) -> list[
 
 
 def learning(rows: Sequence[Row]) -> str:
-    """A table for each setting (training data, probed data, steps): F1 per band of the three contenders."""
+    """Each setting (training data, probed data, steps): a table of F1 per band; of a single seed the mean alone."""
     settings = dict.fromkeys((row["data"], row["probe"], row["steps"]) for row in rows)
     return "\n\n".join(
         learning_table([row for row in rows if (row["data"], row["probe"], row["steps"]) == setting])
@@ -47,27 +47,31 @@ def learning(rows: Sequence[Row]) -> str:
 
 
 def learning_table(rows: Sequence[Row]) -> str:
-    """Rows of one setting as a Markdown table: mean and deviation over its seeds, the mean of the single bands last."""
+    """Rows of one setting as Markdown: mean and deviation over its seeds, the mean of the single bands last."""
     contenders = list(dict.fromkeys(row["contender"] for row in rows))
     names = list(dict.fromkeys(row["band"] for row in rows))
-    lines = ["| band | " + " | ".join(contenders) + " |", "|---" * (1 + len(contenders)) + "|"]
     single = [name for name in names if "+" not in name]
-    for title, bands in [*((name, [name]) for name in names), ("**mean of the bands**", single)]:
-        lines.append(f"| {title} | " + " | ".join(cell(per_seed(rows, c, bands)) for c in contenders) + " |")
     first, seeds = rows[0], len({row["seed"] for row in rows})
     made = "; ".join(sorted({f"torch {row['torch']}, {row['machine']}" for row in rows}))
     setting = f"{int(first['steps']):,} steps on `{first['data']}`, probed on `{first['probe']}`"
+    if seeds == 1:
+        means = ", ".join(f"{c} {cell(per_seed(rows, c, single))}" for c in contenders)
+        return f"{setting}, one seed: mean F1 {means} ({made})."
+    lines = ["| band | " + " | ".join(contenders) + " |", "|---" * (1 + len(contenders)) + "|"]
+    for title, bands in [*((name, [name]) for name in names), ("**mean of the bands**", single)]:
+        lines.append(f"| {title} | " + " | ".join(cell(per_seed(rows, c, bands)) for c in contenders) + " |")
     told = f"macro F1 on the test split, mean ± standard deviation over {seeds} seeds ({made})"
-    lines += ["", f"{setting}: {told}."]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"{setting}: {told}."])
 
 
 def updated(text: str) -> str:
     """README's text with its tables made anew."""
     table = learning(rows_of(RESULTS / "learning.csv"))
-    return re.sub(
-        r"(<!-- learning -->\n).*?(\n<!-- end -->)", lambda m: m[1] + table + m[2], text, count=1, flags=re.DOTALL
-    )
+    head, _, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not end:
+        raise DataError(f"{README} has no lines {BEGIN} and {END} for the table to stand between")
+    return f"{head}{BEGIN}\n\n{table}\n\n{END}{tail}"
 
 
 def main() -> None:

@@ -36,3 +36,5 @@ def test_a_table_averages_over_seeds_and_single_bands() -> None:
     assert "over 2 seeds" in table
     other = [row | {"steps": "20", "f1": "0.9"} for row in rows]
     assert report.learning([*rows, *other]).startswith(table)
+    alone = report.learning([row for row in rows if row["seed"] == "0"])
+    assert "one seed: mean F1 pre-trained 0.400" in alone
