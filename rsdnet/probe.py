@@ -37,6 +37,7 @@ TRIPLES = {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV")}
 # Weight penalties to choose from on the validation split, for all features alike; each fit starts from the last one's.
 L2 = (1e-2, 1e-3, 1e-4)
 ITERATIONS = 100  # of L-BFGS, at each penalty
+KEEP = 1 << 30  # bytes of views to keep from one contender to the next
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -104,6 +105,7 @@ class Bench:
         self.table = band_table(own_cfg, statistics(own_cfg, pools_of(cfg.views))).to(device)
         self.spec = ViewSpec.plain(options.size or max(cfg.views.size, self.native_side()))
         self.device, self.batch, self.limit = device, options.batch, options.limit
+        self._kept: tuple[tuple[str, ...], list[Tensor]] = ((), [])  # the views last rendered, for the next contender
         labels = self.samples.catalog.label.astype(np.int64)
         self.classes, indices = np.unique(labels, return_inverse=True)
         self.labels = torch.from_numpy(indices)
@@ -137,6 +139,11 @@ class Bench:
 
     def views(self, names: tuple[str, ...]) -> Iterator[Tensor]:
         """Batches (b, len(names), S, S), float32, of all samples in order; the channels are the bands `names`."""
+        if self._kept[0] == names:
+            yield from self._kept[1]
+            return
+        small = 4 * len(self.samples) * len(names) * self.spec.size**2 <= KEEP
+        kept: list[Tensor] = []
         ids = np.array([bands.band_id(name) for name in names], np.int32)
         for start in range(0, len(self.samples), self.batch):
             positions = np.arange(start, min(start + self.batch, len(self.samples)))
@@ -144,7 +151,12 @@ class Bench:
             data, records = self.samples.read(positions, chosen)
             rows = torch.from_numpy(self.samples.rows[positions])
             data, records, rows = (tensor.to(self.device) for tensor in (data, records, rows))
-            yield render_views(data, records, rows, self.table, self.spec, seed=0, epoch=0)[0]
+            views = render_views(data, records, rows, self.table, self.spec, seed=0, epoch=0)[0]
+            if small:
+                kept.append(views)
+            yield views
+        if small:
+            self._kept = names, kept
 
     def features(self, names: tuple[str, ...], of: Callable[[Tensor], Tensor]) -> Tensor:
         """(N, F) float32 features on the CPU: `of` applied to every batch of `views`."""
