@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from rsdnet import probe
 from rsdnet.catalog import Catalog
+from rsdnet.config import Config
 from tests import tiny
 
 FAST = ("--size=20", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu",
@@ -76,6 +77,17 @@ def test_a_probe_writes_table_json_and_chart(run: Path) -> None:
     # The three textures differ in their deviation, so statistics of the raw band tell them apart.
     assert result["mean_f1"]["raw statistics"] > 0.8
     assert "already" in command(run).stdout
+
+
+def test_views_kept_for_the_next_contender_are_of_the_band_asked_for(tiny_db: Path) -> None:
+    options = probe.Options(run=tiny_db, batch=7)
+    bench = probe.Bench(Config(), (tiny_db,), "ms", torch.device("cpu"), options)
+    for name in ("B02", "B08", "B02"):
+        alone = probe.Bench(Config(), (tiny_db,), "ms", torch.device("cpu"), options)
+        expected = torch.cat(list(alone.views((name,))))
+        assert len(expected) == 60
+        for _ in range(2):  # rendered, then kept
+            assert torch.equal(torch.cat(list(bench.views((name,)))), expected)
 
 
 def test_a_checkpoint_of_an_unfinished_run_can_be_probed(run: Path, tmp_path: Path) -> None:
