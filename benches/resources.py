@@ -1,0 +1,177 @@
+"""What each kernel takes of a GPU that need not be there: `python -m benches.resources [--targets cuda:90]`.
+
+Compiles the cases of `benches.cases` and prints registers, spills, local memory, shared memory, the widest global load
+and how many programs a multiprocessor holds at once; `--json` prints an object a line. Needs triton, no GPU, and a
+process without TRITON_INTERPRET.
+
+Occupancy, estimated as NVIDIA's occupancy calculator does: a multiprocessor has four partitions, each with 512
+registers for every lane of a warp, handed out in eights; AMD's compute units are built to the same numbers.
+"""
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import triton
+import tyro
+from rich.console import Console
+from rich.table import Table
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from benches.cases import CASES, Case
+from rsdnet.errors import DataError, command
+
+PARTITIONS, LANE_REGISTERS, REGISTER_GRANULE = 4, 512, 8
+CAPTION = "spills: in registers; NVIDIA's tool gives their bytes only, in local memory. occupancy: estimated"
+
+
+class Chip(NamedTuple):
+    """A multiprocessor's limits: resident warps and blocks, bytes of shared memory, bytes of it that a block wastes."""
+
+    target: GPUTarget
+    warps: int
+    blocks: int
+    shared: int
+    granule: int
+    reserved: int
+
+
+# NVIDIA: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"; 65,536 registers are 4 x 512 x
+# 32 lanes; 1 KB of shared memory a block is the system's (Ampere and Hopper Tuning Guides, "Unified Shared Memory").
+# AMD: LLVM, lib/Target/AMDGPU/Utils/AMDGPUBaseInfo.cpp for gfx90a and later: getMaxWavesPerEU, getEUsPerCU,
+# getTotalNumVGPRs, getVGPRAllocGranule, getMaxWorkGroupsPerCU, getLocalMemorySize.
+CHIPS = {
+    "cuda:80": Chip(GPUTarget("cuda", 80, 32), 64, 32, 164 << 10, 128, 1 << 10),
+    "cuda:90": Chip(GPUTarget("cuda", 90, 32), 64, 32, 228 << 10, 128, 1 << 10),
+    "cuda:100": Chip(GPUTarget("cuda", 100, 32), 64, 32, 228 << 10, 128, 1 << 10),
+    "hip:gfx942": Chip(GPUTarget("hip", "gfx942", 64), 32, 16, 64 << 10, 512, 0),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compile every kernel for GPUs that need not be there, and print what it takes."""
+
+    targets: tuple[str, ...] = tuple(CHIPS)
+    """GPUs to compile for."""
+    kernels: str = ""
+    """Only kernels whose name has this in it."""
+    json: bool = False
+    """One JSON object a line in place of the table."""
+
+
+def compile_case(case: Case, target: GPUTarget) -> Any:
+    """The kernel, specialised as a launch with these arguments specialises it."""
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    hints: dict[tuple[int], list[list[Any]]] = {}
+    for index, param in enumerate(case.kernel.params):
+        value = case.arguments[param.name]
+        if param.is_constexpr or (value == 1 and isinstance(value, int) and not param.do_not_specialize):
+            signature[param.name], constants[param.name] = "constexpr", value
+            continue
+        signature[param.name] = value if isinstance(value, str) else "i32" if abs(value) < 1 << 31 else "i64"
+        aligned = value[0] == "*" if isinstance(value, str) else value % 16 == 0 and not param.do_not_specialize
+        if aligned:
+            hints[(index,)] = [["tt.divisibility", 16]]
+    source = ASTSource(case.kernel, signature, constants, hints)
+    return triton.compile(source, target=target, options={"num_warps": case.warps})
+
+
+def memory(compiled: Any) -> dict[str, int]:
+    """Registers a thread; stack and local memory in bytes a thread, where spills go; spilled registers (AMD counts)."""
+    if "amdgcn" in compiled.asm:
+        take = {"registers": "vgpr_count", "local": "private_segment_fixed_size", "spills": "vgpr_spill_count",
+                "scalar_spills": "sgpr_spill_count"}  # fmt: skip
+        found = {key: int(n) for key, n in re.findall(r"\.(\w+):\s*(\d+)", compiled.asm["amdgcn"])}
+        return {name: found[key] for name, key in take.items()}
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    found = {key: int(n) for key, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    return {"registers": found["REG"], "stack": found["STACK"], "local": found["LOCAL"]}
+
+
+def load_width(asm: dict[str, Any]) -> int:
+    """Bytes of the widest load from global memory that one thread issues; 0 without any."""
+    if "amdgcn" in asm:
+        words = re.findall(r"\b(?:global|buffer|flat)_load_(dword(?:x(\d))?|[us]?short|[us]byte)", asm["amdgcn"])
+        return max((4 * int(n or 1) if name[0] == "d" else 2 if "short" in name else 1 for name, n in words), default=0)
+    kinds = re.findall(r"\bld\.global((?:\.[\w:]+)+)", asm["ptx"])
+    copies = [int(n, 0) for n in re.findall(r"\bcp\.async\.c[ag]\.shared\.global[^;]*?\], (\w+)", asm["ptx"])]
+    widths = [
+        int((re.search(r"\.v(\d)", kind) or [0, 1])[1]) * int(match[1]) // 8
+        for kind in kinds
+        if (match := re.search(r"\.[bfus](\d+)$", kind))
+    ]
+    return max(widths + copies, default=0)
+
+
+def resident(chip: Chip, registers: int, shared: int, warps: int) -> tuple[int, int]:
+    """Blocks and warps that a multiprocessor holds at once, for a kernel of so many registers a thread."""
+    rounded = -(-max(registers, 1) // REGISTER_GRANULE) * REGISTER_GRANULE
+    by_registers = PARTITIONS * (LANE_REGISTERS // rounded) // warps
+    wasted = -(-shared // chip.granule) * chip.granule + chip.reserved
+    by_shared = chip.shared // max(wasted, 1)
+    alone = chip.target.backend == "hip" and warps == 1  # a group of one wave needs no barrier, and is not counted
+    blocks = min(chip.warps // warps, chip.warps if alone else chip.blocks, by_registers, by_shared)
+    return blocks, blocks * warps
+
+
+def measure(options: Options) -> Iterator[dict[str, Any]]:
+    """A row a target and case."""
+    cases = [case for cases in CASES for case in cases() if options.kernels in case.kernel.__name__]
+    for target in options.targets:
+        if target not in CHIPS:
+            raise DataError(f"targets: {target!r}, expected one of {', '.join(CHIPS)}")
+        for case in cases:
+            compiled = compile_case(case, CHIPS[target].target)
+            row = {"kernel": case.kernel.__name__, "case": case.name, "target": target, "warps": case.warps}
+            row |= memory(compiled) | {"shared": compiled.metadata.shared, "load": load_width(compiled.asm)}
+            blocks, warps = resident(CHIPS[target], row["registers"], row["shared"], case.warps)
+            yield row | {"blocks": blocks, "resident": warps, "occupancy": round(warps / CHIPS[target].warps, 3)}
+
+
+def show(rows: Iterator[dict[str, Any]], console: Console) -> None:
+    """The table, a section a target."""
+    table = Table(title=f"kernels compiled offline, triton {triton.__version__}", caption=CAPTION)
+    for name in ("target", "kernel", "case"):
+        table.add_column(name)
+    for name in ("warps", "registers", "spills", "local B", "shared B", "load B", "blocks/SM", "warps/SM", "occupancy"):
+        table.add_column(name, justify="right")
+    last = None
+    for row in rows:
+        if last not in (None, row["target"]):
+            table.add_section()
+        last = row["target"]
+        spills = row["spills"] + row["scalar_spills"] if "spills" in row else "-"
+        local = row.get("stack", 0) + row["local"]
+        numbers = (row["warps"], row["registers"], spills, local, row["shared"], row["load"], row["blocks"])
+        name = row["kernel"].removesuffix("_kernel")
+        table.add_row(last, name, row["case"], *map(str, numbers), str(row["resident"]), f"{row['occupancy']:.0%}")
+    console.print(table)
+
+
+def main() -> None:
+    """The command."""
+    options = tyro.cli(Options, prog="python -m benches.resources", description=__doc__)
+    if os.environ.get("TRITON_INTERPRET", "0") != "0":
+        raise DataError("TRITON_INTERPRET is set: the interpreter's kernels cannot be compiled; unset it")
+    if not options.json:
+        show(measure(options), Console())
+        return
+    for row in measure(options):
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    command(main)
