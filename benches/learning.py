@@ -8,7 +8,6 @@ import csv
 import dataclasses
 import datetime
 import json
-import platform
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from benches.provenance import commit, machine
 from rsdnet.errors import DataError, command
 
 RESULTS = Path(__file__).parent / "results" / "learning.csv"
@@ -45,20 +45,6 @@ class Options:
     """Folder for the runs."""
     threads: int = 0
     """CPU threads of a run; 0: torch's choice."""
-
-
-def commit() -> str:
-    """The commit that is measured, with a + where the working tree differs from it."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-
-
-def machine() -> str:
-    """The GPU, or the processor and the number of its cores."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.11
-    return f"{capabilities.get('cpu_name', platform.machine())}, {torch.get_num_threads()} threads"
 
 
 def call(module: str, *argv: object) -> None:

@@ -1,7 +1,8 @@
-"""Tables of the README, made from the rows in benches/results/: `python -m benches.report`.
+"""Tables and plots of the README, made from the rows in benches/results/: `python -m benches.report`.
 
-Between the lines `<!-- learning -->` and `<!-- end -->` of README.md stands what `learning` makes of learning.csv; a
-test checks that it does, so no figure there is typed by hand.
+Between the lines `<!-- learning -->` and `<!-- end -->` of README.md stands what `learning` makes of learning.csv, and
+below `<!-- kernels -->` what `kernels` makes of kernels.csv; a test checks that it does, so no figure there is typed by
+hand.
 """
 
 import csv
@@ -13,14 +14,15 @@ from rsdnet.errors import DataError, command
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
-BEGIN, END = "<!-- learning -->", "<!-- end -->"
+PLOTS = README.parent / "docs"
+NO_ROWS = "No rows yet: no kernel has been measured on a GPU (`make bench` on one, then `python -m benches.report`)."
 Row = dict[str, str]
 
 
 def rows_of(path: Path) -> list[Row]:
-    """The rows of a CSV. Raises DataError where it is not there."""
+    """The rows of a CSV; none where it is not there."""
     if not path.is_file():
-        raise DataError(f"{path} is not there: measure first, with python -m benches.{path.stem}")
+        return []
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
 
@@ -39,6 +41,8 @@ def per_seed(rows: Sequence[Row], contender: str, bands: Sequence[str]) -> list[
 
 def learning(rows: Sequence[Row]) -> str:
     """Each setting (training data, probed data, steps): a table of F1 per band; of a single seed the mean alone."""
+    if not rows:
+        return "No rows yet: `python -m benches.learning` measures them."
     settings = dict.fromkeys((row["data"], row["probe"], row["steps"]) for row in rows)
     return "\n\n".join(
         learning_table([row for row in rows if (row["data"], row["probe"], row["steps"]) == setting])
@@ -64,20 +68,97 @@ def learning_table(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, "", f"{setting}: {told}."])
 
 
+def last_rows(rows: Sequence[Row]) -> dict[str, dict[tuple[str, ...], list[Row]]]:
+    """The last row of each provider, by device and by contest (op, mode, shape, type)."""
+    found: dict[str, dict[tuple[str, ...], dict[str, Row]]] = {}
+    for row in rows:
+        contest = (row["op"], row["mode"], row["shape"], row["type"])
+        found.setdefault(row["device"], {}).setdefault(contest, {})[row["provider"]] = row
+    return {
+        device: {contest: list(providers.values()) for contest, providers in contests.items()}
+        for device, contests in found.items()
+    }
+
+
+def kernels(rows: Sequence[Row]) -> str:
+    """A table a device, a row a provider; one line where there are no rows."""
+    return "\n\n".join(kernel_table(contests) for contests in last_rows(rows).values()) or NO_ROWS
+
+
+def kernel_table(contests: dict[tuple[str, ...], list[Row]]) -> str:
+    """One device's rows as Markdown: time and bytes where they were measured, and the speed beside the reference's."""
+    rows = [row for group in contests.values() for row in group]
+    timed = any(row["p50_us"] for row in rows)
+    titles = ["op", "provider", *(("µs (p20 to p80)", "GB/s", "of the copy", "launches", "peak MiB") if timed else ())]
+    lines = ["| " + " | ".join([*titles, "speed, reference 1"]) + " |", "|---" * (len(titles) + 1) + "|"]
+    for contest, group in contests.items():
+        for row in group:
+            cells = [", ".join(contest) if row is group[0] else "", f"{row['provider']} {row['version']}".strip()]
+            cells += measured(row) if timed else []
+            lines.append("| " + " | ".join([*cells, row["speedup"] or "-"]) + " |")
+    shared = {f"{row['device']}, torch {row['torch']}, triton {row['triton']}, commit {row['commit']}" for row in rows}
+    copies = sorted({row["copy_gb_s"] for row in rows if row["copy_gb_s"]})
+    told = f"; a copy on the device moves {' to '.join(copies)} GB/s" if copies else ""
+    return "\n".join([*lines, "", f"{'; '.join(sorted(shared))}{told}."])
+
+
+def measured(row: Row) -> list[str]:
+    """What only a GPU's row has."""
+    if not row["p50_us"]:
+        return ["-"] * 5
+    share, peak = f"{float(row['copy_share']):.0%}", f"{int(row['peak_bytes']) / 2**20:.1f}"
+    return [f"{row['p50_us']} ({row['p20_us']} to {row['p80_us']})", row["gb_s"], share, row["launches"] or "-", peak]
+
+
+def plot_kernels(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """A chart a GPU: the share of the copy bandwidth that each provider reaches. Returns the files written."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    written = []
+    for device, contests in last_rows([row for row in rows if row["p50_us"]]).items():
+        figure, axes = pyplot.subplots(len(contests), figsize=(8, 1.6 * len(contests)), squeeze=False, sharex=True)
+        for axis, (contest, group) in zip(axes[:, 0], contests.items(), strict=True):
+            shares = [float(row["copy_share"]) for row in reversed(group)]
+            bars = axis.barh([row["provider"] for row in reversed(group)], shares)
+            axis.bar_label(bars, [f"{row['p50_us']} µs" for row in reversed(group)], padding=3, fontsize=7)
+            axis.set_title(", ".join(contest), fontsize=8, loc="left")
+            axis.tick_params(labelsize=7)
+        axes[-1, 0].set_xlabel(f"share of the copy bandwidth, {device}")
+        axes[-1, 0].set_xlim(0, 1.15)
+        figure.tight_layout()
+        name = "".join(letter if letter.isalnum() else "-" for letter in device.lower())
+        written.append(folder / f"kernels-{name}.png")
+        figure.savefig(written[-1], dpi=120)
+        pyplot.close(figure)
+    return written
+
+
+SECTIONS = {"learning": learning, "kernels": kernels}
+
+
 def updated(text: str) -> str:
-    """README's text with its tables made anew."""
-    table = learning(rows_of(RESULTS / "learning.csv"))
-    head, _, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not end:
-        raise DataError(f"{README} has no lines {BEGIN} and {END} for the table to stand between")
-    return f"{head}{BEGIN}\n\n{table}\n\n{END}{tail}"
+    """README's text with its tables made anew. Raises DataError where the lines for one are not there."""
+    for name, make in SECTIONS.items():
+        head, begin, rest = text.partition(f"<!-- {name} -->")
+        _, end, tail = rest.partition("<!-- end -->")
+        if not end:
+            raise DataError(f"{README} has no lines <!-- {name} --> and <!-- end --> for the table to stand between")
+        text = f"{head}{begin}\n\n{make(rows_of(RESULTS / f'{name}.csv'))}\n\n{end}{tail}"
+    return text
 
 
 def main() -> None:
     """The command."""
     README.write_text(updated(README.read_text()))
     print(f"{README}: tables made from {RESULTS}")
+    rows = rows_of(RESULTS / "kernels.csv")
+    for path in plot_kernels(rows, PLOTS):
+        print(f"{path}: plotted")
+    if not rows:
+        print(NO_ROWS)
 
 
 if __name__ == "__main__":

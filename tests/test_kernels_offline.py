@@ -39,12 +39,7 @@ def test_no_kernel_spills(target):
     [
         ({"ptx": "@%p1 ld.global.v4.b32 { %r1, %r2, %r3, %r4 }, [ %rd1 + 0 ];\nld.global.b16 {%rs1}, [%rd2];"}, 16),
         ({"ptx": "ld.global.L1::evict_first.v2.b32 { %r1, %r2 }, [ %rd1 + 0 ];"}, 8),
-        (
-            {
-                "ptx": "ld.param.b64 %rd1, [p]; ld.shared.v4.b32 {%r1, %r2, %r3, %r4}, [%r5]; ld.global.nc.u8 %rs1, [%rd1];"
-            },
-            1,
-        ),
+        ({"ptx": "ld.shared.v4.b32 {%r1, %r2, %r3, %r4}, [%r5]; ld.global.nc.u8 %rs1, [%rd1];"}, 1),
         ({"ptx": "cp.async.cg.shared.global [ %r1 + 0 ], [ %rd1 + 0 ], 0x10, 0x10;"}, 16),
         ({"ptx": "ld.param.b64 %rd1, [p];"}, 0),
         ({"amdgcn": "global_load_dwordx4 v[0:3], v4, s[0:1]\nglobal_load_ushort v5, v6, s[0:1]"}, 16),

@@ -4,12 +4,13 @@ from statistics import mean, stdev
 
 import pytest
 
-from benches import report
+from benches import report, rows
 
 
 def test_the_readmes_tables_are_those_of_the_results() -> None:
     text = report.README.read_text()
     assert "<!-- learning -->" in text
+    assert "<!-- kernels -->" in text
     assert report.updated(text) == text
 
 
@@ -23,18 +24,66 @@ def test_a_table_averages_over_seeds_and_single_bands() -> None:
         ("0", "B02+VV"): 0.9,
         ("1", "B02+VV"): 0.9,
     }
-    rows = [
+    scored = [
         shared | {"seed": seed, "band": band, "contender": contender, "f1": str(f1)}
         for (seed, band), f1 in scores.items()
         for contender in ("pre-trained", "random", "raw statistics")
     ]
-    table = report.learning(rows)
+    table = report.learning(scored)
     assert f"| B02 | {mean([0.2, 0.4]):.3f} ± {stdev([0.2, 0.4]):.3f} |" in table
     (line,) = [line for line in table.splitlines() if "mean of the bands" in line]
     assert float(line.split("|")[2].split("±")[0]) == pytest.approx(mean([0.4, 0.5]))
     assert "10 steps on `d`, probed on `p`" in table
     assert "over 2 seeds" in table
-    other = [row | {"steps": "20", "f1": "0.9"} for row in rows]
-    assert report.learning([*rows, *other]).startswith(table)
-    alone = report.learning([row for row in rows if row["seed"] == "0"])
+    other = [row | {"steps": "20", "f1": "0.9"} for row in scored]
+    assert report.learning([*scored, *other]).startswith(table)
+    alone = report.learning([row for row in scored if row["seed"] == "0"])
     assert "one seed: mean F1 pre-trained 0.400" in alone
+
+
+def kernel_row(**values: str) -> dict[str, str]:
+    shared = {
+        "device": "G1",
+        "torch": "t",
+        "triton": "3",
+        "commit": "c",
+        "op": "blur",
+        "mode": "forward",
+        "shape": "B=2",
+    }
+    return dict.fromkeys(rows.COLUMNS, "") | shared | {"type": "bf16"} | values
+
+
+def test_a_kernels_table_keeps_the_last_row_of_each_provider_and_losing_rows() -> None:
+    times = {"p20_us": "1.00", "p80_us": "9.00", "gb_s": "50.0", "copy_gb_s": "4000.0", "copy_share": "0.125"}
+    times |= {"peak_bytes": str(3 << 20), "launches": "2"}
+    measured = [
+        kernel_row(provider="reference", p50_us="4.00", speedup="1", **times),
+        kernel_row(provider="ours", p50_us="8.00", speedup="0.5", **times),
+        kernel_row(provider="ours", p50_us="16.00", speedup="0.25", **times),
+        kernel_row(provider="kornia", version="0.9", p50_us="2.00", speedup="2", **times),
+    ]
+    table = report.kernels(measured)
+    assert "| blur, forward, B=2, bf16 | reference | 4.00 (1.00 to 9.00) | 50.0 | 12% | 2 | 3.0 | 1 |" in table
+    assert "|  | ours | 16.00 (1.00 to 9.00) | 50.0 | 12% | 2 | 3.0 | 0.25 |" in table
+    assert "8.00 (1" not in table
+    assert "|  | kornia 0.9 |" in table
+    assert "G1, torch t, triton 3, commit c; a copy on the device moves 4000.0 GB/s." in table
+
+
+def test_a_cpus_rows_tell_ratios_alone() -> None:
+    table = report.kernels([kernel_row(device="C1", provider="kornia", speedup="0.3")])
+    assert table.startswith("| op | provider | speed, reference 1 |\n")
+    assert "| blur, forward, B=2, bf16 | kornia | 0.3 |" in table
+
+
+def test_without_rows_one_line_says_so() -> None:
+    assert report.kernels([]) == report.NO_ROWS
+    assert "\n" not in report.NO_ROWS
+
+
+def test_a_plot_a_gpu_and_none_for_a_cpu(tmp_path) -> None:
+    timed = kernel_row(provider="ours", device="GPU 1", p50_us="4.00", copy_share="0.5")
+    (path,) = report.plot_kernels([timed, kernel_row(provider="ours", device="CPU", speedup="1")], tmp_path)
+    assert path.name == "kernels-gpu-1.png"
+    assert path.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,136 @@
+"""LARS over the parameters of ResNet-50 and BYOL's heads, beside its reference, lightly's and timm's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benches.clock import DEVICE
+from benches.contest import Contest, Entrant, compiled, graphed, ours
+from benches.networks import parameters
+from benches.peers import peer, peer_version
+from rsdnet.kernels import LARS
+from rsdnet.kernels.lars import lars_
+
+LR, MOMENTUM, WEIGHT_DECAY, TRUST = 1.0, 0.9, 1e-6, 1e-3
+# A few roundings of float32; a first step moves a weight by 1e-3 of itself. lightly's and timm's ratio has an epsilon,
+# and norm(g) + weight_decay * norm(p) for norm(u): beside gradients of the weights' size neither shows.
+TOLERANCE = 1e-6
+STEPS = 3  # that are checked, so that momentum counts
+Tensors = dict[str, list[Tensor]]
+
+
+def contest(shapes: str) -> Contest:
+    """A step in place. Must move: parameters, gradients and momenta read, parameters and momenta written."""
+    sizes = parameters(shapes)
+    count = sum(torch.Size(size).numel() for size in sizes)
+
+    def make(seed: int) -> Tensors:
+        generator = torch.Generator(DEVICE).manual_seed(seed)
+
+        def draw() -> list[Tensor]:
+            return [torch.randn(size, device=DEVICE, generator=generator) for size in sizes]
+
+        params = [param.requires_grad_() for param in draw()]
+        for param, grad in zip(params, draw(), strict=True):
+            param.grad = grad
+        return {"params": params}
+
+    def expected(tensors: Tensors) -> list[Tensor]:
+        return [stepped(param.detach().double(), param.grad.double()) for param in tensors["params"]]
+
+    shape = f"{len(sizes)} tensors, {count / 1e6:.3g} M"
+    return Contest("LARS", "step", shape, "fp32", 5 * 4 * count, make, expected, TOLERANCE, STEPS)
+
+
+def stepped(param: Tensor, grad: Tensor) -> Tensor:
+    """DeepMind's rule, one tensor, STEPS times with one gradient."""
+    momentum = torch.zeros_like(param)
+    for _ in range(STEPS):
+        update = grad
+        if param.ndim > 1:
+            update = grad + WEIGHT_DECAY * param
+            update = update * (TRUST * param.norm() / update.norm())
+        momentum = MOMENTUM * momentum + update
+        param = param - LR * momentum
+    return param
+
+
+def groups(tensors: Tensors, **others: Any) -> list[dict[str, Any]]:
+    """Weights, then biases and norms, which take no weight decay and no adaptation."""
+    weights = [param for param in tensors["params"] if param.ndim > 1]
+    rest = [param for param in tensors["params"] if param.ndim <= 1]
+    return [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0, **others}]
+
+
+def optimiser(make: Callable[[Tensors], torch.optim.Optimizer], package: str = "") -> Entrant:
+    """An optimiser's step."""
+    return Entrant(
+        lambda tensors: make(tensors).step,
+        lambda tensors, _: tensors["params"],
+        peer_version(package) if package else "",
+    )
+
+
+def our_lars(tensors: Tensors) -> torch.optim.Optimizer:
+    """With its momenta made, as before a capture: by a step at rate 0, and set to 0 again."""
+    lr = torch.zeros((), device=DEVICE)
+    optimiser = LARS(groups(tensors, adapt=False), lr, momentum=MOMENTUM, trust=TRUST)
+    optimiser.step()
+    for state in optimiser.state.values():
+        state["momentum"].zero_()
+    lr.fill_(LR)
+    return optimiser
+
+
+def lightly_lars() -> Entrant:
+    """Leaves the adaptation out where the weight decay is 0."""
+    lars = peer("lightly.utils.lars").LARS
+    return optimiser(lambda t: lars(groups(t), lr=LR, momentum=MOMENTUM, trust_coefficient=TRUST), "lightly")
+
+
+def timm_lars(foreach: bool) -> Entrant:
+    """Leaves the adaptation out where the weight decay is 0, unless always_adapt."""
+    lars = peer("timm.optim").Lars
+    made = {"lr": LR, "momentum": MOMENTUM, "trust_coeff": TRUST, "foreach": foreach}
+    return optimiser(lambda t: lars(groups(t), **made), "timm")
+
+
+def reference(function: Callable[..., None]) -> Entrant:
+    """lars_ on lists, group by group."""
+
+    def prepare(tensors: Tensors) -> Callable[[], None]:
+        lr = torch.tensor(LR, device=DEVICE)
+        lists = []
+        for group in groups(tensors):
+            params = [param.detach() for param in group["params"]]
+            grads = [param.grad for param in group["params"]]
+            lists.append((params, grads, [torch.zeros_like(param) for param in params], group["weight_decay"]))
+
+        def step() -> None:
+            for params, grads, momenta, decay in lists:
+                options = {"momentum": MOMENTUM, "weight_decay": decay, "trust": TRUST, "adapt": decay > 0}
+                function(params, grads, momenta, lr, **options)
+
+        return step
+
+    return Entrant(prepare, lambda tensors, _: tensors["params"])
+
+
+@pytest.mark.parametrize(
+    "provider", ["reference", "reference, compiled", "ours", "ours, graph", "lightly", "timm", "timm, foreach"]
+)
+def bench_lars(hold, shapes, backend, provider):
+    held = contest(shapes)
+    entrants = {
+        "reference": lambda: reference(lars_),
+        "reference, compiled": lambda: reference(compiled(lars_, backend)),
+        "ours": lambda: ours(optimiser(our_lars)),
+        "ours, graph": lambda: graphed(ours(optimiser(our_lars)), held),
+        "lightly": lightly_lars,
+        "timm": lambda: timm_lars(False),
+        "timm, foreach": lambda: timm_lars(True),
+    }
+    hold(provider, held, entrants[provider])

@@ -1,0 +1,65 @@
+"""update_target_ over ResNet-50 and its projector, beside its reference, torch._foreach_lerp_ and swa_utils."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from benches.clock import DEVICE
+from benches.contest import Contest, Entrant, compiled, graphed, ours
+from benches.networks import parameters
+from rsdnet.kernels import update_target_
+from rsdnet.kernels import update_target_ as update_target_reference_
+
+TAU = 0.99
+TOLERANCE = 2e-7  # a few roundings of float32; leaving the update out is an error of 1e-2
+Lists = tuple[list[Tensor], list[Tensor], Tensor]
+
+
+def contest(shapes: str) -> Contest:
+    """Targets in place. Must move: targets and onlines read, targets written."""
+    sizes = parameters(shapes, predictor=False)
+    count = sum(torch.Size(size).numel() for size in sizes)
+
+    def make(seed: int) -> Lists:
+        generator = torch.Generator(DEVICE).manual_seed(seed)
+        targets, onlines = ([torch.randn(s, device=DEVICE, generator=generator) for s in sizes] for _ in range(2))
+        return targets, onlines, torch.tensor(TAU, device=DEVICE)
+
+    def expected(lists: Lists) -> list[Tensor]:
+        return [TAU * target.double() + (1 - TAU) * online.double() for target, online in zip(*lists[:2], strict=True)]
+
+    shape = f"{len(sizes)} tensors, {count / 1e6:.3g} M"
+    return Contest("update_target_", "step", shape, "fp32", 3 * 4 * count, make, expected, TOLERANCE)
+
+
+def entrant(function: Callable[..., Any], tau: float | None = None) -> Entrant:
+    """A function of targets, onlines and tau: the tensor on the device, or a float."""
+
+    def prepare(lists: Lists) -> Callable[[], Any]:
+        return lambda: function(lists[0], lists[1], lists[2] if tau is None else tau)
+
+    return Entrant(prepare, lambda lists, _: lists[0])
+
+
+def lerp_(targets: list[Tensor], onlines: list[Tensor], tau: float) -> None:
+    torch._foreach_lerp_(targets, onlines, 1 - tau)
+
+
+@pytest.mark.parametrize(
+    "provider", ["reference", "reference, compiled", "ours", "ours, graph", "foreach_lerp_", "swa_utils"]
+)
+def bench_update_target(hold, shapes, backend, provider):
+    held = contest(shapes)
+    entrants = {
+        "reference": lambda: entrant(update_target_reference_),
+        "reference, compiled": lambda: entrant(compiled(update_target_reference_, backend)),
+        "ours": lambda: ours(entrant(update_target_)),
+        "ours, graph": lambda: graphed(ours(entrant(update_target_)), held),
+        "foreach_lerp_": lambda: entrant(lerp_, TAU),
+        "swa_utils": lambda: entrant(get_ema_multi_avg_fn(TAU), TAU),
+    }
+    hold(provider, held, entrants[provider])

@@ -1,0 +1,176 @@
+"""`pytest benches/ --benchmark-only`: every op, our kernel beside its reference and the public peers, in one run.
+
+    --rows=FOLDER     append what was measured to FOLDER/kernels.csv; without it nothing is written
+    --shapes=NAME     tiny, small or full (the trainer's); full on a GPU, small on a CPU
+    --backend=NAME    of torch.compile, "inductor" unless told; "eager" compiles nothing and is quick
+
+A summary ends the run: each provider's time or ratio, why it is absent, or by how much it is wrong (which fails).
+"""
+
+import datetime
+import statistics
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benches import clock, rows
+from benches.contest import Contest, Entrant, error, rotation
+from benches.peers import Absent
+from benches.provenance import commit, machine
+
+BUDGET = {"tiny": 0.01, "small": 0.3, "full": 0.5}  # seconds a provider is timed
+ROUNDS = {"tiny": (3, 5), "small": (7, 100), "full": (10, 200)}  # at least and at most
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rows", type=Path, metavar="FOLDER", help="append the rows to FOLDER/kernels.csv")
+    parser.addoption(
+        "--shapes", choices=tuple(BUDGET), default="full" if clock.GPU else "small", help="size of the ops"
+    )
+    parser.addoption("--backend", default="inductor", help="of torch.compile")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    own = Path(__file__).with_name("pytest.ini")
+    if (
+        config.inipath != own
+    ):  # pytest looks for it above each path it is given, and takes `--rows FOLDER` for two words
+        raise pytest.UsageError(f"run as `pytest benches/ --benchmark-only --rows=FOLDER`: {own} was not read")
+    config.told = []  # type: ignore[attr-defined]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.benchmark(timer=clock.seconds))
+
+
+@pytest.fixture(scope="session")
+def shapes(pytestconfig: pytest.Config) -> str:
+    """Name of the shapes: tiny, small or full."""
+    return pytestconfig.getoption("shapes")
+
+
+@pytest.fixture(scope="session")
+def backend(pytestconfig: pytest.Config) -> str:
+    """torch.compile's."""
+    return pytestconfig.getoption("backend")
+
+
+@pytest.fixture(scope="session")
+def run() -> dict[str, Any]:
+    """What all rows of a run share."""
+    try:
+        from triton import __version__ as triton
+    except ImportError:
+        triton = ""
+    bandwidth = clock.copy_bandwidth()
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "device": machine(),
+        "torch": torch.__version__,
+        "triton": triton,
+        "copy_gb_s": bandwidth and round(bandwidth / 1e9, 1),
+    }
+
+
+@pytest.fixture(scope="session")
+def references() -> dict[tuple[str, ...], float]:
+    """Median seconds of the reference by contest."""
+    return {}
+
+
+@pytest.fixture
+def hold(
+    benchmark, pytestconfig, shapes, backend, run, references
+) -> Callable[[str, Contest, Callable[[], Entrant]], None]:
+    """Let a provider enter a contest: check, time, keep the row."""
+
+    def enter(provider: str, contest: Contest, entrant: Callable[[], Entrant]) -> None:
+        named = (contest.op, contest.mode, contest.shape, contest.dtype)
+        benchmark.group = " ".join(named)
+        told = pytestconfig.told  # type: ignore[attr-defined]
+        try:
+            entered = entrant()
+        except Absent as reason:
+            told.append((*named, provider, f"absent: {reason}"))
+            benchmark.skipped = True
+            pytest.skip(str(reason))
+        off = error(contest, entered)
+        if not off <= contest.tolerance:
+            told.append((*named, provider, f"WRONG: relative error {off:.2g}, tolerance {contest.tolerance:.2g}"))
+            benchmark.skipped = True  # by pytest-benchmark, which else warns that nothing was timed
+            pytest.fail(f"{provider}: relative error {off:.2g}, tolerance {contest.tolerance:.2g}: no figure")
+        steps = rotation(contest, entered)
+        row = run | dict(zip(("op", "mode", "shape", "type"), named, strict=True))
+        row |= {"provider": provider, "version": entered.version, "error": f"{off:.2g}", "bytes": contest.moved}
+        if "compiled" in provider:
+            row["version"] = backend
+        times = quantiles(benchmark, steps, shapes)
+        if not times:  # --benchmark-disable
+            told.append((*named, provider, f"right: relative error {off:.2g}; not timed"))
+            return
+        if provider == "reference":
+            references[named] = times[1]
+        reference = references.get(named)
+        row["speedup"] = reference and f"{reference / times[1]:.3g}"
+        if clock.GPU:
+            row |= figures(times, contest.moved, run["copy_gb_s"])
+            row |= {"peak_bytes": clock.peak_bytes(steps[0]), "launches": clock.launches(steps[0])}
+        benchmark.extra_info.update(row)
+        told.append((*named, provider, line(row)))
+        if folder := pytestconfig.getoption("rows"):
+            rows.append(folder, row)
+
+    return enter
+
+
+def quantiles(benchmark: Any, steps: list[Callable[[], Any]], shapes: str) -> tuple[float, float, float] | None:
+    """p20, p50 and p80 of a step, seconds; None where pytest-benchmark is disabled."""
+    for step in (steps * 3)[: max(3, len(steps))]:
+        step()
+    once = statistics.median(clock.took(step) for step in (steps * 3)[:3])
+    least, most = ROUNDS[shapes]
+    rounds = max(least, min(most, int(BUDGET[shapes] / max(once, 1e-7))))
+    turn = cycle(steps)
+    benchmark.pedantic(lambda: clock.timed(next(turn)), rounds=rounds, iterations=1)
+    if benchmark.stats is None:
+        return None
+    fifths = statistics.quantiles(benchmark.stats.stats.data, n=5, method="inclusive")
+    return fifths[0], statistics.median(benchmark.stats.stats.data), fifths[3]
+
+
+def figures(times: tuple[float, float, float], moved: int, copy_gb_s: float) -> dict[str, Any]:
+    """Columns of a GPU's row."""
+    gb_s = moved / times[1] / 1e9
+    p20, p50, p80 = (f"{1e6 * seconds:.2f}" for seconds in times)
+    share = round(gb_s / copy_gb_s, 3)
+    return {"p20_us": p20, "p50_us": p50, "p80_us": p80, "gb_s": round(gb_s, 1), "copy_share": share}
+
+
+def line(row: dict[str, Any]) -> str:
+    """A provider's outcome in the summary."""
+    speedup = f"{row['speedup']} x the reference's speed" if row["speedup"] else "no reference beside it"
+    if "p50_us" not in row:
+        return speedup
+    moved = f"{row['gb_s']} GB/s, {row['copy_share']:.0%} of the copy's"
+    return f"{row['p50_us']} us ({row['p20_us']} to {row['p80_us']}), {moved}; {speedup}; {row['launches']} launches"
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Every provider that was asked for, a line each: none is left out in silence."""
+    told = config.told  # type: ignore[attr-defined]
+    if not told:
+        return
+    terminalreporter.section("contests")
+    terminalreporter.write_line(f"{machine()}, torch {torch.__version__}, shapes {config.getoption('shapes')}")
+    last = None
+    for *named, provider, outcome in told:
+        if named != last:
+            terminalreporter.write_line("")
+            terminalreporter.write_line(" ".join(named))
+            last = named
+        terminalreporter.write_line(f"  {provider:<20} {outcome}")
