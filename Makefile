@@ -1,10 +1,11 @@
 # make train: from nothing to the table of F1 per band.   make test: the same set-up, then all tests.
+# make bench: every op beside its reference and the public peers.   make compat: the kernels' tests under three Tritons.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(abspath $(VENV))/bin
 RUN    ?= runs/demo
 
-.PHONY: setup train test lint format clean
+.PHONY: setup train test bench compat lint format clean
 
 setup: $(VENV)/installed
 
@@ -26,6 +27,14 @@ train: setup
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
+
+# BENCH=--rows=benches/results keeps the rows. Peers are measured where installed: kornia, torchvision, lightly, timm.
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m pytest benches/ --benchmark-only $(BENCH)
+
+# The kernels compiled offline and run in the interpreter, under each Triton in an environment of its own.
+compat:
+	$(PYTHON) -m benches.compat
 
 # mypy needs kernels/ where it is imported from: as rsdnet/kernels.
 lint: $(VENV)/installed-dev
