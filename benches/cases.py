@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from math import log
 from typing import Any, NamedTuple
 
-from rsdnet.kernels import loss, philox, records, views
+from rsdnet.kernels import loss, philox, records, sampling, views
 
 B, S, D = 1024, 128, 256  # samples, pixels a side, embedding
 
@@ -25,13 +25,14 @@ class Case(NamedTuple):
 def render_cases() -> Iterator[Case]:
     """Views of one and three channels, in each memory format and type."""
     kinds = (
-        (64, 1, "bf16", True),
-        (S, 1, "bf16", True),
-        (S, 3, "bf16", True),
-        (S, 1, "fp32", False),
-        (224, 3, "fp16", True),
+        (64, 1, "bf16", True, False),
+        (S, 1, "bf16", True, False),
+        (S, 1, "bf16", True, True),
+        (S, 3, "bf16", True, False),
+        (S, 1, "fp32", False, False),
+        (224, 3, "fp16", True, False),
     )
-    for size, channels, out, nhwc in kinds:
+    for size, channels, out, nhwc, speckle in kinds:
         arguments = {
             "out": f"*{out}", "data": "*u8", "records": "*i64", "samples": "*i64", "epoch": "*i64", "table": "*fp32",
             "k0": 1 << 30, "k1": 0, "nbytes": 1 << 27, "samples_count": B, "bands": 15,
@@ -39,8 +40,9 @@ def render_cases() -> Iterator[Case]:
             "AREA": 0.08, "AREA_SPAN": 0.92, "LOG_RATIO": log(3 / 4), "LOG_RATIO_SPAN": 2 * log(4 / 3),
             "FLIP": True, "TURN": True, "JITTER": True, "MAX_SIDE": records.MAX_SIDE, "ALIGN": records.ALIGN,
             "STREAM_CROP": philox.CROP, "STREAM_TURN": philox.TURN, "STREAM_JITTER": philox.JITTER,
+            "SPECKLE": speckle, "STREAM_SPECKLE": philox.SPECKLE, "LEAST": sampling.LEAST,
         }  # fmt: skip
-        name = f"S={size} C={channels} {out} {'NHWC' if nhwc else 'NCHW'}"
+        name = f"S={size} C={channels} {out} {'NHWC' if nhwc else 'NCHW'}{' speckle' if speckle else ''}"
         yield Case(views.render_kernel, name, arguments, views.WARPS)
 
 

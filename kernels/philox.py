@@ -23,8 +23,9 @@ M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
 
-# Streams: what the fourth counter word names. BAND + c // 4 and JITTER + c go by the view's channel c.
-PAIR, CROP, TURN, BLUR, BAND, JITTER = 0, 1, 2, 3, 8, 16
+# Streams: what the fourth counter word names. BAND + c // 4 and JITTER + c go by the view's channel c; SPECKLE has one
+# counter a pixel, from far above the others.
+PAIR, CROP, TURN, BLUR, BAND, JITTER, SPECKLE = 0, 1, 2, 3, 8, 16, 1 << 30
 
 
 def _wide_product(a: int, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ class ViewSpec:
     scale: range of the crop's area as a share of the patch; ratio: range of its width / height. Defaults:
     Grill et al. 2020, appendix B, and torchvision's RandomResizedCrop.
     flip: horizontal flip, p = 1/2. turn: quarter turns, each of the four with p = 1/4.
-    jitter: gain and offset from the band table's ranges.
+    jitter: gain and offset from the band table's ranges. speckle: on bands whose row of the table has looks.
     dtype: of the views. channels_last: NHWC memory, same shape.
     Raises ValueError on a value out of range.
     """
@@ -40,6 +40,7 @@ class ViewSpec:
     jitter: bool = True
     dtype: torch.dtype = torch.bfloat16
     channels_last: bool = False
+    speckle: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= 1 << 14:

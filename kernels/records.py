@@ -2,7 +2,7 @@
 
 data     uint8 (N,)            bands as they lie on disk, each from an offset that is a multiple of 16
 records  int64 (B, V, C, 5)    byte offset, dtype code, height, width, band id
-table    float32 (K, 9)        mean, std, gain lo and hi, offset lo and hi, clip lo and hi, nodata
+table    float32 (K, 10)       mean, std, gain lo and hi, offset lo and hi, clip lo and hi, nodata, looks of speckle
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ BYTES = (1, 2, 2, 2, 4)  # of one pixel, by dtype code
 ALIGN = 16  # bytes; so that any type can be loaded from a record's first byte
 MAX_SIDE = 1 << 16  # pixels: height * width * 4 stays far inside 64 bits
 FIELDS = 5
-COLUMNS = 9
+COLUMNS = 10
 
 
 class BandRow(NamedTuple):
@@ -26,6 +26,7 @@ class BandRow(NamedTuple):
 
     gain, offset: ranges of the jitter (lo, hi). clip: range x is cut to first. nodata: value of an invalid
     pixel, nan for none; NaN and infinite pixels are always invalid. An invalid pixel becomes 0: the mean.
+    looks: of the speckle that is added where the views ask for speckle, for a band in dB; inf for none.
     """
 
     mean: float
@@ -34,12 +35,14 @@ class BandRow(NamedTuple):
     offset: tuple[float, float] = (0.0, 0.0)
     clip: tuple[float, float] = (-inf, inf)
     nodata: float = nan
+    looks: float = inf
 
 
 def band_table(bands: int, rows: Mapping[int, BandRow]) -> Tensor:
-    """float32 (bands, 9) table from rows by band id; a band with no row counts as unknown (its std is nan).
+    """float32 (bands, 10) table from rows by band id; a band with no row counts as unknown (its std is nan).
 
-    Raises ValueError on a band id outside 0..bands-1, a mean not finite, a std not positive or a reversed range.
+    Raises ValueError on a band id outside 0..bands-1, a mean not finite, a std not positive, looks below 1 or
+    a reversed range.
     """
     table = torch.full((bands, COLUMNS), nan)
     for band, row in rows.items():
@@ -49,7 +52,9 @@ def band_table(bands: int, rows: Mapping[int, BandRow]) -> Tensor:
             raise ValueError(f"rows: band id {band} has mean {row.mean} and std {row.std}, expected finite and std > 0")
         if not (row.gain[0] <= row.gain[1] and row.offset[0] <= row.offset[1] and row.clip[0] <= row.clip[1]):
             raise ValueError(f"rows: band id {band} has a range whose upper end is below its lower: {row}")
-        table[band] = torch.tensor([row.mean, row.std, *row.gain, *row.offset, *row.clip, row.nodata])
+        if not row.looks >= 1:
+            raise ValueError(f"rows: band id {band} has {row.looks} looks of speckle, expected 1 or more, inf for none")
+        table[band] = torch.tensor([row.mean, row.std, *row.gain, *row.offset, *row.clip, row.nodata, row.looks])
     return table
 
 
@@ -62,7 +67,7 @@ def check_batch(data: Tensor, records: Tensor, samples: Tensor, table: Tensor, e
         ("data", data, torch.uint8, "(N,), contiguous", flat),
         ("records", records, torch.int64, "(B, V, C, 5)", record),
         ("samples", samples, torch.int64, "(B,)", samples.ndim == 1 and samples.shape[0] == records.shape[0]),
-        ("table", table, torch.float32, "(K, 9), K > 0", by_band),
+        ("table", table, torch.float32, "(K, 10), K > 0", by_band),
         ("epoch", epoch, torch.int64, "()", epoch.ndim == 0),
     )
     for name, tensor, dtype, shape, fits in wanted:

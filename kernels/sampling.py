@@ -1,94 +1,148 @@
 # mypy: disallow-untyped-defs=False
-"""Bilinear sampling of one raw band, standardised: the innermost step of render_views, in PyTorch and in Triton.
+"""Resampling of one raw band, standardised: the innermost step of render_views, in PyTorch and in Triton.
 
 For output index i of S along an axis of `pixels`, and a crop from `start`, `length` long (shares of the axis):
 
-    at = clamp((start + (i + 1/2) / S * length) * pixels - 1/2, 0, pixels - 1)
-    taps floor(at) and floor(at) + 1, weights 1 - (at - floor(at)) and at - floor(at)
+    step = length * pixels / S          centre = start * pixels + (i + 1/2) * step          reach = max(step, 1)
+    weight of pixel p: max(0, 1 - |p + 1/2 - centre| / reach), divided by the sum of the weights on the axis
 
-Axes are separable: coordinates are computed once a row and once a column. Other filters (antialiasing) change the
-taps and weights here, and nothing elsewhere.
+Where the crop has no more pixels than the output this is bilinear interpolation (two pixels, the border repeated).
+Where it has more, the triangle widens with the step, so that every pixel counts and none aliases: the antialiased
+bilinear of torchvision and Pillow (`Image.resize` with a box, which like this one looks past the box into the image).
+Axes are separable: weights are computed once a row and once a column.
+
+Speckle, where it is asked for, is a gamma-distributed factor of mean 1 on the intensity (Goodman 1976), added in dB:
+
+    10 log10(g),  g = max(1 - 1/(9 L) + n / (3 sqrt(L)), 0.01)^3 for L looks and a normal n       Wilson, Hilferty 1931
 """
+
+from math import log10, pi
 
 import torch
 from torch import Tensor
 
 from ._triton import tl, triton
+from .philox import SPECKLE, philox4, philox_words, uniform, uniform_of
 from .records import DTYPES
+
+LEAST = 0.01  # of the cube root of the speckle's factor: -60 dB
+DECIBEL = 30 * log10(2)  # 10 log10(x^3) = DECIBEL * log2(x)
 
 # ---- reference ----------------------------------------------------------------------------------------------
 
 
-def axis_taps(start: Tensor, length: Tensor, pixels: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """One axis of records (G,): lower and upper tap, int64 (G, S), and the upper's weight, float32 (G, S)."""
-    step = length * pixels / size
+def axis_weights(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+    """Weights of one axis: float32 (G, S, pixels), each row's sum 1. start, length: (G,) shares of the axis."""
+    step = (length * pixels / size)[:, None]
     grid = torch.arange(size, device=start.device) + 0.5
-    at = (grid * step[:, None] + (start * pixels - 0.5)[:, None]).clamp(min=0).minimum(pixels[:, None] - 1.0)
-    low = at.long()
-    return low, torch.minimum(low + 1, pixels[:, None] - 1), at - low
+    centre = grid * step + (start * pixels)[:, None]
+    pixel = torch.arange(pixels, device=start.device) + 0.5
+    weight = (1 - (pixel - centre[..., None]).abs() * (1 / step.clamp(min=1))[..., None]).clamp(min=0)
+    return weight / weight.sum(-1, keepdim=True)
 
 
 def sample_bands(
     data: Tensor, records: Tensor, rows: Tensor, box: list[Tensor], gain: Tensor, shift: Tensor, size: int
-) -> Tensor:
-    """Crops of records of one dtype, float32 (G, S, S).
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Crops of records alike in dtype, height and width: float32 (G, S, S).
 
-    records: (G, 5). rows: (G, 9), each record's row of the table. box: top, left, height and width, each (G,), as
-    shares of the patch. gain, shift: (G,), drawn jitter.
+    records: (G, 5). rows: (G, 10), each record's row of the table. box: top, left, height and width, each (G,), as
+    shares of the patch. gain, shift: (G,), drawn jitter. Beside the crops: the pixels (G, H, W) that are valid, and
+    the weights of rows and of columns, for `speckle_share`.
     """
-    dtype = DTYPES[int(records[0, 1])]
-    # torch cannot index uint16: read it as int16; the mask in tap undoes the sign
+    dtype, (height, width) = DTYPES[int(records[0, 1])], records[0, 2:4].tolist()
+    # torch cannot index uint16: read it as int16; the mask undoes the sign
     stored = torch.int16 if dtype == torch.uint16 else dtype
     pixels = data[: len(data) // dtype.itemsize * dtype.itemsize].view(stored)
-    top, left, height, width = box
-    y0, y1, fy = axis_taps(top, height, records[:, 2], size)
-    x0, x1, fx = axis_taps(left, width, records[:, 3], size)
+    inside = torch.arange(height * width, device=data.device)
+    raw = pixels[(records[:, :1] // dtype.itemsize) + inside].view(-1, height, width)
+    value = (raw.int() & 0xFFFF if dtype == torch.uint16 else raw).float()
     mean, std, clip_lo, clip_hi, nodata = (rows[:, k, None, None] for k in (0, 1, 6, 7, 8))
-    gain, shift = gain[:, None, None], shift[:, None, None]
-    first, pitch = records[:, 0, None] // dtype.itemsize, records[:, 3, None]
+    valid = (value.abs() < torch.inf) & (value != nodata)
+    value = ((value.clamp(clip_lo, clip_hi) * gain[:, None, None] + shift[:, None, None]) - mean) / std
+    value = torch.where(valid, value, 0.0)
+    down, across = axis_weights(box[0], box[2], height, size), axis_weights(box[1], box[3], width, size)
+    return down @ value @ across.mT, valid, down, across
 
-    def tap(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        index = (first + y * pitch)[:, :, None] + x[:, None, :]
-        raw = pixels.index_select(0, index.flatten()).view(index.shape)
-        value = (raw.int() & 0xFFFF if dtype == torch.uint16 else raw).float()
-        valid = (value.abs() < torch.inf) & (value != nodata)
-        value = ((value.clamp(clip_lo, clip_hi) * gain + shift) - mean) / std
-        return torch.where(valid, value, 0.0) * weight
 
-    gy, gx = (1 - fy)[:, :, None], (1 - fx)[:, None, :]
-    fy, fx = fy[:, :, None], fx[:, None, :]
-    return (tap(y0, x0, gx) + tap(y0, x1, fx)) * gy + (tap(y1, x0, gx) + tap(y1, x1, fx)) * fy
+def speckle_share(valid: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Share of each output pixel that comes from valid pixels, float32 (G, S, S)."""
+    return down @ valid.float() @ across.mT
+
+
+def draw_speckle(seed: int, epoch: int | Tensor, sample: Tensor, view: Tensor, looks: Tensor, size: int) -> Tensor:
+    """Speckle in dB, float32 (..., S, S), of pixels as they lie in the source: before flip and turn.
+
+    sample, view, looks: (...). One counter a pixel: stream SPECKLE + its row-major index.
+    """
+    pixel = torch.arange(size * size, device=sample.device).view(size, size)
+    words = philox_words(seed, sample[..., None, None], epoch, view[..., None, None], SPECKLE + pixel)
+    # 1 - u is in (0, 1]: the logarithm of Box and Muller stays finite
+    normal = (-2 * torch.log(1 - uniform(words[0]))).sqrt() * torch.cos(2 * pi * uniform(words[1]))
+    looks = looks[..., None, None]
+    root = (1 - 1 / (9 * looks) + normal / (3 * looks.sqrt())).clamp(min=LEAST)
+    return DECIBEL * torch.log2(root)
 
 
 # ---- kernel -------------------------------------------------------------------------------------------------
 
 
 @triton.jit
-def taps_of(index, start, length, pixels, SIZE: tl.constexpr):
-    """One axis: lower and upper tap, int32, and the upper's weight, for output indices (TILE,), as `axis_taps`."""
+def axis_of(index, start, length, pixels, SIZE: tl.constexpr):
+    """One axis for output indices (TILE,): centre, first pixel and sum of weights; 1/reach and number of pixels."""
     step = tl.div_rn(length * pixels, SIZE * 1.0)  # rounded as PyTorch's: a whole patch at its own size stays itself
-    at = (index.to(tl.float32) + 0.5) * step + (start * pixels - 0.5)
-    at = tl.minimum(tl.maximum(at, 0.0), pixels - 1.0)
-    low = at.to(tl.int32)
-    return low, tl.minimum(low + 1, pixels.to(tl.int32) - 1), at - low.to(tl.float32)
+    reach = tl.maximum(step, 1.0)
+    inverse = tl.div_rn(1.0, reach)
+    centre = (index.to(tl.float32) + 0.5) * step + start * pixels
+    first = tl.ceil(centre - reach - 0.5).to(tl.int32)
+    count = tl.ceil(2.0 * reach).to(tl.int32)
+    total = tl.zeros_like(centre)
+    for k in range(0, count):
+        total += weight_of(first + k, centre, inverse, pixels)
+    return centre, first, total, inverse, count
 
 
 @triton.jit
-def _tap(pixels, ok, row, scale, shift):
-    """Standardised float32 values of one tap, (TILE, TILE); 0 where the record is bad or the pixel invalid."""
-    x = tl.load(pixels, mask=ok, other=0).to(tl.float32)
-    valid = ok & (tl.abs(x) < float("inf")) & (x != tl.load(row + 8))
-    x = tl.minimum(tl.maximum(x, tl.load(row + 6)), tl.load(row + 7))
-    return tl.where(valid, x * scale + shift, 0.0)
+def weight_of(pixel, centre, inverse, pixels):
+    """Weights, not yet divided by their sum, of pixel numbers (TILE,); 0 outside the axis."""
+    weight = tl.maximum(1.0 - tl.abs(pixel.to(tl.float32) + 0.5 - centre) * inverse, 0.0)
+    return tl.where((pixel >= 0) & (pixel < pixels), weight, 0.0)
 
 
 @triton.jit
-def bilinear(pixels, pitch, y0, y1, fy, x0, x1, fx, ok, row, scale, shift):
-    """Values, float32 (TILE, TILE), of one band in `pixels`: rows y and columns x are (TILE,), pitch is the width."""
-    upper = pixels + (y0.to(tl.int64) * pitch)[:, None]
-    lower = pixels + (y1.to(tl.int64) * pitch)[:, None]
-    above = _tap(upper + x0[None, :], ok, row, scale, shift) * (1.0 - fx)[None, :]
-    above += _tap(upper + x1[None, :], ok, row, scale, shift) * fx[None, :]
-    below = _tap(lower + x0[None, :], ok, row, scale, shift) * (1.0 - fx)[None, :]
-    below += _tap(lower + x1[None, :], ok, row, scale, shift) * fx[None, :]
-    return above * (1.0 - fy)[:, None] + below * fy[:, None]
+def resample(pixels, height, width, rows, columns, ok, row, scale, shift, SPECKLE: tl.constexpr):
+    """Weighted means, float32 (TILE, TILE), over one band in `pixels`: of standardised values, and of valid pixels.
+
+    rows, columns: of `axis_of`. Two by two pixels a turn: bilinear interpolation is one turn.
+    """
+    y, first_y, total_y, inverse_y, count_y = rows
+    x, first_x, total_x, inverse_x, count_x = columns
+    value = tl.zeros((y.shape[0], x.shape[0]), tl.float32)
+    share = tl.zeros((y.shape[0], x.shape[0]), tl.float32)
+    for j in range(0, count_y, 2):
+        for i in range(0, count_x, 2):
+            for k in tl.static_range(4):
+                down, across = first_y + (j + k // 2), first_x + (i + k % 2)
+                weight = (
+                    weight_of(down, y, inverse_y, height)[:, None] * weight_of(across, x, inverse_x, width)[None, :]
+                )
+                down = tl.minimum(tl.maximum(down, 0), height - 1)
+                across = tl.minimum(tl.maximum(across, 0), width - 1)
+                at = pixels + (down.to(tl.int64) * width)[:, None] + across[None, :]
+                raw = tl.load(at, mask=ok, other=0).to(tl.float32)
+                valid = ok & (tl.abs(raw) < float("inf")) & (raw != tl.load(row + 8))
+                raw = tl.minimum(tl.maximum(raw, tl.load(row + 6)), tl.load(row + 7))
+                value += weight * tl.where(valid, raw * scale + shift, 0.0)
+                if SPECKLE:
+                    share += tl.where(valid, weight, 0.0)
+    total = total_y[:, None] * total_x[None, :]
+    return value / total, share / total
+
+
+@triton.jit
+def speckle_of(k0, k1, sample, epoch, view, looks, pixel, STREAM: tl.constexpr, LEAST: tl.constexpr):
+    """Speckle in dB of pixel numbers, as `draw_speckle`."""
+    radius_w, angle_w, _, _ = philox4(k0, k1, sample + tl.zeros_like(pixel), epoch, view, STREAM + pixel)
+    normal = tl.sqrt_rn(-2.0 * tl.log(1.0 - uniform_of(radius_w))) * tl.cos(6.283185307179586 * uniform_of(angle_w))
+    root = tl.maximum(1.0 - 1.0 / (9.0 * looks) + normal / (3.0 * tl.sqrt_rn(looks)), LEAST)
+    return 9.030899869919436 * tl.log2(root)  # DECIBEL

@@ -1,14 +1,13 @@
 # mypy: disallow-untyped-defs=False
 """Raw bands to augmented, resampled, standardised views, in one launch.
 
-For output pixel (i, j) of a view, turn and flip undone, and a crop of height h and width w (shares of the patch):
+For each output pixel of a view, turn and flip undone:
 
-    y = clamp((top + (i + 1/2) / S * h) * H - 1/2, 0, H - 1)        x likewise
-    out = sum over four taps of bilinear weight * f(tap)
-    f(tap) = (gain * clip(tap) + offset - mean) / std               0 where the tap is invalid
+    out = sum over pixels of weight * f(pixel)  [+ speckle / std]
+    f(pixel) = (gain * clip(pixel) + offset - mean) / std               0 where the pixel is invalid
 
-which is torch.nn.functional.grid_sample's bilinear of the crop (align_corners=False, border padding). The crop, turn
-and jitter are drawn inside from (seed, epoch, sample, view): see plan.py. Standardised last: Grill et al. 2020, B.
+with the weights of antialiased bilinear resampling of a random crop: see sampling.py. The crop, turn, jitter and
+speckle are drawn inside from (seed, epoch, sample, view): see plan.py. Standardised last: Grill et al. 2020, B.
 
 Bytes it must move: each record's pixels inside the crop, once, and the views once.
 """
@@ -21,10 +20,10 @@ import torch
 from torch import Tensor
 
 from ._triton import tl, triton
-from .philox import CROP, JITTER, TURN, philox4, seed_words, uniform_of
+from .philox import CROP, JITTER, SPECKLE, TURN, philox4, seed_words, uniform_of
 from .plan import ViewSpec, draw_plan
 from .records import ALIGN, MAX_SIDE, check_batch, check_records
-from .sampling import bilinear, sample_bands, taps_of
+from .sampling import LEAST, axis_of, draw_speckle, resample, sample_bands, speckle_of, speckle_share
 
 TILE = 32  # pixels a side of a program's square: 64 bytes of bf16 a row, turned or not
 WARPS = 4  # of a program: 8 pixels a thread
@@ -56,10 +55,15 @@ def render_reference(
         gain = rows[:, 2] + plan.gain_u.flatten() * (rows[:, 3] - rows[:, 2])
         shift = rows[:, 4] + plan.offset_u.flatten() * (rows[:, 5] - rows[:, 4])
     images = torch.empty((len(flat), spec.size, spec.size), device=data.device)
-    for code in flat[:, 1].unique():
-        for part in (flat[:, 1] == code).nonzero()[:, 0].split(CHUNK):
-            group = [side[part] for side in box]
-            image = sample_bands(data, flat[part], rows[part], group, gain[part], shift[part], spec.size)
+    who = samples[:, None, None].expand(b, v, c).flatten()
+    channel = torch.arange(v * c, device=data.device).repeat(b)  # of the sample: view by view
+    for alike in flat[:, 1:4].unique(dim=0):
+        for part in (flat[:, 1:4] == alike).all(1).nonzero()[:, 0].split(CHUNK):
+            group, row = [side[part] for side in box], rows[part]
+            image, valid, down, across = sample_bands(data, flat[part], row, group, gain[part], shift[part], spec.size)
+            if spec.speckle:
+                noise = draw_speckle(seed, epoch, who[part], channel[part], row[:, 9], spec.size)
+                image += noise / row[:, 1, None, None] * speckle_share(valid, down, across)
             images.index_copy_(0, part, image)
     flips, turns = (part[..., None].expand(b, v, c).flatten() for part in (plan.flip, plan.turns))
     for flip, turn in product((False, True), range(4)):
@@ -82,7 +86,7 @@ def render_kernel(
     records,  # (B, V, C, 5) int64: byte offset, dtype code, height, width, band id
     samples,  # (B,) int64
     epoch,  # () int64
-    table,  # (K, 9) float32, by band id: see records.py
+    table,  # (K, 10) float32, by band id: see records.py
     k0,  # seed, low word, int32
     k1,  # seed, high word, int32
     nbytes,  # N
@@ -98,12 +102,15 @@ def render_kernel(
     FLIP: tl.constexpr,
     TURN: tl.constexpr,
     JITTER: tl.constexpr,
+    SPECKLE: tl.constexpr,
     NHWC: tl.constexpr,
     MAX_SIDE: tl.constexpr,
     ALIGN: tl.constexpr,
     STREAM_CROP: tl.constexpr,
     STREAM_TURN: tl.constexpr,
     STREAM_JITTER: tl.constexpr,
+    STREAM_SPECKLE: tl.constexpr,
+    LEAST: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """One program: one TILE x TILE square of one channel of one view. Grid: B * V * C * squares."""
@@ -122,7 +129,8 @@ def render_kernel(
     height, width = tl.where(ok, height, 1), tl.where(ok, width, 1)
     offset, band = tl.where(ok, offset, 0), tl.where(ok, band, 0)
     ok = ok & (height * width * itemsize <= nbytes - offset)
-    row = table + band * 9
+    height, width = tl.where(ok, height, 1), tl.where(ok, width, 1)  # once more: they say how long the loops are
+    row = table + band * 10
     ok = ok & (tl.load(row + 1) > 0)  # a band without statistics has std nan
 
     # The draws, as plan.py.
@@ -151,21 +159,31 @@ def render_kernel(
     p, q = tl.where(odd, j, i), tl.where(odd, i, j)
     p = tl.where(turns >= 2, SIZE - 1 - p, p)
     q = tl.where(((turns == 1) | (turns == 2)) != flip, SIZE - 1 - q, q)
-    y0, y1, fy = taps_of(p, top, h, height.to(tl.float32), SIZE)
-    x0, x1, fx = taps_of(q, left, w, width.to(tl.float32), SIZE)
+    height_f, width_f = height.to(tl.float32), width.to(tl.float32)
+    rows, columns = axis_of(p, top, h, height_f, SIZE), axis_of(q, left, w, width_f, SIZE)
 
     value = tl.zeros((TILE, TILE), tl.float32)
+    share = tl.zeros((TILE, TILE), tl.float32)
     at = data + offset
     if code == 0:
-        value = bilinear(at, width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+        value, share = resample(at, height, width, rows, columns, ok, row, scale, shift, SPECKLE)
     elif code == 1:
-        value = bilinear(at.to(tl.pointer_type(tl.int16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+        at_int16 = at.to(tl.pointer_type(tl.int16))
+        value, share = resample(at_int16, height, width, rows, columns, ok, row, scale, shift, SPECKLE)
     elif code == 2:
-        value = bilinear(at.to(tl.pointer_type(tl.uint16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+        at_uint16 = at.to(tl.pointer_type(tl.uint16))
+        value, share = resample(at_uint16, height, width, rows, columns, ok, row, scale, shift, SPECKLE)
     elif code == 3:
-        value = bilinear(at.to(tl.pointer_type(tl.float16)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+        at_float16 = at.to(tl.pointer_type(tl.float16))
+        value, share = resample(at_float16, height, width, rows, columns, ok, row, scale, shift, SPECKLE)
     elif code == 4:
-        value = bilinear(at.to(tl.pointer_type(tl.float32)), width, y0, y1, fy, x0, x1, fx, ok, row, scale, shift)
+        at_float32 = at.to(tl.pointer_type(tl.float32))
+        value, share = resample(at_float32, height, width, rows, columns, ok, row, scale, shift, SPECKLE)
+    if SPECKLE:
+        pixel = p[:, None] * SIZE + q[None, :]
+        looks = tl.load(row + 9)
+        noise = speckle_of(k0, k1, sample, now, v * CHANNELS + c, looks, pixel, STREAM_SPECKLE, LEAST)
+        value += noise / tl.load(row + 1) * share
     if odd:
         value = tl.trans(value)
 
@@ -190,7 +208,7 @@ def launch_render(
     render_kernel[(b * v * c * squares,)](
         out, data, records, samples, epoch, table, *seed_words(seed), len(data), b, len(table),
         v, c, spec.size, area, area_end - area, ratio, ratio_end - ratio, spec.flip, spec.turn, spec.jitter,
-        spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, tile, num_warps=WARPS,
+        spec.speckle, spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, SPECKLE, LEAST, tile, num_warps=WARPS,
     )  # fmt: skip
 
 
@@ -213,8 +231,9 @@ def _render_views(
     jitter: bool,
     dtype: torch.dtype,
     channels_last: bool,
+    speckle: bool,
 ) -> Tensor:
-    spec = ViewSpec(size, (scale[0], scale[1]), (ratio[0], ratio[1]), flip, turn, jitter, dtype, channels_last)
+    spec = ViewSpec(size, (scale[0], scale[1]), (ratio[0], ratio[1]), flip, turn, jitter, dtype, channels_last, speckle)
     if data.data_ptr() % ALIGN:
         raise ValueError(f"data: its address is not a multiple of {ALIGN}; pass a whole buffer, not a slice of it")
     if data.device.type == "cpu":
@@ -228,7 +247,9 @@ def _render_views(
 
 
 @_render_views.register_fake
-def _(data, records, samples, table, epoch, seed, size, scale, ratio, flip, turn, jitter, dtype, channels_last):
+def _(
+    data, records, samples, table, epoch, seed, size, scale, ratio, flip, turn, jitter, dtype, channels_last, speckle
+):
     return empty_views(records, ViewSpec(size, dtype=dtype, channels_last=channels_last))
 
 
@@ -239,7 +260,7 @@ def render_views(
 
     data: (N,) uint8, the bands' bytes as they lie on disk; starts at a multiple of 16 bytes.
     records: (B, V, C, 5) int64: byte offset (a multiple of 16), dtype code (DTYPE_CODES), height, width, band id.
-    samples: (B,) int64, the samples' rows in the catalog. table: (K, 9) float32 by band id, from `band_table`.
+    samples: (B,) int64, the samples' rows in the catalog. table: (K, 10) float32 by band id, from `band_table`.
     seed: 0 to 2^63 - 1. epoch: int, or an int64 tensor () on data's device: no sync, no recompilation, CUDA graphs.
     The views depend on seed, epoch and sample alone, not on the batch they come in.
     Raises TypeError or ValueError on shapes, types and devices that do not fit; on the CPU also ValueError on a
@@ -252,5 +273,5 @@ def render_views(
     check_batch(data, records, samples, table, epoch)
     return _render_views(
         data, records, samples, table, epoch, seed, spec.size, spec.scale, spec.ratio,
-        spec.flip, spec.turn, spec.jitter, spec.dtype, spec.channels_last,
+        spec.flip, spec.turn, spec.jitter, spec.dtype, spec.channels_last, spec.speckle,
     )  # fmt: skip

@@ -1,12 +1,16 @@
-"""render_views: reference against grid_sample in float64, kernel against reference, and the silent errors."""
+"""render_views: reference against Pillow and torch, kernel against reference, and the silent errors."""
 
 import math
+from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, draw_plan, render_views, views
+from torch.nn.functional import interpolate
 
 GPU = torch.cuda.is_available()
 DEVICES = ["cpu", *(["cuda"] if GPU else [])]  # of the op: its reference, its kernel
@@ -16,7 +20,7 @@ TABLE = band_table(
     {
         0: BandRow(100.0, 50.0, gain=(0.8, 1.2), offset=(-5.0, 5.0)),
         1: BandRow(1000.0, 500.0, gain=(0.9, 1.1), clip=(10.0, 9000.0), nodata=0.0),
-        2: BandRow(-12.0, 5.0, offset=(-1.0, 1.0)),
+        2: BandRow(-12.0, 5.0, offset=(-1.0, 1.0), looks=3.0),
     },
 )
 RANGES = {torch.uint8: (0, 256), torch.int16: (-300, 9000), torch.uint16: (0, 65536)}
@@ -68,50 +72,58 @@ def render(patches, spec, table=TABLE, samples=None, seed=5, epoch=2, device="cp
     return render_views(*moved, spec, seed=seed, epoch=epoch).cpu()
 
 
-def by_grid_sample(patches, spec, seed, epoch):
-    """The view by torch's own bilinear sampling, float64, then torch.flip and torch.rot90. No invalid pixels."""
+def by_pillow(patches, spec, seed, epoch):
+    """The view by Pillow's antialiased bilinear of a box, then torch.flip and torch.rot90."""
     b, v, c, size = len(patches), len(patches[0]), len(patches[0][0]), spec.size
     plan = draw_plan(spec, seed, epoch, torch.arange(b), v, c)
-    out = torch.empty(v, b, c, size, size, dtype=torch.float64)
-    centre = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-    for n in range(b):
-        for k in range(v):
-            top, left, height, width = (float(part[n, k]) for part in plan[:4])
-            grid_y, grid_x = torch.meshgrid(
-                2 * (top + centre * height) - 1, 2 * (left + centre * width) - 1, indexing="ij"
-            )
-            for channel, (image, band) in enumerate(patches[n][k]):
-                mean, std, *rest = TABLE[band].double().tolist()
-                gain = rest[0] + float(plan.gain_u[n, k, channel]) * (rest[1] - rest[0]) if spec.jitter else 1
-                offset = rest[2] + float(plan.offset_u[n, k, channel]) * (rest[3] - rest[2]) if spec.jitter else 0
-                pixels = torch.as_tensor(image.numpy().astype("float64")).clamp(rest[4], rest[5])
-                value = (gain * pixels + offset - mean) / std
-                if not math.isnan(rest[6]):
-                    value[torch.as_tensor(image.numpy().astype("float64")) == rest[6]] = 0
-                view = torch.nn.functional.grid_sample(
-                    value[None, None],
-                    torch.stack([grid_x, grid_y], -1)[None],
-                    padding_mode="border",
-                    align_corners=False,
-                )[0, 0]
-                view = view.flip(-1) if plan.flip[n, k] else view
-                out[k, n, channel] = torch.rot90(view, int(plan.turns[n, k]), (0, 1))
+    out = torch.empty(v, b, c, size, size)
+    for n, k, channel in product(range(b), range(v), range(c)):
+        image, band = patches[n][k][channel]
+        (high, wide), (top, left, height, width) = image.shape, (float(part[n, k]) for part in plan[:4])
+        mean, std, *rest = TABLE[band].double().tolist()
+        gain = rest[0] + float(plan.gain_u[n, k, channel]) * (rest[1] - rest[0]) if spec.jitter else 1
+        offset = rest[2] + float(plan.offset_u[n, k, channel]) * (rest[3] - rest[2]) if spec.jitter else 0
+        raw = image.numpy().astype("float64")
+        value = (gain * raw.clip(rest[4], rest[5]) + offset - mean) / std
+        value[raw == rest[6]] = 0
+        box = (left * wide, top * high, min((left + width) * wide, wide), min((top + height) * high, high))
+        resized = Image.fromarray(value.astype("float32")).resize((size, size), Image.Resampling.BILINEAR, box)
+        view = torch.from_numpy(np.array(resized))
+        view = view.flip(-1) if plan.flip[n, k] else view
+        out[k, n, channel] = torch.rot90(view, int(plan.turns[n, k]), (0, 1))
     return out
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=40)
 @given(
-    size=st.sampled_from([1, 2, 3, 17, 32, 33]), side=st.sampled_from([1, 2, 7, 40]), channels=st.integers(1, 3),
+    size=st.sampled_from([1, 2, 3, 17, 32, 33]), side=st.sampled_from([1, 2, 7, 40, 90]), channels=st.integers(1, 3),
     seed=st.integers(0, 2**63 - 1), augment=st.booleans(),
 )  # fmt: skip
-def test_reference_is_grid_sample_in_float64(size, side, channels, seed, augment):
+def test_reference_is_pillows_antialiased_bilinear(size, side, channels, seed, augment):
     spec = ViewSpec(size, dtype=torch.float32) if augment else ViewSpec.plain(size)
     patches = mixed(3, 2, channels, side, seed % 1000)
     rendered = render(patches, spec, seed=seed)
-    expected = by_grid_sample(patches, spec, seed, 2)
-    # A position is off by up to 2^-24 of the patch in float32; neighbours differ by up to 1,300 deviations
-    # here.
+    expected = by_pillow(patches, spec, seed, 2)
+    # A position is off by up to 2^-24 of the patch in float32; neighbours differ by up to 1,300 deviations here.
     assert (rendered - expected).abs().max() <= 2e-5 * expected.abs().max() + 1e-4
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 97), (20, 20), (129, 60)])
+def test_a_whole_patch_is_torchs_own_antialiased_bilinear(height, width):
+    image = torch.randn(height, width, dtype=torch.float64)
+    expected = interpolate(image[None, None], size=(32, 32), mode="bilinear", antialias=True)[0, 0]
+    table = band_table(1, {0: BandRow(0.0, 1.0)})
+    rendered = render([[[image.float()]]], ViewSpec.plain(32), table=table)[0, 0, 0]
+    torch.testing.assert_close(rendered.double(), expected, rtol=0, atol=2e-5)
+
+
+def test_shrinking_lets_every_pixel_count():
+    image = torch.zeros(96, 96)
+    image[48, 48] = 90.0
+    table = band_table(1, {0: BandRow(0.0, 1.0)})
+    for size in (32, 7, 3):
+        view = render([[[image]]], ViewSpec.plain(size), table=table)[0, 0, 0]
+        torch.testing.assert_close(view.mean(), image.mean(), rtol=0.08, atol=0)  # the border's pixels weigh otherwise
 
 
 def in_kernel(patches, spec, seed=5, epoch=2, table=TABLE):
@@ -126,12 +138,13 @@ def in_kernel(patches, spec, seed=5, epoch=2, table=TABLE):
 @pytest.mark.parametrize("size", [1, 2, 3, 17, 32, 33])
 @pytest.mark.parametrize(("channels", "nhwc"), [(1, False), (3, True)])
 def test_kernel_is_the_reference(size, channels, nhwc):
-    patches = mixed(3, 2, channels, 30, size, finite=False)
-    spec = ViewSpec(size, dtype=torch.float32, channels_last=nhwc)
+    patches = mixed(3, 2, channels, min(60, 3 * size + 9), size, finite=False)
+    spec = ViewSpec(size, dtype=torch.float32, channels_last=nhwc, speckle=nhwc)
     expected = render(patches, spec, seed=2**63 - 2**31 - 1)
     out = in_kernel(patches, spec, seed=2**63 - 2**31 - 1)
     assert out.stride() == expected.stride()
-    torch.testing.assert_close(out, expected, rtol=1e-5, atol=2e-3 if size > 1 else 1e-3)
+    # As above: positions are rounded, and neighbours differ by up to 1,300 deviations.
+    torch.testing.assert_close(out, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize(("dtype", "ulp"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10)])
@@ -225,6 +238,35 @@ def test_invalid_pixels_become_the_mean_each_tap_for_itself(renderer):
     torch.testing.assert_close(view, torch.tensor([2.0, 1.5, 0.5, 0.0]).expand(4, 4))
 
 
+SPECKLED = ViewSpec(64, (1.0, 1.0), (1.0, 1.0), False, False, False, torch.float32, speckle=True)
+
+
+@pytest.mark.parametrize("looks", [1.0, 4.4, 20.0])
+def test_speckle_is_a_gamma_factor_on_the_intensity(looks):
+    """Of mean 1 and variance 1 / looks: Goodman 1976; quantiles as scipy's gamma within Wilson and Hilferty's error."""
+    gamma = pytest.importorskip("scipy.stats").gamma(looks, scale=1 / looks)
+    table = band_table(1, {0: BandRow(-12.0, 5.0, looks=looks)})
+    view = render([[[torch.full((64, 64), -12.0)]] for _ in range(8)], SPECKLED, table=table)
+    factor = 10 ** (view.double() * 5 / 10)
+    assert abs(factor.mean() - 1) < 0.02
+    assert abs(factor.var() * looks - 1) < 0.06
+    shares = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95, 0.99], dtype=torch.float64)
+    found = torch.quantile(factor.flatten(), shares)
+    torch.testing.assert_close(found, torch.from_numpy(gamma.ppf(shares.numpy())), rtol=0.06, atol=0.02)
+    flat = view.flatten(2).squeeze()
+    assert torch.corrcoef(flat).fill_diagonal_(0).abs().max() < 0.08  # between samples
+    assert torch.corrcoef(torch.stack([flat[:, 1:].flatten(), flat[:, :-1].flatten()]))[0, 1].abs() < 0.03
+
+
+def test_speckle_leaves_other_bands_and_invalid_pixels_alone():
+    table = band_table(2, {0: BandRow(-12.0, 5.0), 1: BandRow(-12.0, 5.0, looks=2.0)})
+    lost = torch.full((64, 64), math.nan)
+    assert (render([[[(lost, 1)]]], SPECKLED, table=table) == 0).all()
+    image = torch.randn(64, 64)
+    assert torch.equal(render([[[(image, 0)]]], SPECKLED, table=table),
+                       render([[[(image, 0)]]], ViewSpec.plain(64), table=table))  # fmt: skip
+
+
 def test_whole_patch_at_its_own_size_is_itself():
     image = torch.randn(120, 120) * 5 - 12
     view = render([[[(image, 2)]]], ViewSpec.plain(120))[0, 0, 0]
@@ -236,7 +278,8 @@ def test_one_crop_shows_the_same_ground_at_every_resolution():
         metres = (torch.arange(side) + 0.5) * 1200 / side
         return metres[:, None] * 3 + metres[None, :]
 
-    spec = ViewSpec(16, scale=(0.1, 0.5), jitter=False, dtype=torch.float32)
+    # Enlarged at every resolution: shrinking weighs whole pixels, so a ramp moves by parts of one.
+    spec = ViewSpec(64, scale=(0.1, 0.28), ratio=(1, 1), jitter=False, dtype=torch.float32)
     plan = draw_plan(spec, 5, 2, torch.arange(40), 1, 3)
     table = band_table(1, {0: BandRow(0.0, 1.0)})
     drawn = render([[[ramp(120), ramp(60), ramp(20)]] for _ in range(40)], spec, table=table)[0]
@@ -280,7 +323,7 @@ def test_nothing_is_read_outside_a_record():
         ("records", torch.zeros(1, 1, 1, 4, dtype=torch.int64), ValueError),
         ("records", torch.zeros(1, 1, 1, 5, dtype=torch.int32), TypeError),
         ("samples", torch.zeros(2, dtype=torch.int64), ValueError),
-        ("table", torch.zeros(4, 8), ValueError),
+        ("table", torch.zeros(4, 9), ValueError),
         ("epoch", torch.zeros(1, dtype=torch.int64), ValueError),
         ("epoch", torch.zeros((), dtype=torch.int32), TypeError),
         ("seed", -1, ValueError),
@@ -296,7 +339,14 @@ def test_bad_arguments_are_named(name, value, error):
 
 
 @pytest.mark.parametrize(
-    "row", [BandRow(0.0, 0.0), BandRow(math.nan, 1.0), BandRow(0.0, -1.0), BandRow(0.0, 1.0, gain=(2.0, 1.0))]
+    "row",
+    [
+        BandRow(0.0, 0.0),
+        BandRow(math.nan, 1.0),
+        BandRow(0.0, -1.0),
+        BandRow(0.0, 1.0, gain=(2.0, 1.0)),
+        BandRow(0.0, 1.0, looks=0.5),
+    ],
 )
 def test_bad_band_rows(row):
     with pytest.raises(ValueError, match="band id 2"):
@@ -312,7 +362,7 @@ def test_empty_batch():
 def op_arguments(device):
     data, records = pack(mixed(2, 2, 1, 9))
     tensors = [x.to(device) for x in (data, records, torch.arange(2), TABLE, torch.tensor(3))]
-    return *tensors, 7, 6, (0.1, 1.0), (0.7, 1.4), True, True, True, torch.bfloat16, True
+    return *tensors, 7, 6, (0.1, 1.0), (0.7, 1.4), True, True, True, torch.bfloat16, True, True
 
 
 @pytest.mark.parametrize("device", DEVICES)
