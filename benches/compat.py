@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "compat"
 VERSIONS = {"3.6": "triton==3.6.*", "3.7": "triton==3.7.*", "newest": "triton"}
-PACKAGES = "torch numpy pillow scipy hypothesis pytest pytest-xdist rich tyro setuptools".split()
+PACKAGES = ("torch", "numpy", "pillow", "scipy", "hypothesis", "pytest", "pytest-xdist", "rich", "tyro", "setuptools")
 TOLD = 40  # lines of pytest's, where it fails
 
 
@@ -63,7 +63,8 @@ def main(names: list[str]) -> int:
     if unknown:
         sys.exit(f"error: {unknown[0]!r}, expected one of {', '.join(VERSIONS)}")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    return int(not all([tested(name) for name in names or VERSIONS]))
+    passed = [tested(name) for name in names or VERSIONS]  # each, also after one that fails
+    return int(not all(passed))
 
 
 if __name__ == "__main__":
