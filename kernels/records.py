@@ -16,7 +16,7 @@ DTYPES = (torch.uint8, torch.int16, torch.uint16, torch.float16, torch.float32)
 DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
 BYTES = (1, 2, 2, 2, 4)  # of one pixel, by dtype code
 ALIGN = 16  # bytes; so that any type can be loaded from a record's first byte
-MAX_SIDE = 1 << 16  # pixels: height * width * 4 stays far inside 64 bits
+MAX_SIDE = 1 << 15  # pixels: height * width stays inside 31 bits
 FIELDS = 5
 COLUMNS = 10
 

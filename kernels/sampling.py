@@ -11,21 +11,24 @@ Where it has more, the triangle widens with the step, so that every pixel counts
 bilinear of torchvision and Pillow (`Image.resize` with a box, which like this one looks past the box into the image).
 Axes are separable: weights are computed once a row and once a column.
 
-Speckle, where it is asked for, is a gamma-distributed factor of mean 1 on the intensity (Goodman 1976), added in dB:
+Speckle, where it is asked for, is a gamma-distributed factor g of mean 1 on the intensity (Goodman 1976), added in dB:
 
-    10 log10(g),  g = max(1 - 1/(9 L) + n / (3 sqrt(L)), 0.01)^3 for L looks and a normal n       Wilson, Hilferty 1931
+    10 log10(g),  g = max(1 - 1/(9 L) + n / (3 sqrt(L)), 0.01)^3         L looks; Wilson, Hilferty 1931
+
+with n normal but for its far tails: the sum of eight uniform halves of random words, so that no device rounds it apart.
 """
 
-from math import log10, pi
+from math import log10, sqrt
 
 import torch
 from torch import Tensor
 
 from ._triton import tl, triton
-from .philox import SPECKLE, philox4, philox_words, uniform, uniform_of
+from .philox import SPECKLE, philox4, philox_words
 from .records import DTYPES
 
 LEAST = 0.01  # of the cube root of the speckle's factor: -60 dB
+HALVES, DEVIATION = 8, 65536 * sqrt(8 / 12)  # of the sum of eight integers uniform below 65536
 DECIBEL = 30 * log10(2)  # 10 log10(x^3) = DECIBEL * log2(x)
 
 # ---- reference ----------------------------------------------------------------------------------------------
@@ -77,8 +80,8 @@ def draw_speckle(seed: int, epoch: int | Tensor, sample: Tensor, view: Tensor, l
     """
     pixel = torch.arange(size * size, device=sample.device).view(size, size)
     words = philox_words(seed, sample[..., None, None], epoch, view[..., None, None], SPECKLE + pixel)
-    # 1 - u is in (0, 1]: the logarithm of Box and Muller stays finite
-    normal = (-2 * torch.log(1 - uniform(words[0]))).sqrt() * torch.cos(2 * pi * uniform(words[1]))
+    total = sum((word >> 16) + (word & 0xFFFF) for word in words)
+    normal = (total - HALVES * 65535 // 2).float() / DEVIATION
     looks = looks[..., None, None]
     root = (1 - 1 / (9 * looks) + normal / (3 * looks.sqrt())).clamp(min=LEAST)
     return DECIBEL * torch.log2(root)
@@ -128,7 +131,7 @@ def resample(pixels, height, width, rows, columns, ok, row, scale, shift, SPECKL
                 )
                 down = tl.minimum(tl.maximum(down, 0), height - 1)
                 across = tl.minimum(tl.maximum(across, 0), width - 1)
-                at = pixels + (down.to(tl.int64) * width)[:, None] + across[None, :]
+                at = pixels + ((down * width)[:, None] + across[None, :])
                 raw = tl.load(at, mask=ok, other=0).to(tl.float32)
                 valid = ok & (tl.abs(raw) < float("inf")) & (raw != tl.load(row + 8))
                 raw = tl.minimum(tl.maximum(raw, tl.load(row + 6)), tl.load(row + 7))
@@ -142,7 +145,8 @@ def resample(pixels, height, width, rows, columns, ok, row, scale, shift, SPECKL
 @triton.jit
 def speckle_of(k0, k1, sample, epoch, view, looks, pixel, STREAM: tl.constexpr, LEAST: tl.constexpr):
     """Speckle in dB of pixel numbers, as `draw_speckle`."""
-    radius_w, angle_w, _, _ = philox4(k0, k1, sample + tl.zeros_like(pixel), epoch, view, STREAM + pixel)
-    normal = tl.sqrt_rn(-2.0 * tl.log(1.0 - uniform_of(radius_w))) * tl.cos(6.283185307179586 * uniform_of(angle_w))
+    a, b, c, d = philox4(k0, k1, sample + tl.zeros_like(pixel), epoch, view, STREAM + pixel)
+    total = (a >> 16) + (a & 0xFFFF) + (b >> 16) + (b & 0xFFFF) + (c >> 16) + (c & 0xFFFF) + (d >> 16) + (d & 0xFFFF)
+    normal = (total.to(tl.int32) - 262140).to(tl.float32) / 53510.09  # HALVES * 65535 / 2, DEVIATION
     root = tl.maximum(1.0 - 1.0 / (9.0 * looks) + normal / (3.0 * tl.sqrt_rn(looks)), LEAST)
     return 9.030899869919436 * tl.log2(root)  # DECIBEL

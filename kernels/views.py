@@ -160,6 +160,7 @@ def render_kernel(
     p = tl.where(turns >= 2, SIZE - 1 - p, p)
     q = tl.where(((turns == 1) | (turns == 2)) != flip, SIZE - 1 - q, q)
     height_f, width_f = height.to(tl.float32), width.to(tl.float32)
+    height, width = height.to(tl.int32), width.to(tl.int32)
     rows, columns = axis_of(p, top, h, height_f, SIZE), axis_of(q, left, w, width_f, SIZE)
 
     value = tl.zeros((TILE, TILE), tl.float32)

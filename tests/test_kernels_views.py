@@ -175,7 +175,7 @@ BAD_RECORDS = {
     "offset not a multiple of 16": (0, 8),
     "dtype code": (1, 5),
     "negative dtype code": (1, -1),
-    "height beyond the data": (2, 60000),
+    "height beyond the data": (2, 30000),
     "height of 0": (2, 0),
     "height that overflows": (2, (1 << 62) + 1),
     "negative width": (3, -4),
