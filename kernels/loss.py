@@ -1,7 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""BYOL's loss and its gradient, in one pass over the inputs.
+"""BYOL's loss and the cosine loss that it is made of, each with its gradient in one pass over the inputs (cosine.py).
 
-    loss = mean_i [2 - 2 cos(q1_i, z2_i)] + [2 - 2 cos(q2_i, z1_i)]          Grill et al. 2020, eq. 2
+    cosine_loss(q, z) = mean_i [2 - 2 cos(q_i, z_i)]
+    byol_loss(q1, q2, z1, z2) = cosine_loss(q1, z2) + cosine_loss(q2, z1)    Grill et al. 2020, eq. 2
     cos(q, z) = q^ . z^,   x^ = x * r(x),   r(x) = rsqrt(max(sum x^2, 1e-12))
 
 and with respect to q, of one row of B:
@@ -9,162 +10,245 @@ and with respect to q, of one row of B:
     grad = -2/B * r(q) * (z^ - cos * q^)     without the second term where the epsilon makes r(q) a constant
 
 The epsilon: google-deepmind/deepmind-research byol/utils/helpers.py, `l2_normalize`. float32 inside.
-Bytes it must move: q1, q2, z1, z2 once, and the gradients once: in float32, since means over a large batch
-vanish in float16 before a loss scale can save them.
+
+Two launches, forward and backward together, and no other work on the GPU:
+1. the loss, and for each row the bracket above in q's own type (the slope: a vector of length at most 1) with its
+   factor -2/B * r(q) in float32, so that a mean over a large batch does not vanish in float16 before a loss scale can
+   save it. Each program writes the sum of its rows; the one that arrives last adds these sums in their order, which is
+   the same in every run: the atomic only counts. It leaves the count at 0 for the next launch and for a graph's replay.
+2. factor * grad_loss * slope, in q's type, for both predictions.
+Where a prediction wants no gradient, nothing is written for it.
+
+Bytes it must move: q1, q2, z1, z2 once and the slopes once; then the slopes once and the gradients once.
 """
 
+from threading import Lock, Thread
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._triton import tl, triton
+from .cosine import LIFT, cosine_loss_reference, launch_cosine, launch_cosine_backward, partial_shape, unit_rows
 
-EPSILON = 1e-12
 MAX_D = 8192  # a row lies in the registers of one program
-BLOCK = 1024  # elements of a program's rows together, where D is small
 
 # ---- reference ----------------------------------------------------------------------------------------------
 
 
-def byol_loss_formula(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
+def cosine_loss_formula(q: Tensor, z: Tensor) -> Tensor:
     """The formula and nothing else, differentiable, in the type of its inputs: the oracle of the tests."""
+    return (2 - 2 * (unit_rows(q)[0] * unit_rows(z.detach())[0]).sum(-1)).mean()
 
-    def unit(x: Tensor) -> Tensor:
-        return x * x.square().sum(-1, keepdim=True).clamp(min=EPSILON).rsqrt()
 
-    def one_side(q: Tensor, z: Tensor) -> Tensor:
-        return (2 - 2 * (unit(q) * unit(z.detach())).sum(-1)).mean()
-
-    return one_side(q1, z2) + one_side(q2, z1)
+def byol_loss_formula(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
+    """As cosine_loss_formula, symmetric."""
+    return cosine_loss_formula(q1, z2) + cosine_loss_formula(q2, z1)
 
 
 def byol_loss_reference(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss, float32 (), and its gradient with respect to q1 and q2, float32 (2, B, D)."""
-    q, z = torch.stack([q1, q2]).float(), torch.stack([z2, z1]).float()
-    q_squares, z_squares = q.square().sum(-1, keepdim=True), z.square().sum(-1, keepdim=True)
-    q_scale, z_scale = q_squares.clamp(min=EPSILON).rsqrt(), z_squares.clamp(min=EPSILON).rsqrt()
-    q_unit, z_unit = q * q_scale, z * z_scale
-    cosine = (q_unit * z_unit).sum(-1, keepdim=True)
-    loss = (2 - 2 * cosine).sum() / q.shape[1]
-    along = torch.where(q_squares >= EPSILON, cosine, 0.0)
-    return loss, (-2 / q.shape[1]) * q_scale * (z_unit - along * q_unit)
+    """Loss () and its gradient with respect to q1 and q2, (2, B, D), float32 (float64 if q1 is)."""
+    (loss1, slope1, factor1), (loss2, slope2, factor2) = cosine_loss_reference(q1, z2), cosine_loss_reference(q2, z1)
+    return loss1 + loss2, torch.stack([factor1 * slope1, factor2 * slope2])
 
 
-# ---- kernel -------------------------------------------------------------------------------------------------
+# ---- count of the programs that have arrived ----------------------------------------------------------------
+
+_counts: dict[tuple[torch.device, int], Tensor] = {}  # by device and stream
+_unused: dict[torch.device, list[Tensor]] = {}
+_lock = Lock()
 
 
-@triton.jit(do_not_specialize=["rows"])
-def byol_loss_kernel(
-    q1,  # (B, D) bf16, fp16 or fp32: online predictions; rows q1_stride elements apart
-    q2,  # (B, D) as q1
-    z1,  # (B, D) bf16, fp16 or fp32: target projections
-    z2,  # (B, D) as z1
-    partial,  # (2, programs) fp32 out: each program's sum of 2 - 2 cos over its rows
-    grads,  # (2, B, D) fp32 out, contiguous: with respect to q1 and q2; not touched unless GRAD
-    q1_stride,
-    q2_stride,
-    z1_stride,
-    z2_stride,
-    rows,  # B
-    D: tl.constexpr,
-    EPSILON: tl.constexpr,
-    GRAD: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK_D: tl.constexpr,  # power of two, at least D
-):
-    """One program: ROWS rows of one of the two pairs. Grid: (programs, 2)."""
-    pair = tl.program_id(1)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, BLOCK_D)
-    live = (row < rows)[:, None] & (column < D)[None, :]
-    at = row.to(tl.int64)[:, None]
-    if pair == 0:
-        q = tl.load(q1 + at * q1_stride + column[None, :], mask=live, other=0.0).to(tl.float32)
-        z = tl.load(z2 + at * z2_stride + column[None, :], mask=live, other=0.0).to(tl.float32)
-    else:
-        q = tl.load(q2 + at * q2_stride + column[None, :], mask=live, other=0.0).to(tl.float32)
-        z = tl.load(z1 + at * z1_stride + column[None, :], mask=live, other=0.0).to(tl.float32)
-    q_squares = tl.sum(q * q, axis=1)
-    q_scale = tl.rsqrt(tl.maximum(q_squares, EPSILON))
-    q = q * q_scale[:, None]
-    z = z * tl.rsqrt(tl.maximum(tl.sum(z * z, axis=1), EPSILON))[:, None]
-    cosine = tl.sum(q * z, axis=1)
-    loss = tl.where(row < rows, 2.0 - 2.0 * cosine, 0.0)
-    tl.store(partial + pair * tl.num_programs(0) + tl.program_id(0), tl.sum(loss, axis=0))
-    if GRAD:
-        along = tl.where(q_squares >= EPSILON, cosine, 0.0)
-        grad = (-2.0 / rows) * q_scale[:, None] * (z - along[:, None] * q)
-        tl.store(grads + (pair.to(tl.int64) * rows + at) * D + column[None, :], grad, mask=live)
+def arrivals(device: torch.device) -> Tensor:
+    """The int32 zero, (1,), that a launch on `device`, the current one, counts its programs with.
+
+    One for each stream, whose launches follow one another; one of its own, for good, for a launch that is captured,
+    since its graph may be replayed on any stream. They outlive graphs and their memory pools: a thread of its own
+    allocates them, so that no pool in use by the caller's thread does. Where the first launch of all is captured, or
+    none is left, the graph clears one itself: a third launch.
+    """
+    captured, stream = torch.cuda.is_current_stream_capturing(), torch.cuda.current_stream(device).cuda_stream
+    with _lock:
+        if not captured and (device, stream) in _counts:
+            return _counts[device, stream]
+        if not _unused.get(device):
+            if captured:
+                return torch.zeros(1, dtype=torch.int32, device=device)
+            thread = Thread(target=_add_counts, args=(device,))
+            thread.start()
+            thread.join()
+        count = _unused[device].pop()
+        if not captured:
+            _counts[device, stream] = count
+        return count
 
 
-def launch_byol_loss(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor, partial: Tensor, grads: Tensor) -> None:
-    """Fills partial and, unless it is empty, grads; `loss_shape` says how large partial is."""
-    b, d = q1.shape
-    rows, block_d = loss_block(d)
-    byol_loss_kernel[(partial.shape[1], 2)](
-        q1, q2, z1, z2, partial, grads, q1.stride(0), q2.stride(0), z1.stride(0), z2.stride(0), b,
-        d, EPSILON, grads.numel() > 0, rows, block_d, num_warps=loss_warps(d),
-    )  # fmt: skip
-
-
-def loss_block(d: int) -> tuple[int, int]:
-    """Rows of a program, and the power of two that holds a row."""
-    block_d = 1 << (d - 1).bit_length()
-    return max(1, BLOCK // block_d), block_d
-
-
-def loss_warps(d: int) -> int:
-    """Warps of a program, so that a thread holds at most 16 elements of each row."""
-    return 4 if d <= 2048 else 16
+def _add_counts(device: torch.device) -> None:
+    zeros = torch.zeros(1024, dtype=torch.int32, device=device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # once: any stream may count with them from now on
+    _unused[device] = list(zeros.split(1))
 
 
 # ---- op -----------------------------------------------------------------------------------------------------
 
 
-def _empty_grads(q1: Tensor, with_grad: bool) -> Tensor:
-    return q1.new_empty((2, *q1.shape) if with_grad else (0,), dtype=torch.float32)
+def _outputs(q1: Tensor, q2: Tensor | None, grad1: bool, grad2: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss (), slopes of q1 and q2, (B, D) or empty where no gradient is wanted, factors (pairs, B) or empty."""
+    return (
+        q1.new_empty((), dtype=torch.float32),
+        q1.new_empty(q1.shape if grad1 else (0,)),
+        q1.new_empty((0,)) if q2 is None or not grad2 else q2.new_empty(q2.shape),
+        q1.new_empty((1 if q2 is None else 2, len(q1)) if grad1 or grad2 else (0,), dtype=torch.float32),
+    )
 
 
-@torch.library.custom_op("rsdnet::byol_loss", mutates_args=())
-def _byol_loss(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor, with_grad: bool) -> tuple[Tensor, Tensor]:
-    if q1.device.type == "cpu":
-        loss, grads = byol_loss_reference(q1, q2, z1, z2)
-        return loss, grads if with_grad else _empty_grads(q1, False)
+def cosine_by_reference(
+    q1: Tensor, z1: Tensor, q2: Tensor | None, z2: Tensor | None, grad1: bool, grad2: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `cosine_by_kernel` gives, from the reference."""
+    loss, slope1, slope2, factors = _outputs(q1, q2, grad1, grad2)
+    loss.zero_()
+    for k, (q, z, stored) in enumerate(((q1, z1, slope1), (q2, z2, slope2))):
+        if q is not None and z is not None:
+            value, slope, factor = cosine_loss_reference(q, z)
+            loss += value
+            if stored.numel():
+                stored.copy_(slope * LIFT)
+            if factors.numel():
+                factors[k] = factor[:, 0]
+    return loss, slope1, slope2, factors
+
+
+def cosine_by_kernel(
+    q1: Tensor, z1: Tensor, q2: Tensor | None, z2: Tensor | None, grad1: bool, grad2: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss, slopes and factors as `_outputs`, on a GPU."""
+    out = loss, slope1, slope2, factors = _outputs(q1, q2, grad1, grad2)
+    partial = loss.new_empty(partial_shape(q1.shape[0], q1.shape[1], 1 if q2 is None else 2))
     # A program reads whole rows; where a row's elements are not side by side, copy.
-    q1, q2, z1, z2 = (x if x.stride(1) == 1 else x.contiguous() for x in (q1, q2, z1, z2))
-    b, d = q1.shape
-    partial = q1.new_empty((2, triton.cdiv(b, loss_block(d)[0])), dtype=torch.float32)
-    grads = _empty_grads(q1, with_grad)
+    inputs = [x if x.stride(1) == 1 else x.contiguous() for x in (q1, z1, q2, z2) if x is not None]
+    launch_cosine(loss, partial, arrivals(q1.device), inputs, slope1, slope2, factors)
+    return out
+
+
+def _cosine_loss(
+    q1: Tensor, z1: Tensor, q2: Tensor | None, z2: Tensor | None, grad1: bool, grad2: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if q1.device.type == "cpu":
+        return cosine_by_reference(q1, z1, q2, z2, grad1, grad2)
     with torch.cuda.device(q1.device):
-        launch_byol_loss(q1, q2, z1, z2, partial, grads)
-    return partial.sum() / b, grads  # no atomics: the sum's order is always the same
+        return cosine_by_kernel(q1, z1, q2, z2, grad1, grad2)
 
 
-@_byol_loss.register_fake
-def _(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor, with_grad: bool) -> tuple[Tensor, Tensor]:
-    return q1.new_empty((), dtype=torch.float32), _empty_grads(q1, with_grad)
+def backward_by_reference(
+    grad1: Tensor, grad2: Tensor, slope1: Tensor, slope2: Tensor, factors: Tensor, grad_loss: Tensor
+) -> None:
+    """As launch_cosine_backward."""
+    for k, (grad, slope) in enumerate(((grad1, slope1), (grad2, slope2))):
+        if grad.numel():
+            grad.copy_((factors[k] * grad_loss)[:, None] * (slope.float() / LIFT))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-    ctx.dtypes = inputs[0].dtype, inputs[1].dtype
+def _cosine_loss_backward(slope1: Tensor, slope2: Tensor, factors: Tensor, grad_loss: Tensor) -> tuple[Tensor, Tensor]:
+    grads = torch.empty_like(slope1), torch.empty_like(slope2)
+    if slope1.device.type == "cpu":
+        backward_by_reference(*grads, slope1, slope2, factors, grad_loss)
+    else:
+        with torch.cuda.device(slope1.device):
+            launch_cosine_backward(*grads, slope1, slope2, factors, grad_loss)
+    return grads
 
 
-def _backward(ctx: Any, grad_loss: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+cosine_op = torch.library.custom_op("rsdnet::cosine_loss", _cosine_loss, mutates_args=())
+backward_op = torch.library.custom_op("rsdnet::cosine_loss_backward", _cosine_loss_backward, mutates_args=())
+
+
+@cosine_op.register_fake
+def _(q1, z1, q2, z2, grad1, grad2):
+    return _outputs(q1, q2, grad1, grad2)
+
+
+@backward_op.register_fake
+def _(slope1, slope2, factors, grad_loss):
+    return torch.empty_like(slope1), torch.empty_like(slope2)
+
+
+def _plain(x: Tensor) -> bool:
+    """Whether the op's body can be called as it is: nothing traces it."""
+    return type(x) is Tensor and not torch.compiler.is_compiling()
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # or zeros would be made, as large as the slopes
+    ctx.save_for_backward(*output[1:])
+    ctx.wanted = inputs[4:]
+
+
+def _backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if torch.is_grad_enabled():  # only so under create_graph=True
-        raise RuntimeError("byol_loss has no second derivative (create_graph=True): use byol_loss_formula for one")
-    (grads,) = ctx.saved_tensors
-    grad1, grad2 = (grads * grad_loss).unbind(0)
-    return grad1.to(ctx.dtypes[0]), grad2.to(ctx.dtypes[1]), None, None, None
+        raise RuntimeError("the loss has no second derivative (create_graph=True): use byol_loss_formula for one")
+    if grad_loss is None:
+        return (None,) * 6
+    slope1, slope2, factors = ctx.saved_tensors
+    run = _cosine_loss_backward if _plain(grad_loss) else backward_op
+    grads = run(slope1, slope2, factors, grad_loss)
+    grad1, grad2 = (grad if wanted else None for grad, wanted in zip(grads, ctx.wanted, strict=True))
+    return grad1, None, grad2, None, None, None
 
 
-torch.library.register_autograd("rsdnet::byol_loss", _backward, setup_context=_setup_context)
+cosine_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+class _Eager(torch.autograd.Function):
+    """The op without the dispatcher, which takes the host longer than both launches take the GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        loss, *saved = _cosine_loss(*inputs)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*saved)
+        ctx.wanted = inputs[4:]
+        return loss
+
+    backward = staticmethod(_backward)
+
+
+def _loss(q1: Tensor, z1: Tensor, q2: Tensor | None = None, z2: Tensor | None = None) -> Tensor:
+    wanted = [torch.is_grad_enabled() and q is not None and q.requires_grad for q in (q1, q2)]
+    inputs = q1, z1.detach(), q2, None if z2 is None else z2.detach(), *wanted
+    return _Eager.apply(*inputs) if _plain(q1) else cosine_op(*inputs)[0]
+
+
+def _check(**inputs: Tensor) -> None:
+    """Raises TypeError or ValueError naming the input that does not match the first."""
+    first, like = next(iter(inputs.items()))
+    for name, x in inputs.items():
+        if x.ndim != 2 or x.shape != like.shape:
+            raise ValueError(f"{name}: shape {tuple(x.shape)}, expected (B, D), {tuple(like.shape)} as {first}")
+        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise TypeError(f"{name}: {x.dtype}, expected float32, bfloat16 or float16")
+        if x.device != like.device:
+            raise ValueError(f"{name}: on {x.device}, but {first} is on {like.device}")
+    if like.shape[0] < 1 or not 1 <= like.shape[1] <= MAX_D:
+        raise ValueError(f"{first}: shape {tuple(like.shape)}, expected B of at least 1 and D of 1 to {MAX_D}")
+
+
+def cosine_loss(q: Tensor, z: Tensor) -> Tensor:
+    """One side of BYOL's loss: mean_i [2 - 2 cos(q_i, z_i)], the squared distance of the normalised rows.
+
+    q: (B, D) predictions, float32, bfloat16 or float16, rows at any stride; gradients flow here.
+    z: (B, D) targets, same shape, their type may differ; no gradient.
+    Returns a float32 scalar in [0, 4]. SimSiam's loss (Chen and He 2021, eq. 2) is byol_loss / 4 - 1.
+    Raises TypeError or ValueError on a shape, type or device that does not match; differentiated twice,
+    RuntimeError.
+    """
+    _check(q=q, z=z)
+    return _loss(q, z)
 
 
 def byol_loss(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
-    """Symmetric BYOL loss, Grill et al. 2020, eq. 2.
+    """Symmetric BYOL loss, Grill et al. 2020, eq. 2: cosine_loss(q1, z2) + cosine_loss(q2, z1).
 
     mean_i [2 - 2 cos(q1_i, z2_i)] + [2 - 2 cos(q2_i, z1_i)]
 
@@ -174,14 +258,5 @@ def byol_loss(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
     Raises TypeError or ValueError on a shape, type or device that does not match; differentiated twice,
     RuntimeError.
     """
-    for name, x in (("q1", q1), ("q2", q2), ("z1", z1), ("z2", z2)):
-        if x.ndim != 2 or x.shape != q1.shape:
-            raise ValueError(f"{name}: shape {tuple(x.shape)}, expected (B, D), {tuple(q1.shape)} as q1")
-        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            raise TypeError(f"{name}: {x.dtype}, expected float32, bfloat16 or float16")
-        if x.device != q1.device:
-            raise ValueError(f"{name}: on {x.device}, but q1 is on {q1.device}")
-    if q1.shape[0] < 1 or not 1 <= q1.shape[1] <= MAX_D:
-        raise ValueError(f"q1: shape {tuple(q1.shape)}, expected B of at least 1 and D of 1 to {MAX_D}")
-    with_grad = torch.is_grad_enabled() and (q1.requires_grad or q2.requires_grad)
-    return _byol_loss(q1, q2, z1.detach(), z2.detach(), with_grad)[0]
+    _check(q1=q1, q2=q2, z1=z1, z2=z2)
+    return _loss(q1, z2, q2, z1)
