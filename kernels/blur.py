@@ -1,0 +1,337 @@
+# mypy: disallow-untyped-defs=False, disable-error-code="assignment,misc,var-annotated"
+"""Gaussian blur, each image with a sigma of its own, given or drawn inside: BYOL's blur, in one launch.
+
+    out[y, x] = sum over i and j in -radius..radius of w(i) w(j) images[reflect(y + i), reflect(x + j)]
+    w(t) = exp(-t^2 / (2 sigma^2)) / sum of the same over t
+
+Separable; float32 inside. Grill et al. 2020, appendix B: sigma uniform in 0.1..2, a window of a tenth of the side,
+probability 1.0 for the first view and 0.1 for the second. google-deepmind/deepmind-research
+byol/utils/augmentations.py: radius = int((side // 10) / 2), weights as above. Border: reflected, as torchvision's
+gaussian_blur; where the radius passes the side, which torchvision refuses, reflected again. (DeepMind pads zeros.)
+
+Bytes it must move: the images once, the result once. Nothing else leaves the registers: a thread walks down PX columns
+and adds each blurred row to the 2 * radius rows of the result under way. A band reads 2 * radius rows of its neighbours
+again, from the L2. Matrix products were weighed: a Toeplitz matrix makes 128 products a pixel and pass of the 13 that
+count, each 3 to 5 times over for float32 accuracy.
+
+Why not inside render_views: apart, the views are read and written once more: 134 MB, 31 us at 4.3 TB/s for two 128 px
+bf16 views of 1,024 samples. Inside, a square of 32 pixels is rendered with its halo, ((32 + 2 * 6) / 32)^2 = 1.9 times
+the taps, and rendering is bound by instructions, about 100 us. On paper: no GPU has compared the two yet.
+"""
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._triton import tl, triton
+from .philox import BLUR, philox4, philox_words, seed_words, uniform, uniform_of
+from .window import MIN_SIGMA, blur_row, blur_weights, load_row, reflected, weights_of
+
+MAX_RADIUS = 26  # of the kernel, whose running sums lie in registers: beyond, the reference runs on the GPU too
+LANES = 64 if torch.version.hip else 32  # threads of a program, one warp; more for wide rows only
+MAX_LANES = 128
+AHEAD = 2  # rows loaded before the first of them is used
+CHUNK = 8  # images the CPU blurs at a time: the intermediates stay in the cache
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+# How sigma is drawn, where it is not given: samples, epoch, seed, probability of each view, range of sigma.
+Draw = tuple[Tensor | None, Tensor | None, int, Sequence[float], float, float]
+NO_DRAW: Draw = (None, None, 0, (), 0.0, 0.0)
+
+# ---- reference ----------------------------------------------------------------------------------------------
+
+
+def gaussian_blur_reference(images: Tensor, sigma: Tensor, radius: int, adjoint: bool = False) -> Tensor:
+    """gaussian_blur in plain PyTorch; with `adjoint` its transpose, which takes gradients from result to images.
+
+    The outermost rows and columns stand once in reflection's period, the others twice: with those doubled before and
+    halved after, the same blur is its own transpose.
+    """
+    weights = blur_weights(sigma, radius)[:, :, None, None, None]
+    out = images.float()
+    for dim in (-2, -1):
+        side = images.shape[dim]
+        place = torch.arange(side, device=images.device)
+        ends = torch.where((place % max(side - 1, 1) == 0) & adjoint, 2.0, 1.0)
+        ends = ends[:, None] if dim == -2 else ends
+        index = torch.arange(-radius, side + radius, device=images.device)
+        padded = (out * ends).index_select(dim, reflected(index, side))
+        out = padded.narrow(dim, 0, side) * weights[:, 0]
+        for tap in range(1, 2 * radius + 1):
+            out = torch.addcmul(out, padded.narrow(dim, tap, side), weights[:, tap])
+        out = out / ends
+    return torch.where((sigma > 0)[:, None, None, None], out.to(images.dtype), images)
+
+
+def draw_sigma(
+    samples: Tensor,
+    *,
+    probability: Sequence[float],
+    sigma: tuple[float, float] = (0.1, 2.0),
+    seed: int,
+    epoch: int | Tensor,
+) -> Tensor:
+    """The sigma of each view's blur, 0 for none, as blur_views draws it: (V, B) float32, on samples' device.
+
+    samples: (B,) int64. probability: of a blur, one a view. sigma: range of the uniform draw, pixels.
+    """
+    view = torch.arange(len(probability), device=samples.device)[:, None]
+    decide, size, _, _ = philox_words(seed, samples, epoch, view, BLUR)
+    chance = torch.tensor(probability, dtype=torch.float32, device=samples.device)[:, None]
+    return torch.where(uniform(decide) < chance, sigma[0] + uniform(size) * (sigma[1] - sigma[0]), 0.0)
+
+
+# ---- kernel -------------------------------------------------------------------------------------------------
+
+
+@triton.jit(do_not_specialize=["k0", "k1", "samples_count"])
+def blur_kernel(
+    out,  # as images
+    images,  # planes (HEIGHT, WIDTH, STEP) of bf16, fp16 or fp32, contiguous; SHARE of them make an image
+    sigma,  # (N,) fp32, by image, pixels: 0 or less copies; None: drawn, image n being sample n % B of view n // B
+    samples,  # (B,) int64
+    epoch,  # () int64
+    k0,  # seed, low word, int32
+    k1,  # seed, high word, int32
+    samples_count,  # B
+    probability,  # floats, one a view
+    low,  # float, pixels: sigma's range
+    high,
+    SHARE: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    STEP: tl.constexpr,  # channels where they lie side by side, else 1
+    RADIUS: tl.constexpr,  # at least 1
+    ADJOINT: tl.constexpr,
+    MIN_SIGMA: tl.constexpr,
+    STREAM: tl.constexpr,
+    PX: tl.constexpr,  # elements of a row in a thread: 4 or 8 where rows fall into such chunks, else 1
+    CHUNKS: tl.constexpr,  # threads along a row
+    BANDS: tl.constexpr,  # threads along a column
+    BAND: tl.constexpr,  # rows of a thread, a multiple of 8
+    AHEAD: tl.constexpr,
+):
+    """One program: BANDS * BAND rows by CHUNKS * PX elements of a plane. Grid: planes * such tiles of a plane."""
+    LENGTH: tl.constexpr = WIDTH * STEP
+    ACROSS: tl.constexpr = (LENGTH + CHUNKS * PX - 1) // (CHUNKS * PX)
+    TILES: tl.constexpr = (HEIGHT + BANDS * BAND - 1) // (BANDS * BAND) * ACROSS
+    tile, plane = tl.program_id(0) % TILES, tl.program_id(0) // TILES
+    top = tile // ACROSS * (BANDS * BAND)
+    chunk = tile % ACROSS * CHUNKS + tl.arange(0, CHUNKS)
+    column = tile % ACROSS * (CHUNKS * PX) + tl.arange(0, CHUNKS * PX)
+    images += plane.to(tl.int64) * (HEIGHT * LENGTH)
+    out += plane.to(tl.int64) * (HEIGHT * LENGTH)
+
+    image = plane // SHARE
+    if sigma is None:
+        view = image // samples_count
+        words = philox4(k0, k1, tl.load(samples + image % samples_count), tl.load(epoch), view, STREAM)
+        chance = 0.0
+        for v in tl.static_range(len(probability)):
+            chance = tl.where(view == v, probability[v], chance)
+        width = tl.where(uniform_of(words[0]) < chance, low + uniform_of(words[1]) * (high - low), 0.0)
+    else:
+        width = tl.load(sigma + image)
+
+    if width > 0:
+        weights = weights_of(width, RADIUS, MIN_SIGMA)
+        first = top + tl.arange(0, BANDS) * BAND
+        sums = ()  # the 2 * RADIUS rows of the result under way, the oldest first
+        for _ in tl.static_range(2 * RADIUS):
+            sums += (tl.full((BANDS, CHUNKS * PX), 0.0, tl.float32),)
+        for y in range(-RADIUS, tl.minimum(BAND, HEIGHT - top) + RADIUS, AHEAD):
+            rows = ()
+            for k in tl.static_range(AHEAD):
+                rows += (load_row(images, first + y + k, column, HEIGHT, WIDTH, STEP, RADIUS, ADJOINT, PX),)
+            for k in tl.static_range(AHEAD):
+                row = blur_row(rows[k], weights, chunk, WIDTH, STEP, RADIUS, PX)
+                done = tl.fma(row, weights[RADIUS], sums[0])
+                later = ()
+                for t in tl.static_range(1, 2 * RADIUS):
+                    later += (tl.fma(row, weights[RADIUS - t if t < RADIUS else t - RADIUS], sums[t]),)
+                later += (row * weights[RADIUS],)
+                sums = later
+                at, pixel = first + y + k - RADIUS, column // STEP
+                if ADJOINT:
+                    end_y, end_x = (at == 0) | (at == HEIGHT - 1), (pixel == 0) | (pixel == WIDTH - 1)
+                    done *= tl.where(end_y, 0.5, 1.0)[:, None] * tl.where(end_x, 0.5, 1.0)[None, :]
+                to = out + at.to(tl.int64)[:, None] * LENGTH + column[None, :]
+                live = ((y + k >= RADIUS) & (at < HEIGHT))[:, None] & (column < LENGTH)[None, :]
+                tl.store(to, done.to(out.dtype.element_ty), mask=live)
+    else:
+        for y in range(0, BAND, 8):
+            row = top + y * BANDS + tl.arange(0, BANDS * 8)
+            at = row.to(tl.int64)[:, None] * LENGTH + column[None, :]
+            live = (row < HEIGHT)[:, None] & (column < LENGTH)[None, :]
+            tl.store(out + at, tl.load(images + at, mask=live), mask=live)
+
+
+def blur_tile(height: int, width: int, step: int, radius: int, itemsize: int, lanes: int = LANES) -> tuple[int, ...]:
+    """PX, CHUNKS, BANDS and BAND of blur_kernel."""
+    px = 1
+    for many in (4, 8):  # of 16 bytes at most, whole chunks, one reflection at most, and all of it in the registers
+        whole = many * itemsize <= 16 and width * step % many == 0
+        if whole and radius < width and many * radius <= 52 and radius * step <= 28:
+            px = many
+    chunks = triton.cdiv(width * step, px)
+    even = chunks & -chunks  # the largest power of two in it: no thread is left without a chunk
+    chunks = min(even if even >= 8 else triton.next_power_of_2(chunks), MAX_LANES)
+    band = min(max(16, triton.next_power_of_2(4 * radius)), max(8, triton.next_power_of_2(height)))
+    return px, chunks, max(1, lanes // chunks), band
+
+
+def launch_blur(
+    out: Tensor, images: Tensor, sigma: Tensor | None, radius: int, adjoint: bool = False, draw: Draw = NO_DRAW
+) -> None:
+    """Fills out with one launch. images, out: (N, C, H, W), both contiguous or both channels_last; sigma: (N,)."""
+    samples, epoch, seed, probability, low, high = draw
+    n, c, height, width = images.shape
+    share, step = (c, 1) if images.is_contiguous() else (1, c)
+    px, chunks, bands, band = blur_tile(height, width, step, radius, images.element_size())
+    tiles = triton.cdiv(width * step, chunks * px) * triton.cdiv(height, bands * band)
+    blur_kernel[(n * share * tiles,)](
+        out, images, sigma, samples, epoch, *seed_words(seed), n // max(1, len(probability)), tuple(probability),
+        low, high, share, height, width, step, radius, adjoint, MIN_SIGMA, BLUR,
+        px, chunks, bands, band, AHEAD, num_warps=max(1, chunks * bands // LANES),
+    )  # fmt: skip
+
+
+# ---- op -----------------------------------------------------------------------------------------------------
+
+
+def _dense(images: Tensor) -> Tensor:
+    """images, copied only where they lie neither NCHW nor NHWC without gaps."""
+    laid = images.is_contiguous() or images.is_contiguous(memory_format=torch.channels_last)
+    return images if laid else images.contiguous()
+
+
+@torch.library.custom_op("rsdnet::gaussian_blur", mutates_args=())
+def _gaussian_blur(
+    images: Tensor,
+    sigma: Tensor | None,
+    samples: Tensor | None,
+    epoch: Tensor | None,
+    seed: int,
+    probability: Sequence[float],
+    low: float,
+    high: float,
+    radius: int,
+    adjoint: bool,
+) -> Tensor:
+    """images: (N, C, H, W). sigma: (N,), or None and drawn: see Draw; then image n is sample n % B of view n // B."""
+    images = _dense(images)
+    out = torch.empty_like(images)
+    if images.device.type != "cpu" and radius <= MAX_RADIUS:
+        if images.numel():
+            with torch.cuda.device(images.device):
+                launch_blur(out, images, sigma, radius, adjoint, (samples, epoch, seed, probability, low, high))
+        return out
+    if samples is not None and epoch is not None:
+        sigma = draw_sigma(samples, probability=probability, sigma=(low, high), seed=seed, epoch=epoch).flatten()
+    assert sigma is not None
+    if images.device.type != "cpu":
+        return out.copy_(gaussian_blur_reference(images, sigma, radius, adjoint))
+    out.copy_(images)
+    for part in (sigma > 0).nonzero()[:, 0].split(CHUNK):
+        out[part] = gaussian_blur_reference(images[part], sigma[part], radius, adjoint)
+    return out
+
+
+@_gaussian_blur.register_fake
+def _(images, sigma, samples, epoch, seed, probability, low, high, radius, adjoint):
+    return torch.empty_like(_dense(images))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[1:4])
+    ctx.others = inputs[4:]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    *others, adjoint = ctx.others
+    return _gaussian_blur(grad, *ctx.saved_tensors, *others, not adjoint), *(None,) * 9
+
+
+torch.library.register_autograd("rsdnet::gaussian_blur", _backward, setup_context=_setup_context)
+
+
+def _check(images: Tensor, name: str, radius: int) -> None:
+    if 0 in images.shape[-3:]:
+        raise ValueError(f"{name}: shape {tuple(images.shape)}, expected at least one channel, row and column")
+    if images.dtype not in DTYPES:
+        raise TypeError(f"{name}: {images.dtype}, expected float32, bfloat16 or float16")
+    if radius < 0:
+        raise ValueError(f"radius: {radius} pixels, expected 0 or more")
+
+
+def gaussian_blur(images: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
+    """Each image blurred with its own sigma: a new tensor (B, C, H, W), of images' type and memory format.
+
+    images: (B, C, H, W) float32, bfloat16 or float16, any sides; gradients flow here, of any order. Copied first where
+    it is neither contiguous nor channels_last. sigma: (B,) float32, pixels; where it is not above 0 the image is
+    copied bit for bit; no gradient. radius: pixels; the window is 2 * radius + 1 wide, and 0 copies.
+    Border: reflected, as torchvision's gaussian_blur; any radius.
+    Raises TypeError or ValueError on a shape, type or device that does not match.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images: shape {tuple(images.shape)}, expected (B, C, H, W)")
+    _check(images, "images", radius)
+    if sigma.dtype != torch.float32:
+        raise TypeError(f"sigma: {sigma.dtype}, expected float32")
+    if sigma.shape != images.shape[:1]:
+        raise ValueError(f"sigma: shape {tuple(sigma.shape)}, expected (B,), {tuple(images.shape[:1])}")
+    if sigma.device != images.device:
+        raise ValueError(f"sigma: on {sigma.device}, but images is on {images.device}")
+    if radius == 0:
+        return images.clone()
+    return _gaussian_blur(images, sigma.detach().contiguous(), *NO_DRAW, radius, False)
+
+
+def blur_views(
+    views: Tensor,
+    samples: Tensor,
+    *,
+    probability: float | Sequence[float],
+    sigma: tuple[float, float] = (0.1, 2.0),
+    radius: int | None = None,
+    seed: int,
+    epoch: int | Tensor,
+) -> Tensor:
+    """Views blurred at random, as BYOL does: a new tensor (V, B, C, S, S), of views' type and memory layout.
+
+    views: (V, B, C, S, S), as render_views returns them. samples: (B,) int64, the samples' rows in the catalog.
+    probability: of a blur, one for all views or one a view; BYOL: (1.0, 0.1). sigma: range of the uniform draw, pixels.
+    radius: pixels; by default BYOL's S // 10 // 2: for S below 20 that is 0, which copies, and no view is blurred.
+    seed: 0 to 2^63 - 1. epoch: int, or an int64 tensor () on views' device: no sync, no recompilation, CUDA graphs.
+    The blur depends on seed, epoch, sample and view alone: `draw_sigma` tells it.
+    Raises TypeError or ValueError on a shape, type, device or range that does not fit.
+    """
+    if views.ndim != 5:
+        raise ValueError(f"views: shape {tuple(views.shape)}, expected (V, B, C, S, S)")
+    v, b = views.shape[:2]
+    radius = views.shape[-1] // 10 // 2 if radius is None else radius
+    _check(views, "views", radius)
+    chances = [float(probability)] * v if isinstance(probability, int | float) else list(probability)
+    if len(chances) != v or not all(0 <= chance <= 1 for chance in chances):
+        raise ValueError(f"probability: {probability}, expected 0 to 1, one for all or one for each of {v} views")
+    if not 0 <= sigma[0] <= sigma[1] < inf:
+        raise ValueError(f"sigma: {tuple(sigma)}, expected 0 <= lo <= hi")
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed: {seed}, expected 0 to 2^63 - 1")
+    if not isinstance(epoch, Tensor):
+        epoch = torch.full((), epoch, dtype=torch.int64, device=views.device)
+    for name, tensor, shape in (("samples", samples, (b,)), ("epoch", epoch, ())):
+        if tensor.dtype != torch.int64:
+            raise TypeError(f"{name}: {tensor.dtype}, expected int64")
+        if tensor.shape != shape:
+            raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {shape}")
+        if tensor.device != views.device:
+            raise ValueError(f"{name}: on {tensor.device}, but views is on {views.device}")
+    if radius == 0:
+        return views.clone()
+    images = views.flatten(0, 1)
+    out = _gaussian_blur(images, None, samples.contiguous(), epoch, seed, chances, *sigma, radius, False)
+    return out.unflatten(0, (v, b))
