@@ -1,66 +1,95 @@
-"""Every kernel at the shapes at which the trainer launches it: what `benches.resources` compiles.
+"""Every kernel as the trainer launches it: what `benches.resources` compiles.
 
-A kernel's cases are one function; its arguments are given as a launch would: a pointer by its type ("*bf16"), an
-integer by an example of its value, since Triton compiles another kernel where it is 1 or a multiple of 16.
+An op's cases are one function: it calls the op's own launch with tensors of the trainer's shapes on the device "meta",
+which hold nothing; what the launch would hand to Triton is recorded, block sizes, strides and warps with it.
 """
 
-from collections.abc import Iterator
-from math import log
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
 
-from rsdnet.kernels import loss, philox, records, sampling, views
+import torch
+from torch import Tensor
+from triton.runtime import JITFunction
+
+from rsdnet.kernels import ViewSpec, loss, philox, records, views
 
 B, S, D = 1024, 128, 256  # samples, pixels a side, embedding
 
 
-class Case(NamedTuple):
-    """One launch of a kernel."""
+@dataclass(frozen=True)
+class Case:
+    """One launch of a kernel: its arguments by name, and Triton's options (num_warps and the like)."""
 
     kernel: Any
     name: str
     arguments: dict[str, Any]
-    warps: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor of a shape and type, of no bytes."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+@contextmanager
+def recorded(launches: list[tuple[Any, tuple, dict]]) -> Iterator[None]:
+    """Inside, launching a kernel adds it and its arguments to `launches`."""
+
+    def run(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        launches.append((self, args, options))
+
+    with patch.object(JITFunction, "run", run):
+        yield
+
+
+def cases_of(name: str, launch: Callable[..., Any], *args: Any, **others: Any) -> Iterator[Case]:
+    """The kernels that `launch(*args)` launches."""
+    launches: list[tuple[Any, tuple, dict]] = []
+    with recorded(launches):
+        launch(*args, **others)
+    for kernel, values, options in launches:
+        named = {key: options.pop(key) for key in list(options) if key in kernel.arg_names}
+        bound = inspect.signature(kernel.fn).bind(*values, **named)
+        bound.apply_defaults()
+        yield Case(kernel, name, dict(bound.arguments), options)
 
 
 def render_cases() -> Iterator[Case]:
-    """Views of one and three channels, in each memory format and type."""
-    kinds = (
-        (64, 1, "bf16", True, False),
-        (S, 1, "bf16", True, False),
-        (S, 1, "bf16", True, True),
-        (S, 3, "bf16", True, False),
-        (S, 1, "fp32", False, False),
-        (224, 3, "fp16", True, False),
-    )
-    for size, channels, out, nhwc, speckle in kinds:
-        arguments = {
-            "out": f"*{out}", "data": "*u8", "records": "*i64", "samples": "*i64", "epoch": "*i64", "table": "*fp32",
-            "k0": 1 << 30, "k1": 0, "nbytes": 1 << 27, "samples_count": B, "bands": 15,
-            "VIEWS": 2, "CHANNELS": channels, "SIZE": size, "NHWC": nhwc, "TILE": min(views.TILE, size),
-            "AREA": 0.08, "AREA_SPAN": 0.92, "LOG_RATIO": log(3 / 4), "LOG_RATIO_SPAN": 2 * log(4 / 3),
-            "FLIP": True, "TURN": True, "JITTER": True, "MAX_SIDE": records.MAX_SIDE, "ALIGN": records.ALIGN,
-            "STREAM_CROP": philox.CROP, "STREAM_TURN": philox.TURN, "STREAM_JITTER": philox.JITTER,
-            "SPECKLE": speckle, "STREAM_SPECKLE": philox.SPECKLE, "LEAST": sampling.LEAST,
-        }  # fmt: skip
-        name = f"S={size} C={channels} {out} {'NHWC' if nhwc else 'NCHW'}{' speckle' if speckle else ''}"
-        yield Case(views.render_kernel, name, arguments, views.WARPS)
+    """Views of one and three channels, in each memory format and type, with speckle and without."""
+    batch = (meta(1 << 27, dtype=torch.uint8), meta(B, 2, 1, records.FIELDS, dtype=torch.int64))
+    for size, channels, dtype, nhwc, speckle in (
+        (64, 1, torch.bfloat16, True, False), (S, 1, torch.bfloat16, True, False), (S, 1, torch.bfloat16, True, True),
+        (S, 3, torch.bfloat16, True, False), (S, 1, torch.float32, False, False), (224, 3, torch.float16, True, False),
+    ):  # fmt: skip
+        spec = ViewSpec(size, dtype=dtype, channels_last=nhwc, speckle=speckle)
+        name = f"S={size} C={channels} {short(dtype)} {'NHWC' if nhwc else 'NCHW'}{' speckle' if speckle else ''}"
+        record = batch[1].expand(B, 2, channels, records.FIELDS).contiguous()
+        others = meta(B, dtype=torch.int64), meta(15, records.COLUMNS), spec, 1 << 40, meta(dtype=torch.int64)
+        yield from cases_of(name, views.launch_render, views.empty_views(record, spec), batch[0], record, *others)
 
 
 def loss_cases() -> Iterator[Case]:
     """Rows short and long, of even and odd length."""
-    for d, dtype in ((D, "bf16"), (D, "fp32"), (1025, "fp16"), (4096, "bf16"), (8192, "fp32")):
-        rows, block_d = loss.loss_block(d)
-        arguments: dict[str, Any] = dict.fromkeys(("q1", "q2", "z1", "z2"), f"*{dtype}")
-        arguments |= {"partial": "*fp32", "grads": "*fp32", "rows": 4096}
-        arguments |= dict.fromkeys(("q1_stride", "q2_stride", "z1_stride", "z2_stride"), d)
-        arguments |= {"D": d, "EPSILON": loss.EPSILON, "GRAD": True, "ROWS": rows, "BLOCK_D": block_d}
-        yield Case(loss.byol_loss_kernel, f"D={d} {dtype}", arguments, loss.loss_warps(d))
+    for d, dtype in ((D, torch.bfloat16), (D, torch.float32), (1025, torch.float16), (4096, torch.bfloat16),
+                     (8192, torch.float32)):  # fmt: skip
+        four = [meta(4096, d, dtype=dtype) for _ in range(4)]
+        out = meta(2, -(-4096 // loss.loss_block(d)[0])), meta(2, 4096, d)
+        yield from cases_of(f"D={d} {short(dtype)}", loss.launch_byol_loss, *four, *out)
 
 
 def philox_cases() -> Iterator[Case]:
     """The generator by itself, as the tests launch it."""
-    arguments = {"counter_ptr": "*i64", "words_ptr": "*i64", "k0": 1 << 30, "k1": 0, "n": 1000, "BLOCK": 1024}
-    yield Case(philox.philox_kernel, "", arguments, 4)
+    words = meta(1000, 4, dtype=torch.int64), meta(1000, 4, dtype=torch.int64)
+    yield from cases_of("", philox.philox_kernel[(1,)], *words, *philox.seed_words(1 << 40), 1000, 1024)
+
+
+def short(dtype: torch.dtype) -> str:
+    """bf16, fp16 or fp32."""
+    return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
 
 
 CASES = (render_cases, loss_cases, philox_cases)

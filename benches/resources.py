@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import triton
 import tyro
 from rich.console import Console
@@ -29,6 +30,10 @@ from benches.cases import CASES, Case
 from rsdnet.errors import DataError, command
 
 PARTITIONS, LANE_REGISTERS, REGISTER_GRANULE = 4, 512, 8
+POINTERS = {
+    torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.bool: "*i1",
+    torch.uint8: "*u8", torch.int16: "*i16", torch.uint16: "*u16", torch.int32: "*i32", torch.int64: "*i64",
+}  # fmt: skip
 CAPTION = "spills: in registers; NVIDIA's tool gives their bytes only, in local memory. occupancy: estimated"
 
 
@@ -74,15 +79,24 @@ def compile_case(case: Case, target: GPUTarget) -> Any:
     hints: dict[tuple[int], list[list[Any]]] = {}
     for index, param in enumerate(case.kernel.params):
         value = case.arguments[param.name]
-        if param.is_constexpr or (value == 1 and isinstance(value, int) and not param.do_not_specialize):
+        free = not param.do_not_specialize
+        if param.is_constexpr or value is None or (free and type(value) is int and value == 1):
             signature[param.name], constants[param.name] = "constexpr", value
             continue
-        signature[param.name] = value if isinstance(value, str) else "i32" if abs(value) < 1 << 31 else "i64"
-        aligned = value[0] == "*" if isinstance(value, str) else value % 16 == 0 and not param.do_not_specialize
-        if aligned:
-            hints[(index,)] = [["tt.divisibility", 16]]
+        signature[param.name] = type_of(value)
+        if isinstance(value, torch.Tensor) or (free and type(value) is int and value % 16 == 0):
+            hints[(index,)] = [["tt.divisibility", 16]]  # tensors come from an allocator that aligns them
     source = ASTSource(case.kernel, signature, constants, hints)
-    return triton.compile(source, target=target, options={"num_warps": case.warps})
+    return triton.compile(source, target=target, options=case.options)
+
+
+def type_of(value: Any) -> str:
+    """Triton's name of an argument's type."""
+    if isinstance(value, torch.Tensor):
+        return POINTERS[value.dtype]
+    if isinstance(value, float):
+        return "fp32"
+    return "i1" if isinstance(value, bool) else "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
 
 
 def memory(compiled: Any) -> dict[str, int]:
@@ -135,9 +149,10 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
             raise DataError(f"targets: {target!r}, expected one of {', '.join(CHIPS)}")
         for case in cases:
             compiled = compile_case(case, CHIPS[target].target)
-            row = {"kernel": case.kernel.__name__, "case": case.name, "target": target, "warps": case.warps}
+            count = compiled.metadata.num_warps
+            row = {"kernel": case.kernel.__name__, "case": case.name, "target": target, "warps": count}
             row |= memory(compiled) | {"shared": compiled.metadata.shared, "load": load_width(compiled.asm)}
-            blocks, warps = resident(CHIPS[target], row["registers"], row["shared"], case.warps)
+            blocks, warps = resident(CHIPS[target], row["registers"], row["shared"], count)
             yield row | {"blocks": blocks, "resident": warps, "occupancy": round(warps / CHIPS[target].warps, 3)}
 
 
