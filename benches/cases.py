@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from triton.runtime import JITFunction
 
-from rsdnet.kernels import ViewSpec, loss, philox, records, views
+from rsdnet.kernels import ViewSpec, blur, cosine, philox, records, views
 
 B, S, D = 1024, 128, 256  # samples, pixels a side, embedding
 
@@ -72,13 +72,39 @@ def render_cases() -> Iterator[Case]:
         yield from cases_of(name, views.launch_render, views.empty_views(record, spec), batch[0], record, *others)
 
 
+def blur_cases() -> Iterator[Case]:
+    """Views of two memory formats with sigma drawn inside, images with sigma given, and the gradient of these."""
+    draw = meta(B, dtype=torch.int64), meta(dtype=torch.int64), 1 << 40, (1.0, 0.1), 0.1, 2.0
+    for size, channels, dtype, layout in (
+        (64, 1, torch.bfloat16, torch.contiguous_format), (S, 1, torch.bfloat16, torch.contiguous_format),
+        (S, 3, torch.bfloat16, torch.channels_last), (224, 3, torch.float16, torch.channels_last),
+        (S, 1, torch.float32, torch.contiguous_format),
+    ):  # fmt: skip
+        images = meta(2 * B, channels, size, size, dtype=dtype).contiguous(memory_format=layout)
+        name, radius = f"S={size} C={channels} {short(dtype)}", size // 10 // 2
+        yield from cases_of(f"{name} drawn", blur.launch_blur, images, images, None, radius, False, draw)
+        if dtype == torch.float32:
+            given = images, images, meta(2 * B), radius
+            yield from cases_of(f"{name} given", blur.launch_blur, *given)
+            yield from cases_of(f"{name} backward", blur.launch_blur, *given, True)
+
+
 def loss_cases() -> Iterator[Case]:
-    """Rows short and long, of even and odd length."""
-    for d, dtype in ((D, torch.bfloat16), (D, torch.float32), (1025, torch.float16), (4096, torch.bfloat16),
-                     (8192, torch.float32)):  # fmt: skip
-        four = [meta(4096, d, dtype=dtype) for _ in range(4)]
-        out = meta(2, -(-4096 // loss.loss_block(d)[0])), meta(2, 4096, d)
-        yield from cases_of(f"D={d} {short(dtype)}", loss.launch_byol_loss, *four, *out)
+    """Rows short and long, of even and odd length, forward and backward; one side of the loss; forward alone."""
+    b = 4096
+    loss, arrived, factors = meta(), meta(1, dtype=torch.int32), meta(2, b)
+    for d, dtype in (
+        (D, torch.bfloat16), (D, torch.float32), (1025, torch.float16), (4096, torch.bfloat16), (8192, torch.float32)
+    ):  # fmt: skip
+        x, none = meta(b, d, dtype=dtype), meta(0, dtype=dtype)
+        slopes = x, x, factors
+        name, pairs = f"D={d} {short(dtype)}", meta(*cosine.partial_shape(b, d, 2))
+        yield from cases_of(name, cosine.launch_cosine, loss, pairs, arrived, [x] * 4, *slopes)
+        yield from cases_of(name, cosine.launch_cosine_backward, x, x, *slopes, loss)
+        if d == D:
+            one, nothing = meta(*cosine.partial_shape(b, d, 1)), (none, none, meta(0))
+            yield from cases_of(f"{name} one side", cosine.launch_cosine, loss, one, arrived, [x] * 2, x, none, factors)
+            yield from cases_of(f"{name} no gradient", cosine.launch_cosine, loss, pairs, arrived, [x] * 4, *nothing)
 
 
 def philox_cases() -> Iterator[Case]:
@@ -92,4 +118,4 @@ def short(dtype: torch.dtype) -> str:
     return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
 
 
-CASES = (render_cases, loss_cases, philox_cases)
+CASES = (render_cases, blur_cases, loss_cases, philox_cases)

@@ -173,4 +173,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.write_line("")
             terminalreporter.write_line(" ".join(named))
             last = named
-        terminalreporter.write_line(f"  {provider:<20} {outcome}")
+        terminalreporter.write_line(f"  {provider:<26} {outcome}")

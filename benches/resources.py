@@ -1,6 +1,6 @@
 """What each kernel takes of a GPU that need not be there: `python -m benches.resources [--targets cuda:90]`.
 
-Compiles the cases of `benches.cases` and prints registers, spills, local memory, shared memory, the widest global load
+Compiles the cases of `benches.cases` and prints registers, spills, local memory, shared memory, the width of global loads
 and how many programs a multiprocessor holds at once; `--json` prints an object a line. Needs triton, no GPU, and a
 process without TRITON_INTERPRET.
 
@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mode
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,8 @@ POINTERS = {
     torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.bool: "*i1",
     torch.uint8: "*u8", torch.int16: "*i16", torch.uint16: "*u16", torch.int32: "*i32", torch.int64: "*i64",
 }  # fmt: skip
-CAPTION = "spills: in registers; NVIDIA's tool gives their bytes only, in local memory. occupancy: estimated"
+CAPTION = """spills: in registers; NVIDIA's tool gives their bytes only, in local memory.
+load B: of the widest global load, and of the usual one. occupancy: estimated"""
 
 
 class Chip(NamedTuple):
@@ -74,7 +76,7 @@ class Options:
 
 def compile_case(case: Case, target: GPUTarget) -> Any:
     """The kernel, specialised as a launch with these arguments specialises it."""
-    signature: dict[str, str] = {}
+    signature: dict[str, Any] = {}
     constants: dict[str, Any] = {}
     hints: dict[tuple[int], list[list[Any]]] = {}
     for index, param in enumerate(case.kernel.params):
@@ -90,8 +92,10 @@ def compile_case(case: Case, target: GPUTarget) -> Any:
     return triton.compile(source, target=target, options=case.options)
 
 
-def type_of(value: Any) -> str:
-    """Triton's name of an argument's type."""
+def type_of(value: Any) -> Any:
+    """Triton's name of an argument's type; of a tuple, a tuple of names."""
+    if isinstance(value, tuple):
+        return tuple(map(type_of, value))
     if isinstance(value, torch.Tensor):
         return POINTERS[value.dtype]
     if isinstance(value, float):
@@ -115,19 +119,14 @@ def memory(compiled: Any) -> dict[str, int]:
     return {"registers": found["REG"], "stack": found["STACK"], "local": found["LOCAL"]}
 
 
-def load_width(asm: dict[str, Any]) -> int:
-    """Bytes of the widest load from global memory that one thread issues; 0 without any."""
+def load_widths(asm: dict[str, Any]) -> list[int]:
+    """Bytes that one thread takes by each load from global memory in the code."""
     if "amdgcn" in asm:
         words = re.findall(r"\b(?:global|buffer|flat)_load_(dword(?:x(\d))?|[us]?short|[us]byte)", asm["amdgcn"])
-        return max((4 * int(n or 1) if name[0] == "d" else 2 if "short" in name else 1 for name, n in words), default=0)
-    kinds = re.findall(r"\bld\.global((?:\.[\w:]+)+)", asm["ptx"])
-    copies = [int(n, 0) for n in re.findall(r"\bcp\.async\.c[ag]\.shared\.global[^;]*?\], (\w+)", asm["ptx"])]
-    widths = [
-        int((re.search(r"\.v(\d)", kind) or [0, 1])[1]) * int(match[1]) // 8
-        for kind in kinds
-        if (match := re.search(r"\.[bfus](\d+)$", kind))
-    ]
-    return max(widths + copies, default=0)
+        return [4 * int(n or 1) if name[0] == "d" else 2 if "short" in name else 1 for name, n in words]
+    copies = re.findall(r"\bcp\.async\.c[ag]\.shared\.global[^;]*?\], (\w+)", asm["ptx"])
+    loads = re.findall(r"\bld\.global(?:\.[\w:]+?)*?(?:\.v(\d))?\.[bfus](\d+)\b", asm["ptx"])
+    return [int(n, 0) for n in copies] + [int(n or 1) * int(bits) // 8 for n, bits in loads]
 
 
 def resident(chip: Chip, registers: int, shared: int, warps: int) -> tuple[int, int]:
@@ -151,7 +150,9 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
             compiled = compile_case(case, CHIPS[target].target)
             count = compiled.metadata.num_warps
             row = {"kernel": case.kernel.__name__, "case": case.name, "target": target, "warps": count}
-            row |= memory(compiled) | {"shared": compiled.metadata.shared, "load": load_width(compiled.asm)}
+            loads = load_widths(compiled.asm) or [0]
+            row |= memory(compiled) | {"shared": compiled.metadata.shared}
+            row |= {"load": max(loads), "usual_load": mode(loads)}
             blocks, warps = resident(CHIPS[target], row["registers"], row["shared"], count)
             yield row | {"blocks": blocks, "resident": warps, "occupancy": round(warps / CHIPS[target].warps, 3)}
 
@@ -170,7 +171,15 @@ def show(rows: Iterator[dict[str, Any]], console: Console) -> None:
         last = row["target"]
         spills = row["spills"] + row["scalar_spills"] if "spills" in row else "-"
         local = row.get("stack", 0) + row["local"]
-        numbers = (row["warps"], row["registers"], spills, local, row["shared"], row["load"], row["blocks"])
+        numbers = (
+            row["warps"],
+            row["registers"],
+            spills,
+            local,
+            row["shared"],
+            f"{row['load']} ({row['usual_load']})",
+            row["blocks"],
+        )
         name = row["kernel"].removesuffix("_kernel")
         table.add_row(last, name, row["case"], *map(str, numbers), str(row["resident"]), f"{row['occupancy']:.0%}")
     console.print(table)

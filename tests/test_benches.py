@@ -1,0 +1,107 @@
+"""The benchmarks run where there is no GPU, give a figure only to what is right, and write only where they are told."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benches import networks
+from benches.rows import COLUMNS
+from rsdnet.model import ResNet, head
+
+pytest.importorskip("pytest_benchmark")
+
+REPO = Path(__file__).resolve().parent.parent
+GPU = torch.cuda.is_available()
+COMMITTED = REPO / "benches" / "results" / "kernels.csv"
+QUICK = ("--benchmark-only", "--shapes=tiny", "--backend=eager")
+
+
+def bench(*words: object, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the benchmarks in a process of their own, with `path` first among the modules."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    folders = [str(REPO), *([str(path)] if path else []), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(folder for folder in folders if folder)
+    command = [sys.executable, "-m", "pytest", "benches", *QUICK, *map(str, words)]
+    return subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True)
+
+
+def told(done: subprocess.CompletedProcess[str]) -> dict[tuple[str, str], str]:
+    """Outcomes in the summary by op and provider."""
+    found, op = {}, ""
+    summary = done.stdout.partition("contests ===")[2].partition("benchmark '")[0]
+    for line in summary.splitlines():
+        if line.startswith("  "):
+            found[op, line[:28].strip()] = line[28:].strip()
+        elif line:
+            op = line.split()[0]
+    return found
+
+
+def test_every_op_runs_on_a_cpu_and_rows_hold_no_absolute_time(tmp_path):
+    before = COMMITTED.read_bytes() if COMMITTED.exists() else None
+    done = bench("-k", "not compiled or byol", f"--rows={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcomes = told(done)
+    for op in ("render_views", "byol_loss", "LARS", "update_target_"):
+        assert outcomes[op, "reference"].endswith("1 x the reference's speed")
+        assert GPU or outcomes[op, "ours"].startswith("absent: our kernel needs a CUDA GPU")
+    with open(tmp_path / "kernels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert {(row["op"], row["provider"]) for row in rows} == {
+        entry for entry, outcome in outcomes.items() if not outcome.startswith("absent: ")
+    }
+    for row in rows:
+        assert float(row["speedup"]) > 0
+        if not GPU:
+            assert not any(row[name] for name in ("p20_us", "p50_us", "p80_us", "gb_s", "copy_share", "peak_bytes"))
+    assert (COMMITTED.read_bytes() if COMMITTED.exists() else None) == before, "a test run wrote committed rows"
+
+
+def test_a_wrong_provider_fails_and_gets_no_figure(tmp_path):
+    (tmp_path / "wrong.py").write_text(
+        "import torch\n"
+        "right = torch._foreach_lerp_\n"
+        "torch._foreach_lerp_ = lambda targets, onlines, weight: right(targets, onlines, 1.1 * weight)\n"
+    )
+    done = bench(
+        "-p",
+        "wrong",
+        "-k",
+        "update_target and (lerp or reference) and not compiled",
+        f"--rows={tmp_path}",
+        path=tmp_path,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert told(done)["update_target_", "foreach_lerp_"].startswith("WRONG: relative error 0.0")
+    with open(tmp_path / "kernels.csv", newline="") as file:
+        assert [row["provider"] for row in csv.DictReader(file)] == ["reference"]
+
+
+def test_an_absent_peer_is_named_with_its_reason(tmp_path):
+    (tmp_path / "lightly.py").write_text("raise OSError('libcuda.so: cannot open shared object file')\n")
+    done = bench("-k", "byol_loss and bf16 and lightly", path=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (
+        told(done)["byol_loss", "lightly"]
+        == "absent: import lightly.loss: OSError: libcuda.so: cannot open shared object file"
+    )
+
+
+def test_options_that_pytest_would_misread_are_refused():
+    done = bench("--rows", REPO / "tests")
+    assert done.returncode != 0
+    assert "--rows=FOLDER" in done.stdout + done.stderr
+
+
+def test_the_shapes_are_those_of_the_trainers_network():
+    shapes = [tuple(param.shape) for param in ResNet("resnet50", 1).parameters()]
+    projector = [tuple(param.shape) for param in head(2048, 4096, 256).parameters()]
+    predictor = [tuple(param.shape) for param in head(256, 4096, 256).parameters()]
+    assert networks.parameters("full", predictor=False) == shapes + projector
+    assert networks.parameters("full") == shapes + projector + predictor
