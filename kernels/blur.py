@@ -132,12 +132,12 @@ def blur_kernel(
         chance = 0.0
         for v in tl.static_range(len(probability)):
             chance = tl.where(view == v, probability[v], chance)
-        width = tl.where(uniform_of(words[0]) < chance, low + uniform_of(words[1]) * (high - low), 0.0)
+        spread = tl.where(uniform_of(words[0]) < chance, low + uniform_of(words[1]) * (high - low), 0.0)
     else:
-        width = tl.load(sigma + image)
+        spread = tl.load(sigma + image)
 
-    if width > 0:
-        weights = weights_of(width, RADIUS, MIN_SIGMA)
+    if spread > 0:
+        weights = weights_of(spread, RADIUS, MIN_SIGMA)
         first = top + tl.arange(0, BANDS) * BAND
         sums = ()  # the 2 * RADIUS rows of the result under way, the oldest first
         for _ in tl.static_range(2 * RADIUS):
