@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, draw_plan
+from rsdnet.kernels.records import ALIGN
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from benches.clock import DEVICE
-from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, draw_plan
-from rsdnet.kernels.records import ALIGN
 
 SEED = 7
 VIEWS = 2

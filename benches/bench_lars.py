@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from rsdnet.kernels import LARS
+from rsdnet.kernels.lars import lars_
 from torch import Tensor
 
 from benches.clock import DEVICE
 from benches.contest import Contest, Entrant, compiled, graphed, ours
 from benches.networks import parameters
 from benches.peers import peer, peer_version
-from rsdnet.kernels import LARS
-from rsdnet.kernels.lars import lars_
 
 LR, MOMENTUM, WEIGHT_DECAY, TRUST = 1.0, 0.9, 1e-6, 1e-3
 # A few roundings of float32; a first step moves a weight by 1e-3 of itself. lightly's and timm's ratio has an epsilon,

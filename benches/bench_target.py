@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from rsdnet.kernels import update_target_
+from rsdnet.kernels import update_target_ as update_target_reference_
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from benches.clock import DEVICE
 from benches.contest import Contest, Entrant, compiled, graphed, ours
 from benches.networks import parameters
-from rsdnet.kernels import update_target_
-from rsdnet.kernels import update_target_ as update_target_reference_
 
 TAU = 0.99
 TOLERANCE = 2e-7  # a few roundings of float32; leaving the update out is an error of 1e-2

@@ -12,10 +12,9 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from rsdnet.kernels import ViewSpec, blur, cosine, philox, records, views
 from torch import Tensor
 from triton.runtime import JITFunction
-
-from rsdnet.kernels import ViewSpec, blur, cosine, philox, records, views
 
 B, S, D = 1024, 128, 256  # samples, pixels a side, embedding
 

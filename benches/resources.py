@@ -1,8 +1,8 @@
 """What each kernel takes of a GPU that need not be there: `python -m benches.resources [--targets cuda:90]`.
 
-Compiles the cases of `benches.cases` and prints registers, spills, local memory, shared memory, the width of global loads
-and how many programs a multiprocessor holds at once; `--json` prints an object a line. Needs triton, no GPU, and a
-process without TRITON_INTERPRET.
+Compiles the cases of `benches.cases` and prints registers, spills, local memory, shared memory, the width of global
+loads and how many programs a multiprocessor holds at once; `--json` prints an object a line. Needs triton, no GPU, and
+a process without TRITON_INTERPRET.
 
 Occupancy, estimated as NVIDIA's occupancy calculator does: a multiprocessor has four partitions, each with 512
 registers for every lane of a warp, handed out in eights; AMD's compute units are built to the same numbers.

@@ -37,7 +37,7 @@ def told(done: subprocess.CompletedProcess[str]) -> dict[tuple[str, str], str]:
     for line in summary.splitlines():
         if line.startswith("  "):
             found[op, line[:28].strip()] = line[28:].strip()
-        elif line:
+        elif line.strip():
             op = line.split()[0]
     return found
 
