@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     ):  # pytest looks for it above each path it is given, and takes `--rows FOLDER` for two words
         raise pytest.UsageError(f"run as `pytest benches/ --benchmark-only --rows=FOLDER`: {own} was not read")
     config.told = []  # type: ignore[attr-defined]
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32, for each provider
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
