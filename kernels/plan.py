@@ -28,6 +28,7 @@ class ViewSpec:
     Grill et al. 2020, appendix B, and torchvision's RandomResizedCrop.
     flip: horizontal flip, p = 1/2. turn: quarter turns, each of the four with p = 1/4.
     jitter: gain and offset from the band table's ranges. speckle: on bands whose row of the table has looks.
+    antialias: average where the crop has more pixels than the view; without, bilinear of four pixels throughout.
     dtype: of the views. channels_last: NHWC memory, same shape.
     Raises ValueError on a value out of range.
     """
@@ -41,6 +42,7 @@ class ViewSpec:
     dtype: torch.dtype = torch.bfloat16
     channels_last: bool = False
     speckle: bool = False
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= 1 << 14:

@@ -9,7 +9,7 @@ For output index i of S along an axis of `pixels`, and a crop from `start`, `len
 Where the crop has no more pixels than the output this is bilinear interpolation (two pixels, the border repeated).
 Where it has more, the triangle widens with the step, so that every pixel counts and none aliases: the antialiased
 bilinear of torchvision and Pillow (`Image.resize` with a box, which like this one looks past the box into the image).
-Axes are separable: weights are computed once a row and once a column.
+Without antialias reach is always 1. Axes are separable: weights are computed once a row and once a column.
 
 Speckle, where it is asked for, is a gamma-distributed factor g of mean 1 on the intensity (Goodman 1976), added in dB:
 
@@ -34,18 +34,26 @@ DECIBEL = 30 * log10(2)  # 10 log10(x^3) = DECIBEL * log2(x)
 # ---- reference ----------------------------------------------------------------------------------------------
 
 
-def axis_weights(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+def axis_weights(start: Tensor, length: Tensor, pixels: int, size: int, antialias: bool) -> Tensor:
     """Weights of one axis: float32 (G, S, pixels), each row's sum 1. start, length: (G,) shares of the axis."""
     step = (length * pixels / size)[:, None]
     grid = torch.arange(size, device=start.device) + 0.5
     centre = grid * step + (start * pixels)[:, None]
     pixel = torch.arange(pixels, device=start.device) + 0.5
-    weight = (1 - (pixel - centre[..., None]).abs() * (1 / step.clamp(min=1))[..., None]).clamp(min=0)
+    reach = step.clamp(min=1) if antialias else torch.ones_like(step)
+    weight = (1 - (pixel - centre[..., None]).abs() * (1 / reach)[..., None]).clamp(min=0)
     return weight / weight.sum(-1, keepdim=True)
 
 
 def sample_bands(
-    data: Tensor, records: Tensor, rows: Tensor, box: list[Tensor], gain: Tensor, shift: Tensor, size: int
+    data: Tensor,
+    records: Tensor,
+    rows: Tensor,
+    box: list[Tensor],
+    gain: Tensor,
+    shift: Tensor,
+    size: int,
+    antialias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Crops of records alike in dtype, height and width: float32 (G, S, S).
 
@@ -64,7 +72,8 @@ def sample_bands(
     valid = (value.abs() < torch.inf) & (value != nodata)
     value = ((value.clamp(clip_lo, clip_hi) * gain[:, None, None] + shift[:, None, None]) - mean) / std
     value = torch.where(valid, value, 0.0)
-    down, across = axis_weights(box[0], box[2], height, size), axis_weights(box[1], box[3], width, size)
+    down = axis_weights(box[0], box[2], height, size, antialias)
+    across = axis_weights(box[1], box[3], width, size, antialias)
     return down @ value @ across.mT, valid, down, across
 
 
@@ -91,10 +100,10 @@ def draw_speckle(seed: int, epoch: int | Tensor, sample: Tensor, view: Tensor, l
 
 
 @triton.jit
-def axis_of(index, start, length, pixels, SIZE: tl.constexpr):
+def axis_of(index, start, length, pixels, SIZE: tl.constexpr, ANTIALIAS: tl.constexpr):
     """One axis for output indices (TILE,): centre, first pixel and sum of weights; 1/reach and number of pixels."""
     step = tl.div_rn(length * pixels, SIZE * 1.0)  # rounded as PyTorch's: a whole patch at its own size stays itself
-    reach = tl.maximum(step, 1.0)
+    reach = tl.maximum(step, 1.0) if ANTIALIAS else step * 0.0 + 1.0
     inverse = tl.div_rn(1.0, reach)
     centre = (index.to(tl.float32) + 0.5) * step + start * pixels
     first = tl.ceil(centre - reach - 0.5).to(tl.int32)

@@ -60,7 +60,9 @@ def render_reference(
     for alike in flat[:, 1:4].unique(dim=0):
         for part in (flat[:, 1:4] == alike).all(1).nonzero()[:, 0].split(CHUNK):
             group, row = [side[part] for side in box], rows[part]
-            image, valid, down, across = sample_bands(data, flat[part], row, group, gain[part], shift[part], spec.size)
+            image, valid, down, across = sample_bands(
+                data, flat[part], row, group, gain[part], shift[part], spec.size, spec.antialias
+            )
             if spec.speckle:
                 noise = draw_speckle(seed, epoch, who[part], channel[part], row[:, 9], spec.size)
                 image += noise / row[:, 1, None, None] * speckle_share(valid, down, across)
@@ -103,6 +105,7 @@ def render_kernel(
     TURN: tl.constexpr,
     JITTER: tl.constexpr,
     SPECKLE: tl.constexpr,
+    ANTIALIAS: tl.constexpr,
     NHWC: tl.constexpr,
     MAX_SIDE: tl.constexpr,
     ALIGN: tl.constexpr,
@@ -161,7 +164,8 @@ def render_kernel(
     q = tl.where(((turns == 1) | (turns == 2)) != flip, SIZE - 1 - q, q)
     height_f, width_f = height.to(tl.float32), width.to(tl.float32)
     height, width = height.to(tl.int32), width.to(tl.int32)
-    rows, columns = axis_of(p, top, h, height_f, SIZE), axis_of(q, left, w, width_f, SIZE)
+    rows = axis_of(p, top, h, height_f, SIZE, ANTIALIAS)
+    columns = axis_of(q, left, w, width_f, SIZE, ANTIALIAS)
 
     value = tl.zeros((TILE, TILE), tl.float32)
     share = tl.zeros((TILE, TILE), tl.float32)
@@ -209,11 +213,18 @@ def launch_render(
     render_kernel[(b * v * c * squares,)](
         out, data, records, samples, epoch, table, *seed_words(seed), len(data), b, len(table),
         v, c, spec.size, area, area_end - area, ratio, ratio_end - ratio, spec.flip, spec.turn, spec.jitter,
-        spec.speckle, spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, SPECKLE, LEAST, tile, num_warps=WARPS,
+        spec.speckle, spec.antialias, spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, SPECKLE, LEAST, tile,
+        num_warps=WARPS,
     )  # fmt: skip
 
 
 # ---- op -----------------------------------------------------------------------------------------------------
+
+
+def _spec_of(size: int, ranges: Sequence[float], switches: Sequence[bool], dtype: torch.dtype) -> ViewSpec:
+    """The specification that `render_views` took apart, since an op takes plain values alone."""
+    (low, high, narrow, wide), (flip, turn, jitter, channels_last, speckle, antialias) = ranges, switches
+    return ViewSpec(size, (low, high), (narrow, wide), flip, turn, jitter, dtype, channels_last, speckle, antialias)
 
 
 @torch.library.custom_op("rsdnet::render_views", mutates_args=())
@@ -225,16 +236,11 @@ def _render_views(
     epoch: Tensor,
     seed: int,
     size: int,
-    scale: Sequence[float],
-    ratio: Sequence[float],
-    flip: bool,
-    turn: bool,
-    jitter: bool,
+    ranges: Sequence[float],
+    switches: Sequence[bool],
     dtype: torch.dtype,
-    channels_last: bool,
-    speckle: bool,
 ) -> Tensor:
-    spec = ViewSpec(size, (scale[0], scale[1]), (ratio[0], ratio[1]), flip, turn, jitter, dtype, channels_last, speckle)
+    spec = _spec_of(size, ranges, switches, dtype)
     if data.data_ptr() % ALIGN:
         raise ValueError(f"data: its address is not a multiple of {ALIGN}; pass a whole buffer, not a slice of it")
     if data.device.type == "cpu":
@@ -248,10 +254,8 @@ def _render_views(
 
 
 @_render_views.register_fake
-def _(
-    data, records, samples, table, epoch, seed, size, scale, ratio, flip, turn, jitter, dtype, channels_last, speckle
-):
-    return empty_views(records, ViewSpec(size, dtype=dtype, channels_last=channels_last))
+def _(data, records, samples, table, epoch, seed, size, ranges, switches, dtype):
+    return empty_views(records, _spec_of(size, ranges, switches, dtype))
 
 
 def render_views(
@@ -272,7 +276,6 @@ def render_views(
     if not isinstance(epoch, Tensor):
         epoch = torch.full((), epoch, dtype=torch.int64, device=data.device)
     check_batch(data, records, samples, table, epoch)
-    return _render_views(
-        data, records, samples, table, epoch, seed, spec.size, spec.scale, spec.ratio,
-        spec.flip, spec.turn, spec.jitter, spec.dtype, spec.channels_last, spec.speckle,
-    )  # fmt: skip
+    ranges = [*spec.scale, *spec.ratio]
+    switches = [spec.flip, spec.turn, spec.jitter, spec.channels_last, spec.speckle, spec.antialias]
+    return _render_views(data, records, samples, table, epoch, seed, spec.size, ranges, switches, spec.dtype)
