@@ -61,6 +61,8 @@ class ViewConfig:
     """Share of the patch's area that a crop takes (Grill et al. 2020, appendix B: 0.08 to 1 of a photograph)."""
     crop_ratio: Range = (0.75, 1.3333333333333333)
     """Aspect ratio of a crop, width over height (Grill et al. 2020, appendix B)."""
+    antialias: bool = True
+    """Average where a crop has more pixels than the view (torchvision's antialias); without, four pixels are enough."""
     flip: bool = True
     """Mirror half of the views."""
     turn: bool = True
@@ -71,6 +73,8 @@ class ViewConfig:
     """Range of the offset added to reflectance (1 = 10000 DN)."""
     sar_offset: Range = (-2.0, 2.0)
     """Range of the offset added to backscatter, in dB."""
+    sar_looks: Annotated[float, Field(ge=0)] = 0.0
+    """Looks of the speckle added to SAR bands: the fewer, the more of it, from 1; 0: none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +184,8 @@ def from_tables(tables: dict[str, Any], where: str) -> Config:
             raise DataError(f"{where}: views.{name}: the range ends at {high}, before it starts at {low}")
     if not (config.views.crop_scale[0] > 0 and config.views.crop_scale[1] <= 1 and config.views.crop_ratio[0] > 0):
         raise DataError(f"{where}: views.crop_scale must lie in (0, 1] and views.crop_ratio above 0")
+    if 0 < config.views.sar_looks < 1:
+        raise DataError(f"{where}: views.sar_looks = {config.views.sar_looks}: use 1 or more, or 0 for no speckle")
     return config
 
 

@@ -70,6 +70,8 @@ class Score:
     accuracy: float
     l2: float
     """The penalty that won on the validation split."""
+    val_f1: float
+    """Macro F1 on the validation split (the training split, where there is none): to choose settings by."""
 
 
 def load_encoder(run: Path) -> tuple[ResNet, Config, dict[str, Tensor]]:
@@ -180,7 +182,7 @@ class Bench:
                 best = f1, l2, weights
         assert best is not None
         f1, accuracy = scores(predict(best[2], x[parts["test"]]), y[parts["test"]], len(self.classes))
-        return Score(f1, accuracy, best[1])
+        return Score(f1, accuracy, best[1], best[0])
 
 
 def fit(x: Tensor, y: Tensor, classes: int, l2: float, start: Tensor | None = None) -> Tensor:
@@ -284,7 +286,7 @@ def features_of(
 
 
 def probe(options: Options, console: Console) -> dict[str, Any]:
-    """The evaluation, JSON-able: "bands" {name: {contender: {f1, accuracy, l2}}}, "mean_f1" of single bands."""
+    """The evaluation, JSON-able: "bands" {name: {contender: Score}}, "mean_f1" and "mean_val_f1" of single bands."""
     device = torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
     encoder, cfg, tensors = load_encoder(options.run)
     databases = options.data or cfg.data.data
@@ -321,8 +323,11 @@ def probe(options: Options, console: Console) -> dict[str, Any]:
                 for label, contender in compared.items()
             }
     single = [row for name, row in rows.items() if "+" not in name]
-    mean = {label: float(np.mean([row[label]["f1"] for row in single])) for label in single[0]}
-    return {**identity, "run": str(options.run), "mean_f1": mean, "bands": rows}
+    means = {
+        f"mean_{kind}": {label: float(np.mean([row[label][kind] for row in single])) for label in single[0]}
+        for kind in ("f1", "val_f1")
+    }
+    return {**identity, "run": str(options.run), **means, "bands": rows}
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

@@ -27,6 +27,8 @@ def spec_of(views: ViewConfig, dtype: torch.dtype, channels_last: bool) -> ViewS
         jitter=True,
         dtype=dtype,
         channels_last=channels_last,
+        speckle=views.sar_looks > 0,
+        antialias=views.antialias,
     )
 
 
@@ -44,6 +46,6 @@ def band_table(config: Config, statistics: dict[str, dict[str, Any]]) -> Tensor:
         if bands.BANDS[name].modality == "ms":
             row = kernels.BandRow(mean, std, gain=views.ms_gain, offset=ms_offset, nodata=MS_NODATA)
         else:
-            row = kernels.BandRow(mean, std, offset=views.sar_offset, clip=sar_clip)
+            row = kernels.BandRow(mean, std, offset=views.sar_offset, clip=sar_clip, looks=views.sar_looks or math.inf)
         rows[bands.band_id(name)] = row
     return kernels.band_table(len(bands.NAMES), rows)

@@ -56,6 +56,7 @@ def test_the_command_line_goes_over_the_file() -> None:
         ("[optim]\nbatch = 1\n", "optim.batch = 1"),
         ("[views]\ncrop_scale = [0.9, 0.1]\n", "views.crop_scale"),
         ("[views]\nms_gain = [nan, 1.0]\n", "views.ms_gain"),
+        ("[views]\nsar_looks = 0.5\n", "views.sar_looks"),
         ("[views]\nmodality = 'radar'\n", "views.modality"),
         ("[views\n", "is not TOML"),
     ],
