@@ -35,10 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # pytest looks for it above each path that it is given, and takes the FOLDER of `--rows FOLDER` for one
     own = Path(__file__).with_name("pytest.ini")
-    if (
-        config.inipath != own
-    ):  # pytest looks for it above each path it is given, and takes `--rows FOLDER` for two words
+    if config.inipath != own:
         raise pytest.UsageError(f"run as `pytest benches/ --benchmark-only --rows=FOLDER`: {own} was not read")
     config.told = []  # type: ignore[attr-defined]
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32, for each provider
@@ -46,6 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.benchmark(timer=clock.seconds))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What torch.compile takes minutes over comes last: a run that is cut short has all the rest."""
+    items.sort(key=lambda item: "compiled" in item.name)
 
 
 @pytest.fixture(scope="session")
@@ -168,10 +172,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     terminalreporter.section("contests")
     terminalreporter.write_line(f"{machine()}, torch {torch.__version__}, shapes {config.getoption('shapes')}")
-    last = None
+    contests: dict[tuple[str, ...], list[str]] = {}
     for *named, provider, outcome in told:
-        if named != last:
-            terminalreporter.write_line("")
-            terminalreporter.write_line(" ".join(named))
-            last = named
-        terminalreporter.write_line(f"  {provider:<26} {outcome}")
+        contests.setdefault(tuple(named), []).append(f"  {provider:<26} {outcome}")
+    for named, lines in contests.items():
+        terminalreporter.write_line("")
+        for text in (" ".join(named), *lines):
+            terminalreporter.write_line(text)
