@@ -7,9 +7,11 @@ benches/results/learning.csv. The printed table is made from the rows of this ru
 import csv
 import dataclasses
 import datetime
+import hashlib
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
@@ -23,7 +25,7 @@ from benches.provenance import commit, machine
 from rsdnet.errors import DataError, command
 
 RESULTS = Path(__file__).parent / "results" / "learning.csv"
-SETTING = ("date", "commit", "torch", "machine", "data", "probe", "steps", "seed")
+SETTING = ("date", "commit", "torch", "machine", "settings", "data", "probe", "steps", "seed")
 COLUMNS = (*SETTING, "band", "contender", "f1", "accuracy")
 
 
@@ -45,6 +47,14 @@ class Options:
     """Folder for the runs."""
     threads: int = 0
     """CPU threads of a run; 0: torch's choice."""
+
+
+def settings_of(config: Path) -> str:
+    """Eight digits that name what a run learned with: its views, networks and optimizer, but not its length."""
+    tables = tomllib.loads(config.read_text())
+    tables["optim"].pop("steps", None)
+    told = json.dumps([tables[name] for name in ("views", "model", "optim")], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def call(module: str, *argv: object) -> None:
@@ -69,7 +79,8 @@ def measure(options: Options, seed: int) -> list[dict[str, object]]:
     steps = 1 + json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     data, probed = options.data or "demo", " ".join(result["data"])
     today = datetime.date.today().isoformat()
-    values = (today, commit(), torch.__version__, machine(), data, probed, steps, seed)
+    settings = settings_of(run / "config.toml")
+    values = (today, commit(), torch.__version__, machine(), settings, data, probed, steps, seed)
     shared = dict(zip(SETTING, values, strict=True))
     return [
         shared

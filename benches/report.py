@@ -40,32 +40,33 @@ def per_seed(rows: Sequence[Row], contender: str, bands: Sequence[str]) -> list[
 
 
 def learning(rows: Sequence[Row]) -> str:
-    """Each setting (training data, probed data, steps): a table of F1 per band; of a single seed the mean alone."""
+    """The last settings: a table of F1 per band for each training data, probed data and length. A line for the rest."""
     if not rows:
         return "No rows yet: `python -m benches.learning` measures them."
-    settings = dict.fromkeys((row["data"], row["probe"], row["steps"]) for row in rows)
-    return "\n\n".join(
-        learning_table([row for row in rows if (row["data"], row["probe"], row["steps"]) == setting])
-        for setting in settings
-    )
+    keys = "settings", "data", "probe", "steps"
+    kinds = dict.fromkeys(tuple(row[key] for key in keys) for row in rows)
+    groups = [[row for row in rows if tuple(row[key] for key in keys) == kind] for kind in kinds]
+    groups.sort(key=lambda group: group[0]["settings"] != rows[-1]["settings"])  # the last settings first
+    return "\n\n".join(learning_table(group, group[0]["settings"] == rows[-1]["settings"]) for group in groups)
 
 
-def learning_table(rows: Sequence[Row]) -> str:
-    """Rows of one setting as Markdown: mean and deviation over its seeds, the mean of the single bands last."""
+def learning_table(rows: Sequence[Row], whole: bool) -> str:
+    """Rows of one kind as Markdown: mean and deviation over the seeds; the means alone unless `whole` and several."""
     contenders = list(dict.fromkeys(row["contender"] for row in rows))
     names = list(dict.fromkeys(row["band"] for row in rows))
     single = [name for name in names if "+" not in name]
     first, seeds = rows[0], len({row["seed"] for row in rows})
     made = "; ".join(sorted({f"torch {row['torch']}, {row['machine']}" for row in rows}))
-    setting = f"{int(first['steps']):,} steps on `{first['data']}`, probed on `{first['probe']}`"
-    if seeds == 1:
+    kind = f"{int(first['steps']):,} steps on `{first['data']}`, probed on `{first['probe']}`"
+    if not whole or seeds == 1:
         means = ", ".join(f"{c} {cell(per_seed(rows, c, single))}" for c in contenders)
-        return f"{setting}, one seed: mean F1 {means} ({made})."
+        earlier = "" if whole else f" with the settings of commit {first['commit'].rstrip('+')}"
+        return f"{kind}{earlier}, {seeds} seed{'s' * (seeds > 1)}: mean F1 {means} ({made})."
     lines = ["| band | " + " | ".join(contenders) + " |", "|---" * (1 + len(contenders)) + "|"]
     for title, bands in [*((name, [name]) for name in names), ("**mean of the bands**", single)]:
         lines.append(f"| {title} | " + " | ".join(cell(per_seed(rows, c, bands)) for c in contenders) + " |")
     told = f"macro F1 on the test split, mean ± standard deviation over {seeds} seeds ({made})"
-    return "\n".join([*lines, "", f"{setting}: {told}."])
+    return "\n".join([*lines, "", f"{kind}: {told}."])
 
 
 def last_rows(rows: Sequence[Row]) -> dict[str, dict[tuple[str, ...], list[Row]]]:

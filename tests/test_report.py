@@ -15,7 +15,7 @@ def test_the_readmes_tables_are_those_of_the_results() -> None:
 
 
 def test_a_table_averages_over_seeds_and_single_bands() -> None:
-    shared = {"commit": "c", "torch": "t", "machine": "m", "data": "d", "probe": "p", "steps": "10"}
+    shared = {"commit": "c+", "torch": "t", "machine": "m", "data": "d", "probe": "p", "steps": "10", "settings": "b"}
     scores = {
         ("0", "B02"): 0.2,
         ("1", "B02"): 0.4,
@@ -38,7 +38,11 @@ def test_a_table_averages_over_seeds_and_single_bands() -> None:
     other = [row | {"steps": "20", "f1": "0.9"} for row in scored]
     assert report.learning([*scored, *other]).startswith(table)
     alone = report.learning([row for row in scored if row["seed"] == "0"])
-    assert "one seed: mean F1 pre-trained 0.400" in alone
+    assert "1 seed: mean F1 pre-trained 0.400" in alone
+    earlier = [row | {"settings": "a", "f1": "0.1"} for row in scored]
+    both = report.learning([*earlier, *scored])
+    assert both.startswith(table)
+    assert "10 steps on `d`, probed on `p` with the settings of commit c, 2 seeds: mean F1 pre-trained 0.100" in both
 
 
 def kernel_row(**values: str) -> dict[str, str]:
