@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benches import networks
+from benches import contest, networks
 from benches.rows import COLUMNS
 from rsdnet.model import ResNet, head
 
@@ -81,6 +81,53 @@ def test_a_wrong_provider_fails_and_gets_no_figure(tmp_path):
     assert told(done)["update_target_", "foreach_lerp_"].startswith("WRONG: relative error 0.0")
     with open(tmp_path / "kernels.csv", newline="") as file:
         assert [row["provider"] for row in csv.DictReader(file)] == ["reference"]
+
+
+STAND_IN = """
+import torch
+from itertools import cycle
+from benches import clock
+
+clock.GPU, ticks = True, cycle([1e-6, 2e-6, 3e-6, 4e-6, 5e-6])
+
+def timed(step):
+    step()
+    clock._spent += next(ticks)
+
+clock.DEVICE, clock.timed = "cpu", timed
+clock.cache_bytes, clock.copy_bandwidth = lambda: 1 << 16, lambda: 2e9
+clock.peak_bytes, clock.launches = lambda step: 4096, lambda step: 2
+"""
+
+
+def test_a_gpus_rows_hold_what_its_clock_told(tmp_path):
+    """With a stand-in for the GPU whose steps take 1 to 5 us and whose copies move 2 GB/s."""
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    chosen = "byol_loss and fp32 and (ours or reference) and not compiled and not graph"
+    done = bench("-p", "stand_in", "--shapes=tiny", "-k", chosen, f"--rows={tmp_path}", path=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(tmp_path / "kernels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["provider"] for row in rows] == ["reference", "ours"]
+    for row in rows:
+        p20, p50, p80 = (float(row[name]) for name in ("p20_us", "p50_us", "p80_us"))
+        assert (p20, p50, p80) == (1.8, 3.0, 4.2)
+        moved = 4 * (4 + 2) * 8 * 16  # float32: four inputs and two gradients of (8, 16)
+        assert float(row["bytes"]) == moved
+        assert float(row["gb_s"]) == round(moved / 3e-6 / 1e9, 1)
+        assert float(row["copy_share"]) == pytest.approx(float(row["gb_s"]) / 2, abs=0.05)
+        assert (row["peak_bytes"], row["launches"], row["speedup"]) == ("4096", "2", "1")
+
+
+def test_inputs_are_rotated_beyond_the_cache(monkeypatch):
+    monkeypatch.setattr(contest, "GPU", True)
+    monkeypatch.setattr(contest, "cache_bytes", lambda: 1000)
+    prepared = []
+    entrant = contest.Entrant(lambda inputs: prepared.append(inputs) or (lambda: None))
+    held = contest.Contest("op", "mode", "shape", "type", 300, lambda seed: seed, lambda inputs: [], 0.0)
+    assert len(contest.rotation(held, entrant)) * held.moved >= 4 * 1000
+    assert len(set(prepared)) == len(prepared)
+    assert contest.CHECKED not in prepared
 
 
 def test_an_absent_peer_is_named_with_its_reason(tmp_path):
