@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._eager import eager
 from .cosine import LIFT, cosine_loss_reference, launch_cosine, launch_cosine_backward, partial_shape, unit_rows
 
 MAX_D = 8192  # a row lies in the registers of one program
@@ -173,11 +174,6 @@ def _(slope1, slope2, factors, grad_loss):
     return torch.empty_like(slope1), torch.empty_like(slope2)
 
 
-def _plain(x: Tensor) -> bool:
-    """Whether the op's body can be called as it is: nothing traces it."""
-    return type(x) is Tensor and not torch.compiler.is_compiling()
-
-
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # or zeros would be made, as large as the slopes
@@ -191,7 +187,7 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | Non
     if grad_loss is None:
         return (None,) * 6
     slope1, slope2, factors = ctx.saved_tensors
-    run = _cosine_loss_backward if _plain(grad_loss) else backward_op
+    run = _cosine_loss_backward if eager(grad_loss) else backward_op
     grads = run(slope1, slope2, factors, grad_loss)
     grad1, grad2 = (grad if wanted else None for grad, wanted in zip(grads, ctx.wanted, strict=True))
     return grad1, None, grad2, None, None, None
@@ -217,7 +213,7 @@ class _Eager(torch.autograd.Function):
 def _loss(q1: Tensor, z1: Tensor, q2: Tensor | None = None, z2: Tensor | None = None) -> Tensor:
     wanted = [torch.is_grad_enabled() and q is not None and q.requires_grad for q in (q1, q2)]
     inputs = q1, z1.detach(), q2, None if z2 is None else z2.detach(), *wanted
-    return _Eager.apply(*inputs) if _plain(q1) else cosine_op(*inputs)[0]
+    return _Eager.apply(*inputs) if eager(q1) else cosine_op(*inputs)[0]
 
 
 def _check(**inputs: Tensor) -> None:

@@ -404,7 +404,7 @@ def test_two_sides_make_byol_and_simsiam(device):
 @pytest.mark.parametrize("plain", [True, False])
 def test_one_launch_forward_and_one_backward_and_nothing_unwanted(beneath, monkeypatch, plain):
     if not plain:  # as where a compiler traces it
-        monkeypatch.setattr(loss, "_plain", lambda x: False)
+        monkeypatch.setattr(loss, "eager", lambda x: False)
     made = []
     outputs = loss._outputs
     monkeypatch.setattr(loss, "_outputs", lambda *args: made.append(outputs(*args)) or made[-1])
@@ -492,7 +492,7 @@ def test_gradcheck_of_the_reference():
 
 
 def test_the_traced_op_refuses_a_second_derivative_too(monkeypatch):
-    monkeypatch.setattr(loss, "_plain", lambda x: False)
+    monkeypatch.setattr(loss, "eager", lambda x: False)
     inputs = four(4, 5)
     with pytest.raises(RuntimeError, match="second derivative"):
         torch.autograd.grad(byol_loss(*inputs), inputs[:1], create_graph=True)

@@ -1,0 +1,255 @@
+# mypy: disallow-untyped-defs=False
+"""Bands taken from dense images, given or drawn inside, and standardised: what select.py launches.
+
+    out[b, c] = (images[b, bands[b, c]] - mean[bands[b, c]]) / std[bands[b, c]]    0 where the pixel is invalid
+
+and with respect to images, gathered by band: nothing is added twice at once, and two runs are bitwise equal,
+
+    total[b, n] = sum over c with bands[b, c] = n of grad[b, c] / std[n]           0 where the pixel is invalid
+
+float32 inside. A pixel is invalid where it is NaN, infinite or nodata.
+
+Bytes they must move: forward each drawn plane once in, once out; backward the gradient and the drawn planes in (for
+which pixels are invalid), all N planes of the images' gradient out.
+"""
+
+import torch
+from torch import Tensor
+
+from ._triton import tl, triton
+from .philox import BAND, philox4, seed_words
+
+BLOCK = 4096  # elements of a program: one draw for all of them
+WARPS = 4
+
+# How bands are drawn, where they are not given: samples (B,), epoch (a tensor or an int), seed, view.
+Draw = tuple[Tensor, Tensor | int, int, int]
+
+# ---- reference ----------------------------------------------------------------------------------------------
+
+
+def _valid(values: Tensor, nodata: float) -> Tensor:
+    return (values.abs() < torch.inf) & (values != nodata)
+
+
+def _values(images: Tensor) -> Tensor:
+    """float32 of any of DTYPES; torch has no arithmetic for uint16: read as int16, the mask undoes the sign."""
+    return (images.view(torch.int16).int() & 0xFFFF if images.dtype == torch.uint16 else images).float()
+
+
+def take_bands_reference(images: Tensor, mean: Tensor, std: Tensor, bands: Tensor, nodata: float) -> Tensor:
+    """take_bands in plain PyTorch: float32 (B, C, H, W)."""
+    stored = images.view(torch.int16) if images.dtype == torch.uint16 else images  # nor can torch index uint16
+    raw = _values(stored[torch.arange(len(bands), device=bands.device)[:, None], bands].view(images.dtype))
+    mean, scale = (part[bands][:, :, None, None] for part in (mean, 1 / std))
+    return torch.where(_valid(raw, nodata), (raw - mean) * scale, 0.0)
+
+
+def take_bands_backward_reference(grad: Tensor, images: Tensor, std: Tensor, bands: Tensor, nodata: float) -> Tensor:
+    """The gradient of images, float32 (B, N, H, W), from that of the result."""
+    total = torch.zeros(images.shape, device=images.device)
+    for channel, band in enumerate(bands.unbind(1)):
+        total[torch.arange(len(band), device=band.device), band] += grad[:, channel].float()
+    return torch.where(_valid(_values(images), nodata), total * (1 / std)[:, None, None], 0.0)
+
+
+# ---- kernels ------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _before(position, word, j, c, POOL: tl.constexpr):
+    """One step, j going down to 0, from channel c's rank among the bands not drawn yet to its position in the pool: a
+    rank after the draw of channel j becomes one before it. Drawn again, all of them, once the pool is used up."""
+    rank = tl.umulhi(word, (POOL - j % POOL).to(tl.uint32)).to(tl.int32)  # as `pick`
+    position = tl.where(j == c, rank, position)
+    same_round = (j < c) & (j >= c - c % POOL)
+    return position + (same_round & (position >= rank)).to(tl.int32)
+
+
+@triton.jit
+def band_of(k0, k1, sample, epoch, view, c, POOL: tl.constexpr, CHANNELS: tl.constexpr, STREAM: tl.constexpr):
+    """The band of channel c, int32, as `draw_bands` draws it from a pool of POOL for a view of CHANNELS."""
+    j = c * 0
+    position = j
+    for block in tl.static_range((CHANNELS + 3) // 4 - 1, -1, -1):
+        w0, w1, w2, w3 = philox4(k0, k1, sample, epoch, view, STREAM + block)
+        position = _before(position, w3, j + (4 * block + 3), c, POOL)
+        position = _before(position, w2, j + (4 * block + 2), c, POOL)
+        position = _before(position, w1, j + (4 * block + 1), c, POOL)
+        position = _before(position, w0, j + 4 * block, c, POOL)
+    return position
+
+
+@triton.jit
+def _plane(
+    bands, mean, std, k0, k1, sample, now, view, b, c, first, image_stride, band_stride,
+    POOL: tl.constexpr, CHANNELS: tl.constexpr, DRAW: tl.constexpr, STREAM: tl.constexpr,
+):  # fmt: skip
+    """Of channel c of image b: where its band begins, int64, the band's mean and 1 / std. An index outside the pool and
+    a band without statistics give band 0, a mean and a scale of 0. `first` programs write the band they draw."""
+    if DRAW:
+        band = band_of(k0, k1, sample, now, view, c, POOL, CHANNELS, STREAM).to(tl.int64)
+        tl.store(bands + b * CHANNELS + c, band, mask=first)
+    else:
+        band = tl.load(bands + b * CHANNELS + c)
+    ok = (band >= 0) & (band < POOL)
+    band = tl.where(ok, band, 0)
+    centre, width = tl.load(mean + band), tl.load(std + band)
+    ok = ok & (tl.abs(centre) < float("inf")) & (width > 0)
+    scale = tl.where(ok, tl.div_rn(1.0, width), 0.0)
+    return b * image_stride + band * band_stride, tl.where(ok, centre, 0.0), scale
+
+
+@triton.jit(do_not_specialize=["epoch", "k0", "k1", "view"])
+def take_kernel(
+    out,  # (B, C, H, W) bf16, fp16 or fp32; memory (B, H, W, C) if NHWC
+    images,  # (B, N, H, W) uint8, int16, uint16, bf16, fp16 or fp32; strides in elements
+    mean,  # (N,) fp32, in the images' unit
+    std,  # (N,) fp32
+    bands,  # (B, C) int64: out if DRAW, else in
+    samples,  # (B,) int64
+    epoch,  # () int64, or an integer
+    k0,  # seed, low word, int32
+    k1,  # seed, high word, int32
+    view,  # integer
+    nodata,  # float
+    image_stride,
+    band_stride,
+    pixel_stride,
+    pixels,  # H * W
+    chunks,  # programs of an image if NHWC, else of a channel of it
+    POOL: tl.constexpr,  # N
+    CHANNELS: tl.constexpr,  # C
+    DRAW: tl.constexpr,
+    NHWC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STREAM: tl.constexpr,
+):
+    """One program: BLOCK elements that lie side by side in out. Grid: B * chunks if NHWC, else B * C * chunks."""
+    chunk, part = tl.program_id(0) % chunks, (tl.program_id(0) // chunks).to(tl.int64)
+    b, first, at = part if NHWC else part // CHANNELS, chunk == 0, chunk * BLOCK + tl.arange(0, BLOCK)
+    sample = tl.load(samples + b) if DRAW else b
+    now = tl.load(epoch) if epoch.dtype.is_ptr() else epoch
+    if NHWC:
+        elements, pixel, channel = pixels * CHANNELS, at // CHANNELS, at % CHANNELS
+        start, centre, scale = (
+            tl.zeros((BLOCK,), tl.int64),
+            tl.zeros((BLOCK,), tl.float32),
+            tl.zeros((BLOCK,), tl.float32),
+        )
+        for k in tl.static_range(CHANNELS):
+            c = tl.full((), k, tl.int32)
+            plane_start, plane_centre, plane_scale = _plane(
+                bands, mean, std, k0, k1, sample, now, view, b, c, first, image_stride, band_stride,
+                POOL, CHANNELS, DRAW, STREAM,
+            )  # fmt: skip
+            start = tl.where(channel == k, plane_start, start)
+            centre = tl.where(channel == k, plane_centre, centre)
+            scale = tl.where(channel == k, plane_scale, scale)
+    else:
+        elements, pixel, c = pixels, at, (part % CHANNELS).to(tl.int32)
+        start, centre, scale = _plane(
+            bands, mean, std, k0, k1, sample, now, view, b, c, first, image_stride, band_stride,
+            POOL, CHANNELS, DRAW, STREAM,
+        )  # fmt: skip
+    x = tl.load(images + start + pixel.to(tl.int64) * pixel_stride, mask=at < elements, other=0).to(tl.float32)
+    value = tl.where((tl.abs(x) < float("inf")) & (x != nodata), (x - centre) * scale, 0.0)
+    tl.store(out + part * elements + at, value.to(out.dtype.element_ty), mask=at < elements)
+
+
+@triton.jit
+def take_backward_kernel(
+    total,  # (B, N, H, W) out, the images' type, contiguous
+    grad,  # (B, C, H, W) bf16, fp16 or fp32
+    images,  # (B, N, H, W) bf16, fp16 or fp32: for which pixels are invalid
+    std,  # (N,) fp32
+    bands,  # (B, C) int64
+    nodata,  # float
+    image_stride,
+    band_stride,
+    pixel_stride,
+    grad_image_stride,
+    grad_channel_stride,
+    grad_pixel_stride,
+    pixels,  # H * W
+    chunks,  # programs of a plane
+    POOL: tl.constexpr,  # N
+    CHANNELS: tl.constexpr,  # C
+    BLOCK: tl.constexpr,
+):
+    """One program: BLOCK pixels of one band of one image. Grid: B * N * chunks."""
+    chunk, plane = tl.program_id(0) % chunks, (tl.program_id(0) // chunks).to(tl.int64)
+    b, band = plane // POOL, plane % POOL
+    at = chunk * BLOCK + tl.arange(0, BLOCK)
+    value = tl.zeros((BLOCK,), tl.float32)
+    drawn = 0
+    for c in range(CHANNELS):
+        if tl.load(bands + b * CHANNELS + c) == band:
+            here = grad + b * grad_image_stride + c * grad_channel_stride + at.to(tl.int64) * grad_pixel_stride
+            value += tl.load(here, mask=at < pixels, other=0.0).to(tl.float32)
+            drawn += 1
+    width = tl.load(std + band)
+    if (drawn > 0) & (width > 0):
+        here = images + b * image_stride + band * band_stride + at.to(tl.int64) * pixel_stride
+        x = tl.load(here, mask=at < pixels, other=0.0).to(tl.float32)
+        value = tl.where((tl.abs(x) < float("inf")) & (x != nodata), value * tl.div_rn(1.0, width), 0.0)
+    tl.store(total + plane * pixels + at, value.to(total.dtype.element_ty), mask=at < pixels)
+
+
+# ---- launches -----------------------------------------------------------------------------------------------
+
+
+def even(x: Tensor) -> tuple[Tensor, int]:
+    """x (..., H, W), or a copy, whose planes' pixels lie evenly apart, and how far: 1 in NCHW, N in NHWC memory."""
+    height, width = x.shape[-2:]
+    step = x.stride(-1) if width > 1 else x.stride(-2)
+    if height > 1 and width > 1 and x.stride(-2) != width * step:
+        return x.contiguous(), 1
+    return x, step
+
+
+def empty_bands(images: Tensor, channels: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    """(B, C, H, W), not filled, in the memory format asked for."""
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    shape = images.shape[0], channels, *images.shape[2:]
+    return torch.empty(shape, dtype=dtype, device=images.device, memory_format=form)
+
+
+def launch_take(
+    out: Tensor, images: Tensor, mean: Tensor, std: Tensor, bands: Tensor, nodata: float, draw: Draw | None = None
+) -> None:
+    """Fills out, made by `empty_bands`, with one launch, and bands where they are to be drawn."""
+    b, channels, height, width = out.shape
+    if not b:
+        return
+    images, step = even(images)
+    samples, epoch, seed, view = draw or (bands, 0, 0, 0)
+    together = not out.is_contiguous()
+    chunks = triton.cdiv(height * width * (channels if together else 1), BLOCK)
+    take_kernel[(b * (1 if together else channels) * chunks,)](
+        out, images, mean, std, bands, samples, epoch, *seed_words(seed), view, rounded(nodata, images.dtype),
+        images.stride(0), images.stride(1), step, height * width, chunks,
+        images.shape[1], channels, draw is not None, together, BLOCK, BAND, num_warps=WARPS,
+    )  # fmt: skip
+
+
+def launch_take_backward(
+    total: Tensor, grad: Tensor, images: Tensor, std: Tensor, bands: Tensor, nodata: float
+) -> None:
+    """Fills total, the contiguous gradient of images, with one launch."""
+    b, pool, height, width = total.shape
+    if not b:
+        return
+    (images, step), (grad, grad_step) = even(images), even(grad)
+    chunks = triton.cdiv(height * width, BLOCK)
+    take_backward_kernel[(b * pool * chunks,)](
+        total, grad, images, std, bands, rounded(nodata, images.dtype),
+        images.stride(0), images.stride(1), step, grad.stride(0), grad.stride(1), grad_step, height * width, chunks,
+        pool, bands.shape[1], BLOCK, num_warps=WARPS,
+    )  # fmt: skip
+
+
+def rounded(nodata: float, dtype: torch.dtype) -> float:
+    """nodata as images of a floating type hold it: -9999 is -9984 in bfloat16."""
+    value = torch.tensor(nodata, dtype=torch.float64, device="cpu")
+    return value.to(dtype).item() if dtype.is_floating_point else nodata
