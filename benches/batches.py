@@ -84,8 +84,16 @@ def draw(count: int, pixels: int, dtype: torch.dtype, generator: torch.Generator
     return torch.randint(0, 6000, shape, dtype=torch.int16, generator=generator, device=DEVICE).view(torch.uint8)
 
 
-def kinds_of(data, band, samples, table, epoch, spec, members) -> tuple[Kind, ...]:
-    """The dense tensors: views into data, and each record's draws."""
+def kinds_of(
+    data: Tensor,
+    band: Tensor,
+    samples: Tensor,
+    table: Tensor,
+    epoch: Tensor,
+    spec: ViewSpec,
+    members: list[tuple[Tensor, int, torch.dtype, int, int]],
+) -> tuple[Kind, ...]:
+    """The dense tensors, and each record's draws. members: records of a kind, pixels a side, type, start and size."""
     b = len(samples)
     plan = draw_plan(spec, SEED, epoch, samples, VIEWS, 1)
     kinds = []

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
 from benches.clock import DEVICE
-from benches.contest import Contest, Entrant, compiled, graphed, ours
+from benches.contest import Contest, Entrant, Hold, compiled, graphed, ours
 from benches.peers import peer, peer_version
 
 SHAPES = {"tiny": (4, 20), "small": (32, 64), "full": (1024, 128)}  # B, S
@@ -83,7 +83,7 @@ def torchvision_blur() -> Entrant:
     "provider", ["reference", "reference, compiled", "ours", "ours, graph", "kornia", "torchvision"]
 )
 @pytest.mark.parametrize("dtype", TYPES)
-def bench_blur(hold, shapes, backend, provider, dtype):
+def bench_blur(hold: Hold, shapes: str, backend: str, provider: str, dtype: str) -> None:
     held = contest(shapes, dtype)
     entrants = {
         "reference": lambda: blurring(gaussian_blur_reference),

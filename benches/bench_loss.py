@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from benches.clock import DEVICE
-from benches.contest import Contest, Entrant, compiled, graphed, ours
+from benches.contest import Contest, Entrant, Hold, compiled, graphed, ours
 from benches.peers import peer, peer_version
 
 SHAPES = {"tiny": (8, 16), "small": (512, 256), "full": (4096, 256)}  # B, D
@@ -77,7 +77,7 @@ def lightly_loss() -> Entrant:
     "provider", ["reference", "reference, compiled", "autograd, compiled", "ours", "ours, graph", "lightly"]
 )
 @pytest.mark.parametrize("dtype", TYPES)
-def bench_byol_loss(hold, shapes, backend, provider, dtype):
+def bench_byol_loss(hold: Hold, shapes: str, backend: str, provider: str, dtype: str) -> None:
     held = contest(shapes, dtype)
     entrants = {
         "reference": lambda: explicit(byol_loss_reference),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from benches.clock import DEVICE
-from benches.contest import Contest, Entrant, compiled, graphed, ours
+from benches.contest import Contest, Entrant, Hold, compiled, graphed, ours
 from benches.networks import parameters
 
 TAU = 0.99
@@ -52,7 +52,7 @@ def lerp_(targets: list[Tensor], onlines: list[Tensor], tau: float) -> None:
 @pytest.mark.parametrize(
     "provider", ["reference", "reference, compiled", "ours", "ours, graph", "foreach_lerp_", "swa_utils"]
 )
-def bench_update_target(hold, shapes, backend, provider):
+def bench_update_target(hold: Hold, shapes: str, backend: str, provider: str) -> None:
     held = contest(shapes)
     entrants = {
         "reference": lambda: entrant(update_target_reference_),

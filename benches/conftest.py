@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from benches import clock, rows
-from benches.contest import Contest, Entrant, error, rotation
+from benches.contest import Contest, Entrant, Hold, error, rotation
 from benches.peers import Absent
 from benches.provenance import commit, machine
 
@@ -90,43 +90,53 @@ def references() -> dict[tuple[str, ...], float]:
 
 @pytest.fixture
 def hold(
-    benchmark, pytestconfig, shapes, backend, run, references
-) -> Callable[[str, Contest, Callable[[], Entrant]], None]:
+    benchmark: Any,
+    pytestconfig: pytest.Config,
+    shapes: str,
+    backend: str,
+    run: dict[str, Any],
+    references: dict[tuple[str, ...], float],
+) -> Hold:
     """Let a provider enter a contest: check, time, keep the row."""
 
     def enter(provider: str, contest: Contest, entrant: Callable[[], Entrant]) -> None:
         named = (contest.op, contest.mode, contest.shape, contest.dtype)
         benchmark.group = " ".join(named)
-        told = pytestconfig.told  # type: ignore[attr-defined]
+        benchmark.skipped = True  # unless it is timed: pytest-benchmark else warns
+
+        def tell(outcome: str) -> None:
+            pytestconfig.told.append((*named, provider, outcome))  # type: ignore[attr-defined]
+
         try:
             entered = entrant()
+            off = error(contest, entered)
         except Absent as reason:
-            told.append((*named, provider, f"absent: {reason}"))
-            benchmark.skipped = True
+            tell(f"absent: {reason}")
             pytest.skip(str(reason))
-        off = error(contest, entered)
+        except Exception as failure:
+            tell(f"FAILED: {type(failure).__name__}: {(str(failure).splitlines() or [''])[0][:200]}")
+            raise
         if not off <= contest.tolerance:
-            told.append((*named, provider, f"WRONG: relative error {off:.2g}, tolerance {contest.tolerance:.2g}"))
-            benchmark.skipped = True  # by pytest-benchmark, which else warns that nothing was timed
-            pytest.fail(f"{provider}: relative error {off:.2g}, tolerance {contest.tolerance:.2g}: no figure")
+            wrong = f"relative error {off:.2g}, tolerance {contest.tolerance:.2g}"
+            tell(f"WRONG: {wrong}")
+            pytest.fail(f"{provider}: {wrong}: no figure")
+        benchmark.skipped = False
         steps = rotation(contest, entered)
-        row = run | dict(zip(("op", "mode", "shape", "type"), named, strict=True))
-        row |= {"provider": provider, "version": entered.version, "error": f"{off:.2g}", "bytes": contest.moved}
-        if "compiled" in provider:
-            row["version"] = backend
         times = quantiles(benchmark, steps, shapes)
         if not times:  # --benchmark-disable
-            told.append((*named, provider, f"right: relative error {off:.2g}; not timed"))
+            tell(f"right: relative error {off:.2g}; not timed")
             return
         if provider == "reference":
             references[named] = times[1]
         reference = references.get(named)
-        row["speedup"] = reference and f"{reference / times[1]:.3g}"
+        row = run | dict(zip(("op", "mode", "shape", "type"), named, strict=True))
+        row |= {"provider": provider, "version": backend if "compiled" in provider else entered.version}
+        row |= {"error": f"{off:.2g}", "bytes": contest.moved, "speedup": reference and f"{reference / times[1]:.3g}"}
         if clock.GPU:
-            row |= figures(times, contest.moved, run["copy_gb_s"])
-            row |= {"peak_bytes": clock.peak_bytes(steps[0]), "launches": clock.launches(steps[0])}
+            row |= figures(times, contest.moved, run["copy_gb_s"]) | {"launches": clock.launches(steps[0])}
+            row["peak_bytes"] = None if "graph" in provider else clock.peak_bytes(steps[0])  # a graph has its own pool
         benchmark.extra_info.update(row)
-        told.append((*named, provider, line(row)))
+        tell(line(row))
         if folder := pytestconfig.getoption("rows"):
             rows.append(folder, row)
 

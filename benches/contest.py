@@ -57,6 +57,9 @@ class Entrant:
     expected: Callable[[Any], Sequence[Tensor]] | None = None
 
 
+Hold = Callable[[str, Contest, Callable[[], Entrant]], None]  # the fixture: a provider enters a contest
+
+
 def error(contest: Contest, entrant: Entrant) -> float:
     """Largest relative error of the entrant's results; infinite where one is not finite or of another shape."""
     inputs = contest.make(CHECKED)

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import torch
 
-_libraries = []  # a torch.library.Library ends with its last reference
+_libraries: list[torch.library.Library] = []  # a torch.library.Library ends with its last reference
 
 
 class Absent(Exception):

@@ -107,7 +107,8 @@ def measured(row: Row) -> list[str]:
     """What only a GPU's row has."""
     if not row["p50_us"]:
         return ["-"] * 5
-    share, peak = f"{float(row['copy_share']):.0%}", f"{int(row['peak_bytes']) / 2**20:.1f}"
+    share = f"{float(row['copy_share']):.0%}"
+    peak = f"{int(row['peak_bytes']) / 2**20:.1f}" if row["peak_bytes"] else "-"
     return [f"{row['p50_us']} ({row['p20_us']} to {row['p80_us']})", row["gb_s"], share, row["launches"] or "-", peak]
 
 

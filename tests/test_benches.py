@@ -63,26 +63,6 @@ def test_every_op_runs_on_a_cpu_and_rows_hold_no_absolute_time(tmp_path):
     assert (COMMITTED.read_bytes() if COMMITTED.exists() else None) == before, "a test run wrote committed rows"
 
 
-def test_a_wrong_provider_fails_and_gets_no_figure(tmp_path):
-    (tmp_path / "wrong.py").write_text(
-        "import torch\n"
-        "right = torch._foreach_lerp_\n"
-        "torch._foreach_lerp_ = lambda targets, onlines, weight: right(targets, onlines, 1.1 * weight)\n"
-    )
-    done = bench(
-        "-p",
-        "wrong",
-        "-k",
-        "update_target and (lerp or reference) and not compiled",
-        f"--rows={tmp_path}",
-        path=tmp_path,
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert told(done)["update_target_", "foreach_lerp_"].startswith("WRONG: relative error 0.0")
-    with open(tmp_path / "kernels.csv", newline="") as file:
-        assert [row["provider"] for row in csv.DictReader(file)] == ["reference"]
-
-
 STAND_IN = """
 import torch
 from itertools import cycle
@@ -117,6 +97,22 @@ def test_a_gpus_rows_hold_what_its_clock_told(tmp_path):
         assert float(row["gb_s"]) == round(moved / 3e-6 / 1e9, 1)
         assert float(row["copy_share"]) == pytest.approx(float(row["gb_s"]) / 2, abs=0.05)
         assert (row["peak_bytes"], row["launches"], row["speedup"]) == ("4096", "2", "1")
+
+
+def test_a_wrong_kernel_fails_and_gets_no_figure(tmp_path):
+    lines = (
+        "from rsdnet import kernels",
+        "right = kernels.byol_loss",
+        "kernels.byol_loss = lambda *x: 1.01 * right(*x)",
+    )
+    (tmp_path / "stand_in.py").write_text("\n".join([STAND_IN, *lines]))
+    chosen = "byol_loss and fp32 and (ours or reference) and not compiled and not graph"
+    done = bench("-p", "stand_in", "-k", chosen, f"--rows={tmp_path}", path=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert told(done)["byol_loss", "ours"] == "WRONG: relative error 0.01, tolerance 1e-05"
+    assert "us (" in told(done)["byol_loss", "reference"]
+    with open(tmp_path / "kernels.csv", newline="") as file:
+        assert [row["provider"] for row in csv.DictReader(file)] == ["reference"]
 
 
 def test_inputs_are_rotated_beyond_the_cache(monkeypatch):
