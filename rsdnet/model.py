@@ -137,14 +137,16 @@ class Output(NamedTuple):
     spread: Tensor  # float32 scalar: see `spread`
 
 
-def spread(projections: Tensor) -> Tensor:
-    """Standard deviation over the batch of L2-normalised projections (B, D), averaged over D and scaled by sqrt(D).
+def spread(first: Tensor, second: Tensor) -> Tensor:
+    """Standard deviation over the batch of what the projections (B, D) of two views share, scaled by sqrt(D).
 
-    About 1 for directions spread evenly, 0 where all samples are projected to one point: collapse
-    (Chen and He 2021, arXiv 2011.10566, figure 2).
+    L2-normalised, then averaged over the sample's two views, so that what tells the sensors apart and not the places
+    cancels: a network that encodes the sensor alone has a spread of 0, as one that projects everything to one point
+    has (collapse: Chen and He 2021, arXiv 2011.10566, figure 2). About 1 where views agree and places lie evenly.
     """
-    z = nn.functional.normalize(projections.detach().float(), dim=1, eps=1e-6)
-    return z.std(dim=0, correction=0).mean() * z.shape[1] ** 0.5
+    units = (nn.functional.normalize(z.detach().float(), dim=1, eps=1e-6) for z in (first, second))
+    shared = sum(units) / 2
+    return shared.std(dim=0, correction=0).mean() * shared.shape[1] ** 0.5
 
 
 class BYOL(nn.Module):
@@ -175,7 +177,7 @@ class BYOL(nn.Module):
             q1, q2 = self.predictor(z1), self.predictor(z2)
         with torch.no_grad():
             t1, t2 = self.project(self.target, views)
-        return Output(byol_loss(q1, q2, t1, t2), spread(z1))
+        return Output(byol_loss(q1, q2, t1, t2), spread(z1, z2))
 
     def online_parameters(self) -> list[nn.Parameter]:
         """The online network's parameters, in the order of `target_parameters`."""

@@ -124,8 +124,19 @@ def test_silent_error_1_the_target_is_a_network_of_its_own() -> None:
 
 def test_spread_is_1_for_even_directions_and_0_for_collapse() -> None:
     torch.manual_seed(0)
-    assert spread(torch.randn(20_000, 64)).item() == pytest.approx(1, abs=0.02)
-    assert spread(torch.randn(1, 64).expand(50, -1)).item() == pytest.approx(0, abs=1e-6)
+    even, point = torch.randn(20_000, 64), torch.randn(1, 64).expand(20_000, -1)
+    assert spread(even, even * 3).item() == pytest.approx(1, abs=0.02)
+    assert spread(even, torch.randn(20_000, 64)).item() == pytest.approx(0.5**0.5, abs=0.02)  # nothing is shared
+    assert spread(point, point).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_spread_is_0_where_the_sensor_alone_is_projected() -> None:
+    torch.manual_seed(0)
+    ms, sar = torch.randn(2, 64)
+    swapped = (torch.rand(500) < 0.5)[:, None]
+    first, second = torch.where(swapped, sar, ms), torch.where(swapped, ms, sar)
+    assert spread(first, second).item() == pytest.approx(0, abs=1e-6)
+    assert torch.nn.functional.normalize(first, dim=1).std(0).mean() > 0.1 / 8  # as one view alone would not tell
 
 
 def test_learning_rate_as_deepmind_wrote_it() -> None:
