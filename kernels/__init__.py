@@ -1,11 +1,13 @@
 """Kernels for self-supervised learning on raw satellite bands; torch and triton are all they need."""
 
+from .blur import blur_views, draw_sigma, gaussian_blur
 from .ema import update_target_
 from .lars import LARS, lars_groups
-from .loss import byol_loss
+from .loss import byol_loss, cosine_loss
 from .philox import philox_words
 from .plan import MODALITIES, Plan, ViewSpec, draw_bands, draw_modalities, draw_plan
 from .records import DTYPE_CODES, BandRow, band_table, check_records
+from .select import select_bands, take_bands
 from .views import render_views
 
 __all__ = [
@@ -16,13 +18,19 @@ __all__ = [
     "Plan",
     "ViewSpec",
     "band_table",
+    "blur_views",
     "byol_loss",
     "check_records",
+    "cosine_loss",
     "draw_bands",
     "draw_modalities",
     "draw_plan",
+    "draw_sigma",
+    "gaussian_blur",
     "lars_groups",
     "philox_words",
     "render_views",
+    "select_bands",
+    "take_bands",
     "update_target_",
 ]
