@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from rsdnet.kernels import ViewSpec, blur, cosine, philox, records, views
+from rsdnet.kernels import ViewSpec, blur, cosine, philox, records, take, views
 from torch import Tensor
 from triton.runtime import JITFunction
 
@@ -88,6 +88,25 @@ def blur_cases() -> Iterator[Case]:
             yield from cases_of(f"{name} backward", blur.launch_blur, *given, True)
 
 
+def select_cases() -> Iterator[Case]:
+    """One and three of ten bands, drawn or given, of each memory format; the gradient."""
+    by_band, samples = (meta(10), meta(10)), meta(B, dtype=torch.int64)
+    for channels, dtype, out, nhwc in (
+        (1, torch.uint16, torch.bfloat16, False), (3, torch.uint16, torch.bfloat16, True),
+        (1, torch.int16, torch.float16, False), (1, torch.float32, torch.bfloat16, False),
+        (3, torch.float32, torch.float32, False),
+    ):  # fmt: skip
+        images, bands = meta(B, 10, 120, 120, dtype=dtype), meta(B, channels, dtype=torch.int64)
+        name = f"C={channels} {str(dtype)[6:]} to {short(out)} {'NHWC' if nhwc else 'NCHW'}"
+        given = take.empty_bands(images, channels, out, nhwc), images, *by_band, bands, float("nan")
+        drawn = samples, meta(dtype=torch.int64), 1 << 40, 0
+        yield from cases_of(f"{name} drawn", take.launch_take, *given, drawn)
+        if dtype == torch.float32:
+            yield from cases_of(f"{name} given", take.launch_take, *given)
+            grad = meta(B, channels, 120, 120, dtype=out)
+            yield from cases_of(name, take.launch_take_backward, images, grad, images, by_band[1], bands, float("nan"))
+
+
 def loss_cases() -> Iterator[Case]:
     """Rows short and long, of even and odd length, forward and backward; one side of the loss; forward alone."""
     b = 4096
@@ -117,4 +136,4 @@ def short(dtype: torch.dtype) -> str:
     return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
 
 
-CASES = (render_cases, blur_cases, loss_cases, philox_cases)
+CASES = (render_cases, blur_cases, select_cases, loss_cases, philox_cases)

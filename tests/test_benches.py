@@ -47,7 +47,7 @@ def test_every_op_runs_on_a_cpu_and_rows_hold_no_absolute_time(tmp_path):
     done = bench("-k", "not compiled or byol", f"--rows={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = told(done)
-    for op in ("render_views", "byol_loss", "LARS", "update_target_"):
+    for op in ("render_views", "gaussian_blur", "select_bands", "byol_loss", "LARS", "update_target_"):
         assert outcomes[op, "reference"].endswith("1 x the reference's speed")
         assert GPU or outcomes[op, "ours"].startswith("absent: our kernel needs a CUDA GPU")
     with open(tmp_path / "kernels.csv", newline="") as file:
