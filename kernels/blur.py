@@ -19,13 +19,14 @@ bf16 views of 1,024 samples. Inside, a square of 32 pixels is rendered with its 
 the taps, and rendering is bound by instructions, about 100 us. On paper: no GPU has compared the two yet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ._eager import eager
 from ._triton import tl, triton
 from .philox import BLUR, philox4, philox_words, seed_words, uniform, uniform_of
 from .window import MIN_SIGMA, blur_row, blur_weights, load_row, reflected, weights_of
@@ -54,15 +55,14 @@ def gaussian_blur_reference(images: Tensor, sigma: Tensor, radius: int, adjoint:
     out = images.float()
     for dim in (-2, -1):
         side = images.shape[dim]
-        place = torch.arange(side, device=images.device)
-        ends = torch.where((place % max(side - 1, 1) == 0) & adjoint, 2.0, 1.0)
-        ends = ends[:, None] if dim == -2 else ends
         index = torch.arange(-radius, side + radius, device=images.device)
-        padded = (out * ends).index_select(dim, reflected(index, side))
+        ends = torch.where(index[radius : radius + side] % max(side - 1, 1) == 0, 2.0, 1.0)
+        ends = ends[:, None] if dim == -2 else ends
+        padded = (out * ends if adjoint else out).index_select(dim, reflected(index, side))
         out = padded.narrow(dim, 0, side) * weights[:, 0]
         for tap in range(1, 2 * radius + 1):
             out = torch.addcmul(out, padded.narrow(dim, tap, side), weights[:, tap])
-        out = out / ends
+        out = out / ends if adjoint else out
     return torch.where((sigma > 0)[:, None, None, None], out.to(images.dtype), images)
 
 
@@ -208,8 +208,7 @@ def _dense(images: Tensor) -> Tensor:
     return images if laid else images.contiguous()
 
 
-@torch.library.custom_op("rsdnet::gaussian_blur", mutates_args=())
-def _gaussian_blur(
+def _blur(
     images: Tensor,
     sigma: Tensor | None,
     samples: Tensor | None,
@@ -240,7 +239,10 @@ def _gaussian_blur(
     return out
 
 
-@_gaussian_blur.register_fake
+blur_op = torch.library.custom_op("rsdnet::gaussian_blur", _blur, mutates_args=())
+
+
+@blur_op.register_fake
 def _(images, sigma, samples, epoch, seed, probability, low, high, radius, adjoint):
     return torch.empty_like(_dense(images))
 
@@ -252,10 +254,15 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     *others, adjoint = ctx.others
-    return _gaussian_blur(grad, *ctx.saved_tensors, *others, not adjoint), *(None,) * 9
+    return blur_op(grad, *ctx.saved_tensors, *others, not adjoint), *(None,) * 9
 
 
-torch.library.register_autograd("rsdnet::gaussian_blur", _backward, setup_context=_setup_context)
+blur_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _run(images: Tensor) -> Callable[..., Tensor]:
+    """The op, or its body where the op would add nothing but time on the host."""
+    return _blur if eager(images) and not (images.requires_grad and torch.is_grad_enabled()) else blur_op
 
 
 def _check(images: Tensor, name: str, radius: int) -> None:
@@ -287,7 +294,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
         raise ValueError(f"sigma: on {sigma.device}, but images is on {images.device}")
     if radius == 0:
         return images.clone()
-    return _gaussian_blur(images, sigma.detach().contiguous(), *NO_DRAW, radius, False)
+    return _run(images)(images, sigma.detach().contiguous(), *NO_DRAW, radius, False)
 
 
 def blur_views(
@@ -332,6 +339,5 @@ def blur_views(
             raise ValueError(f"{name}: on {tensor.device}, but views is on {views.device}")
     if radius == 0:
         return views.clone()
-    images = views.flatten(0, 1)
-    out = _gaussian_blur(images, None, samples.contiguous(), epoch, seed, chances, *sigma, radius, False)
-    return out.unflatten(0, (v, b))
+    images, draw = views.flatten(0, 1), (samples.contiguous(), epoch, seed, chances, *sigma)
+    return _run(images)(images, None, *draw, radius, False).unflatten(0, (v, b))

@@ -298,9 +298,9 @@ def test_one_probability_counts_for_all_views_and_small_views_stay():
 def test_opcheck(device, last):
     images = picture(4, 2, 5, 6, last=last).to(device).requires_grad_()
     sigma = torch.tensor([1.0, 0.0, 0.5, 2.0], device=device)
-    torch.library.opcheck(blur._gaussian_blur, (images, sigma, *blur.NO_DRAW, 2, False))
+    torch.library.opcheck(blur.blur_op, (images, sigma, *blur.NO_DRAW, 2, False))
     draw = (torch.arange(2, device=device), torch.tensor(3, device=device), 1, [1.0, 0.1], 0.1, 2.0)
-    torch.library.opcheck(blur._gaussian_blur, (images, None, *draw, 2, False))
+    torch.library.opcheck(blur.blur_op, (images, None, *draw, 2, False))
 
 
 @pytest.mark.parametrize("device", DEVICES)
