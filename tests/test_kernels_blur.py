@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rsdnet.kernels import ViewSpec, blur
@@ -187,6 +187,15 @@ def test_sigma_of_zero_or_less_or_nan_copies_every_bit(compute, dtype):
     images.view(stored)[:, 0, 5, 5] = torch.tensor(0x7FC1, dtype=torch.int32).to(stored)  # a NaN with a payload
     got = compute(images, torch.tensor([0.0, -1.0, math.nan]), 2)
     assert torch.equal(got.view(stored), images.view(stored))
+
+
+@settings(max_examples=15)
+@given(st.tuples(st.just(1), st.integers(1, 3), st.integers(1, 150), st.integers(1, 300)), st.booleans())
+@example((1, 1, 128, 128), False)
+@example((1, 3, 71, 40), True)
+def test_kernel_copies_every_row_and_column(shape, last):
+    images = picture(*shape, dtype=torch.bfloat16, last=last)
+    assert torch.equal(in_kernel(images, torch.zeros(1), 6), images)
 
 
 @pytest.mark.parametrize("compute", [in_kernel, gaussian_blur_reference])
