@@ -13,7 +13,7 @@ from rsdnet import bands, config
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
-from rsdnet.kernels import ViewSpec, render_views
+from rsdnet.kernels import ViewSpec, blur_views, render_views
 from rsdnet.samples import Samples, pools_of, statistics
 from rsdnet.views import band_table, spec_of
 
@@ -63,7 +63,11 @@ def pictures(options: Options, cfg: Config) -> list[list[tuple[str, np.ndarray]]
     spec = spec_of(cfg.views, torch.float32, channels_last=False)
     for epoch in range(options.pairs):
         chosen = patches.draw(positions, cfg.run.seed, epoch, views=2, channels=cfg.views.channels)
-        views = _grey(_render(patches, positions, chosen, table, spec, cfg.run.seed, epoch))
+        views = _render(patches, positions, chosen, table, spec, cfg.run.seed, epoch)
+        if any(cfg.views.blur):
+            rows_seen = torch.from_numpy(patches.rows[positions])
+            views = blur_views(views, rows_seen, probability=cfg.views.blur, seed=cfg.run.seed, epoch=epoch)
+        views = _grey(views)
         for at, row in enumerate(rows):
             for view in range(2):
                 title = " ".join(bands.NAMES[band] for band in chosen[at, view])

@@ -19,7 +19,7 @@ from rsdnet import checkpoint, config, schedules
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
-from rsdnet.kernels import LARS, lars_groups, render_views, update_target_
+from rsdnet.kernels import LARS, blur_views, lars_groups, render_views, update_target_
 from rsdnet.loader import Loader
 from rsdnet.model import BYOL
 from rsdnet.monitor import METRICS, Monitor
@@ -133,6 +133,8 @@ def train(cfg: Config, console: Console) -> int:
         for batch in loader:
             knobs = run.schedule()
             views = render_views(*batch[:3], table, spec, seed=seed, epoch=batch.epoch)
+            if any(cfg.views.blur):
+                views = blur_views(views, batch.samples, probability=cfg.views.blur, seed=seed, epoch=batch.epoch)
             with torch.autocast(device.type, run.dtype, enabled=run.dtype is not torch.float32):
                 output = byol(views)
             scaler.scale(output.loss).backward()

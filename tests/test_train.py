@@ -54,6 +54,15 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     assert not [path for path in finished.iterdir() if path.name.startswith(".")]
 
 
+def test_blur_speckle_and_antialiasing_reach_the_loss(finished: Path, tiny_db: Path, tmp_path: Path) -> None:
+    first = {losses(finished)[0]}
+    for number, knob in enumerate((("--blur", "1", "0"), ("--sar-looks", "4"), ("--no-antialias",))):
+        run = tmp_path / str(number)
+        train("--data", tiny_db, "--run", run, "--steps=1", *FAST, *knob)
+        first.update(losses(run))
+    assert len(first) == 4
+
+
 @pytest.mark.parametrize("stop_after", [2, 5])
 def test_a_run_stopped_in_mid_epoch_goes_on_to_the_very_same_losses(
     finished: Path, tiny_db: Path, tmp_path: Path, stop_after: int
