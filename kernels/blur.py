@@ -14,9 +14,9 @@ and adds each blurred row to the 2 * radius rows of the result under way. A band
 again, from the L2. Matrix products were weighed: a Toeplitz matrix makes 128 products a pixel and pass of the 13 that
 count, each 3 to 5 times over for float32 accuracy.
 
-Why not inside render_views: apart, the views are read and written once more: 134 MB, 31 us at 4.3 TB/s for two 128 px
-bf16 views of 1,024 samples. Inside, a square of 32 pixels is rendered with its halo, ((32 + 2 * 6) / 32)^2 = 1.9 times
-the taps, and rendering is bound by instructions, about 100 us. On paper: no GPU has compared the two yet.
+Why not inside render_views: apart, the views are read and written once more, 4 bytes a bf16 pixel. Inside, a square of
+32 pixels would be rendered with its halo, ((32 + 2 * 6) / 32)^2 = 1.9 times the taps, each with a load, a clip and a
+weight; and its running sums would have to share the registers. No GPU has compared the two yet.
 """
 
 from collections.abc import Callable, Sequence
