@@ -9,7 +9,9 @@ For each output pixel of a view, turn and flip undone:
 with the weights of antialiased bilinear resampling of a random crop: see sampling.py. The crop, turn, jitter and
 speckle are drawn inside from (seed, epoch, sample, view): see plan.py. Standardised last: Grill et al. 2020, B.
 
-Bytes it must move: each record's pixels inside the crop, once, and the views once.
+Bytes it must move: each record's pixels inside the crop, once, and the views once: at most 156 MB for 1,024 samples, a
+uint16 and a float32 band of 120 px to two bf16 views of 128 px, a floor of 36 us at the 4.3 TB/s that a copy reaches on
+an H200.
 """
 
 from collections.abc import Sequence
