@@ -9,8 +9,8 @@ probability 1.0 for the first view and 0.1 for the second. google-deepmind/deepm
 byol/utils/augmentations.py: radius = int((side // 10) / 2), weights as above. Border: reflected, as torchvision's
 gaussian_blur; where the radius passes the side, which torchvision refuses, reflected again. (DeepMind pads zeros.)
 
-Bytes it must move: the images once, the result once: 134 MB for two 128 px bf16 views of 1,024 samples, a floor of 31 us
-at the 4.3 TB/s that a copy reaches on an H200. Nothing else leaves the registers: a thread walks down PX columns
+Bytes it must move: the images once, the result once: 134 MB for two 128 px bf16 views of 1,024 samples, a floor of
+31 us at the 4.3 TB/s that a copy reaches on an H200. Nothing else leaves the registers: a thread walks down PX columns
 and adds each blurred row to the 2 * radius rows of the result under way. A band reads 2 * radius rows of its neighbours
 again, from the L2. Matrix products were weighed: a Toeplitz matrix makes 128 products a pixel and pass of the 13 that
 count, each 3 to 5 times over for float32 accuracy.
