@@ -61,8 +61,8 @@ def render_cases() -> Iterator[Case]:
     """Views of one and three channels, in each memory format and type, with speckle and without."""
     batch = (meta(1 << 27, dtype=torch.uint8), meta(B, 2, 1, records.FIELDS, dtype=torch.int64))
     for size, channels, dtype, nhwc, speckle in (
-        (64, 1, torch.bfloat16, True, False), (S, 1, torch.bfloat16, True, False), (S, 1, torch.bfloat16, True, True),
-        (S, 3, torch.bfloat16, True, False), (S, 1, torch.float32, False, False), (224, 3, torch.float16, True, False),
+        (S, 1, torch.bfloat16, True, False), (S, 1, torch.bfloat16, True, True), (S, 3, torch.bfloat16, True, False),
+        (224, 1, torch.float32, False, False),
     ):  # fmt: skip
         spec = ViewSpec(size, dtype=dtype, channels_last=nhwc, speckle=speckle)
         name = f"S={size} C={channels} {short(dtype)} {'NHWC' if nhwc else 'NCHW'}{' speckle' if speckle else ''}"
