@@ -8,9 +8,8 @@ import copy
 import math
 
 import torch
-from torch import Tensor, nn
-
 from rsdnet.kernels import select_bands, update_target_
+from torch import Tensor, nn
 
 PLACES, BANDS, SIDE, WIDTHS, STEPS, PROTOTYPES = 512, 8, 16, 4, 120, 32
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,9 +6,8 @@ Learns, without labels, the direction of stripes in noisy patches: `python examp
 import math
 
 import torch
-from torch import Tensor, nn
-
 from rsdnet.kernels import LARS, cosine_loss, lars_groups
+from torch import Tensor, nn
 
 BATCH, STEPS, SIDE, CLASSES = 128, 120, 16, 8
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,9 +6,8 @@ The model learns to tell water from forest and town on made-up patches: `python 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-
 from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, render_views
+from torch import Tensor, nn
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BANDS = ("B04", "B11", "VV")  # red at 10 m and short-wave infrared at 20 m, in DN; radar at 10 m, in dB

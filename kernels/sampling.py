@@ -89,7 +89,7 @@ def draw_speckle(seed: int, epoch: int | Tensor, sample: Tensor, view: Tensor, l
     """
     pixel = torch.arange(size * size, device=sample.device).view(size, size)
     words = philox_words(seed, sample[..., None, None], epoch, view[..., None, None], SPECKLE + pixel)
-    total = sum((word >> 16) + (word & 0xFFFF) for word in words)
+    total = torch.stack([part for word in words for part in (word >> 16, word & 0xFFFF)]).sum(0)
     normal = (total - HALVES * 65535 // 2).float() / DEVIATION
     looks = looks[..., None, None]
     root = (1 - 1 / (9 * looks) + normal / (3 * looks.sqrt())).clamp(min=LEAST)

@@ -74,7 +74,7 @@ class ViewConfig:
     sar_offset: Range = (-2.0, 2.0)
     """Range of the offset added to backscatter, in dB."""
     blur: tuple[Share, Share] = (0.0, 0.0)
-    """Probability of a Gaussian blur of the first and of the second view (Grill et al. 2020, appendix B: 1.0 and 0.1, of
+    """Probability of a Gaussian blur of the first and of the second view (Grill et al. 2020, appendix B: 1.0 and 0.1 on
     photographs); sigma 0.1 to 2 pixels, window a tenth of the side."""
     sar_looks: Annotated[float, Field(ge=0)] = 0.0
     """Looks of the speckle added to SAR bands: the fewer, the more of it, from 1; 0: none."""

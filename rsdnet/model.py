@@ -144,8 +144,8 @@ def spread(first: Tensor, second: Tensor) -> Tensor:
     cancels: a network that encodes the sensor alone has a spread of 0, as one that projects everything to one point
     has (collapse: Chen and He 2021, arXiv 2011.10566, figure 2). About 1 where views agree and places lie evenly.
     """
-    units = (nn.functional.normalize(z.detach().float(), dim=1, eps=1e-6) for z in (first, second))
-    shared = sum(units) / 2
+    units = [nn.functional.normalize(z.detach().float(), dim=1, eps=1e-6) for z in (first, second)]
+    shared = (units[0] + units[1]) / 2
     return shared.std(dim=0, correction=0).mean() * shared.shape[1] ** 0.5
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
 from rsdnet.kernels import ViewSpec, blur
 from rsdnet.kernels.blur import blur_views, draw_sigma, gaussian_blur, gaussian_blur_reference
 from rsdnet.kernels.philox import BLUR
 from rsdnet.kernels.views import empty_views
+
 from tests.test_kernels_philox import python_philox
 
 ndimage = pytest.importorskip("scipy.ndimage")
