@@ -30,7 +30,7 @@ from .take import (
 
 DTYPES = (torch.uint8, torch.int16, torch.uint16, torch.float16, torch.bfloat16, torch.float32)
 MAX_CHANNELS = 64
-MAX_ELEMENTS = 2**31 - BLOCK  # of an image's channels together: indices inside them are 32 bits
+MAX_ELEMENTS = 2**31 - BLOCK  # of an image, and of its channels: indices inside them are 32 bits
 
 # ---- ops ----------------------------------------------------------------------------------------------------
 
@@ -147,8 +147,8 @@ def _check(images: Tensor, channels: int, **others: tuple[Tensor, torch.dtype, t
         raise ValueError(f"images: shape {tuple(images.shape)}, expected (B, N, H, W), none of N, H and W 0")
     if not 1 <= channels <= MAX_CHANNELS:
         raise ValueError(f"channels: {channels}, expected 1 to {MAX_CHANNELS}")
-    if images.shape[2] * images.shape[3] * channels > MAX_ELEMENTS:
-        raise ValueError(f"images: shape {tuple(images.shape)}, expected H * W * channels of at most {MAX_ELEMENTS}")
+    if max(images.shape[1], channels) * images.shape[2] * images.shape[3] > MAX_ELEMENTS:
+        raise ValueError(f"images: shape {tuple(images.shape)}, expected an image of at most {MAX_ELEMENTS} elements")
     for name, (tensor, dtype, shape) in others.items():
         if tensor.dtype != dtype:
             raise TypeError(f"{name}: {tensor.dtype}, expected {dtype}")

@@ -20,7 +20,7 @@ from ._triton import tl, triton
 from .philox import BAND, philox4, seed_words
 
 BLOCK = 4096  # elements of a program: one draw for all of them
-WARPS = 4
+WARPS = 8  # 16 elements a thread: with 32, planes that cannot be loaded 16 bytes at a time spill
 
 # How bands are drawn, where they are not given: samples (B,), epoch (a tensor or an int), seed, view.
 Draw = tuple[Tensor, Tensor | int, int, int]
@@ -82,11 +82,11 @@ def band_of(k0, k1, sample, epoch, view, c, POOL: tl.constexpr, CHANNELS: tl.con
 
 @triton.jit
 def _plane(
-    bands, mean, std, k0, k1, sample, now, view, b, c, first, image_stride, band_stride,
+    bands, mean, std, k0, k1, sample, now, view, b, c, first, band_stride,
     POOL: tl.constexpr, CHANNELS: tl.constexpr, DRAW: tl.constexpr, STREAM: tl.constexpr,
 ):  # fmt: skip
-    """Of channel c of image b: where its band begins, int64, the band's mean and 1 / std. An index outside the pool and
-    a band without statistics give band 0, a mean and a scale of 0. `first` programs write the band they draw."""
+    """Of channel c of image b: where in it its band begins, int32, the band's mean and 1 / std. An index outside the
+    pool and a band without statistics give band 0, mean 0 and scale 0. `first` programs write the band they draw."""
     if DRAW:
         band = band_of(k0, k1, sample, now, view, c, POOL, CHANNELS, STREAM).to(tl.int64)
         tl.store(bands + b * CHANNELS + c, band, mask=first)
@@ -97,7 +97,7 @@ def _plane(
     centre, width = tl.load(mean + band), tl.load(std + band)
     ok = ok & (tl.abs(centre) < float("inf")) & (width > 0)
     scale = tl.where(ok, tl.div_rn(1.0, width), 0.0)
-    return b * image_stride + band * band_stride, tl.where(ok, centre, 0.0), scale
+    return (band * band_stride).to(tl.int32), tl.where(ok, centre, 0.0), scale
 
 
 @triton.jit(do_not_specialize=["epoch", "k0", "k1", "view"])
@@ -130,29 +130,22 @@ def take_kernel(
     b, first, at = part if NHWC else part // CHANNELS, chunk == 0, chunk * BLOCK + tl.arange(0, BLOCK)
     sample = tl.load(samples + b) if DRAW else b
     now = tl.load(epoch) if epoch.dtype.is_ptr() else epoch
+    c = (b * 0 if NHWC else part % CHANNELS).to(tl.int32)
+    start, centre, scale = _plane(
+        bands, mean, std, k0, k1, sample, now, view, b, c, first, band_stride, POOL, CHANNELS, DRAW, STREAM
+    )
+    elements, pixel = pixels, at
     if NHWC:
         elements, pixel, channel = pixels * CHANNELS, at // CHANNELS, at % CHANNELS
-        start, centre, scale = (
-            tl.zeros((BLOCK,), tl.int64),
-            tl.zeros((BLOCK,), tl.float32),
-            tl.zeros((BLOCK,), tl.float32),
-        )
-        for k in tl.static_range(CHANNELS):
-            c = tl.full((), k, tl.int32)
-            plane_start, plane_centre, plane_scale = _plane(
-                bands, mean, std, k0, k1, sample, now, view, b, c, first, image_stride, band_stride,
-                POOL, CHANNELS, DRAW, STREAM,
-            )  # fmt: skip
-            start = tl.where(channel == k, plane_start, start)
-            centre = tl.where(channel == k, plane_centre, centre)
-            scale = tl.where(channel == k, plane_scale, scale)
-    else:
-        elements, pixel, c = pixels, at, (part % CHANNELS).to(tl.int32)
-        start, centre, scale = _plane(
-            bands, mean, std, k0, k1, sample, now, view, b, c, first, image_stride, band_stride,
-            POOL, CHANNELS, DRAW, STREAM,
-        )  # fmt: skip
-    x = tl.load(images + start + pixel.to(tl.int64) * pixel_stride, mask=at < elements, other=0).to(tl.float32)
+        for k in tl.static_range(1, CHANNELS):
+            other_start, other_centre, other_scale = _plane(
+                bands, mean, std, k0, k1, sample, now, view, b, c + k, first, band_stride, POOL, CHANNELS, DRAW, STREAM
+            )
+            start = tl.where(channel == k, other_start, start)
+            centre = tl.where(channel == k, other_centre, centre)
+            scale = tl.where(channel == k, other_scale, scale)
+    here = images + b * image_stride + (start + pixel * pixel_stride)
+    x = tl.load(here, mask=at < elements, other=0).to(tl.float32)
     value = tl.where((tl.abs(x) < float("inf")) & (x != nodata), (x - centre) * scale, 0.0)
     tl.store(out + part * elements + at, value.to(out.dtype.element_ty), mask=at < elements)
 
@@ -185,12 +178,12 @@ def take_backward_kernel(
     drawn = 0
     for c in range(CHANNELS):
         if tl.load(bands + b * CHANNELS + c) == band:
-            here = grad + b * grad_image_stride + c * grad_channel_stride + at.to(tl.int64) * grad_pixel_stride
+            here = grad + (b * grad_image_stride + c * grad_channel_stride) + at * grad_pixel_stride
             value += tl.load(here, mask=at < pixels, other=0.0).to(tl.float32)
             drawn += 1
     width = tl.load(std + band)
     if (drawn > 0) & (width > 0):
-        here = images + b * image_stride + band * band_stride + at.to(tl.int64) * pixel_stride
+        here = images + (b * image_stride + band * band_stride) + at * pixel_stride
         x = tl.load(here, mask=at < pixels, other=0.0).to(tl.float32)
         value = tl.where((tl.abs(x) < float("inf")) & (x != nodata), value * tl.div_rn(1.0, width), 0.0)
     tl.store(total + plane * pixels + at, value.to(total.dtype.element_ty), mask=at < pixels)
@@ -200,10 +193,12 @@ def take_backward_kernel(
 
 
 def even(x: Tensor) -> tuple[Tensor, int]:
-    """x (..., H, W), or a copy, whose planes' pixels lie evenly apart, and how far: 1 in NCHW, N in NHWC memory."""
-    height, width = x.shape[-2:]
-    step = x.stride(-1) if width > 1 else x.stride(-2)
-    if height > 1 and width > 1 and x.stride(-2) != width * step:
+    """x (B, N, H, W), or a copy, whose planes' pixels lie evenly apart, and how far: 1 in NCHW, N in NHWC memory. An
+    image spans less than 2^31 elements: indices inside one are 32 bits."""
+    height, width = x.shape[2:]
+    step = x.stride(3) if width > 1 else x.stride(2)
+    spans = sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True))
+    if spans >= 2**31 or (height > 1 and width > 1 and x.stride(2) != width * step):
         return x.contiguous(), 1
     return x, step
 

@@ -121,6 +121,14 @@ def test_planes_beyond_one_program(side, channels, nhwc, monkeypatch):
     torch.testing.assert_close(got, expected, rtol=3e-7, atol=1e-6)
 
 
+def test_only_what_no_even_step_reaches_is_copied():
+    for layout in LAYOUTS:
+        images = pictures(torch.int16, 2, 3, 4, 5, layout=layout)
+        assert (take.even(images)[0] is images) == (layout not in ("cropped", "transposed"))
+    far = torch.empty_strided((1, 3, 4, 5), (1 << 33, 1 << 30, 5, 1), device="meta")  # beyond 32-bit indices
+    assert take.even(far)[0].stride() == (60, 20, 5, 1)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", OUT)
 @pytest.mark.parametrize("channels", [1, 3])
