@@ -86,8 +86,9 @@ def compile_case(case: Case, target: GPUTarget) -> Any:
             signature[param.name], constants[param.name] = "constexpr", value
             continue
         signature[param.name] = type_of(value)
-        if isinstance(value, torch.Tensor) or (free and type(value) is int and value % 16 == 0):
-            hints[(index,)] = [["tt.divisibility", 16]]  # tensors come from an allocator that aligns them
+        aligned = isinstance(value, torch.Tensor) or (type(value) is int and value % 16 == 0)  # as allocators align
+        if aligned and free and not param.do_not_specialize_on_alignment:
+            hints[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(case.kernel, signature, constants, hints)
     return triton.compile(source, target=target, options=case.options)
 
