@@ -6,7 +6,8 @@
 The band of each channel is drawn inside from (seed, epoch, sample, view) exactly as `draw_bands` of plan.py draws it
 from a pool of the N bands; `take_bands` is the same with bands given. Floating images get a gradient.
 
-Bytes it must move: each drawn plane once in, once out.
+Bytes it must move: each drawn plane once in, once out; 59 MB for one 120 px band of 1,024 images from uint16 to bf16, a
+floor of 14 us at the 4.3 TB/s that a copy reaches on an H200.
 """
 
 from math import nan
