@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from rsdnet.kernels import ViewSpec, blur, cosine, philox, records, take, views
+from rsdnet.kernels import ViewSpec, blur, chunks, cosine, ema, lars_step, philox, records, take, views
 from torch import Tensor
 from triton.runtime import JITFunction
 
@@ -125,6 +125,22 @@ def loss_cases() -> Iterator[Case]:
             yield from cases_of(f"{name} no gradient", cosine.launch_cosine, loss, pairs, arrived, [x] * 4, *nothing)
 
 
+def lars_cases() -> Iterator[Case]:
+    """Tensors of one type, of parameters in bf16 with their masters, and of several types."""
+    parts = meta(169, lars_step.COLUMNS, dtype=torch.int64), meta(8, dtype=torch.int64), meta(5000, dtype=torch.int32)
+    for name, grad, copy in (("fp32", 0, 0), ("bf16 with masters", 1, 1), ("mixed", chunks.MIXED, chunks.MIXED)):
+        yield from cases_of(name, lars_step.launch_lars, parts, meta(5000, 2), grad, copy)
+
+
+def target_cases() -> Iterator[Case]:
+    """tau on the device and as a float; pairs of one type and of several."""
+    parts = meta(164, ema.COLUMNS, dtype=torch.int64), meta(0, dtype=torch.int64), meta(5000, dtype=torch.int32)
+    for name, tau, code in (
+        ("fp32", meta(), 0), ("fp32 fixed tau", 0.99, 0), ("bf16", meta(), 1), ("mixed", meta(), chunks.MIXED)
+    ):  # fmt: skip
+        yield from cases_of(name, ema.launch_update_target, parts, tau, code)
+
+
 def philox_cases() -> Iterator[Case]:
     """The generator by itself, as the tests launch it."""
     words = meta(1000, 4, dtype=torch.int64), meta(1000, 4, dtype=torch.int64)
@@ -136,4 +152,4 @@ def short(dtype: torch.dtype) -> str:
     return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
 
 
-CASES = (render_cases, blur_cases, select_cases, loss_cases, philox_cases)
+CASES = (render_cases, blur_cases, select_cases, loss_cases, lars_cases, target_cases, philox_cases)
