@@ -8,7 +8,7 @@ Bytes it must move: p and g twice, m once read, m and p once written: 28 an elem
 up to its size; 26 where p is bf16 with its master and g is bf16.
 
 Why the target update is not fused into the second launch: that would spare `update_target_` its read of p, 4 of 40
-bytes, on paper 24 us of 240 for ResNet-50 at 4.3 TB/s, in a step of a third of a second. But tau, the targets and their
+bytes, on paper 24 us of 240 for ResNet-50 at 4.3 TB/s. But tau, the targets and their
 pairing would move into the optimizer, and a step that GradScaler skips, or weights changed between the two, would
 silently part them. What is written last, the first tensors, is what `update_target_` asks the L2 for first.
 """
