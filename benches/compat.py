@@ -14,7 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "compat"
-VERSIONS = {"3.6": "triton==3.6.*", "3.7": "triton==3.7.*", "newest": "triton"}
+# The interpreter of triton 3.6 takes an array of one element for a number, which numpy 2.4 refuses.
+VERSIONS = {"3.6": ["triton==3.6.*", "numpy==2.3.*"], "3.7": ["triton==3.7.*"], "newest": ["triton"]}
 PACKAGES = ("torch", "numpy", "pillow", "scipy", "hypothesis", "pytest", "pytest-xdist", "rich", "tyro", "setuptools")
 TOLD = 40  # lines of pytest's, where it fails
 
@@ -34,7 +35,7 @@ def environment(name: str) -> Path:
     constraints = FOLDER / "constraints.txt"
     constraints.write_text("\n".join(pins) + "\n")
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    for words in (("--constraint", constraints, *PACKAGES), ("--upgrade", "--no-deps", VERSIONS[name])):
+    for words in (("--constraint", constraints, *PACKAGES), ("--upgrade", "--no-deps", *VERSIONS[name])):
         done = call(*pip, *words)
         if done.returncode:
             sys.exit(f"error: triton {name}: pip install {' '.join(map(str, words))}: {done.stderr.strip()}")
