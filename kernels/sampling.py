@@ -125,24 +125,24 @@ def weight_of(pixel, centre, inverse, pixels):
 def resample(pixels, height, width, rows, columns, ok, row, scale, shift, SPECKLE: tl.constexpr):
     """Weighted means, float32 (TILE, TILE), over one band in `pixels`: of standardised values, and of valid pixels.
 
-    rows, columns: of `axis_of`. Two by two pixels a turn: bilinear interpolation is one turn.
+    rows, columns: of `axis_of`. Two pixels of a row a turn: bilinear interpolation is two turns.
     """
     y, first_y, total_y, inverse_y, count_y = rows
     x, first_x, total_x, inverse_x, count_x = columns
     value = tl.zeros((y.shape[0], x.shape[0]), tl.float32)
     share = tl.zeros((y.shape[0], x.shape[0]), tl.float32)
-    for j in range(0, count_y, 2):
+    for j in range(0, count_y):
         for i in range(0, count_x, 2):
-            for k in tl.static_range(4):
-                down, across = first_y + (j + k // 2), first_x + (i + k % 2)
-                weight = (
-                    weight_of(down, y, inverse_y, height)[:, None] * weight_of(across, x, inverse_x, width)[None, :]
-                )
+            for k in tl.static_range(2):
+                down, across = first_y + j, first_x + (i + k)
+                weight = weight_of(down, y, inverse_y, height)[:, None]
+                weight = weight * weight_of(across, x, inverse_x, width)[None, :]
                 down = tl.minimum(tl.maximum(down, 0), height - 1)
                 across = tl.minimum(tl.maximum(across, 0), width - 1)
                 at = pixels + ((down * width)[:, None] + across[None, :])
-                raw = tl.load(at, mask=ok, other=0).to(tl.float32)
-                valid = ok & (tl.abs(raw) < float("inf")) & (raw != tl.load(row + 8))
+                live = tl.where(ok, weight > 0.0, False)
+                raw = tl.load(at, mask=live, other=0).to(tl.float32)
+                valid = live & (tl.abs(raw) < float("inf")) & (raw != tl.load(row + 8))
                 raw = tl.minimum(tl.maximum(raw, tl.load(row + 6)), tl.load(row + 7))
                 value += weight * tl.where(valid, raw * scale + shift, 0.0)
                 if SPECKLE:

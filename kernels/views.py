@@ -29,6 +29,8 @@ from .sampling import LEAST, axis_of, draw_speckle, resample, sample_bands, spec
 
 TILE = 32  # pixels a side of a program's square: 64 bytes of bf16 a row, turned or not
 WARPS = 4  # of a program: 8 pixels a thread
+# Of registers a thread may take as many: left to itself ptxas aims for fewer, and spills. AMD has no such option.
+OPTIONS = {} if torch.version.hip else {"maxnreg": 128}
 CHUNK = 32  # images the reference renders at a time: its intermediates stay in the cache
 
 
@@ -216,7 +218,7 @@ def launch_render(
         out, data, records, samples, epoch, table, *seed_words(seed), len(data), b, len(table),
         v, c, spec.size, area, area_end - area, ratio, ratio_end - ratio, spec.flip, spec.turn, spec.jitter,
         spec.speckle, spec.antialias, spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, SPECKLE, LEAST, tile,
-        num_warps=WARPS,
+        num_warps=WARPS, **OPTIONS,
     )  # fmt: skip
 
 
