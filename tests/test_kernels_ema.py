@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from rsdnet.kernels import chunks, ema, tensors, update_target_
 
 GPU = torch.cuda.is_available()

@@ -9,10 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
-
 from rsdnet.kernels import LARS, chunks, lars, lars_groups, lars_rule, lars_step, tensors
 from rsdnet.kernels.lars import PlainLARS, lars_
+from torch import nn
 
 GPU = torch.cuda.is_available()
 DEVICES = ["cpu", *(["cuda"] if GPU else [])]
