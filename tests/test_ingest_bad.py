@@ -269,7 +269,7 @@ _SLOW = """
 import sys, time
 from rsdnet import database, errors, ingest, workers
 put = database.Writer.put
-database.Writer.put = lambda self, entries: (put(self, entries), time.sleep(0.5))[0]
+database.Writer.put = lambda self, entries: (put(self, entries), time.sleep(2))[0]
 ingest._CHUNK_BYTES = 50_000
 workers._THREADS = {threads}
 sys.argv[1:] = {words}
