@@ -8,7 +8,8 @@ online - tau * (online - target). At tau = 1 the target keeps its bits and at ta
 where one of them is -0 or not finite. float32 inside; but a bf16 or fp16 target keeps standing where a step is less
 than half its unit in the last place (tau near 1): average in float32.
 
-Bytes it must move: target and online once, target once again: 12 an element in float32, 6 in bf16.
+Bytes it must move: target and online once, target once again: 12 an element in float32, 6 in bf16; 282 MB for the 23.5
+million of ResNet-50's encoder, a floor of 66 us at the 4.3 TB/s that a copy reaches on an H200.
 """
 
 import weakref
