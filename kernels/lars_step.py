@@ -5,12 +5,13 @@ The first launch sums the squares of p and u over each chunk of the tensors (ten
 its own tensor, always in the same order, and writes m and p. It walks the chunks backwards, to find in the L2 what the
 first read last.
 Bytes it must move: p and g twice, m once read, m and p once written: 28 an element in float32, of which the L2 may save
-up to its size; 26 where p is bf16 with its master and g is bf16.
+up to its size; 26 where p is bf16 with its master and g is bf16. For the 23.5 million of ResNet-50's encoder in float32
+658 MB, a floor of 153 us at the 4.3 TB/s that a copy reaches on an H200.
 
 Why the target update is not fused into the second launch: that would spare `update_target_` its read of p, 4 of 40
-bytes, on paper 24 us of 240 for ResNet-50 at 4.3 TB/s. But tau, the targets and their
-pairing would move into the optimizer, and a step that GradScaler skips, or weights changed between the two, would
-silently part them. What is written last, the first tensors, is what `update_target_` asks the L2 for first.
+bytes. But tau, the targets and their pairing would move into the optimizer, and a step that GradScaler skips, or
+weights changed between the two, would silently part them. What is written last, the first tensors, is what
+`update_target_` asks the L2 for first.
 """
 
 import struct
