@@ -266,10 +266,11 @@ def test_other_files_in_the_source_are_noticed_on_the_way_on(tmp_path: Path, mon
 
 # Slows a subprocess's writing so that a signal meets it in the middle.
 _SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, as a CI's, is born ignoring it
 from rsdnet import database, errors, ingest, workers
 put = database.Writer.put
-database.Writer.put = lambda self, entries: (put(self, entries), time.sleep(2))[0]
+database.Writer.put = lambda self, entries: (put(self, entries), time.sleep(0.5))[0]
 ingest._CHUNK_BYTES = 50_000
 workers._THREADS = {threads}
 sys.argv[1:] = {words}
