@@ -138,7 +138,7 @@ def hold(
         benchmark.extra_info.update(row)
         tell(line(row))
         if folder := pytestconfig.getoption("rows"):
-            rows.append(folder, row)
+            rows.append(folder / "kernels.csv", rows.COLUMNS, [row])
 
     return enter
 

@@ -4,7 +4,6 @@ Trains and probes the demo once a seed, by the very commands a user types, and a
 benches/results/learning.csv. The printed table is made from the rows of this run alone.
 """
 
-import csv
 import dataclasses
 import datetime
 import hashlib
@@ -12,16 +11,16 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
-from statistics import mean, stdev
 
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from benches import rows
 from benches.provenance import commit, machine
+from benches.report import Row, cell, per_seed
 from rsdnet.errors import DataError, command
 
 RESULTS = Path(__file__).parent / "results" / "learning.csv"
@@ -64,7 +63,7 @@ def call(module: str, *argv: object) -> None:
         raise DataError(f"{' '.join(words)} failed")
 
 
-def measure(options: Options, seed: int) -> list[dict[str, object]]:
+def measure(options: Options, seed: int) -> list[Row]:
     """Rows of one seed: pre-training and probe."""
     run = options.runs / f"steps{options.steps}-seed{seed}"
     argv = ["--run", run, "--resume", "--seed", seed, "--threads", options.threads, "--log-every", 100]
@@ -81,59 +80,39 @@ def measure(options: Options, seed: int) -> list[dict[str, object]]:
     today = datetime.date.today().isoformat()
     settings = settings_of(run / "config.toml")
     values = (today, commit(), torch.__version__, machine(), settings, data, probed, steps, seed)
-    shared = dict(zip(SETTING, values, strict=True))
+    shared = dict(zip(SETTING, map(str, values), strict=True))
     return [
-        shared
-        | {"band": band, "contender": label, "f1": round(score["f1"], 4), "accuracy": round(score["accuracy"], 4)}
+        shared | {"band": band, "contender": label} | {name: str(round(score[name], 4)) for name in ("f1", "accuracy")}
         for band, row in result["bands"].items()
         for label, score in row.items()
     ]
 
 
-def append(rows: Iterable[dict[str, object]]) -> None:
-    """Add rows to the committed table."""
-    new = not RESULTS.exists()
-    RESULTS.parent.mkdir(exist_ok=True)
-    with open(RESULTS, "a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def show(rows: list[dict[str, object]], console: Console) -> None:
+def show(rows: list[Row], console: Console) -> None:
     """Print mean and standard deviation over the seeds, a row a band, and the mean over the bands."""
-    labels = list(dict.fromkeys(str(row["contender"]) for row in rows))
-    seeds = sorted({int(str(row["seed"])) for row in rows})
+    labels = list(dict.fromkeys(row["contender"] for row in rows))
+    seeds = {row["seed"] for row in rows}
     table = Table(title=f"macro F1 on the test split, mean and deviation over {len(seeds)} seeds")
     table.add_column("band")
     for label in labels:
         table.add_column(label, justify="right")
-
-    def values(label: str, bands: set[str]) -> list[float]:
-        """F1 averaged over `bands`, a number a seed."""
-        chosen = [r for r in rows if r["contender"] == label and r["band"] in bands]
-        return [mean(float(str(r["f1"])) for r in chosen if r["seed"] == seed) for seed in seeds]
-
-    names = list(dict.fromkeys(str(row["band"]) for row in rows))
-    for name, bands in [*((n, {n}) for n in names), ("mean of bands", {n for n in names if "+" not in n})]:
+    names = list(dict.fromkeys(row["band"] for row in rows))
+    for name, bands in [*((n, [n]) for n in names), ("mean of bands", [n for n in names if "+" not in n])]:
         if name == "mean of bands":
             table.add_section()
-        per_seed = [values(label, bands) for label in labels]
-        spread = [f" ± {stdev(v):.3f}" if len(v) > 1 else "" for v in per_seed]
-        table.add_row(name, *[f"{mean(v):.3f}{s}" for v, s in zip(per_seed, spread, strict=True)])
+        table.add_row(name, *[cell(per_seed(rows, label, bands)) for label in labels])
     console.print(table)
 
 
 def main() -> None:
     """The command."""
     options = tyro.cli(Options, prog="python -m benches.learning", description=__doc__)
-    rows: list[dict[str, object]] = []
+    measured: list[Row] = []
     for seed in options.seeds:
         own = measure(options, seed)
-        append(own)
-        rows += own
-    show(rows, Console())
+        rows.append(RESULTS, COLUMNS, own)
+        measured += own
+    show(measured, Console())
 
 
 if __name__ == "__main__":

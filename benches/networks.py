@@ -1,4 +1,6 @@
-"""Shapes of the trainer's parameters, without its code: ResNet-50 with BYOL's projector and predictor.
+"""Shapes of the trainer's parameters: ResNet-50 with BYOL's projector and predictor.
+
+Without its code, so that a machine which has torch alone can measure the optimiser.
 
 He et al. 2016, table 1, less the classifier; stem of 7x7; heads: Linear(4096) - BN - ReLU - Linear(256) as DeepMind's
 byol/utils/networks.py. A test compares the encoder with rsdnet.model.

@@ -5,6 +5,7 @@ the reference in the same run. A provider that is absent, or whose results are w
 """
 
 import csv
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def append(folder: Path, row: dict[str, Any]) -> None:
-    """Add a row to folder/kernels.csv; the file's first row makes the header."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "kernels.csv", "a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+def append(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows to a CSV, made with its folder where it is not there; the first row brings the header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         if not file.tell():
             writer.writeheader()
-        writer.writerow(row)
+        writer.writerows(rows)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ._eager import eager
 from ._triton import tl, triton
-from .philox import BLUR, philox4, philox_words, seed_words, uniform, uniform_of
+from .philox import BLUR, check_seed, epoch_tensor, philox4, philox_words, seed_words, uniform, uniform_of
 from .window import MIN_SIGMA, blur_row, blur_weights, load_row, reflected, weights_of
 
 MAX_RADIUS = 26  # of the kernel, whose running sums lie in registers: beyond, the reference runs on the GPU too
@@ -327,10 +327,8 @@ def blur_views(
         raise ValueError(f"probability: {probability}, expected 0 to 1, one for all or one for each of {v} views")
     if not 0 <= sigma[0] <= sigma[1] < inf:
         raise ValueError(f"sigma: {tuple(sigma)}, expected 0 <= lo <= hi")
-    if not 0 <= seed < 1 << 63:
-        raise ValueError(f"seed: {seed}, expected 0 to 2^63 - 1")
-    if not isinstance(epoch, Tensor):
-        epoch = torch.full((), epoch, dtype=torch.int64, device=views.device)
+    check_seed(seed)
+    epoch = epoch_tensor(epoch, views.device)
     for name, tensor, shape in (("samples", samples, (b,)), ("epoch", epoch, ())):
         if tensor.dtype != torch.int64:
             raise TypeError(f"{name}: {tensor.dtype}, expected int64")

@@ -21,9 +21,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._eager import eager
 from ._triton import tl, triton
 from .chunks import CODES, LAUNCH, chunk_of, load_fp32, store_fp32
-from .tensors import Uploaded, Words, common_code, current, is_capturing, is_dense, is_traced, on_gpu, same_layout
+from .tensors import Uploaded, Words, common_code, current, is_capturing, is_dense, on_gpu, same_layout
 
 COLUMNS = 5  # elements, first chunk, address of the target, of the online, code of their type
 TABLES = 8  # kept for as many lists of tensors
@@ -210,7 +211,7 @@ def update_target_(targets: Sequence[Tensor], onlines: Sequence[Tensor], tau: Te
         raise ValueError(f"tau: {tau}, expected 0 to 1")
     if not targets:
         check_pairs(targets, onlines)
-    elif is_traced(targets[0]):
+    elif not eager(targets[0]):
         check_pairs(targets, onlines)
         device = targets[0].device
         rate = tau if isinstance(tau, Tensor) else torch.full((), tau, dtype=torch.float32, device=device)

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._eager import eager
 from .lars_rule import HALF, Batch, Rule, check_rate, lars_reference, state_dtype
 from .lars_step import Table, lars_, run, traced
-from .tensors import is_capturing, is_dense, is_traced, on_gpu, same_layout
+from .tensors import is_capturing, is_dense, on_gpu, same_layout
 
 PRESERVE = torch.preserve_format
 __all__ = ["LARS", "PlainLARS", "lars_", "lars_groups"]
@@ -74,7 +75,7 @@ class LARS(torch.optim.Optimizer):
                 loss = closure()
         batch = self._gather()
         if batch.params:
-            (traced if is_traced(batch.params[0]) else self._update)(batch)
+            (self._update if eager(batch.params[0]) else traced)(batch)
         return loss
 
     def _gather(self) -> Batch:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._eager import eager
 from ._triton import tl, triton
 from .chunks import CODES, LAUNCH, chunk_of, load_fp32, store_fp32
 from .lars_rule import HALF, Batch, Rule, check, check_rates, lars_foreach
@@ -32,7 +33,6 @@ from .tensors import (
     current,
     is_capturing,
     is_dense,
-    is_traced,
     on_gpu,
     same_layout,
 )
@@ -298,4 +298,4 @@ def lars_(
     rule = Rule(lr, momentum, weight_decay, trust, adapt)
     batch = Batch(list(params), list(grads), list(momenta), list(masters), [0] * len(params), [rule])
     if batch.params:
-        (traced if is_traced(batch.params[0]) else run)(batch)
+        (run if eager(batch.params[0]) else traced)(batch)

@@ -66,6 +66,17 @@ def pick(word: Tensor, n: int) -> Tensor:
     return (word * n) >> 32
 
 
+def check_seed(seed: int) -> None:
+    """Raises ValueError on a seed outside 0 to 2^63 - 1."""
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed: {seed}, expected 0 to 2^63 - 1")
+
+
+def epoch_tensor(epoch: int | Tensor, device: torch.device) -> Tensor:
+    """An epoch as a 0-dim int64 tensor on the device; one that is a tensor as it is."""
+    return epoch if isinstance(epoch, Tensor) else torch.full((), epoch, dtype=torch.int64, device=device)
+
+
 def seed_words(seed: int) -> tuple[int, int]:
     """The key's two words as signed 32-bit ints: a kernel argument of one type whatever the seed."""
 

@@ -93,7 +93,13 @@ def draw_modalities(seed: int, epoch: int | Tensor, samples: Tensor, views: int,
     return ((view + order) & 1).bool()
 
 
-def _draw_positions(words: list[Tensor], pool: int) -> Tensor:
+def band_words(seed: int, sample: Tensor, epoch: int | Tensor, view: int | Tensor, channels: int) -> list[Tensor]:
+    """The word that draws each channel's band, `channels` of them."""
+    blocks = [philox_words(seed, sample, epoch, view, BAND + block) for block in range((channels + 3) // 4)]
+    return [word for block in blocks for word in block][:channels]
+
+
+def draw_positions(words: list[Tensor], pool: int) -> Tensor:
     """(..., C) positions in a pool, one a word, without replacement until the pool is used up, then again."""
     positions: list[Tensor] = []
     for channel, word in enumerate(words):
@@ -124,14 +130,13 @@ def draw_bands(
         raise ValueError(f"views and channels: {views} and {channels}, expected at least 1 each")
     sar = draw_modalities(seed, epoch, samples, views, modality)
     sample, view = _views(samples, views)
-    blocks = [philox_words(seed, sample, epoch, view, BAND + block) for block in range((channels + 3) // 4)]
-    words = [word for block in blocks for word in block][:channels]
+    words = band_words(seed, sample, epoch, view, channels)
     bands: dict[str, Tensor] = {}
     for sensor in modality.split("+"):
         pool = torch.as_tensor(list(pools.get(sensor, ())), dtype=torch.int64, device=samples.device)
         if not len(pool):
             raise ValueError(f"pools: no {sensor} band, but the modality is {modality!r}")
-        bands[sensor] = pool[_draw_positions(words, len(pool))]
+        bands[sensor] = pool[draw_positions(words, len(pool))]
     return torch.where(sar[..., None], bands.get("sar", 0), bands.get("ms", 0))
 
 

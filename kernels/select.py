@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ._eager import eager
-from .philox import BAND, philox_words
-from .plan import OUT_DTYPES, _draw_positions
+from .philox import check_seed
+from .plan import OUT_DTYPES, band_words, draw_positions
 from .take import (
     BLOCK,
     empty_bands,
@@ -71,8 +71,7 @@ def _select(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     now = epoch_number if epoch is None else epoch
     if on_host(images):
-        blocks = [philox_words(seed, samples, now, view, BAND + block) for block in range((channels + 3) // 4)]
-        bands = _draw_positions([word for block in blocks for word in block][:channels], images.shape[1])
+        bands = draw_positions(band_words(seed, samples, now, view, channels), images.shape[1])
         return _take(images, mean, std, bands, nodata, dtype, channels_last), bands
     out = empty_bands(images, channels, dtype, channels_last)
     bands = samples.new_empty((len(samples), channels))
@@ -223,8 +222,7 @@ def select_bands(
     The rest as take_bands, its errors too. Which bands these are:
     draw_bands(seed, epoch, samples, view + 1, channels, {"ms": range(N)}, "ms")[:, view], (B, C).
     """
-    if not 0 <= seed < 1 << 63:
-        raise ValueError(f"seed: {seed}, expected 0 to 2^63 - 1")
+    check_seed(seed)
     if not 0 <= view < 1 << 31:
         raise ValueError(f"view: {view}, expected 0 to 2^31 - 1")
     by_band = torch.float32, (images.shape[1],) if images.ndim == 4 else ()

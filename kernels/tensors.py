@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ._triton import HAS_TRITON
 from .chunks import CHUNK, MIXED
@@ -48,12 +48,6 @@ def copied_as(tensor: Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
 def common_code(codes: Sequence[int]) -> int:
     """The one code of all rows, or MIXED."""
     return codes[0] if len(set(codes)) == 1 else MIXED
-
-
-def is_traced(tensor: Tensor) -> bool:
-    """Whether the op must be seen, in place of what it does: while torch.compile traces, and by tensors that stand for
-    values to come or have a dispatch of their own. Else calling it costs the host more than all else."""
-    return torch.compiler.is_compiling() or type(tensor) not in (Tensor, nn.Parameter)
 
 
 def on_gpu(device: torch.device) -> bool:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ._triton import tl, triton
-from .philox import CROP, JITTER, SPECKLE, TURN, philox4, seed_words, uniform_of
+from .philox import CROP, JITTER, SPECKLE, TURN, check_seed, epoch_tensor, philox4, seed_words, uniform_of
 from .plan import ViewSpec, draw_plan
 from .records import ALIGN, MAX_SIDE, check_batch, check_records
 from .sampling import LEAST, axis_of, draw_speckle, resample, sample_bands, speckle_of, speckle_share
@@ -275,10 +275,8 @@ def render_views(
     Raises TypeError or ValueError on shapes, types and devices that do not fit; on the CPU also ValueError on a
     record that does not fit. On a GPU such a record reads nothing and gives zeros: `check_records` finds it before.
     """
-    if not 0 <= seed < 1 << 63:
-        raise ValueError(f"seed: {seed}, expected 0 to 2^63 - 1")
-    if not isinstance(epoch, Tensor):
-        epoch = torch.full((), epoch, dtype=torch.int64, device=data.device)
+    check_seed(seed)
+    epoch = epoch_tensor(epoch, data.device)
     check_batch(data, records, samples, table, epoch)
     ranges = [*spec.scale, *spec.ratio]
     switches = [spec.flip, spec.turn, spec.jitter, spec.channels_last, spec.speckle, spec.antialias]

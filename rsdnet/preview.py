@@ -13,9 +13,9 @@ from rsdnet import bands, config
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
-from rsdnet.kernels import ViewSpec, blur_views, render_views
+from rsdnet.kernels import ViewSpec, render_views
 from rsdnet.samples import Samples, pools_of, statistics
-from rsdnet.views import band_table, spec_of
+from rsdnet.views import band_table, spec_of, training_views
 
 SHOWN = 2.0  # standard deviations either side of the mean that a picture's grey levels span
 WHOLE = 128  # pixels a side of the whole patches in the grid
@@ -54,7 +54,7 @@ def pictures(options: Options, cfg: Config) -> list[list[tuple[str, np.ndarray]]
         names = _shown(pools[modality])
         ids = np.array([bands.band_id(name) for name in names], np.int32)
         chosen = np.broadcast_to(ids, (len(positions), 1, len(ids))).copy()
-        images = _grey(_render(patches, positions, chosen, table, whole, cfg.run.seed, 0)[0])
+        images = _grey(render_views(*_read(patches, positions, chosen), table, whole, seed=cfg.run.seed, epoch=0)[0])
         if {"B04", "B03", "B02"} <= set(names):
             order = [names.index(name) for name in ("B04", "B03", "B02")]
             columns.append(("B04 B03 B02", images[:, order].movedim(1, -1)))
@@ -63,11 +63,8 @@ def pictures(options: Options, cfg: Config) -> list[list[tuple[str, np.ndarray]]
     spec = spec_of(cfg.views, torch.float32, channels_last=False)
     for epoch in range(options.pairs):
         chosen = patches.draw(positions, cfg.run.seed, epoch, views=2, channels=cfg.views.channels)
-        views = _render(patches, positions, chosen, table, spec, cfg.run.seed, epoch)
-        if any(cfg.views.blur):
-            rows_seen = torch.from_numpy(patches.rows[positions])
-            views = blur_views(views, rows_seen, probability=cfg.views.blur, seed=cfg.run.seed, epoch=epoch)
-        views = _grey(views)
+        batch = _read(patches, positions, chosen)
+        views = _grey(training_views(*batch, table, spec, cfg.views, seed=cfg.run.seed, epoch=epoch))
         for at, row in enumerate(rows):
             for view in range(2):
                 title = " ".join(bands.NAMES[band] for band in chosen[at, view])
@@ -86,13 +83,9 @@ def _shown(pool: tuple[str, ...]) -> list[str]:
     return liked or list(pool[:5])
 
 
-def _render(
-    patches: Samples, positions: np.ndarray, chosen: np.ndarray, table: Tensor, spec: ViewSpec, seed: int, epoch: int
-) -> Tensor:
-    """Views (V, B, C, S, S) of the bands `chosen` (B, V, C)."""
-    data, records = patches.read(positions, chosen)
-    samples = torch.from_numpy(patches.rows[positions])
-    return render_views(data, records, samples, table, spec, seed=seed, epoch=epoch)
+def _read(patches: Samples, positions: np.ndarray, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Data, records and samples of the bands `chosen` (B, V, C), as render_views takes them."""
+    return *patches.read(positions, chosen), torch.from_numpy(patches.rows[positions])
 
 
 def _grey(standardised: Tensor) -> Tensor:

@@ -19,13 +19,13 @@ from rsdnet import checkpoint, config, schedules
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
-from rsdnet.kernels import LARS, blur_views, lars_groups, render_views, update_target_
+from rsdnet.kernels import LARS, lars_groups, update_target_
 from rsdnet.loader import Loader
 from rsdnet.model import BYOL
 from rsdnet.monitor import METRICS, Monitor
 from rsdnet.samples import Samples, pools_of, statistics
 from rsdnet.signals import Stopper
-from rsdnet.views import band_table, spec_of
+from rsdnet.views import band_table, spec_of, training_views
 
 DESCRIPTION = """Pre-train an encoder with BYOL on Sentinel-1/2 patches (RSDnet, arXiv 2205.02049).
 --config FILE.toml sets any of these options by table and key; the command line goes over it.
@@ -132,9 +132,7 @@ def train(cfg: Config, console: Console) -> int:
     with Stopper() as stopper, loader, monitor:
         for batch in loader:
             knobs = run.schedule()
-            views = render_views(*batch[:3], table, spec, seed=seed, epoch=batch.epoch)
-            if any(cfg.views.blur):
-                views = blur_views(views, batch.samples, probability=cfg.views.blur, seed=seed, epoch=batch.epoch)
+            views = training_views(*batch[:3], table, spec, cfg.views, seed=seed, epoch=batch.epoch)
             with torch.autocast(device.type, run.dtype, enabled=run.dtype is not torch.float32):
                 output = byol(views)
             scaler.scale(output.loss).backward()

@@ -32,6 +32,17 @@ def spec_of(views: ViewConfig, dtype: torch.dtype, channels_last: bool) -> ViewS
     )
 
 
+def training_views(
+    data: Tensor, records: Tensor, samples: Tensor, table: Tensor, spec: ViewSpec, views: ViewConfig, *, seed: int,
+    epoch: int,
+) -> Tensor:  # fmt: skip
+    """Views as a run trains on them, (V, B, C, S, S): rendered, and blurred where `views.blur` asks for it."""
+    rendered = kernels.render_views(data, records, samples, table, spec, seed=seed, epoch=epoch)
+    if not any(views.blur):
+        return rendered
+    return kernels.blur_views(rendered, samples, probability=views.blur, seed=seed, epoch=epoch)
+
+
 def band_table(config: Config, statistics: dict[str, dict[str, Any]]) -> Tensor:
     """Per band id, how its values are clipped, jittered and standardised: the table that `render_views` takes.
 

@@ -12,6 +12,7 @@ import torch
 from benches import contest, networks
 from benches.rows import COLUMNS
 from rsdnet.model import ResNet, head
+from tests.environments import compiling
 
 pytest.importorskip("pytest_benchmark")
 
@@ -24,8 +25,7 @@ QUICK = ("--benchmark-only", "--shapes=tiny", "--backend=eager")
 def bench(*words: object, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the benchmarks in a process of their own, with `path` first among the modules."""
     # Benchmarks go one after another, whatever runs this test: pytest-xdist tells its workers by PYTEST_XDIST_*.
-    kept = (item for item in os.environ.items() if item[0] != "TRITON_INTERPRET" and not item[0].startswith("PYTEST_"))
-    environment = dict(kept)
+    environment = {key: value for key, value in compiling().items() if not key.startswith("PYTEST_")}
     folders = [str(REPO), *([str(path)] if path else []), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(folder for folder in folders if folder)
     command = [sys.executable, "-m", "pytest", "benches", *QUICK, *map(str, words)]

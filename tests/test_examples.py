@@ -1,7 +1,6 @@
 """The examples and the snippets of kernels/README.md run; the kernels folder works by itself, under another name."""
 
 import ast
-import os
 import re
 import shutil
 import subprocess
@@ -9,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.environments import compiling
 
 REPO = Path(__file__).resolve().parent.parent
 SNIPPETS = re.findall(r"```python\n(.*?)```", (REPO / "kernels/README.md").read_text(), re.DOTALL)
@@ -20,8 +21,7 @@ OPS = (
 
 def printed_by(*command, path=REPO):
     """What a fresh Python prints, without Triton's interpreter, in which the other tests run."""
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment |= {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    environment = compiling() | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *command], env=environment, cwd=path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,7 +1,6 @@
 """Every kernel compiles for GPUs that need not be there, without spills and without local memory."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,17 +11,17 @@ import pytest
 pytest.importorskip("triton")
 
 from benches import resources
+from tests.environments import compiling
 
 REPO = Path(__file__).resolve().parent.parent
 SOURCES = "".join(path.read_text() for path in (REPO / "kernels").glob("*.py"))
-LAUNCHED = set(re.findall(r"(\w+)\[.*\]\(\n", SOURCES))
+LAUNCHED = set(re.findall(r"(\w+)\[.*\]\(", SOURCES))
 
 
 @pytest.mark.parametrize("target", resources.CHIPS)
 def test_no_kernel_spills(target):
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     words = [sys.executable, "-m", "benches.resources", "--json", "--targets", target]
-    done = subprocess.run(words, env=environment, cwd=REPO, capture_output=True, text=True)
+    done = subprocess.run(words, env=compiling(), cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert {row["kernel"] for row in rows} >= LAUNCHED, "a launch without a case in benches/cases.py"

@@ -139,6 +139,15 @@ def test_spread_is_0_where_the_sensor_alone_is_projected() -> None:
     assert torch.nn.functional.normalize(first, dim=1).std(0).mean() > 0.1 / 8  # as one view alone would not tell
 
 
+def test_a_step_reports_what_both_views_share() -> None:
+    torch.manual_seed(0)
+    byol, views = BYOL(1, SMALL), torch.randn(2, 16, 1, 32, 32)
+    first, second = byol.project(byol.online, views)
+    reported = byol(views).spread
+    torch.testing.assert_close(reported, spread(first, second))
+    assert abs(reported - spread(first, first)) > 0.01
+
+
 def test_learning_rate_as_deepmind_wrote_it() -> None:
     """Grill et al. 2020, section 3.3: linear warm-up, then cosine to 0; lr = base * batch / 256."""
     rate = [schedules.learning_rate(step, 1000, 0.45, 1024, 100) for step in range(1001)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rsdnet import preview
-from rsdnet.config import Config
+from rsdnet.config import Config, ViewConfig
 
 
 def test_the_grid_holds_bands_and_pairs_of_views(tiny_db: Path, tmp_path: Path) -> None:
@@ -23,6 +23,18 @@ def test_the_grid_holds_bands_and_pairs_of_views(tiny_db: Path, tmp_path: Path) 
             assert image.max() <= 1
             assert np.isfinite(image).all()
     assert "smooth" in rows[0][0][0]
+
+
+def test_views_are_blurred_as_the_trainer_blurs_them(tiny_db: Path, tmp_path: Path) -> None:
+    def shown(*blur: float) -> list[list[tuple[str, np.ndarray]]]:
+        cfg = Config(views=ViewConfig(blur=blur))  # type: ignore[arg-type]
+        return preview.pictures(preview.Options(tiny_db, tmp_path / "x.png", samples=3, pairs=1), cfg)
+
+    # Of the three samples one is smooth, which no blur changes.
+    for sharp, blurred in list(zip(shown(0, 0), shown(1, 0), strict=True))[1:]:
+        same = [np.array_equal(one[1], other[1]) for one, other in zip(sharp, blurred, strict=True)]
+        assert same[-2:] == [False, True]  # of the pair of views the first alone
+        assert all(same[:-2])  # nor are whole patches
 
 
 def test_the_command_writes_a_png(tiny_db: Path, tmp_path: Path) -> None:

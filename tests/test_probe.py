@@ -49,6 +49,15 @@ def test_band_statistics_are_numpys() -> None:
     np.testing.assert_allclose(features, np.stack(expected, -1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("spoilt", "f1", "val_f1"), [("val", 1.0, 0.0), ("test", 0.0, 1.0)])
+def test_val_f1_is_of_the_val_split(tiny_db: Path, spoilt: str, f1: float, val_f1: float) -> None:
+    bench = probe.Bench(Config(), (tiny_db,), "ms", torch.device("cpu"), probe.Options(run=tiny_db))
+    shown = bench.labels.clone()
+    shown[torch.from_numpy(bench.samples.catalog.split == spoilt)] += 1
+    score = bench.score(torch.nn.functional.one_hot(shown % 3).float())
+    assert (score.f1, score.val_f1) == (f1, val_f1)
+
+
 @pytest.fixture(scope="module")
 def run(tiny_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"

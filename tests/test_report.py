@@ -1,10 +1,14 @@
 """No figure in the README is typed by hand."""
 
+import dataclasses
+from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 
-from benches import report, rows
+from benches import learning, report, rows
+from rsdnet import config
+from rsdnet.config import Config, OptimConfig
 
 
 def test_the_readmes_tables_are_those_of_the_results() -> None:
@@ -91,3 +95,13 @@ def test_a_plot_a_gpu_and_none_for_a_cpu(tmp_path) -> None:
     (path,) = report.plot_kernels([timed, kernel_row(provider="ours", device="CPU", speedup="1")], tmp_path)
     assert path.name == "kernels-gpu-1.png"
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_settings_are_what_a_run_learned_with_but_not_its_length(tmp_path: Path) -> None:
+    def named(**optim: float) -> str:
+        path = tmp_path / "config.toml"
+        path.write_text(config.dumps(dataclasses.replace(Config(), optim=OptimConfig(**optim))))  # type: ignore[arg-type]
+        return learning.settings_of(path)
+
+    assert named(steps=10) == named(steps=20) == named()
+    assert len({named(), named(lr=0.1), named(batch=64)}) == 3
