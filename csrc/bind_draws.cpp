@@ -16,13 +16,6 @@ namespace py = pybind11;
 namespace rsdnet {
 namespace {
 
-Modality parse_modality(const std::string& name) {
-    if (name == "ms+sar") return Modality::kMsAndSar;
-    if (name == "ms") return Modality::kMs;
-    if (name == "sar") return Modality::kSar;
-    throw py::value_error("modality is " + quoted(name) + "; expected 'ms+sar', 'ms' or 'sar'");
-}
-
 uint32_t parse_uint32(const char* name, int64_t value) {
     if (value < 0 || value > UINT32_MAX) {
         throw py::value_error(std::string(name) + " is " + std::to_string(value) +
@@ -65,7 +58,8 @@ py::array_t<int32_t> draw(uint64_t seed, int64_t epoch, const py::buffer& sample
     int32_t* const out = bands.mutable_data();
     {
         const py::gil_scoped_release release;
-        draw_bands(spec, rows.data(), rows.size(), out);
+        std::vector<uint32_t> scratch;
+        draw_bands(spec, rows.data(), rows.size(), out, scratch);
     }
     return bands;
 }

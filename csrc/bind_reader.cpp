@@ -15,27 +15,12 @@
 #include "convert.hpp"
 #include "error.hpp"
 #include "reader.hpp"
+#include "session.hpp"
 
 namespace py = pybind11;
 
 namespace rsdnet {
 namespace {
-
-// A stretch of work on the reader: without the GIL, with its mutex, on files that are as long as they were.
-class Session {
-  public:
-    explicit Session(Reader& reader) : lock_(reader.mutex()) { reader.check_sizes(); }
-
-  private:
-    py::gil_scoped_release release_;  // first: nobody waits for the mutex with the GIL held
-    std::lock_guard<std::mutex> lock_;
-};
-
-// The reader in this process: opened again if this is a child of the one that made it.
-Reader& here(Reader& reader) {
-    if (reader.is_forked()) reader.reopen();
-    return reader;
-}
 
 int64_t database_index(const Reader& reader, std::optional<int64_t> database) {
     if (!database) return -1;
@@ -107,7 +92,7 @@ py::list keys(Reader& self, std::optional<int64_t> database) {
         const Session session(reader);
         for (size_t d = 0; d < reader.databases(); ++d) {
             if (index >= 0 && static_cast<size_t>(index) != d) continue;
-            for (const Item& item : reader.database(d).items()) names.emplace_back(item.key, item.key_bytes);
+            for (const Item& item : reader.database(d).items()) names.emplace_back(item.name());
         }
         reader.check_unchanged();
     }
@@ -122,7 +107,7 @@ struct Value {
     Layout layout;
     std::string where;  // for messages
 
-    const uint8_t* payload() const { return bytes.data() + kLengthBytes + layout.header.size(); }
+    const uint8_t* payload() const { return bytes.data() + layout.prefix.size(); }
 };
 
 Value load(Reader& reader, const py::object& key) {
@@ -132,13 +117,14 @@ Value load(Reader& reader, const py::object& key) {
     const Session session(reader);
     const Entry entry = find_all(reader, keys, -1)[0];
     Value value;
-    value.bytes.assign(entry.item.value, entry.item.value + entry.item.value_bytes);
+    value.bytes.resize(entry.bytes);
+    reader.database(entry.database).read(entry.offset, 0, entry.bytes, value.bytes.data());
     value.where = reader.describe_error(entry, "");
     reader.check_unchanged();
     try {
-        const std::string_view header = header_of(value.bytes.data(), value.bytes.size());
-        const uint64_t payload = value.bytes.size() - kLengthBytes - header.size();
-        value.layout = parse_layout(header, payload, reader.spellings());
+        const uint64_t prefix = prefix_bytes(value.bytes.data(), value.bytes.size());
+        const std::string_view text(reinterpret_cast<const char*>(value.bytes.data()), prefix);
+        value.layout = parse_layout(text, value.bytes.size() - prefix, reader.spellings());
     } catch (const Error& error) {
         throw Error(value.where + error.what());
     }
@@ -258,7 +244,19 @@ std::vector<std::pair<size_t, std::string>> check(Reader& self, const py::buffer
     return reader.check(batch.entry_data(), batch.band_data(), batch.count());
 }
 
-std::unique_ptr<Reader> make(const py::object& paths, Spellings bands, int64_t threads) {
+Access parse_access(const std::string& name) {
+    if (name == "map") return Access::kMap;
+    if (name == "pread") return Access::kPread;
+    throw py::value_error("access is " + quoted(name) + "; expected 'map' or 'pread'");
+}
+
+const char* access_name(const Reader& reader) {
+    return reader.access() == Access::kMap ? "map" : "pread";
+}
+
+std::unique_ptr<Reader> make(const py::object& paths, Spellings bands, int64_t threads,
+                             const std::string& access) {
+    const Access how = parse_access(access);
     const py::module_ path = py::module_::import("os.path");
     const py::module_ os = py::module_::import("os");
     if (py::isinstance<py::str>(paths) || py::isinstance<py::bytes>(paths) ||
@@ -276,7 +274,7 @@ std::unique_ptr<Reader> make(const py::object& paths, Spellings bands, int64_t t
     if (threads < 0 || threads > kMostThreads)
         throw py::value_error("threads must be 0 (all cores) to 1,024");
     const py::gil_scoped_release release;
-    return std::make_unique<Reader>(std::move(names), std::move(bands), static_cast<int>(threads));
+    return std::make_unique<Reader>(std::move(names), std::move(bands), static_cast<int>(threads), how);
 }
 
 py::list paths(const Reader& reader) {
@@ -291,22 +289,23 @@ py::list paths(const Reader& reader) {
 py::tuple get_state(Reader& self) {
     Reader& reader = here(self);
     std::string databases, lengths, names;
-    reader.check_sizes();
+    reader.check_files();
     for (const Entry& entry : reader.entries()) {
         databases.append(reinterpret_cast<const char*>(&entry.database), sizeof(entry.database));
-        lengths.append(reinterpret_cast<const char*>(&entry.item.key_bytes), sizeof(entry.item.key_bytes));
-        names.append(entry.item.key, entry.item.key_bytes);
+        lengths.append(reinterpret_cast<const char*>(&entry.key_bytes), sizeof(entry.key_bytes));
+        names.append(entry.key, entry.key_bytes);
     }
     reader.check_unchanged();
-    return py::make_tuple(paths(reader), reader.spellings(), reader.threads(), py::bytes(databases),
-                          py::bytes(lengths), py::bytes(names));
+    return py::make_tuple(paths(reader), reader.spellings(), reader.threads(), access_name(reader),
+                          py::bytes(databases), py::bytes(lengths), py::bytes(names));
 }
 
 std::unique_ptr<Reader> set_state(const py::tuple& state) {
-    if (state.size() != 6) throw py::value_error("this is no pickled Reader");
-    auto reader = make(state[0], state[1].cast<Spellings>(), state[2].cast<int64_t>());
-    const auto databases = state[3].cast<std::string>(), lengths = state[4].cast<std::string>();
-    const auto names = state[5].cast<std::string>();
+    if (state.size() != 7) throw py::value_error("this is no pickled Reader");
+    auto reader =
+        make(state[0], state[1].cast<Spellings>(), state[2].cast<int64_t>(), state[3].cast<std::string>());
+    const auto databases = state[4].cast<std::string>(), lengths = state[5].cast<std::string>();
+    const auto names = state[6].cast<std::string>();
     const size_t count = databases.size() / sizeof(uint16_t);
     if (lengths.size() != databases.size()) throw py::value_error("this is no pickled Reader");
     std::vector<Entry> found(count);
@@ -338,9 +337,12 @@ void bind_reader(py::module_& module) {
                        "Safe to share between threads, to pickle, and to use after a fork.\n"
                        "Raises ReaderError, in one line, for a database or entry that cannot be read.")
         .def(py::init(&make), py::arg("paths"), py::arg("bands") = Spellings{}, py::arg("threads") = 0,
+             py::arg("access") = "map",
              "paths: folders that hold data.mdb, or .mdb files. bands: per band id, the tensor names that "
              "mean it,\n"
-             "rsdnet.bands.spellings(). threads: of gather and check; 0 for all cores this process may use.")
+             "rsdnet.bands.spellings(). threads: of gather and check; 0 for all cores this process may use.\n"
+             "access: 'map', or 'pread' for network file systems: values are read, never mapped.")
+        .def_property_readonly("access", &access_name, "'map' or 'pread'.")
         .def_property_readonly("paths", &paths, "The databases' paths, absolute.")
         .def_property_readonly("threads", &Reader::threads, "Threads that gather and check use.")
         .def(

@@ -13,4 +13,6 @@ PYBIND11_MODULE(_reader, module) {
     py::register_local_exception<rsdnet::Error>(module, "ReaderError", data_error);
     rsdnet::bind_reader(module);
     rsdnet::bind_draws(module);
+    rsdnet::bind_table(module);
+    rsdnet::bind_stream(module);
 }

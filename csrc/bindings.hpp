@@ -7,5 +7,7 @@ namespace rsdnet {
 
 void bind_reader(pybind11::module_& module);
 void bind_draws(pybind11::module_& module);
+void bind_table(pybind11::module_& module);
+void bind_stream(pybind11::module_& module);
 
 }  // namespace rsdnet

@@ -2,6 +2,8 @@
 
 #include <map>
 
+#include "error.hpp"
+
 namespace py = pybind11;
 
 namespace rsdnet {
@@ -19,6 +21,13 @@ py::buffer_info request(const py::buffer& object, const char* name, bool writabl
 }
 
 }  // namespace
+
+Modality parse_modality(const std::string& name) {
+    if (name == "ms+sar") return Modality::kMsAndSar;
+    if (name == "ms") return Modality::kMs;
+    if (name == "sar") return Modality::kSar;
+    throw py::value_error("modality is " + quoted(name) + "; expected 'ms+sar', 'ms' or 'sar'");
+}
 
 py::str text(std::string_view bytes) {
     PyObject* out =

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "draws.hpp"
+
 namespace rsdnet {
 
 // Keys are UTF-8 by convention, bytes by nature: what is no UTF-8 goes through as Python's surrogate escapes.
@@ -24,6 +26,9 @@ class Keys {
   private:
     std::vector<std::string> names_;
 };
+
+// "ms+sar", "ms" or "sar". ValueError for anything else.
+Modality parse_modality(const std::string& name);
 
 // "(2, 3)"
 std::string to_text(const std::vector<pybind11::ssize_t>& shape);

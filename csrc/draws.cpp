@@ -34,12 +34,12 @@ void draw_view(const BandDraw& draw, PhiloxKey key, uint32_t sample, uint32_t vi
 
 }  // namespace
 
-void draw_bands(const BandDraw& draw, const uint32_t* samples, size_t count, int32_t* bands) {
+void draw_bands(const BandDraw& draw, const uint32_t* samples, size_t count, int32_t* bands,
+                std::vector<uint32_t>& scratch) {
     const PhiloxKey key = {static_cast<uint32_t>(draw.seed), static_cast<uint32_t>(draw.seed >> 32)};
-    std::vector<uint32_t> picked;
     for (size_t row = 0; row < count; ++row) {
         for (uint32_t view = 0; view < draw.views; ++view) {
-            draw_view(draw, key, samples[row], view, picked, bands);
+            draw_view(draw, key, samples[row], view, scratch, bands);
             bands += draw.channels;
         }
     }

@@ -22,6 +22,8 @@ struct BandDraw {
 
 // Fills `bands`, shape (count, views, channels), with the band ids of `samples` (rows of the catalog).
 // Pools that are drawn from must not be empty.
-void draw_bands(const BandDraw& draw, const uint32_t* samples, size_t count, int32_t* bands);
+// `scratch` is memory to use.
+void draw_bands(const BandDraw& draw, const uint32_t* samples, size_t count, int32_t* bands,
+                std::vector<uint32_t>& scratch);
 
 }  // namespace rsdnet

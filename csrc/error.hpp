@@ -12,6 +12,12 @@ class Error : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+// A database as a whole can no longer be read: its file has changed under the reader.
+class FileError : public Error {
+  public:
+    using Error::Error;
+};
+
 // True if `text` is well-formed UTF-8: no overlong form, no surrogate, nothing above U+10FFFF.
 bool is_utf8(std::string_view text);
 

@@ -186,7 +186,7 @@ const Tensor* Layout::find(std::string_view name) const {
     return nullptr;
 }
 
-std::string_view header_of(const uint8_t* value, uint64_t size) {
+uint64_t prefix_bytes(const uint8_t* value, uint64_t size) {
     if (size < kLengthBytes) {
         throw Error("its value of " + std::to_string(size) + " bytes is too short to be safetensors");
     }
@@ -196,14 +196,14 @@ std::string_view header_of(const uint8_t* value, uint64_t size) {
         throw Error("its header claims " + std::to_string(length) + " bytes of a value of " +
                     std::to_string(size));
     }
-    return {reinterpret_cast<const char*>(value) + kLengthBytes, static_cast<size_t>(length)};
+    return kLengthBytes + length;
 }
 
-Layout parse_layout(std::string_view header, uint64_t payload, const Spellings& spellings) {
+Layout parse_layout(std::string_view prefix, uint64_t payload, const Spellings& spellings) {
     Layout layout;
-    layout.header = header;
+    layout.prefix = prefix;
     layout.payload = payload;
-    layout.tensors = parse_tensors(header);
+    layout.tensors = parse_tensors(prefix.substr(kLengthBytes));
     std::sort(layout.tensors.begin(), layout.tensors.end(), [](const Tensor& a, const Tensor& b) {
         return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
     });

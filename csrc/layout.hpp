@@ -32,23 +32,25 @@ struct Tensor {
 using Spellings = std::vector<std::vector<std::string>>;
 
 struct Layout {
-    std::string header;            // the JSON text: an entry with the same bytes has this layout
-    uint64_t payload;              // bytes after the header
+    std::string prefix;            // length field and JSON text: a value that begins so has this layout
+    uint64_t payload;              // bytes after it
     std::vector<Tensor> tensors;   // in payload order
     std::vector<int32_t> by_band;  // per band id: index into tensors, or -1
 
     const Tensor* find(std::string_view name) const;
+    uint64_t value_bytes() const { return prefix.size() + payload; }
 };
 
 // Bytes before the JSON text.
 constexpr uint64_t kLengthBytes = 8;
 
-// The JSON text of a value. Error if the value is too short for what its length field says.
-std::string_view header_of(const uint8_t* value, uint64_t size);
+// Length field and JSON text of a value of `size` bytes, of which at least the first `kLengthBytes` are at
+// `value`: how many bytes they take. Error if the value is too short for what its length field says.
+uint64_t prefix_bytes(const uint8_t* value, uint64_t size);
 
-// Parses a header whose value has `payload` bytes after it. Error (the reason, without file and key) if it
-// lies.
-Layout parse_layout(std::string_view header, uint64_t payload, const Spellings& spellings);
+// Parses the prefix of a value that has `payload` bytes after it. Error (the reason, without file and key) if
+// it lies.
+Layout parse_layout(std::string_view prefix, uint64_t payload, const Spellings& spellings);
 
 // The names of the tensors, for messages: "B01, B02, ...".
 std::string list_tensors(const Layout& layout);

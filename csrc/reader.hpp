@@ -2,7 +2,7 @@
 // buffer.
 //
 // Not a class for threads to share by itself: the bindings hold the lock and Python's GIL rules (see
-// bindings.cpp).
+// bind_reader.cpp).
 #pragma once
 
 #include <cstdint>
@@ -10,26 +10,30 @@
 #include <mutex>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include "environment.hpp"
-#include "layout.hpp"
+#include "database.hpp"
+#include "layouts.hpp"
 #include "pool.hpp"
 
 namespace rsdnet {
 
-// A registered entry: where its value lies in the map.
+// An entry, and which database it is of.
 struct Entry {
-    Item item;
+    uint64_t offset;  // of the value in the file
+    const char* key;
+    uint32_t bytes;  // of the value
+    uint16_t key_bytes;
     uint16_t database;
+
+    std::string_view name() const { return {key, key_bytes}; }
 };
 
-// One band of one sample, as gather() found it. Bytes of the record: see kRecordFields.
+// One band of one sample, as gather() found it.
 struct Source {
-    const uint8_t* data;
-    uint64_t bytes;
+    const Database* database;
+    uint64_t value, at, bytes;  // the value's offset in the file; the band's first byte in it, and how many
     int64_t height, width;
     int32_t dtype;  // gather code
 };
@@ -39,61 +43,49 @@ constexpr int64_t kRecordFields = 5;
 // Bands start at multiples of this many bytes, so that a GPU can load them in wide words.
 constexpr uint64_t kAlignment = 16;
 
-// The layouts seen so far, by their header's bytes. Threads may share it.
-class LayoutCache {
-  public:
-    // The layout with this header, or null.
-    const Layout* find(std::string_view header) const;
-    // Takes a layout and gives the one kept; null if the cache is full (then the caller keeps its own).
-    const Layout* add(std::unique_ptr<Layout>& layout);
+inline uint64_t aligned(uint64_t bytes) {
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 
-  private:
-    mutable std::mutex mutex_;
-    std::unordered_map<std::string_view, std::unique_ptr<Layout>> layouts_;
-};
-
-// The layouts that one thread met last: nearly always the next entry has one of them.
-struct RecentLayouts {
-    static constexpr size_t kCount = 4;
-    const Layout* layouts[kCount] = {};
-    size_t oldest = 0;
-    std::unique_ptr<Layout> own;  // a layout that the full cache did not take
-};
+// Items of work that a thread takes at once: header checks are short, copies long.
+constexpr size_t kLocateChunk = 32, kCopyChunk = 8, kCheckChunk = 256;
 
 class Reader {
   public:
-    // `paths`: folders that hold data.mdb, or .mdb files. `threads`: 0 for all cores. Error as Environment.
-    Reader(std::vector<std::string> paths, Spellings spellings, int threads);
+    // `paths`: folders that hold data.mdb, or .mdb files. `threads`: 0 for all cores. Error as Database.
+    Reader(std::vector<std::string> paths, Spellings spellings, int threads, Access access = Access::kMap);
     ~Reader();
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
-    // True in a process that was forked from the one that opened the databases.
+    // True in a process that was forked from the one that made the threads.
     bool is_forked() const;
-    // Opens the databases again and starts threads anew. Entries keep their handles.
-    void reopen();
+    // Starts threads anew. Databases and entries stay: a fork shares the maps.
+    void restart();
 
     std::mutex& mutex() { return state_->mutex; }
     const std::vector<std::string>& paths() const { return paths_; }
     const Spellings& spellings() const { return spellings_; }
     int threads() const { return threads_; }
-    size_t databases() const { return paths_.size(); }
+    Access access() const { return access_; }
+    size_t databases() const { return databases_.size(); }
     uint64_t size() const;  // entries of all databases
+    const Database& database(size_t index) const { return *databases_[index]; }
 
-    Environment& database(size_t index) { return *state_->databases[index]; }
+    Pool& pool() { return state_->pool; }
+    RecentLayouts& recent(int worker) { return state_->recent[static_cast<size_t>(worker)]; }
+    LayoutCache& layouts() { return state_->layouts; }
 
     // Finds a key in one database (its index) or in all (-1). Error if more than one of them has it.
-    bool find(std::string_view key, int64_t database, Entry* entry);
+    bool find(std::string_view key, int64_t database, Entry* entry) const;
     // Gives found entries their handles, the same handle for the same entry.
     void register_entries(const std::vector<Entry>& found, int64_t* handles);
     const std::vector<Entry>& entries() const { return entries_; }
 
-    // The layout of an entry, its header checked byte for byte. Error with the reason alone.
-    const Layout& layout_of(const Entry& entry, RecentLayouts& recent);
     // Wraps a reason: database, key, reason.
     std::string describe_error(const Entry& entry, const std::string& reason) const;
-    // Error if any database has been truncated (ask before any read) or written to (ask after it).
-    void check_sizes() const;
+    // Error if any database has been truncated or deleted (ask before any read) or written to (after it).
+    void check_files() const;
     void check_unchanged() const;
 
     // Copies band bands[i] of entry entries[i] for all i < count to `out` and describes each in `records`.
@@ -109,14 +101,12 @@ class Reader {
     struct State {
         explicit State(int threads) : pool(threads), recent(static_cast<size_t>(pool.threads())) {}
         std::mutex mutex;
-        std::vector<std::unique_ptr<Environment>> databases;
         LayoutCache layouts;
         Pool pool;
         std::vector<RecentLayouts> recent;  // by worker
         std::vector<Source> sources;        // scratch of gather
     };
 
-    void open();
     Source locate(int64_t entry, int64_t band, RecentLayouts& recent);
     const Entry& entry_at(int64_t handle) const;
     uint64_t place(const int64_t* bands, size_t count, int64_t* records) const;
@@ -126,7 +116,9 @@ class Reader {
     std::vector<std::string> paths_;
     Spellings spellings_;
     int threads_;
+    Access access_;
     long process_;
+    std::vector<std::unique_ptr<Database>> databases_;
     std::unique_ptr<State> state_;
     std::vector<Entry> entries_;
     std::vector<int64_t> slots_;  // hash table of handles by key address; -1 free; a power of two long

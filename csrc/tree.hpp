@@ -1,15 +1,28 @@
-// Is a file an LMDB 0.9 database that can be walked without harm?
+// The tree of an LMDB 0.9 database: checked whole, then searched and listed, without harm whatever is in it.
 //
-// LMDB trusts its file: a damaged page number or node offset makes it read outside its map. So before LMDB
-// looks anything up, every page of the tree is checked here: after that, no key that a lookup can reach, and
-// no value it can return, lies outside the file. Values themselves are not touched. The format: lib/mdb.c of
-// LMDB 0.9.35, structs MDB_page, MDB_node, MDB_db and MDB_meta (64-bit, little-endian).
+// LMDB's own library trusts its file: a damaged page number or node offset makes it read outside its map, and
+// it reads by map alone. This code reads the format (lib/mdb.c of LMDB 0.9.35, structs MDB_page, MDB_node,
+// MDB_db and MDB_meta; 64-bit, little-endian), checks every number before it follows it, and never writes.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <vector>
+
+#include "file.hpp"
 
 namespace rsdnet {
+
+// An entry. Its key lies in data() of its file, which lives as long as the Database.
+struct Item {
+    uint64_t offset;  // of the value in the file
+    const char* key;
+    uint32_t bytes;  // of the value; LMDB stores sizes in 32 bits
+    uint16_t key_bytes;
+
+    std::string_view name() const { return {key, key_bytes}; }
+};
 
 // What a meta page says about the database.
 struct Meta {
@@ -22,16 +35,21 @@ struct Meta {
     uint16_t flags;      // of the main database
 };
 
-// Checks magic number, version and page size of both meta pages. `path` is for messages.
-// Error if the file is empty, is not LMDB, is of LMDB 1.0 or ends within its meta pages.
-void check_metas(const std::string& path, const uint8_t* file, uint64_t size);
+// The newer of the two meta pages. Error if the file is empty, is not LMDB, is of LMDB 1.0 or ends within its
+// meta pages.
+Meta read_meta(const File& file);
 
-// The meta page that transaction `transaction` committed. Error if neither page is (the file changes as we
-// read).
-Meta find_meta(const std::string& path, const uint8_t* file, uint64_t size, uint64_t transaction);
+// A value on pages of its own starts right after a page's header; one that lies in a leaf page never does.
+bool is_overflow(const Meta& meta, uint64_t offset);
 
-// Walks the tree and checks every page and node against the file's size.
+// Fetches every page of the tree and checks every node against the file's size. Values are not touched.
 // Error if the file is truncated or damaged, holds no entries, or holds sub-databases or duplicates.
-void check_tree(const std::string& path, const uint8_t* file, uint64_t size, const Meta& meta);
+void check_tree(const File& file, const Meta& meta);
+
+// Looks up a key in a checked tree; false if it is absent. Any number of threads.
+bool find_item(const File& file, const Meta& meta, std::string_view key, Item* item);
+
+// All entries of a checked tree, in the order of their keys.
+std::vector<Item> list_items(const File& file, const Meta& meta);
 
 }  // namespace rsdnet

@@ -142,12 +142,12 @@ def test_a_file_that_shrinks_or_is_written_to_while_open(tmp_path: Path) -> None
             action()
 
 
-def test_a_deleted_database_stays_readable(tmp_path: Path) -> None:
-    patches = paired_patches(1)
-    write_database(tmp_path / "db", patches)
+def test_a_deleted_database_is_no_longer_read(tmp_path: Path) -> None:
+    write_database(tmp_path / "db", paired_patches(1))
     reader = Reader([tmp_path / "db"])
     shutil.rmtree(tmp_path / "db")
-    np.testing.assert_array_equal(reader.read("s1_0")["VV"], patches["s1_0"]["VV"])
+    with pytest.raises(ReaderError, match="was deleted or replaced while it was open"):
+        reader.read("s1_0")
 
 
 def blob(header: object, payload: bytes = b"\0" * 8, length: int | None = None) -> bytes:

@@ -1,0 +1,358 @@
+#include "table.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+
+#include "error.hpp"
+
+namespace rsdnet {
+namespace {
+
+constexpr size_t kMostShared = 4096;  // layouts that a table keeps; further ones are parsed at each reading
+constexpr size_t kSamplesAtOnce = 16;
+
+}  // namespace
+
+Table::Table(Reader& reader, Modality modality, std::vector<int32_t> ms_pool, std::vector<int32_t> sar_pool)
+    : reader_(reader),
+      modality_(modality),
+      pools_{std::move(ms_pool), std::move(sar_pool)},
+      pool_index_(reader.spellings().size(), -1),
+      counts_(reader.databases(), 0),
+      first_(reader.databases(), 0) {
+    for (const bool sar : {false, true}) {
+        for (size_t i = 0; i < pools_[sar].size(); ++i) {
+            const int32_t band = pools_[sar][i];
+            if (band < 0 || static_cast<size_t>(band) >= pool_index_.size()) {
+                throw Error("band id " + std::to_string(band) + " is out of range (the reader knows " +
+                            std::to_string(pool_index_.size()) + " bands)");
+            }
+            pool_index_[static_cast<size_t>(band)] = static_cast<int32_t>(2 * i + sar);
+        }
+    }
+}
+
+std::vector<Image> Table::images_of(const Layout& layout, bool sar) const {
+    std::vector<Image> images;
+    images.reserve(pools_[sar].size());
+    for (const int32_t band : pools_[sar]) {
+        const Tensor& tensor = image_of(layout, band, reader_.spellings());
+        images.push_back({layout.prefix.size() + tensor.begin, tensor.end - tensor.begin,
+                          static_cast<int64_t>(tensor.shape[0]), static_cast<int64_t>(tensor.shape[1]),
+                          tensor.dtype->gather});
+    }
+    return images;
+}
+
+// Keeps the place of a value and, if it is new, its layout.
+Table::Place Table::register_value(bool sar, uint32_t sample, const Entry& entry, const Layout& layout) {
+    const auto known = by_prefix_.find(layout.prefix);
+    uint64_t index = kOwnLayout;
+    if (known != by_prefix_.end() && layouts_[known->second]->payload == layout.payload) {
+        index = known->second;
+    } else if (known == by_prefix_.end() && layouts_.size() < kMostShared) {
+        index = layouts_.size();
+        layouts_.push_back(std::make_unique<Layout>(layout));
+        by_prefix_.emplace(layouts_.back()->prefix, index);
+        images_[0].emplace_back(), images_[1].emplace_back();
+    }
+    if (index == kOwnLayout) {
+        own_bytes_[sar][sample] = entry.bytes;
+    } else if (images_[sar][index].empty()) {
+        images_[sar][index] = images_of(layout, sar);
+    }
+    return entry.offset << 16 | index;
+}
+
+Table::Faults Table::add(size_t database, const int64_t* rows, const Keys& ms, const Keys& sar) {
+    if (kept_) throw Error("samples cannot be added once they are in a cache");
+    for (size_t d = database + 1; d < counts_.size(); ++d) {
+        if (counts_[d] != 0) throw Error("samples must be added in the order of their databases");
+    }
+    struct Found {
+        Entry entries[2];
+        std::string fault;
+    };
+    const size_t count = std::max(ms.size(), sar.size());
+    std::vector<Found> found(count);
+    const Keys* const keys[2] = {&ms, &sar};
+    reader_.pool().run(count, kCheckChunk, [&](int worker, size_t begin, size_t end) {
+        RecentLayouts& recent = reader_.recent(worker);
+        for (size_t i = begin; i < end; ++i) {
+            for (const bool is_sar : {false, true}) {
+                if (!shows(is_sar) || !found[i].fault.empty()) continue;
+                const auto& key = (*keys[is_sar])[i];
+                Entry& entry = found[i].entries[is_sar];
+                if (!key || !reader_.find(*key, static_cast<int64_t>(database), &entry)) {
+                    found[i].fault =
+                        key ? "key " + quoted(*key) + " of the catalog is not in " + reader_.paths()[database]
+                            : std::string("it has no ") + (is_sar ? "sar" : "ms") + " entry";
+                    continue;
+                }
+                try {
+                    images_of(layout_of(reader_.database(database), entry.offset, entry.bytes,
+                                        reader_.spellings(), reader_.layouts(), recent),
+                              is_sar);
+                } catch (const Error& error) {
+                    found[i].fault = reader_.describe_error(entry, error.what());
+                }
+            }
+        }
+    });
+    Faults faults;
+    RecentLayouts& recent = reader_.recent(0);
+    for (size_t i = 0; i < count; ++i) {
+        if (!found[i].fault.empty()) {
+            faults.emplace_back(i, std::move(found[i].fault));
+            continue;
+        }
+        if (rows[i] < 0 || rows[i] > INT64_C(0xFFFFFFFF)) throw Error("a row is not in 0 to 2^32 - 1");
+        const auto sample = static_cast<uint32_t>(rows_.size());
+        for (const bool is_sar : {false, true}) {
+            if (!shows(is_sar)) continue;
+            const Entry& entry = found[i].entries[is_sar];
+            const Layout& layout = layout_of(reader_.database(database), entry.offset, entry.bytes,
+                                             reader_.spellings(), reader_.layouts(), recent);
+            places_[is_sar].push_back(register_value(is_sar, sample, entry, layout));
+        }
+        rows_.push_back(static_cast<uint32_t>(rows[i]));
+        ++counts_[database];
+    }
+    for (size_t d = 1; d < counts_.size(); ++d) first_[d] = first_[d - 1] + counts_[d - 1];
+    reader_.check_unchanged();
+    return faults;
+}
+
+size_t Table::database_of(uint32_t sample) const {
+    const auto after = std::upper_bound(first_.begin(), first_.end(), uint64_t{sample});
+    auto database = static_cast<size_t>(after - first_.begin()) - 1;
+    return database;
+}
+
+uint64_t Table::band_bytes(bool sar) const {
+    uint64_t most = 0;
+    for (const auto& images : images_[sar]) {
+        for (const Image& image : images) most = std::max(most, aligned(image.bytes));
+    }
+    Scratch scratch;
+    for (const auto& own : own_bytes_[sar]) {
+        for (const Image& image : this->images(own.first, sar, scratch))
+            most = std::max(most, aligned(image.bytes));
+    }
+    return most;
+}
+
+void Table::fail(uint32_t sample, bool sar, const std::string& reason) const {
+    const size_t index = database_of(sample);
+    const Database& database = reader_.database(index);
+    for (const Item& item : database.items()) {  // slow, and rare
+        if (item.offset == offset_of(places_[sar][sample])) {
+            throw Error(database.path() + ": entry " + quoted(item.name()) + ": " + reason);
+        }
+    }
+    throw Error(database.path() + ": sample " + std::to_string(rows_[sample]) + ": " + reason);
+}
+
+// The bands of a sample's patch, by index in the pool.
+const std::vector<Image>& Table::images(uint32_t sample, bool sar, Scratch& scratch) const {
+    const Place place = places_[sar][sample];
+    if (layout_of_place(place) != kOwnLayout) return images_[sar][layout_of_place(place)];
+    const uint32_t bytes = own_bytes_[sar].at(sample);
+    scratch.own = images_of(layout_of(reader_.database(database_of(sample)), offset_of(place), bytes,
+                                      reader_.spellings(), reader_.layouts(), scratch.recent),
+                            sar);
+    return scratch.own;
+}
+
+std::pair<bool, size_t> Table::pool_index(int32_t band) const {
+    const int32_t index = band < 0 || static_cast<size_t>(band) >= pool_index_.size()
+                              ? -1
+                              : pool_index_[static_cast<size_t>(band)];
+    const bool sar = (index & 1) != 0;
+    if (index < 0 || !shows(sar)) {
+        throw Error("band id " + std::to_string(band) +
+                    " is not of the bands that these samples were made for");
+    }
+    return {sar, static_cast<size_t>(index / 2)};
+}
+
+void Table::describe(uint32_t sample, const int32_t* bands, size_t count, uint64_t& offset, int64_t* records,
+                     Scratch& scratch) const {
+    for (size_t i = 0; i < count; ++i, records += kRecordFields) {
+        const auto [sar, index] = pool_index(bands[i]);
+        const Image& image = images(sample, sar, scratch)[index];
+        uint64_t at = offset;
+        if (is_elsewhere()) {
+            at = offset_of(places_[sar][sample]) + image.at;
+        } else {
+            offset += aligned(image.bytes);
+        }
+        const int64_t record[kRecordFields] = {static_cast<int64_t>(at), image.dtype, image.height,
+                                               image.width, bands[i]};
+        std::memcpy(records, record, sizeof(record));
+    }
+}
+
+// The value must begin with the bytes that its layout was parsed from.
+void Table::check_prefix(uint32_t sample, bool sar, Scratch& scratch) const {
+    const Place place = places_[sar][sample];
+    if (layout_of_place(place) == kOwnLayout) return;  // parsed at each reading
+    const Database& database = reader_.database(database_of(sample));
+    const std::string& prefix = layouts_[layout_of_place(place)]->prefix;
+    if (!database.begins_with(offset_of(place), prefix, scratch.recent.scratch)) {
+        throw Error("its header is not the one that was checked when the database was opened");
+    }
+}
+
+void Table::copy(uint32_t sample, const int64_t* records, size_t count, uint8_t* out,
+                 Scratch& scratch) const {
+    if (is_elsewhere()) return;
+    bool checked[2] = {kept_, kept_};
+    bool sar = false;
+    const Database& database = reader_.database(database_of(sample));
+    try {
+        for (size_t i = 0; i < count; ++i, records += kRecordFields) {
+            size_t index = 0;
+            std::tie(sar, index) = pool_index(static_cast<int32_t>(records[4]));
+            if (!checked[sar]) check_prefix(sample, sar, scratch);
+            checked[sar] = true;
+            const Image& image = images(sample, sar, scratch)[index];
+            const uint64_t value = offset_of(places_[sar][sample]);
+            if (kept_) {
+                std::memcpy(out + records[0], arena_ + value + image.at, image.bytes);
+            } else {
+                database.read(value, image.at, image.bytes, out + records[0]);
+            }
+        }
+    } catch (const FileError&) {
+        throw;
+    } catch (const Error& error) {
+        fail(sample, sar, error.what());
+    }
+}
+
+uint64_t Table::gather(const int64_t* positions, size_t count, const int32_t* bands, size_t each,
+                       uint8_t* out, uint64_t capacity, int64_t* records) const {
+    const size_t fields = each * kRecordFields;
+    uint64_t bytes = 0;
+    Scratch first;
+    for (size_t i = 0; i < count; ++i) {
+        if (positions[i] < 0 || static_cast<uint64_t>(positions[i]) >= size()) {
+            throw Error("there is no sample " + std::to_string(positions[i]) + " (there are " +
+                        std::to_string(size()) + ")");
+        }
+        describe(static_cast<uint32_t>(positions[i]), bands + i * each, each, bytes, records + i * fields,
+                 first);
+    }
+    if (bytes > capacity || is_elsewhere()) return bytes;
+    reader_.pool().run(count, kSamplesAtOnce, [&](int, size_t begin, size_t end) {
+        Scratch scratch;
+        for (size_t i = begin; i < end; ++i)
+            copy(static_cast<uint32_t>(positions[i]), records + i * fields, each, out, scratch);
+    });
+    check_unchanged();
+    return bytes;
+}
+
+size_t Table::ask_ahead(uint32_t sample, const int32_t* bands, size_t count, Scratch& scratch) const {
+    if (kept_) return 0;
+    constexpr uint64_t kNear = 32768;  // ranges no further apart than this are fetched as one
+    const File& file = reader_.database(database_of(sample)).file();
+    uint64_t begin = 0, end = 0;
+    size_t asked = 0;
+    bool headed[2] = {false, false};
+    const auto add = [&](uint64_t first, uint64_t last) {
+        if (end != 0 && first <= end + kNear && last + kNear >= begin) {
+            begin = std::min(begin, first), end = std::max(end, last);
+            return;
+        }
+        if (end != 0) file.ask_ahead(begin, end - begin), ++asked;
+        begin = first, end = last;
+    };
+    for (size_t i = 0; i < count; ++i) {
+        const auto [sar, index] = pool_index(bands[i]);
+        const Image& image = images(sample, sar, scratch)[index];
+        const uint64_t value = offset_of(places_[sar][sample]);
+        if (!headed[sar]) add(value, value + kLengthBytes);
+        headed[sar] = true;
+        add(value + image.at, value + image.at + image.bytes);
+    }
+    if (end != 0) file.ask_ahead(begin, end - begin), ++asked;
+    return asked;
+}
+
+bool Table::is_cached(uint32_t sample, int32_t band, Scratch& scratch) const {
+    if (kept_) return true;
+    const auto [sar, index] = pool_index(band);
+    const Image& image = images(sample, sar, scratch)[index];
+    return reader_.database(database_of(sample))
+        .file()
+        .is_cached(offset_of(places_[sar][sample]) + image.at, image.bytes);
+}
+
+void Table::check_unchanged() const {
+    if (!kept_) reader_.check_unchanged();
+}
+
+uint64_t Table::lay_out() {
+    if (kept_ || arena_bytes_ != 0) return arena_bytes_;
+    std::array<std::unordered_map<uint64_t, uint64_t>, 2> shape_of;  // by layout: index into kept_images_
+    Scratch scratch;
+    for (uint32_t sample = 0; sample < size(); ++sample) {
+        for (const bool sar : {false, true}) {
+            if (!shows(sar)) continue;
+            const uint64_t layout = layout_of_place(places_[sar][sample]);
+            auto known = shape_of[sar].find(layout);
+            if (layout == kOwnLayout || known == shape_of[sar].end()) {
+                std::vector<Image> shape = images(sample, sar, scratch);
+                uint64_t at = 0;
+                for (Image& image : shape) image.at = at, at += aligned(image.bytes);
+                auto& shapes = kept_images_[sar];
+                const auto same = std::find(shapes.begin(), shapes.end(), shape);
+                const auto index = static_cast<uint64_t>(same - shapes.begin());
+                if (same == shapes.end()) shapes.push_back(std::move(shape));
+                if (index >= kOwnLayout) throw Error("patches of more than 65,535 shapes cannot be cached");
+                known = shape_of[sar].insert_or_assign(layout, index).first;
+            }
+            kept_places_[sar].push_back(arena_bytes_ << 16 | known->second);
+            const auto& shape = kept_images_[sar][known->second];
+            if (!shape.empty()) arena_bytes_ += shape.back().at + aligned(shape.back().bytes);
+        }
+    }
+    return arena_bytes_;
+}
+
+void Table::load(uint8_t* arena, size_t first, size_t count) {
+    lay_out();
+    reader_.pool().run(count, kSamplesAtOnce, [&](int, size_t begin, size_t end) {
+        Scratch scratch;
+        for (size_t i = first + begin; i < first + end; ++i) {
+            const auto sample = static_cast<uint32_t>(i);
+            for (const bool sar : {false, true}) {
+                if (!shows(sar)) continue;
+                const Place to = kept_places_[sar][sample];
+                const auto& shape = kept_images_[sar][layout_of_place(to)];
+                int64_t record[kRecordFields] = {};
+                for (size_t index = 0; index < shape.size(); ++index) {
+                    record[0] = static_cast<int64_t>(offset_of(to) + shape[index].at);
+                    record[4] = pools_[sar][index];
+                    copy(sample, record, 1, arena, scratch);
+                }
+            }
+        }
+    });
+    check_unchanged();
+}
+
+void Table::keep(const uint8_t* arena) {
+    if (kept_) throw Error("the samples are in a cache already");
+    lay_out();
+    places_ = std::move(kept_places_);
+    images_ = std::move(kept_images_);
+    own_bytes_ = {};
+    arena_ = arena;
+    kept_ = true;
+}
+
+}  // namespace rsdnet
