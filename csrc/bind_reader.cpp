@@ -22,15 +22,6 @@ namespace py = pybind11;
 namespace rsdnet {
 namespace {
 
-int64_t database_index(const Reader& reader, std::optional<int64_t> database) {
-    if (!database) return -1;
-    if (*database < 0 || static_cast<uint64_t>(*database) >= reader.databases()) {
-        throw py::index_error("database " + std::to_string(*database) + " is out of range; the reader has " +
-                              std::to_string(reader.databases()));
-    }
-    return *database;
-}
-
 std::string names_of(const Reader& reader) {
     std::string out;
     for (const auto& path : reader.paths()) out += (out.empty() ? "" : ", ") + path;

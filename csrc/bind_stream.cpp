@@ -191,6 +191,9 @@ void bind_stream(py::module_& module) {
              "stands in.")
         .def_property_readonly("steps_per_epoch",
                                [](const RunningStream& self) { return self.stream->steps_per_epoch(); })
+        .def_property_readonly(
+            "ready", [](const RunningStream& self) { return self.stream->stats().ready; },
+            "Batches that wait for the consumer.")
         .def("next", &next,
              "(slot, count, bytes, epoch, step) of the next batch, or None at the end or once closed. Waits "
              "without "

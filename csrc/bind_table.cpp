@@ -97,15 +97,27 @@ void need_arena(const SampleTable& self, const Buffer& arena) {
     }
 }
 
-void load(SampleTable& self, const py::buffer& arena, size_t first, size_t count) {
+void load(SampleTable& self, const py::buffer& part, size_t first, size_t count) {
     Reader& reader = here(self.table->reader());
-    const Buffer block(arena, "arena", true);
-    need_arena(self, block);
+    const Buffer block(part, "part", true);
+    block.need<uint8_t>();
     if (first > self.table->size() || count > self.table->size() - first) {
         throw py::index_error("the table has " + std::to_string(self.table->size()) + " samples");
     }
+    const uint64_t bytes = self.table->place(first + count) - self.table->place(first);
+    if (static_cast<uint64_t>(block.info.size) < bytes) {
+        throw py::value_error("part has " + std::to_string(block.info.size) + " bytes; these samples need " +
+                              std::to_string(bytes));
+    }
     const Session session(reader);
     self.table->load(block.data<uint8_t>(), first, count);
+}
+
+uint64_t place(SampleTable& self, size_t first) {
+    if (first > self.table->size()) {
+        throw py::index_error("the table has " + std::to_string(self.table->size()) + " samples");
+    }
+    return self.table->place(first);
 }
 
 void keep(SampleTable& self, const py::buffer& arena) {
@@ -213,8 +225,12 @@ void bind_table(py::module_& module) {
         .def_property_readonly(
             "arena_bytes", [](SampleTable& self) { return self.table->lay_out(); },
             "Bytes of all pool bands of all samples in one block.")
-        .def("load", &load, py::arg("arena"), py::arg("first"), py::arg("count"),
-             "Copies samples [first, first + count) to their places in `arena`, uint8, on all threads.")
+        .def("place", &place, py::arg("first"),
+             "Where sample `first` begins in the block; of len(table): arena_bytes.")
+        .def("load", &load, py::arg("part"), py::arg("first"), py::arg("count"),
+             "Copies samples [first, first + count) to `part`, uint8: the block's bytes from place(first) "
+             "on. On all "
+             "threads.")
         .def("keep", &keep, py::arg("arena"),
              "From now on everything is read from `arena`, which load() has filled; no database is touched "
              "again.")

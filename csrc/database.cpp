@@ -13,11 +13,11 @@ Database::Database(std::string path, Access access)
     check_unchanged();
 }
 
-void Database::read(uint64_t offset, uint64_t at, uint64_t bytes, uint8_t* out) const {
+void Database::read(uint64_t offset, uint64_t at, uint64_t bytes, uint8_t* out, Stores stores) const {
     if (is_fetched(offset)) {
-        file_.copy(offset + at, bytes, out);
+        file_.copy(offset + at, bytes, out, stores);
     } else {
-        file_.read(offset + at, bytes, out);
+        file_.read(offset + at, bytes, out, stores);
     }
 }
 

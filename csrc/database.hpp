@@ -30,7 +30,8 @@ class Database {
     std::vector<Item> items() const { return list_items(file_, meta_); }  // in the order of their keys
 
     // The value at `offset`: its bytes from `at` on. Error if the file cannot give them.
-    void read(uint64_t offset, uint64_t at, uint64_t bytes, uint8_t* out) const;
+    void read(uint64_t offset, uint64_t at, uint64_t bytes, uint8_t* out,
+              Stores stores = Stores::kCached) const;
     // True if the value at `offset` begins with `expected`. `scratch` is memory to use.
     bool begins_with(uint64_t offset, std::string_view expected, std::string& scratch) const;
 

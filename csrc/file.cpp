@@ -96,16 +96,16 @@ void File::need(uint64_t offset, uint64_t bytes) const {
     check_range(offset, bytes);
 }
 
-void File::read(uint64_t offset, uint64_t bytes, uint8_t* out) const {
+void File::read(uint64_t offset, uint64_t bytes, uint8_t* out, Stores stores) const {
     if (access_ == Access::kPread) {
         pread_all(offset, bytes, out);
     } else {
-        copy(offset, bytes, out);
+        copy(offset, bytes, out, stores);
     }
 }
 
-void File::copy(uint64_t offset, uint64_t bytes, uint8_t* out) const {
-    std::memcpy(out, data_ + offset, bytes);
+void File::copy(uint64_t offset, uint64_t bytes, uint8_t* out, Stores stores) const {
+    copy_block(out, data_ + offset, bytes, stores);
     check_range(offset, bytes);
 }
 

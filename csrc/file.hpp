@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "blocks.hpp"
 #include "fault.hpp"
 
 namespace rsdnet {
@@ -30,9 +31,9 @@ class File {
     // Makes data() + [offset, offset + bytes) the file's bytes, now. Error if the file cannot give them.
     void need(uint64_t offset, uint64_t bytes) const;
     // Copies bytes of the file, from disk if they are not in memory. Error if the file cannot give them.
-    void read(uint64_t offset, uint64_t bytes, uint8_t* out) const;
+    void read(uint64_t offset, uint64_t bytes, uint8_t* out, Stores stores = Stores::kCached) const;
     // As read, for bytes that need() has fetched.
-    void copy(uint64_t offset, uint64_t bytes, uint8_t* out) const;
+    void copy(uint64_t offset, uint64_t bytes, uint8_t* out, Stores stores = Stores::kCached) const;
 
     // True if the file has these bytes at `offset`: those of `expected`. Scratch of that size is used by
     // kPread.

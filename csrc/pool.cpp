@@ -14,11 +14,19 @@ int usable_cores() {
     return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
+SignalsBlocked::SignalsBlocked() {
+    sigset_t mask;
+    sigfillset(&mask);
+    for (const int own : {SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS}) sigdelset(&mask, own);
+    pthread_sigmask(SIG_SETMASK, &mask, &before_);
+}
+
+SignalsBlocked::~SignalsBlocked() {
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+}
+
 Pool::Pool(int threads) {
-    // Signals belong to Python's main thread: workers start with all of them blocked.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const SignalsBlocked blocked;
     workers_.reserve(static_cast<size_t>(std::max(0, threads - 1)));
     try {
         for (int worker = 1; worker < threads; ++worker)
@@ -26,7 +34,6 @@ Pool::Pool(int threads) {
     } catch (const std::system_error&) {
         // A limit on threads: go on with those that started.
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 Pool::~Pool() {

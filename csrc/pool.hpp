@@ -1,6 +1,8 @@
 // A pool of threads that stays alive between batches. The calling thread works too.
 #pragma once
 
+#include <signal.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
@@ -14,6 +16,19 @@ namespace rsdnet {
 
 // Cores this process may run on (its affinity mask, not the machine's core count).
 int usable_cores();
+
+// While it lives, threads start with signals blocked: those belong to Python's main thread. Not the ones that
+// a thread causes itself, such as a fault in a map: blocked, they would end the process.
+class SignalsBlocked {
+  public:
+    SignalsBlocked();
+    ~SignalsBlocked();
+    SignalsBlocked(const SignalsBlocked&) = delete;
+    SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+  private:
+    sigset_t before_;
+};
 
 class Pool {
   public:

@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 
 #include <mutex>
+#include <optional>
+#include <string>
 
 #include "reader.hpp"
 
@@ -28,6 +30,16 @@ class Session {
 inline Reader& here(Reader& reader) {
     if (reader.is_forked()) reader.restart();
     return reader;
+}
+
+// The index that names one of the reader's databases; -1 for None: all of them. IndexError if there is none.
+inline int64_t database_index(const Reader& reader, std::optional<int64_t> database) {
+    if (!database) return -1;
+    if (*database < 0 || static_cast<uint64_t>(*database) >= reader.databases()) {
+        throw pybind11::index_error("database " + std::to_string(*database) +
+                                    " is out of range; the reader has " + std::to_string(reader.databases()));
+    }
+    return *database;
 }
 
 }  // namespace rsdnet

@@ -1,6 +1,5 @@
 #include "stream.hpp"
 
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,9 @@
 
 namespace rsdnet {
 namespace {
+
+constexpr uint64_t kCacheBytes =
+    4 << 20;  // slots that together fit a core's share of the caches stay in them
 
 using Seconds = std::chrono::duration<double>;
 
@@ -46,6 +48,9 @@ Stream::Stream(const Table& table, StreamSpec spec, std::vector<Slot> slots)
     batches_ = spec_.last > spec_.first ? (spec_.last - spec_.first + spec_.stride - 1) / spec_.stride : 0;
     const size_t batch = spec_.shard.batch, threads = static_cast<size_t>(spec_.threads);
     chunk_ = std::clamp<size_t>(batch / (4 * threads), 1, 64);
+    uint64_t memory = 0;
+    for (const Slot& slot : slots_) memory += slot.capacity;
+    stores_ = memory > kCacheBytes ? Stores::kStreaming : Stores::kCached;
     for (size_t slot = slots_.size(); slot > 0; --slot) free_.push_back(slot - 1);
     for (Plan& plan : plans_) {
         plan.due.resize(batch), plan.numbers.resize(batch), plan.failed.resize(batch);
@@ -53,15 +58,12 @@ Stream::Stream(const Table& table, StreamSpec spec, std::vector<Slot> slots)
         plan.records.resize(batch * bands_per_sample() * kRecordFields);
     }
     arm_fault_handler();
-    sigset_t all, before;  // signals belong to Python's main thread
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const SignalsBlocked blocked;
     try {
         for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { serve(); });
     } catch (const std::system_error&) {
         // A limit on threads: go on with those that started.
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
     if (threads_.empty()) throw Error("no thread could be started to read with");
     stats_.threads = static_cast<int>(threads_.size());
 }
@@ -303,7 +305,7 @@ void Stream::copy(Plan& plan, size_t begin, size_t end, Worker& worker, size_t& 
                                 std::to_string(plan.bytes));
             }
             table_.copy(plan.due[i].sample, &plan.records[i * bands * kRecordFields], bands, slot.data,
-                        worker.scratch);
+                        worker.scratch, stores_);
         } catch (const FileError&) {
             error = std::current_exception();
             return;
@@ -313,6 +315,7 @@ void Stream::copy(Plan& plan, size_t begin, size_t end, Worker& worker, size_t& 
             if (!spec_.stand_in) error = std::current_exception();
         }
     }
+    fence_stores();
 }
 
 // The files must be as they were when the last byte has been copied. Then the lost get their stand-ins: the

@@ -125,6 +125,7 @@ class Stream {
     Order order_;
     uint64_t number_stride_, steps_per_epoch_, batches_;
     size_t chunk_;  // samples that a thread takes at once
+    Stores stores_;
     long process_;
 
     mutable std::mutex mutex_;

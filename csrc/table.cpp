@@ -205,8 +205,8 @@ void Table::check_prefix(uint32_t sample, bool sar, Scratch& scratch) const {
     }
 }
 
-void Table::copy(uint32_t sample, const int64_t* records, size_t count, uint8_t* out,
-                 Scratch& scratch) const {
+void Table::copy(uint32_t sample, const int64_t* records, size_t count, uint8_t* out, Scratch& scratch,
+                 Stores stores) const {
     if (is_elsewhere()) return;
     bool checked[2] = {kept_, kept_};
     bool sar = false;
@@ -220,9 +220,9 @@ void Table::copy(uint32_t sample, const int64_t* records, size_t count, uint8_t*
             const Image& image = images(sample, sar, scratch)[index];
             const uint64_t value = offset_of(places_[sar][sample]);
             if (kept_) {
-                std::memcpy(out + records[0], arena_ + value + image.at, image.bytes);
+                copy_block(out + records[0], arena_ + value + image.at, image.bytes, stores);
             } else {
-                database.read(value, image.at, image.bytes, out + records[0]);
+                database.read(value, image.at, image.bytes, out + records[0], stores);
             }
         }
     } catch (const FileError&) {
@@ -323,11 +323,17 @@ uint64_t Table::lay_out() {
     return arena_bytes_;
 }
 
-void Table::load(uint8_t* arena, size_t first, size_t count) {
+uint64_t Table::place(size_t first) {
     lay_out();
-    reader_.pool().run(count, kSamplesAtOnce, [&](int, size_t begin, size_t end) {
+    const auto& places = kept_ ? places_ : kept_places_;
+    return first == size() ? arena_bytes_ : offset_of(places[modality_ == Modality::kSar][first]);
+}
+
+void Table::load(uint8_t* part, size_t first, size_t count) {
+    const uint64_t begin = place(first);
+    reader_.pool().run(count, kSamplesAtOnce, [&](int, size_t from, size_t to_) {
         Scratch scratch;
-        for (size_t i = first + begin; i < first + end; ++i) {
+        for (size_t i = first + from; i < first + to_; ++i) {
             const auto sample = static_cast<uint32_t>(i);
             for (const bool sar : {false, true}) {
                 if (!shows(sar)) continue;
@@ -335,9 +341,9 @@ void Table::load(uint8_t* arena, size_t first, size_t count) {
                 const auto& shape = kept_images_[sar][layout_of_place(to)];
                 int64_t record[kRecordFields] = {};
                 for (size_t index = 0; index < shape.size(); ++index) {
-                    record[0] = static_cast<int64_t>(offset_of(to) + shape[index].at);
+                    record[0] = static_cast<int64_t>(offset_of(to) - begin + shape[index].at);
                     record[4] = pools_[sar][index];
-                    copy(sample, record, 1, arena, scratch);
+                    copy(sample, record, 1, part, scratch);
                 }
             }
         }

@@ -64,7 +64,8 @@ class Table {
                   Scratch& scratch) const;
     // Copies the bands of `count` records of a sample to their places in `out`, after its headers have been
     // compared. Error with database, key and reason.
-    void copy(uint32_t sample, const int64_t* records, size_t count, uint8_t* out, Scratch& scratch) const;
+    void copy(uint32_t sample, const int64_t* records, size_t count, uint8_t* out, Scratch& scratch,
+              Stores stores = Stores::kCached) const;
     // Copies bands (count, each) of the samples at positions (count) to `out` and fills records (count, each,
     // 5). Returns the bytes they take; where `capacity` is less, nothing is copied. On all threads of the
     // reader; call under its mutex.
@@ -77,11 +78,13 @@ class Table {
     // Error if a database that is still read has changed.
     void check_unchanged() const;
 
-    // A cache. lay_out() finds every band a place in one block of so many bytes; load() fills the places of
-    // samples [first, first + count); keep() has all reading done from the block, or, where it is null,
-    // leaves records that point into a block elsewhere, on a GPU, with nothing to copy.
+    // A cache. lay_out() finds every band a place in one block of so many bytes, sample after sample; load()
+    // fills the part of samples [first, first + count), which begins at place(first) of the block; keep() has
+    // all reading done from the block, or, where it is null, leaves records that point into a block
+    // elsewhere, on a GPU, with nothing to copy.
     uint64_t lay_out();
-    void load(uint8_t* arena, size_t first, size_t count);
+    uint64_t place(size_t first);
+    void load(uint8_t* part, size_t first, size_t count);
     void keep(const uint8_t* arena);
     bool is_kept() const { return kept_; }
     bool is_elsewhere() const { return kept_ && !arena_; }

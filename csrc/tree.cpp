@@ -85,15 +85,15 @@ struct Page {
 // One node of a page. Its header and key lie inside the page.
 struct Node {
     const uint8_t* start;
+    uint32_t low;  // its fields, loaded once: what was checked is what is used, even if the file changes
+    uint16_t flags, key_bytes;
 
-    uint16_t flags() const { return load<uint16_t>(start + 4); }
-    uint16_t key_bytes() const { return load<uint16_t>(start + 6); }
-    std::string_view key() const { return {reinterpret_cast<const char*>(start) + kNodeHeader, key_bytes()}; }
-    const uint8_t* data() const { return start + kNodeHeader + key_bytes(); }
-    uint32_t bytes() const { return load<uint32_t>(start); }  // of a leaf's value
-    uint64_t child() const {                                  // of a branch; NODEPGNO: 48 bits
-        return load<uint32_t>(start) | static_cast<uint64_t>(load<uint16_t>(start + 4)) << 32;
-    }
+    std::string_view key() const { return {reinterpret_cast<const char*>(start) + kNodeHeader, key_bytes}; }
+    const uint8_t* data() const { return start + kNodeHeader + key_bytes; }
+    uint32_t bytes() const { return low; }  // of a leaf's value
+    uint64_t child() const {
+        return low | static_cast<uint64_t>(flags) << 32;
+    }  // of a branch; NODEPGNO: 48 bits
 };
 
 // The pages of a tree. Every number is checked when it is followed, in the check and in each search: the file
@@ -120,30 +120,32 @@ class Tree {
 
     Node node(const Page& page, uint64_t i) const {
         const uint64_t offset = load<uint16_t>(page.start + kPageHeader + 2 * i);
-        if (offset % 2 != 0 || offset < kPageHeader || offset + kNodeHeader > meta_.page_size ||
-            offset + kNodeHeader + load<uint16_t>(page.start + offset + 6) > meta_.page_size) {
-            damaged_page(file_, page.number, "has a node that lies outside it");
+        if (offset % 2 == 0 && offset >= kPageHeader && offset + kNodeHeader <= meta_.page_size) {
+            const uint8_t* const start = page.start + offset;
+            const Node node{start, load<uint32_t>(start), load<uint16_t>(start + 4),
+                            load<uint16_t>(start + 6)};
+            if (offset + kNodeHeader + node.key_bytes <= meta_.page_size) return node;
         }
-        return {page.start + offset};
+        damaged_page(file_, page.number, "has a node that lies outside it");
     }
 
     // The entry of a leaf's node, its value inside the file.
     Item item(const Page& page, const Node& node) const {
         const uint64_t bytes = node.bytes();
         const auto room = static_cast<uint64_t>(page.start + meta_.page_size - node.data());
-        if (node.flags() & (kSubDatabase | kDuplicates)) {
+        if (node.flags & (kSubDatabase | kDuplicates)) {
             throw Error(
                 file_.path() + ": entry " + quoted(node.key()) +
                 " is a sub-database, not a patch; give a database that rico-hdl or rsdnet.ingest wrote");
         }
         uint64_t offset = static_cast<uint64_t>(node.data() - file_.data());
-        if (node.flags() & kBigData) {
+        if (node.flags & kBigData) {
             if (room < 8) damaged_page(file_, page.number, "has a node that lies outside it");
             offset = overflow(load<uint64_t>(node.data()), bytes);
         } else if (bytes > room) {
             damaged_page(file_, page.number, "has a value that lies outside it");
         }
-        return {offset, node.key().data(), static_cast<uint32_t>(bytes), node.key_bytes()};
+        return {offset, node.key().data(), static_cast<uint32_t>(bytes), node.key_bytes};
     }
 
     // Lets a disk fetch all children of a page at once: leaf pages lie scattered among the values.
