@@ -25,17 +25,11 @@ std::unique_ptr<SampleTable> make(py::object reader, const std::string& modality
     return made;
 }
 
-Table::Keys parse_keys(const py::object& column, const char* name) {
+Table::Keys parse_keys(const py::object& column) {
     Table::Keys keys;
     if (column.is_none()) return keys;
     for (const py::handle key : column) {
-        if (key.is_none()) {
-            keys.emplace_back();
-        } else if (py::isinstance<py::str>(key) || py::isinstance<py::bytes>(key)) {
-            keys.emplace_back(key.cast<std::string>());
-        } else {
-            throw py::type_error(std::string(name) + " must hold str, bytes or None");
-        }
+        keys.push_back(key.is_none() ? std::nullopt : std::optional(encode(key, keys.size())));
     }
     return keys;
 }
@@ -47,7 +41,7 @@ Table::Faults add(SampleTable& self, size_t database, const py::buffer& rows, co
         throw py::index_error("database " + std::to_string(database) + " is out of range");
     const Buffer numbers(rows, "rows");
     numbers.need<int64_t>();
-    const Table::Keys ms_keys = parse_keys(ms, "ms"), sar_keys = parse_keys(sar, "sar");
+    const Table::Keys ms_keys = parse_keys(ms), sar_keys = parse_keys(sar);
     const auto count = static_cast<size_t>(numbers.info.size);
     const Modality modality = self.table->modality();
     if ((modality != Modality::kSar && ms_keys.size() != count) ||
@@ -55,7 +49,7 @@ Table::Faults add(SampleTable& self, size_t database, const py::buffer& rows, co
         throw py::value_error("ms and sar must be as long as rows (" + std::to_string(count) + ")");
     }
     const Session session(reader);
-    return self.table->add(database, numbers.data<int64_t>(), ms_keys, sar_keys);
+    return self.table->add(database, numbers.data<int64_t>(), count, ms_keys, sar_keys);
 }
 
 py::array_t<int64_t> rows(const SampleTable& self) {

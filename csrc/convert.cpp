@@ -36,23 +36,23 @@ py::str text(std::string_view bytes) {
     return py::reinterpret_steal<py::str>(out);
 }
 
+std::string encode(py::handle key, size_t position) {
+    if (PyBytes_Check(key.ptr())) return key.cast<std::string>();
+    if (!PyUnicode_Check(key.ptr())) {
+        throw py::type_error("key " + std::to_string(position) + " is a " + Py_TYPE(key.ptr())->tp_name +
+                             "; expected a string");
+    }
+    const auto bytes =
+        py::reinterpret_steal<py::object>(PyUnicode_AsEncodedString(key.ptr(), "utf-8", "surrogateescape"));
+    if (!bytes) throw py::error_already_set();
+    return bytes.cast<std::string>();
+}
+
 Keys::Keys(const py::object& keys) {
     if (py::isinstance<py::str>(keys) || py::isinstance<py::bytes>(keys)) {
         throw py::type_error("keys is one string; give a list of them");
     }
-    for (const py::handle key : keys) {
-        if (PyUnicode_Check(key.ptr())) {
-            const auto bytes = py::reinterpret_steal<py::object>(
-                PyUnicode_AsEncodedString(key.ptr(), "utf-8", "surrogateescape"));
-            if (!bytes) throw py::error_already_set();
-            names_.push_back(bytes.cast<std::string>());
-        } else if (PyBytes_Check(key.ptr())) {
-            names_.push_back(key.cast<std::string>());
-        } else {
-            throw py::type_error("key " + std::to_string(names_.size()) + " is a " +
-                                 Py_TYPE(key.ptr())->tp_name + "; expected a string");
-        }
-    }
+    for (const py::handle key : keys) names_.push_back(encode(key, names_.size()));
 }
 
 std::string to_text(const std::vector<py::ssize_t>& shape) {

@@ -15,6 +15,9 @@ namespace rsdnet {
 // Keys are UTF-8 by convention, bytes by nature: what is no UTF-8 goes through as Python's surrogate escapes.
 pybind11::str text(std::string_view bytes);
 
+// A key, str or bytes, encoded; TypeError that names its position if it is neither.
+std::string encode(pybind11::handle key, size_t position);
+
 // A sequence of str or bytes, encoded.
 class Keys {
   public:

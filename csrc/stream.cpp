@@ -90,6 +90,10 @@ void Stream::check_spec() const {
                         ": has a share of the samples, but none that can be read");
         }
     }
+    constexpr uint64_t kMost = uint64_t{1} << 32;
+    const bool too_many =
+        std::any_of(spec_.quotas.begin(), spec_.quotas.end(), [](uint64_t n) { return n > kMost; });
+    if (too_many || order_.length() > kMost) throw Error("more than 2^32 samples in an epoch");
     if (order_.length() == 0) throw Error("no database has a share of the samples");
     if (shard.steps(order_.length()) == 0) {
         throw Error("a batch of " + std::to_string(shard.batch) + " on each of " +
@@ -100,9 +104,7 @@ void Stream::check_spec() const {
         throw Error(
             "a sample would come so often that its draws run out of numbers; make the weights less unlike");
     }
-    if ((spec_.last + shard.steps(order_.length()) - 1) / shard.steps(order_.length()) > UINT32_MAX) {
-        throw Error("more than 2^32 epochs");
-    }
+    if (spec_.last / shard.steps(order_.length()) > UINT32_MAX - 1) throw Error("more than 2^32 epochs");
 }
 
 Stream::Next Stream::next(std::chrono::milliseconds patience, Ready* ready) {
@@ -151,6 +153,7 @@ void Stream::close() {
     }
     wake_.notify_all();
     ready_.notify_all();
+    const std::lock_guard<std::mutex> closing(closing_);
     for (auto& thread : threads_) {
         if (thread.joinable()) thread.join();
     }
@@ -161,7 +164,9 @@ StreamStats Stream::stats() const {
     StreamStats stats = stats_;
     stats.seconds = Seconds(Clock::now() - began_).count();
     stats.planned = next_plan_ - next_fill_;
-    for (const Plan& plan : plans_) stats.ready += plan.state == State::kReady;
+    for (uint64_t next = next_out_; next < next_fill_; ++next, ++stats.ready) {
+        if (plans_[next % plans_.size()].state != State::kReady) break;
+    }
     return stats;
 }
 

@@ -129,6 +129,7 @@ class Stream {
     long process_;
 
     mutable std::mutex mutex_;
+    std::mutex closing_;  // one thread at a time joins the threads
     std::condition_variable wake_, ready_;
     std::vector<Slot> slots_;
     std::vector<size_t> free_;                               // slots

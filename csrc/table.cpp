@@ -22,13 +22,17 @@ Table::Table(Reader& reader, Modality modality, std::vector<int32_t> ms_pool, st
       counts_(reader.databases(), 0),
       first_(reader.databases(), 0) {
     for (const bool sar : {false, true}) {
-        for (size_t i = 0; i < pools_[sar].size(); ++i) {
+        if (shows(sar) && pools_[sar].empty())
+            throw Error(std::string("no ") + (sar ? "sar" : "ms") + " bands");
+        for (size_t i = 0; i < pools_[sar].size() && shows(sar); ++i) {
             const int32_t band = pools_[sar][i];
             if (band < 0 || static_cast<size_t>(band) >= pool_index_.size()) {
                 throw Error("band id " + std::to_string(band) + " is out of range (the reader knows " +
                             std::to_string(pool_index_.size()) + " bands)");
             }
-            pool_index_[static_cast<size_t>(band)] = static_cast<int32_t>(2 * i + sar);
+            int32_t& index = pool_index_[static_cast<size_t>(band)];
+            if (index >= 0) throw Error("band id " + std::to_string(band) + " is named twice");
+            index = static_cast<int32_t>(2 * i + sar);
         }
     }
 }
@@ -65,63 +69,80 @@ Table::Place Table::register_value(bool sar, uint32_t sample, const Entry& entry
     return entry.offset << 16 | index;
 }
 
-Table::Faults Table::add(size_t database, const int64_t* rows, const Keys& ms, const Keys& sar) {
+// The entry of a key, if its header is sound; else why not.
+std::string Table::look_up(size_t database, bool sar, const std::optional<std::string>& key, Entry& entry,
+                           RecentLayouts& recent) const {
+    if (!key) return std::string("it has no ") + (sar ? "sar" : "ms") + " entry";
+    if (!reader_.find(*key, static_cast<int64_t>(database), &entry)) {
+        return "key " + quoted(*key) + " of the catalog is not in " + reader_.paths()[database];
+    }
+    try {
+        images_of(layout_of(reader_.database(database), entry.offset, entry.bytes, reader_.spellings(),
+                            reader_.layouts(), recent),
+                  sar);
+    } catch (const FileError&) {
+        throw;
+    } catch (const Error& error) {
+        return reader_.describe_error(entry, error.what());
+    }
+    return {};
+}
+
+Table::Faults Table::add(size_t database, const int64_t* rows, size_t count, const Keys& ms,
+                         const Keys& sar) {
     if (kept_) throw Error("samples cannot be added once they are in a cache");
     for (size_t d = database + 1; d < counts_.size(); ++d) {
         if (counts_[d] != 0) throw Error("samples must be added in the order of their databases");
+    }
+    for (size_t i = 0; i < count; ++i) {
+        if (rows[i] < 0 || rows[i] > INT64_C(0xFFFFFFFF)) {
+            throw Error("row " + std::to_string(rows[i]) + " is not in 0 to 2^32 - 1");
+        }
     }
     struct Found {
         Entry entries[2];
         std::string fault;
     };
-    const size_t count = std::max(ms.size(), sar.size());
     std::vector<Found> found(count);
     const Keys* const keys[2] = {&ms, &sar};
     reader_.pool().run(count, kCheckChunk, [&](int worker, size_t begin, size_t end) {
-        RecentLayouts& recent = reader_.recent(worker);
         for (size_t i = begin; i < end; ++i) {
             for (const bool is_sar : {false, true}) {
                 if (!shows(is_sar) || !found[i].fault.empty()) continue;
-                const auto& key = (*keys[is_sar])[i];
-                Entry& entry = found[i].entries[is_sar];
-                if (!key || !reader_.find(*key, static_cast<int64_t>(database), &entry)) {
-                    found[i].fault =
-                        key ? "key " + quoted(*key) + " of the catalog is not in " + reader_.paths()[database]
-                            : std::string("it has no ") + (is_sar ? "sar" : "ms") + " entry";
-                    continue;
-                }
-                try {
-                    images_of(layout_of(reader_.database(database), entry.offset, entry.bytes,
-                                        reader_.spellings(), reader_.layouts(), recent),
-                              is_sar);
-                } catch (const Error& error) {
-                    found[i].fault = reader_.describe_error(entry, error.what());
-                }
+                found[i].fault = look_up(database, is_sar, (*keys[is_sar])[i], found[i].entries[is_sar],
+                                         reader_.recent(worker));
             }
         }
     });
-    Faults faults;
-    RecentLayouts& recent = reader_.recent(0);
-    for (size_t i = 0; i < count; ++i) {
-        if (!found[i].fault.empty()) {
-            faults.emplace_back(i, std::move(found[i].fault));
-            continue;
-        }
-        if (rows[i] < 0 || rows[i] > INT64_C(0xFFFFFFFF)) throw Error("a row is not in 0 to 2^32 - 1");
-        const auto sample = static_cast<uint32_t>(rows_.size());
-        for (const bool is_sar : {false, true}) {
-            if (!shows(is_sar)) continue;
-            const Entry& entry = found[i].entries[is_sar];
-            const Layout& layout = layout_of(reader_.database(database), entry.offset, entry.bytes,
-                                             reader_.spellings(), reader_.layouts(), recent);
-            places_[is_sar].push_back(register_value(is_sar, sample, entry, layout));
-        }
-        rows_.push_back(static_cast<uint32_t>(rows[i]));
-        ++counts_[database];
-    }
-    for (size_t d = 1; d < counts_.size(); ++d) first_[d] = first_[d - 1] + counts_[d - 1];
     reader_.check_unchanged();
+    Faults faults;
+    for (size_t i = 0; i < count; ++i) {
+        if (found[i].fault.empty()) {
+            append(database, static_cast<uint32_t>(rows[i]), found[i].entries);
+        } else {
+            faults.emplace_back(i, std::move(found[i].fault));
+        }
+    }
     return faults;
+}
+
+// Adds one sample, or nothing if its headers have changed since they were checked.
+void Table::append(size_t database, uint32_t row, const Entry (&entries)[2]) {
+    const auto sample = static_cast<uint32_t>(rows_.size());
+    Place places[2] = {};
+    for (const bool sar : {false, true}) {
+        if (!shows(sar)) continue;
+        const Entry& entry = entries[sar];
+        const Layout& layout = layout_of(reader_.database(database), entry.offset, entry.bytes,
+                                         reader_.spellings(), reader_.layouts(), reader_.recent(0));
+        places[sar] = register_value(sar, sample, entry, layout);
+    }
+    for (const bool sar : {false, true}) {
+        if (shows(sar)) places_[sar].push_back(places[sar]);
+    }
+    rows_.push_back(row);
+    ++counts_[database];
+    for (size_t d = database + 1; d < first_.size(); ++d) ++first_[d];
 }
 
 size_t Table::database_of(uint32_t sample) const {
@@ -218,6 +239,9 @@ void Table::copy(uint32_t sample, const int64_t* records, size_t count, uint8_t*
             if (!checked[sar]) check_prefix(sample, sar, scratch);
             checked[sar] = true;
             const Image& image = images(sample, sar, scratch)[index];
+            if (image.dtype != records[1] || image.height != records[2] || image.width != records[3]) {
+                throw Error("its header changed while it was read");
+            }
             const uint64_t value = offset_of(places_[sar][sample]);
             if (kept_) {
                 copy_block(out + records[0], arena_ + value + image.at, image.bytes, stores);
@@ -339,10 +363,11 @@ void Table::load(uint8_t* part, size_t first, size_t count) {
                 if (!shows(sar)) continue;
                 const Place to = kept_places_[sar][sample];
                 const auto& shape = kept_images_[sar][layout_of_place(to)];
-                int64_t record[kRecordFields] = {};
                 for (size_t index = 0; index < shape.size(); ++index) {
-                    record[0] = static_cast<int64_t>(offset_of(to) - begin + shape[index].at);
-                    record[4] = pools_[sar][index];
+                    const Image& image = shape[index];
+                    const int64_t record[kRecordFields] = {
+                        static_cast<int64_t>(offset_of(to) - begin + image.at), image.dtype, image.height,
+                        image.width, pools_[sar][index]};
                     copy(sample, record, 1, part, scratch);
                 }
             }

@@ -48,7 +48,7 @@ class Table {
     // Adds the samples whose entries can be read, and says why the others cannot: index, reason. `rows`:
     // their numbers. Keys of a sensor that the modality lacks are ignored. On all threads of the reader;
     // databases come in ascending order. Call under the reader's mutex.
-    Faults add(size_t database, const int64_t* rows, const Keys& ms, const Keys& sar);
+    Faults add(size_t database, const int64_t* rows, size_t count, const Keys& ms, const Keys& sar);
 
     Reader& reader() const { return reader_; }
     Modality modality() const { return modality_; }
@@ -106,6 +106,9 @@ class Table {
     size_t database_of(uint32_t sample) const;
     std::pair<bool, size_t> pool_index(int32_t band) const;
     std::vector<Image> images_of(const Layout& layout, bool sar) const;
+    std::string look_up(size_t database, bool sar, const std::optional<std::string>& key, Entry& entry,
+                        RecentLayouts& recent) const;
+    void append(size_t database, uint32_t row, const Entry (&entries)[2]);
     Place register_value(bool sar, uint32_t sample, const Entry& entry, const Layout& layout);
     const std::vector<Image>& images(uint32_t sample, bool sar, Scratch& scratch) const;
     void check_prefix(uint32_t sample, bool sar, Scratch& scratch) const;
