@@ -182,7 +182,7 @@ std::pair<py::array_t<int64_t>, py::array_t<int64_t>> order(uint64_t seed, uint3
 void bind_table(py::module_& module) {
     py::class_<SampleTable>(
         module, "Table",
-        "The samples that can be read: where the values of their patches lie, 20 bytes each.\n\n"
+        "The samples that can be read: where the values of their patches lie, 24 bytes each.\n\n"
         "Not to be used by two threads at once. Pickles, until it is kept.")
         .def(py::init(&make), py::arg("reader"), py::arg("modality"), py::arg("ms_pool"), py::arg("sar_pool"),
              "modality: 'ms+sar', 'ms' or 'sar'. Pools: the band ids that a sample's patch of each sensor "

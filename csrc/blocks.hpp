@@ -15,20 +15,27 @@ namespace rsdnet {
 // what it overwrites.
 enum class Stores { kCached, kStreaming };
 
+#if defined(__SSE2__)
+inline void stream_line(uint8_t* to, const uint8_t* from) {  // 64 bytes
+    const auto* const source = reinterpret_cast<const __m128i*>(from);
+    auto* const target = reinterpret_cast<__m128i*>(to);
+    const __m128i a = _mm_loadu_si128(source), b = _mm_loadu_si128(source + 1);
+    const __m128i c = _mm_loadu_si128(source + 2), d = _mm_loadu_si128(source + 3);
+    _mm_stream_si128(target, a), _mm_stream_si128(target + 1, b);
+    _mm_stream_si128(target + 2, c), _mm_stream_si128(target + 3, d);
+}
+#endif
+
 // memcpy to a 16-byte aligned place, past the caches. Followed by fence_stores() before another thread is
 // told.
 inline void copy_streaming(uint8_t* to, const uint8_t* from, size_t bytes) {
 #if defined(__SSE2__)
     constexpr size_t kLine = 64, kAhead = 2048;  // bytes
-    for (; bytes >= kLine; bytes -= kLine, to += kLine, from += kLine) {
+    for (; bytes >= kAhead + kLine; bytes -= kLine, to += kLine, from += kLine) {
         _mm_prefetch(reinterpret_cast<const char*>(from) + kAhead, _MM_HINT_NTA);
-        const auto* const source = reinterpret_cast<const __m128i*>(from);
-        auto* const target = reinterpret_cast<__m128i*>(to);
-        const __m128i a = _mm_loadu_si128(source), b = _mm_loadu_si128(source + 1);
-        const __m128i c = _mm_loadu_si128(source + 2), d = _mm_loadu_si128(source + 3);
-        _mm_stream_si128(target, a), _mm_stream_si128(target + 1, b);
-        _mm_stream_si128(target + 2, c), _mm_stream_si128(target + 3, d);
+        stream_line(to, from);
     }
+    for (; bytes >= kLine; bytes -= kLine, to += kLine, from += kLine) stream_line(to, from);
 #endif
     std::memcpy(to, from, bytes);
 }

@@ -15,6 +15,10 @@ namespace {
 constexpr uint64_t kCacheBytes =
     4 << 20;  // slots that together fit a core's share of the caches stay in them
 
+// How many samples ahead the processor is told what comes: tables and headers lie far apart (measured best of
+// 1 to 8).
+constexpr size_t kDueAhead = 8, kValuesAhead = 2;
+
 using Seconds = std::chrono::duration<double>;
 
 uint64_t largest_row(const Table& table) {
@@ -239,6 +243,7 @@ void Stream::draw(Plan& plan, Worker& worker) const {
     const Shard::Range range = spec_.shard.range(order_.length(), plan.step % steps_per_epoch_);
     order_.at(plan.epoch, range.first, range.count, plan.due.data());
     for (size_t i = 0; i < range.count; ++i) {
+        if (i + kDueAhead < range.count) table_.prefetch(plan.due[i + kDueAhead].sample);
         const Due& due = plan.due[i];
         plan.numbers[i] = static_cast<uint32_t>(table_.row(due.sample) + due.repeat * number_stride_);
     }
@@ -304,6 +309,7 @@ void Stream::copy(Plan& plan, size_t begin, size_t end, Worker& worker, size_t& 
     const size_t bands = bands_per_sample();
     for (size_t i = begin; i < end; ++i) {
         plan.failed[i] = 0;
+        if (i + kValuesAhead < end) table_.prefetch_values(plan.due[i + kValuesAhead].sample);
         try {
             if (!table_.is_elsewhere() && plan.bytes > slot.capacity) {
                 throw FileError("a slot has " + std::to_string(slot.capacity) + " bytes, a batch " +

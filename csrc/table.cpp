@@ -128,19 +128,16 @@ Table::Faults Table::add(size_t database, const int64_t* rows, size_t count, con
 
 // Adds one sample, or nothing if its headers have changed since they were checked.
 void Table::append(size_t database, uint32_t row, const Entry (&entries)[2]) {
-    const auto sample = static_cast<uint32_t>(rows_.size());
-    Place places[2] = {};
+    const auto sample = static_cast<uint32_t>(samples_.size());
+    Sample made{{0, 0}, row, 0};
     for (const bool sar : {false, true}) {
         if (!shows(sar)) continue;
         const Entry& entry = entries[sar];
         const Layout& layout = layout_of(reader_.database(database), entry.offset, entry.bytes,
                                          reader_.spellings(), reader_.layouts(), reader_.recent(0));
-        places[sar] = register_value(sar, sample, entry, layout);
+        made.places[sar] = register_value(sar, sample, entry, layout);
     }
-    for (const bool sar : {false, true}) {
-        if (shows(sar)) places_[sar].push_back(places[sar]);
-    }
-    rows_.push_back(row);
+    samples_.push_back(made);
     ++counts_[database];
     for (size_t d = database + 1; d < first_.size(); ++d) ++first_[d];
 }
@@ -168,16 +165,16 @@ void Table::fail(uint32_t sample, bool sar, const std::string& reason) const {
     const size_t index = database_of(sample);
     const Database& database = reader_.database(index);
     for (const Item& item : database.items()) {  // slow, and rare
-        if (item.offset == offset_of(places_[sar][sample])) {
+        if (item.offset == offset_of(samples_[sample].places[sar])) {
             throw Error(database.path() + ": entry " + quoted(item.name()) + ": " + reason);
         }
     }
-    throw Error(database.path() + ": sample " + std::to_string(rows_[sample]) + ": " + reason);
+    throw Error(database.path() + ": sample " + std::to_string(samples_[sample].row) + ": " + reason);
 }
 
 // The bands of a sample's patch, by index in the pool.
 const std::vector<Image>& Table::images(uint32_t sample, bool sar, Scratch& scratch) const {
-    const Place place = places_[sar][sample];
+    const Place place = samples_[sample].places[sar];
     if (layout_of_place(place) != kOwnLayout) return images_[sar][layout_of_place(place)];
     const uint32_t bytes = own_bytes_[sar].at(sample);
     scratch.own = images_of(layout_of(reader_.database(database_of(sample)), offset_of(place), bytes,
@@ -205,7 +202,7 @@ void Table::describe(uint32_t sample, const int32_t* bands, size_t count, uint64
         const Image& image = images(sample, sar, scratch)[index];
         uint64_t at = offset;
         if (is_elsewhere()) {
-            at = offset_of(places_[sar][sample]) + image.at;
+            at = offset_of(samples_[sample].places[sar]) + image.at;
         } else {
             offset += aligned(image.bytes);
         }
@@ -217,7 +214,7 @@ void Table::describe(uint32_t sample, const int32_t* bands, size_t count, uint64
 
 // The value must begin with the bytes that its layout was parsed from.
 void Table::check_prefix(uint32_t sample, bool sar, Scratch& scratch) const {
-    const Place place = places_[sar][sample];
+    const Place place = samples_[sample].places[sar];
     if (layout_of_place(place) == kOwnLayout) return;  // parsed at each reading
     const Database& database = reader_.database(database_of(sample));
     const std::string& prefix = layouts_[layout_of_place(place)]->prefix;
@@ -242,7 +239,7 @@ void Table::copy(uint32_t sample, const int64_t* records, size_t count, uint8_t*
             if (image.dtype != records[1] || image.height != records[2] || image.width != records[3]) {
                 throw Error("its header changed while it was read");
             }
-            const uint64_t value = offset_of(places_[sar][sample]);
+            const uint64_t value = offset_of(samples_[sample].places[sar]);
             if (kept_) {
                 copy_block(out + records[0], arena_ + value + image.at, image.bytes, stores);
             } else {
@@ -279,6 +276,19 @@ uint64_t Table::gather(const int64_t* positions, size_t count, const int32_t* ba
     return bytes;
 }
 
+void Table::prefetch_values(uint32_t sample) const {
+    const File& file = reader_.database(database_of(sample)).file();
+    if (kept_ || file.access() == Access::kPread) return;
+    constexpr size_t kLine = 64;
+    for (const bool sar : {false, true}) {
+        const Place place = samples_[sample].places[sar];
+        if (!shows(sar) || layout_of_place(place) == kOwnLayout) continue;
+        const uint8_t* const value = file.data() + offset_of(place);
+        const size_t bytes = layouts_[layout_of_place(place)]->prefix.size();
+        for (size_t at = 0; at < bytes; at += kLine) __builtin_prefetch(value + at);
+    }
+}
+
 size_t Table::ask_ahead(uint32_t sample, const int32_t* bands, size_t count, Scratch& scratch) const {
     if (kept_) return 0;
     constexpr uint64_t kNear = 32768;  // ranges no further apart than this are fetched as one
@@ -297,7 +307,7 @@ size_t Table::ask_ahead(uint32_t sample, const int32_t* bands, size_t count, Scr
     for (size_t i = 0; i < count; ++i) {
         const auto [sar, index] = pool_index(bands[i]);
         const Image& image = images(sample, sar, scratch)[index];
-        const uint64_t value = offset_of(places_[sar][sample]);
+        const uint64_t value = offset_of(samples_[sample].places[sar]);
         if (!headed[sar]) add(value, value + kLengthBytes);
         headed[sar] = true;
         add(value + image.at, value + image.at + image.bytes);
@@ -312,7 +322,7 @@ bool Table::is_cached(uint32_t sample, int32_t band, Scratch& scratch) const {
     const Image& image = images(sample, sar, scratch)[index];
     return reader_.database(database_of(sample))
         .file()
-        .is_cached(offset_of(places_[sar][sample]) + image.at, image.bytes);
+        .is_cached(offset_of(samples_[sample].places[sar]) + image.at, image.bytes);
 }
 
 void Table::check_unchanged() const {
@@ -323,10 +333,11 @@ uint64_t Table::lay_out() {
     if (kept_ || arena_bytes_ != 0) return arena_bytes_;
     std::array<std::unordered_map<uint64_t, uint64_t>, 2> shape_of;  // by layout: index into kept_images_
     Scratch scratch;
+    kept_places_.assign(size(), {0, 0});
     for (uint32_t sample = 0; sample < size(); ++sample) {
         for (const bool sar : {false, true}) {
             if (!shows(sar)) continue;
-            const uint64_t layout = layout_of_place(places_[sar][sample]);
+            const uint64_t layout = layout_of_place(samples_[sample].places[sar]);
             auto known = shape_of[sar].find(layout);
             if (layout == kOwnLayout || known == shape_of[sar].end()) {
                 std::vector<Image> shape = images(sample, sar, scratch);
@@ -339,7 +350,7 @@ uint64_t Table::lay_out() {
                 if (index >= kOwnLayout) throw Error("patches of more than 65,535 shapes cannot be cached");
                 known = shape_of[sar].insert_or_assign(layout, index).first;
             }
-            kept_places_[sar].push_back(arena_bytes_ << 16 | known->second);
+            kept_places_[sample][sar] = arena_bytes_ << 16 | known->second;
             const auto& shape = kept_images_[sar][known->second];
             if (!shape.empty()) arena_bytes_ += shape.back().at + aligned(shape.back().bytes);
         }
@@ -349,8 +360,9 @@ uint64_t Table::lay_out() {
 
 uint64_t Table::place(size_t first) {
     lay_out();
-    const auto& places = kept_ ? places_ : kept_places_;
-    return first == size() ? arena_bytes_ : offset_of(places[modality_ == Modality::kSar][first]);
+    if (first == size()) return arena_bytes_;
+    const bool sar = modality_ == Modality::kSar;
+    return offset_of(kept_ ? samples_[first].places[sar] : kept_places_[first][sar]);
 }
 
 void Table::load(uint8_t* part, size_t first, size_t count) {
@@ -361,7 +373,7 @@ void Table::load(uint8_t* part, size_t first, size_t count) {
             const auto sample = static_cast<uint32_t>(i);
             for (const bool sar : {false, true}) {
                 if (!shows(sar)) continue;
-                const Place to = kept_places_[sar][sample];
+                const Place to = kept_places_[sample][sar];
                 const auto& shape = kept_images_[sar][layout_of_place(to)];
                 for (size_t index = 0; index < shape.size(); ++index) {
                     const Image& image = shape[index];
@@ -379,7 +391,8 @@ void Table::load(uint8_t* part, size_t first, size_t count) {
 void Table::keep(const uint8_t* arena) {
     if (kept_) throw Error("the samples are in a cache already");
     lay_out();
-    places_ = std::move(kept_places_);
+    for (size_t i = 0; i < size(); ++i) std::copy_n(kept_places_[i].begin(), 2, samples_[i].places);
+    kept_places_ = {};
     images_ = std::move(kept_images_);
     own_bytes_ = {};
     arena_ = arena;

@@ -1,4 +1,4 @@
-// The samples that can be read: for each, where the values of its patches lie. 20 bytes a sample.
+// The samples that can be read: for each, where the values of its patches lie. 24 bytes a sample.
 //
 // Keys are looked up and headers checked once, when samples are added; after that a sample is a number. Its
 // bands come out of the databases, or out of one block of memory that holds them all (a cache).
@@ -53,8 +53,8 @@ class Table {
     Reader& reader() const { return reader_; }
     Modality modality() const { return modality_; }
     const std::vector<int32_t>& pool(bool sar) const { return pools_[sar]; }
-    size_t size() const { return rows_.size(); }
-    uint32_t row(size_t sample) const { return rows_[sample]; }
+    size_t size() const { return samples_.size(); }
+    uint32_t row(size_t sample) const { return samples_[sample].row; }
     const std::vector<uint64_t>& counts() const { return counts_; }  // samples per database
     uint64_t band_bytes(bool sar) const;  // the largest band of a sensor's pool, aligned
 
@@ -71,6 +71,9 @@ class Table {
     // reader; call under its mutex.
     uint64_t gather(const int64_t* positions, size_t count, const int32_t* bands, size_t each, uint8_t* out,
                     uint64_t capacity, int64_t* records) const;
+    // Has the processor fetch what describe() reads of a sample; what copy() compares of its values.
+    void prefetch(uint32_t sample) const { __builtin_prefetch(&samples_[sample]); }
+    void prefetch_values(uint32_t sample) const;
     // Has the kernel fetch what copy() will read. Returns the ranges asked for.
     size_t ask_ahead(uint32_t sample, const int32_t* bands, size_t count, Scratch& scratch) const;
     // True if the page cache holds a band of the sample.
@@ -97,6 +100,11 @@ class Table {
     // Offset of a value (48 bits), and which layout it has: an index into layouts_, or kOwnLayout.
     using Place = uint64_t;
     static constexpr uint64_t kOwnLayout = 0xFFFF;
+    // In one piece, so that it takes one line of the cache.
+    struct Sample {
+        Place places[2];  // [sar]
+        uint32_t row, unused;
+    };
     static uint64_t offset_of(Place place) { return place >> 16; }
     static uint64_t layout_of_place(Place place) { return place & 0xFFFF; }
 
@@ -120,16 +128,15 @@ class Table {
     Modality modality_;
     std::array<std::vector<int32_t>, 2> pools_;  // [sar]
     std::vector<int32_t> pool_index_;            // by band id: 2 * index in its pool + sar, or -1
-    std::vector<uint32_t> rows_;
-    std::vector<uint64_t> counts_, first_;  // per database
-    std::array<std::vector<Place>, 2> places_;
+    std::vector<Sample> samples_;
+    std::vector<uint64_t> counts_, first_;          // per database
     std::vector<std::unique_ptr<Layout>> layouts_;  // layouts that values share
     std::unordered_map<std::string_view, uint64_t> by_prefix_;
     std::array<std::vector<std::vector<Image>>, 2>
         images_;  // by layout (or by shape, once kept): per pool index
     std::array<std::unordered_map<uint32_t, uint32_t>, 2> own_bytes_;  // of values with a layout of their own
 
-    std::array<std::vector<Place>, 2> kept_places_;
+    std::vector<std::array<Place, 2>> kept_places_;
     std::array<std::vector<std::vector<Image>>, 2> kept_images_;
     uint64_t arena_bytes_ = 0;
     const uint8_t* arena_ = nullptr;

@@ -69,14 +69,13 @@ std::string Table::save() const {
     out.number(modality_);
     out.numbers(pools_[0]), out.numbers(pools_[1]);
     for (size_t d = 0; d < reader_.databases(); ++d) out.number(reader_.database(d).transaction());
-    out.numbers(rows_), out.numbers(counts_);
+    out.numbers(samples_), out.numbers(counts_);
     out.number<uint64_t>(layouts_.size());
     for (const auto& layout : layouts_) {
         out.text(layout->prefix);
         out.number(layout->payload);
     }
     for (const bool sar : {false, true}) {
-        out.numbers(places_[sar]);
         out.number<uint64_t>(own_bytes_[sar].size());
         for (const auto& [sample, bytes] : own_bytes_[sar]) out.number(sample), out.number(bytes);
     }
@@ -94,13 +93,13 @@ std::unique_ptr<Table> Table::restore(Reader& reader, std::string_view state) {
             throw Error(reader.database(d).path() + ": was written to since; make the samples anew");
         }
     }
-    table->rows_ = in.numbers<uint32_t>();
+    table->samples_ = in.numbers<Sample>();
     table->counts_ = in.numbers<uint64_t>();
     if (table->counts_.size() != reader.databases()) Parser::broken();
     uint64_t samples = 0;
     for (size_t d = 0; d < table->counts_.size(); ++d)
         table->first_[d] = samples, samples += table->counts_[d];
-    if (samples != table->rows_.size()) Parser::broken();
+    if (samples != table->samples_.size()) Parser::broken();
     for (auto count = in.number<uint64_t>(); count > 0; --count) {
         const std::string_view prefix = in.text();
         const auto payload = in.number<uint64_t>();
@@ -115,15 +114,13 @@ std::unique_ptr<Table> Table::restore(Reader& reader, std::string_view state) {
 
 template <typename In>
 void Table::restore_values(bool sar, In& in) {
-    places_[sar] = in.template numbers<Place>();
     for (auto count = in.template number<uint64_t>(); count > 0; --count) {
         const auto sample = in.template number<uint32_t>();
         own_bytes_[sar][sample] = in.template number<uint32_t>();
     }
-    if (places_[sar].size() != (shows(sar) ? rows_.size() : 0)) Parser::broken();
     images_[sar].resize(layouts_.size());
-    for (uint32_t sample = 0; sample < places_[sar].size(); ++sample) {
-        const Place place = places_[sar][sample];
+    for (uint32_t sample = 0; shows(sar) && sample < size(); ++sample) {
+        const Place place = samples_[sample].places[sar];
         const uint64_t index = layout_of_place(place);
         const bool own = index == kOwnLayout;
         if (own ? own_bytes_[sar].count(sample) == 0 : index >= layouts_.size()) Parser::broken();
