@@ -1,5 +1,6 @@
 """Checkpoints: the whole state of a run in one safetensors file, written aside then renamed, read without pickles."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ from rsdnet.files import aside
 
 FILE = "checkpoint.safetensors"
 ENCODER = "encoder.safetensors"
-FORMAT = "rsdnet-1"
+FORMAT = "rsdnet-2"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
@@ -46,12 +47,26 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tenso
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
+def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, which training does not change any more."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def checksum(tensors: dict[str, Tensor], meta: str) -> str:
+    """BLAKE2b (RFC 7693) of meta, and of every tensor's name, type, shape and bytes: what a damaged file fails."""
+    digest = hashlib.blake2b(meta.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write `tensors` and the JSON-able `meta` to `path`, whole or not at all. Raises DataError on a full disk."""
-    ready = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    ready, text = snapshot(tensors), json.dumps(meta)
     try:
         with aside(path) as temporary:
-            save_file(ready, temporary, {"format": FORMAT, "meta": json.dumps(meta)})
+            save_file(ready, temporary, {"format": FORMAT, "meta": text, "blake2b": checksum(ready, text)})
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"{path} could not be written ({error}): free some space; an earlier one is untouched"
@@ -67,9 +82,12 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise DataError(f"{path} is not a checkpoint of rsdnet ({FORMAT})")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["meta"])  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("blake2b", "") != checksum(tensors, metadata["meta"]):
+            raise DataError(f"{path} is damaged (its checksum is another): go back to an earlier one or start anew")
+        return tensors, json.loads(metadata["meta"])
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error}): go back to an earlier run or start anew") from None
+        raise DataError(f"{path} is damaged ({error}): go back to an earlier one or start anew") from None
 
 
 def restore(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

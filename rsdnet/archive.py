@@ -1,0 +1,97 @@
+"""A run's checkpoints over time: written beside the training, kept for a while, the newest sound one found again.
+
+A checkpoint is `checkpoint-STEP.safetensors`, and the newest one is also `checkpoint.safetensors`. Each is written
+aside, then renamed; writing goes on in a thread while training does.
+"""
+
+import os
+import re
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rsdnet import checkpoint
+from rsdnet.errors import DataError
+
+NUMBERED = re.compile(r"checkpoint-(\d{9,})\.safetensors")
+
+
+class Archive:
+    """The checkpoints in `folder`: the last `keep`, and those whose step is a multiple of `keep_every` (0: none)."""
+
+    def __init__(self, folder: Path, keep: int = 2, keep_every: int = 0) -> None:
+        self.folder, self.keep, self.keep_every = folder, keep, keep_every
+        self._writing: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Take a copy of `tensors` and write it with the JSON-able `meta` while the caller goes on.
+
+        Waits for the one before. Raises DataError if that could not be written.
+        """
+        self.wait()
+        ready = checkpoint.snapshot(tensors)
+        self._writing = threading.Thread(target=self._write, args=(step, ready, meta), name="rsdnet-checkpoint")
+        self._writing.start()
+
+    def wait(self) -> None:
+        """Return when everything is on disk. Raises DataError if it could not be written."""
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        try:
+            path = self.folder / f"checkpoint-{step:09d}.safetensors"
+            checkpoint.save(path, tensors, meta)
+            _publish(path, self.folder / checkpoint.FILE)
+            self._prune()
+        except BaseException as error:  # whatever it is, the trainer must hear of it
+            self._error = error
+
+    def _prune(self) -> None:
+        numbered = self._numbered()
+        for step, path in numbered[self.keep :]:
+            if not self.keep_every or step % self.keep_every:
+                path.unlink(missing_ok=True)
+
+    def _numbered(self) -> list[tuple[int, Path]]:
+        """(step, file), the newest first."""
+        found = [(NUMBERED.fullmatch(path.name), path) for path in self.folder.glob("checkpoint-*.safetensors")]
+        return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+    def exists(self) -> bool:
+        """Whether there is any checkpoint."""
+        return (self.folder / checkpoint.FILE).is_file() or bool(self._numbered())
+
+    def load(self) -> tuple[Path, dict[str, Tensor], dict[str, Any], list[str]]:
+        """The newest sound checkpoint: its file, tensors and meta, and one line on each newer one that is damaged.
+
+        Raises DataError where none is sound, with the newest one's fault.
+        """
+        damaged: list[str] = []
+        newest = self.folder / checkpoint.FILE
+        found = [path for _, path in self._numbered()]
+        for path in [newest, *found] if newest.is_file() or not found else found:
+            try:
+                return path, *checkpoint.load(path), damaged
+            except DataError as error:
+                damaged.append(str(error))
+        raise DataError(damaged[0])
+
+
+def _publish(path: Path, name: Path) -> None:
+    """Let `name` be the file `path`, too, from one moment to the next."""
+    temporary = name.with_name(f".{name.name}.part")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, name)
