@@ -30,6 +30,7 @@ uint64_t largest_row(const Table& table) {
 
 StreamSpec completed(const Table& table, StreamSpec spec) {
     if (spec.quotas.empty()) spec.quotas = table.counts();
+    if (spec.quotas.size() != table.counts().size()) throw Error("a stream needs a quota per database");
     if (!spec.bands.empty()) spec.views = 1, spec.channels = static_cast<uint32_t>(spec.bands.size());
     if (spec.threads <= 0) spec.threads = usable_cores();
     return spec;
@@ -87,7 +88,6 @@ void Stream::check_spec() const {
         slots_.empty()) {
         throw Error("a stream needs a batch, a slot, a stride and a rank below the world's size");
     }
-    if (spec_.quotas.size() != table_.counts().size()) throw Error("a stream needs a quota per database");
     for (size_t d = 0; d < spec_.quotas.size(); ++d) {
         if (spec_.quotas[d] != 0 && table_.counts()[d] == 0) {
             throw Error(table_.reader().paths()[d] +
