@@ -37,6 +37,9 @@ struct Scratch {
     std::vector<Image> own;
 };
 
+// Samples that a thread takes at once.
+constexpr size_t kSamplesAtOnce = 16;
+
 class Table {
   public:
     using Keys = std::vector<std::optional<std::string>>;
