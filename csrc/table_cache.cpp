@@ -2,39 +2,60 @@
 #include <algorithm>
 #include <array>
 #include <unordered_map>
+#include <utility>
 
 #include "error.hpp"
 #include "table.hpp"
 
 namespace rsdnet {
 
+namespace {
+
+// The bands of a patch, one after the other, in the order of the pool; and the bytes they take.
+uint64_t pack(std::vector<Image>& images) {
+    uint64_t bytes = 0;
+    for (Image& image : images) image.at = bytes, bytes += aligned(image.bytes);
+    return bytes;
+}
+
+// The index of a shape in `shapes`, which gets it if it is new.
+uint64_t shape_index(std::vector<std::vector<Image>>& shapes, std::vector<Image> shape) {
+    const auto same = std::find(shapes.begin(), shapes.end(), shape);
+    const auto index = static_cast<uint64_t>(same - shapes.begin());
+    if (same == shapes.end()) shapes.push_back(std::move(shape));
+    return index;
+}
+
+}  // namespace
+
 uint64_t Table::lay_out() {
     if (kept_ || arena_bytes_ != 0) return arena_bytes_;
-    std::array<std::unordered_map<uint64_t, uint64_t>, 2> shape_of;  // by layout: index into kept_images_
+    struct Shape {
+        uint64_t index, bytes;
+    };
+    std::array<std::unordered_map<uint64_t, Shape>, 2> known;  // by layout
+    std::array<std::vector<std::vector<Image>>, 2> shapes;
+    std::vector<std::array<Place, 2>> places(size(), {0, 0});
+    uint64_t bytes = 0;
     Scratch scratch;
-    kept_places_.assign(size(), {0, 0});
     for (uint32_t sample = 0; sample < size(); ++sample) {
         for (const bool sar : {false, true}) {
             if (!shows(sar)) continue;
             const uint64_t layout = layout_of_place(samples_[sample].places[sar]);
-            auto known = shape_of[sar].find(layout);
-            if (layout == kOwnLayout || known == shape_of[sar].end()) {
-                std::vector<Image> shape = images(sample, sar, scratch);
-                uint64_t at = 0;
-                for (Image& image : shape) image.at = at, at += aligned(image.bytes);
-                auto& shapes = kept_images_[sar];
-                const auto same = std::find(shapes.begin(), shapes.end(), shape);
-                const auto index = static_cast<uint64_t>(same - shapes.begin());
-                if (same == shapes.end()) shapes.push_back(std::move(shape));
+            auto shape = known[sar].find(layout);
+            if (layout == kOwnLayout || shape == known[sar].end()) {
+                std::vector<Image> packed = images(sample, sar, scratch);
+                const uint64_t taken = pack(packed), index = shape_index(shapes[sar], std::move(packed));
                 if (index >= kOwnLayout) throw Error("patches of more than 65,535 shapes cannot be cached");
-                known = shape_of[sar].insert_or_assign(layout, index).first;
+                shape = known[sar].insert_or_assign(layout, Shape{index, taken}).first;
             }
-            kept_places_[sample][sar] = arena_bytes_ << 16 | known->second;
-            const auto& shape = kept_images_[sar][known->second];
-            if (!shape.empty()) arena_bytes_ += shape.back().at + aligned(shape.back().bytes);
+            places[sample][sar] = bytes << 16 | shape->second.index;
+            bytes += shape->second.bytes;
         }
     }
-    return arena_bytes_;
+    kept_images_ = std::move(shapes);
+    kept_places_ = std::move(places);
+    return arena_bytes_ = bytes;
 }
 
 uint64_t Table::place(size_t first) {
@@ -46,9 +67,9 @@ uint64_t Table::place(size_t first) {
 
 void Table::load(uint8_t* part, size_t first, size_t count) {
     const uint64_t begin = place(first);
-    reader_.pool().run(count, kSamplesAtOnce, [&](int, size_t from, size_t to_) {
+    reader_.pool().run(count, kSamplesAtOnce, [&](int, size_t from, size_t end) {
         Scratch scratch;
-        for (size_t i = first + from; i < first + to_; ++i) {
+        for (size_t i = first + from; i < first + end; ++i) {
             const auto sample = static_cast<uint32_t>(i);
             for (const bool sar : {false, true}) {
                 if (!shows(sar)) continue;
