@@ -15,4 +15,5 @@ PYBIND11_MODULE(_reader, module) {
     rsdnet::bind_draws(module);
     rsdnet::bind_table(module);
     rsdnet::bind_stream(module);
+    rsdnet::bind_survey(module);
 }

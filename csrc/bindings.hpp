@@ -9,5 +9,6 @@ void bind_reader(pybind11::module_& module);
 void bind_draws(pybind11::module_& module);
 void bind_table(pybind11::module_& module);
 void bind_stream(pybind11::module_& module);
+void bind_survey(pybind11::module_& module);
 
 }  // namespace rsdnet
