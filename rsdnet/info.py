@@ -1,13 +1,17 @@
-"""What a database holds: `python -m rsdnet.info DB [--verify]`.
+"""What a database holds: `python -m rsdnet.info DB [--verify] [--speed]`.
 
-Counts per split and class, bands with types and shapes, statistics, damaged entries, size on disk. Works on a database
-without a catalog too, such as rico-hdl's own.
+Counts per split and class, bands with types and shapes, statistics, damaged entries, size on disk; with `--speed` how
+fast this machine reads it, and what bounds that. Works on a database without a catalog too, such as rico-hdl's own.
 """
 
+import json
+import sys
+import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -15,131 +19,159 @@ import tyro
 from rsdnet import bands, catalog
 from rsdnet.catalog import Catalog
 from rsdnet.errors import DataError, command
+from rsdnet.files import aside
+from rsdnet.progress import bar
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from rsdnet._reader import Reader
+    from rsdnet._reader import Reader, Survey
 
+Access = Literal["map", "pread"]
+
+_KEYS = ("ms", "sar", "map")
 _NAMED = 10  # damaged entries and absent keys that are named, of any number
+_LEAST, _PAUSE = 64, 0.1  # entries in a piece of a survey, at least; seconds that one may take
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What a pass over all entries found.
+@dataclass
+class Tally:
+    """The catalog's samples, counted piece by piece.
 
-    schemas: per tensor name, how many entries hold it with a (type, shape). damaged: (key, reason). payload: bytes of
-    tensors.
+    splits: per split (None: all of them), samples, with both entries, MS alone, SAR alone, labelled, with a label map.
+    labels: (3, classes) samples by split and label id. absent: keys that the catalog names and the database has not.
     """
 
-    schemas: dict[str, Counter[tuple[str, tuple[int, ...]]]]
-    damaged: list[tuple[str, str]]
-    payload: int
+    meta: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    splits: dict[str | None, np.ndarray] = field(default_factory=dict)
+    labels: np.ndarray = field(default_factory=lambda: np.zeros((len(catalog.SPLITS), 0), np.int64))
+    absent: list[str] = field(default_factory=list)
+
+    def add(self, piece: Catalog, reader: "Reader") -> None:
+        """Count the samples of a piece, and look their keys up."""
+        self.meta, self.classes = piece.meta, piece.classes
+        there = {name: np.array([key is not None for key in getattr(piece, name)], bool) for name in _KEYS}
+        for name, has in there.items():
+            keys = getattr(piece, name)[has]
+            self.absent += keys[~reader.contains(keys.tolist())].tolist()
+        labelled, ms, sar = piece.label >= 0, there["ms"], there["sar"]
+        columns = np.stack([np.ones(len(piece), bool), ms & sar, ms & ~sar, sar & ~ms, labelled, there["map"]])
+        if not self.labels.shape[1]:
+            self.labels = np.zeros((len(catalog.SPLITS), len(piece.classes)), np.int64)
+        for row, split in enumerate((*catalog.SPLITS, None)):
+            own = np.ones(len(piece), bool) if split is None else np.asarray(piece.split == split, bool)
+            self.splits[split] = self.splits.get(split, 0) + columns[:, own].sum(1)
+            if split is not None and self.classes:
+                self.labels[row] += np.bincount(piece.label[own & labelled], minlength=len(self.classes))
 
 
-def survey(reader: "Reader", keys: list[str], verify: bool, console: "Console") -> Survey:
-    """Check the headers of all entries; with `verify`, read every tensor too."""
-    from rich.progress import track
+def survey(reader: "Reader", verify: bool) -> "Survey":
+    """Check the headers of all entries; with `verify`, read every byte too. Shows how far it is."""
+    from rsdnet._reader import Survey
 
-    schemas: dict[str, Counter[tuple[str, tuple[int, ...]]]] = {}
-    damaged, payload = [], 0
-    for key in track(keys, "reading" if verify else "checking", console=console, disable=not console.is_terminal):
-        try:
-            tensors = reader.describe(key)
-            if verify:
-                reader.read(key)
-        except DataError as error:
-            damaged.append((key, str(error)))
-            continue
-        for name, (dtype, shape) in tensors.items():
-            schemas.setdefault(name, Counter())[dtype, tuple(shape)] += 1
-            payload += int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return Survey(schemas, damaged, payload)
+    found = Survey(reader, 0, verify)
+    piece = _LEAST
+    with bar("reading" if verify else "checking", found.total) as show:
+        while found.done < found.total:
+            began = time.perf_counter()
+            done = found.advance(piece)
+            piece = next_piece(piece, time.perf_counter() - began)
+            show(done, found.bytes if verify else None)
+    return found
 
 
-def absent(reader: "Reader", made: Catalog) -> list[str]:
-    """Keys the catalog names that the database has not."""
-    named = [key for column in (made.ms, made.sar, made.map) for key in column if key is not None]
-    return [key for key, there in zip(named, reader.contains(named), strict=True) if not there]
+def next_piece(entries: int, seconds: float) -> int:
+    """Entries to look at next, where `entries` took `seconds`: so many that Ctrl-C and the bar need not wait."""
+    wanted = entries * _PAUSE / max(seconds, 1e-9)
+    return int(min(max(wanted, entries / 2, _LEAST), entries * 2))
 
 
-def info(db: Path, verify: bool = False) -> int:
+def info(db: Path, verify: bool = False, write: Path | None = None, access: Access = "map") -> int:
     """Print what the database in folder `db` holds. Returns 1 if anything in it is damaged or absent, else 0.
 
+    verify: read every entry whole. write: a file for all that is damaged or absent, as JSON. access: as `Reader` takes
+    it.
     Raises DataError if it cannot be opened, or its catalog is damaged.
     """
-    from rich.console import Console
-
     from rsdnet._reader import Reader
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a table in a pipe or a file is not squeezed into 80 columns
-    reader = Reader([db], bands.spellings())
-    keys = reader.keys()
+    console = terminal()
+    reader = Reader([db], bands.spellings(), access=access)
     path = db / "data.mdb" if db.is_dir() else db
-    if not keys:
-        raise DataError(f"{path} holds no entry: ingest into it, or name another database")
-    made = _catalog(db)
-    found = survey(reader, keys, verify, console)
-    size = path.stat().st_size
-    console.print(f"{path}: {len(keys):,} entries, {size / 1e6:,.1f} MB, {found.payload / 1e6:,.1f} MB of them pixels")
-    if made is None:
+    tally = count(reader, _catalog(db))
+    found = survey(reader, verify)
+    damaged = found.damaged
+    sizes = f"{path.stat().st_size / 1e6:,.1f} MB, {found.payload / 1e6:,.1f} MB of them pixels"
+    console.print(f"{path}: {found.total:,} entries, {sizes}")
+    if tally is None:
         console.print("no catalog: samples, labels and splits are not known")
     else:
-        _print_catalog(console, made)
+        _print_catalog(console, tally)
     console.print(_band_table(found))
+    if found.unlisted:
+        console.print(f"and {found.unlisted:,} entries of so many other schemas that they are not listed")
     if (db / catalog.STATS).is_file():
         console.print(_statistics_table(catalog.read_stats(db)))
-    lost = absent(reader, made) if made is not None else []
-    _print_faults(console, found, lost)
-    if verify and not found.damaged:
-        console.print(f"all {len(keys):,} entries were read whole")
-    return 1 if found.damaged or lost else 0
+    lost = tally.absent if tally is not None else []
+    _print_faults(console, damaged, lost)
+    if verify and not damaged:
+        console.print(f"all {found.total:,} entries were read whole")
+    if write is not None:
+        _write_faults(write, path, found.total, damaged, lost)
+    return 1 if damaged or lost else 0
 
 
-def _catalog(db: Path) -> Catalog | None:
+def terminal() -> "Console":
+    """A console that does not squeeze a table in a pipe or a file into 80 columns."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def count(reader: "Reader", pieces: Iterable[Catalog] | None) -> Tally | None:
+    """The samples of a catalog, counted; None where there is none."""
+    if pieces is None:
+        return None
+    tally = Tally()
+    for piece in pieces:
+        tally.add(piece, reader)
+    return tally
+
+
+def _catalog(db: Path) -> Iterable[Catalog] | None:
     unfinished = (db / "ingest.journal").exists()
-    return Catalog.read(db) if (db / catalog.CATALOG).is_file() or unfinished else None
+    return [Catalog.read(db)] if (db / catalog.CATALOG).is_file() or unfinished else None
 
 
-def _print_catalog(console: "Console", made: Catalog) -> None:
-    facts = ((name, made.meta.get(name)) for name in ("layout", "level", "patch"))
+def _print_catalog(console: "Console", tally: Tally) -> None:
+    facts = ((name, tally.meta.get(name)) for name in ("layout", "level", "patch"))
     console.print(", ".join(f"{name} {value}" for name, value in facts if value) or "samples:")
-    console.print(_table_of_splits(made))
-    if made.classes and (made.label >= 0).any():
-        console.print(_table_of_classes(made))
-
-
-def _table_of_splits(made: Catalog) -> "Table":
     table = _table("samples", "split", "all", "ms+sar", "ms only", "sar only", "labelled", "label maps")
-    for split in (*catalog.SPLITS, None):
-        part = made.select(split=split)
-        ms = np.array([key is not None for key in part.ms], bool)
-        sar = np.array([key is not None for key in part.sar], bool)
-        maps = sum(key is not None for key in part.map)
-        counts = (len(part), (ms & sar).sum(), (ms & ~sar).sum(), (sar & ~ms).sum(), (part.label >= 0).sum(), maps)
+    for split, counts in tally.splits.items():
         table.add_row(split or "all", *(f"{int(count):,}" for count in counts))
-    return table
+    console.print(table)
+    if tally.labels.any():
+        console.print(_table_of_classes(tally))
 
 
-def _table_of_classes(made: Catalog) -> "Table":
+def _table_of_classes(tally: Tally) -> "Table":
     table = _table("classes", "id", "class", *catalog.SPLITS, left=2)
-    counts = [np.bincount(part[part >= 0], minlength=len(made.classes)) for part in _labels(made)]
-    for label, name in enumerate(made.classes):
-        table.add_row(str(label), name, *(f"{int(count[label]):,}" for count in counts))
+    for label, name in enumerate(tally.classes):
+        table.add_row(str(label), name, *(f"{int(count):,}" for count in tally.labels[:, label]))
     return table
 
 
-def _labels(made: Catalog) -> list[np.ndarray]:
-    return [made.label[made.split == split] for split in catalog.SPLITS]
-
-
-def _band_table(found: Survey) -> "Table":
+def _band_table(found: "Survey") -> "Table":
+    tensors: dict[str, Counter[tuple[str, tuple[int, ...]]]] = {}
+    for columns, entries in found.schemas:
+        for name, dtype, shape in columns:
+            tensors.setdefault(name, Counter())[dtype, shape] += entries
     table = _table("tensors", "tensor", "type", "rows x columns", "entries", left=3)
-    for name in sorted(found.schemas, key=_band_order):
-        for (dtype, shape), count in found.schemas[name].most_common():
+    for name in sorted(tensors, key=_band_order):
+        for (dtype, shape), count in tensors[name].most_common():
             table.add_row(name, dtype, " x ".join(map(str, shape)), f"{count:,}")
     return table
 
@@ -172,15 +204,26 @@ def _table(title: str, *columns: str, left: int = 1) -> "Table":
     return table
 
 
-def _print_faults(console: "Console", found: Survey, lost: list[str]) -> None:
+def _print_faults(console: "Console", damaged: list[tuple[str, str]], lost: list[str]) -> None:
     if lost:
-        console.print(
-            f"the catalog names {len(lost):,} keys that are absent: {', '.join(lost[:_NAMED])}", soft_wrap=True
-        )
-    if found.damaged:
-        console.print(f"{len(found.damaged):,} damaged entries:")
-        for _, reason in found.damaged[:_NAMED]:
-            console.print(f"  {reason}", soft_wrap=True, markup=False)
+        names = ", ".join(lost[:_NAMED]) + (", ..." if len(lost) > _NAMED else "")
+        console.print(f"the catalog names {len(lost):,} keys that are absent: {names}", soft_wrap=True, markup=False)
+    if damaged:
+        console.print(f"{len(damaged):,} damaged entries:")
+        for key, reason in damaged[:_NAMED]:
+            console.print(f"  {key!r}: {reason}", soft_wrap=True, markup=False)
+        if len(damaged) > _NAMED:
+            console.print(f"  and {len(damaged) - _NAMED:,} more (--json PATH writes all)")
+
+
+def _write_faults(to: Path, path: Path, entries: int, damaged: list[tuple[str, str]], lost: list[str]) -> None:
+    named = [{"key": key, "reason": reason} for key, reason in damaged]
+    content = {"database": str(path), "entries": entries, "damaged": named, "absent": lost}
+    try:
+        with aside(to) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise DataError(f"{to} cannot be written ({error.strerror}): name another file for --json") from error
 
 
 def main() -> int:
@@ -192,9 +235,29 @@ def main() -> int:
         """Folder of the database."""
         verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
         """Read every entry whole, not its header alone."""
+        json: Path | None = None
+        """Write all damaged entries and absent keys into this file."""
+        access: Access = "map"
+        """How to read values: "map", or "pread" where the folder lies on a network file system."""
+        speed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+        """Measure how fast this machine reads the database, and say what bounds that. Parts of the database leave the
+        page cache for it."""
+        seconds: float = 20.0
+        """How long --speed may take, about."""
 
     options = tyro.cli(Options, prog="rsdnet.info", description=__doc__)
-    return info(options.db, options.verify)
+    try:
+        status = 0
+        if options.verify or options.json or not options.speed:
+            status = info(options.db, options.verify, options.json, options.access)
+        if options.speed:
+            from rsdnet.speed import speed
+
+            speed(options.db, options.seconds)
+        return status
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
