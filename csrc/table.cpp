@@ -68,15 +68,18 @@ Table::Place Table::register_value(bool sar, uint32_t sample, const Entry& entry
     return entry.offset << 16 | index;
 }
 
-// The entry of a key, if its header is sound; else why not.
-std::string Table::look_up(size_t database, bool sar, const std::optional<std::string>& key, Entry& entry,
-                           RecentLayouts& recent) const {
+// The entry of a key; else why there is none.
+std::string Table::look_up(size_t database, bool sar, const std::optional<std::string>& key,
+                           Entry& entry) const {
     if (!key) return std::string("it has no ") + (sar ? "sar" : "ms") + " entry";
-    if (!reader_.find(*key, static_cast<int64_t>(database), &entry)) {
-        return "key " + quoted(*key) + " of the catalog is not in " + reader_.paths()[database];
-    }
+    if (reader_.find(*key, static_cast<int64_t>(database), &entry)) return {};
+    return "key " + quoted(*key) + " of the catalog is not in " + reader_.paths()[database];
+}
+
+// Nothing if views can be made of an entry; else why not.
+std::string Table::check_header(bool sar, const Entry& entry, RecentLayouts& recent) const {
     try {
-        images_of(layout_of(reader_.database(database), entry.offset, entry.bytes, reader_.spellings(),
+        images_of(layout_of(reader_.database(entry.database), entry.offset, entry.bytes, reader_.spellings(),
                             reader_.layouts(), recent),
                   sar);
     } catch (const FileError&) {
@@ -105,11 +108,27 @@ Table::Faults Table::add(size_t database, const int64_t* rows, size_t count, con
     std::vector<Found> found(count);
     const Keys* const keys[2] = {&ms, &sar};
     reader_.pool().run(count, kCheckChunk, [&](int worker, size_t begin, size_t end) {
-        for (size_t i = begin; i < end; ++i) {
-            for (const bool is_sar : {false, true}) {
-                if (!shows(is_sar) || !found[i].fault.empty()) continue;
-                found[i].fault = look_up(database, is_sar, (*keys[is_sar])[i], found[i].entries[is_sar],
-                                         reader_.recent(worker));
+        constexpr uint64_t kHeader = 1024;  // bytes asked of the disk: the first page, mostly
+        const File& file = reader_.database(database).file();
+        for (const bool is_sar : {false, true}) {
+            if (!shows(is_sar)) continue;
+            for (size_t i = begin; i < end; ++i) {
+                if (found[i].fault.empty())
+                    found[i].fault = look_up(database, is_sar, (*keys[is_sar])[i], found[i].entries[is_sar]);
+            }
+            // On a cold disk one header after the other would wait for it each time.
+            const auto sound = [&](size_t i) { return found[i].fault.empty(); };
+            const Entry* const middle =
+                sound((begin + end) / 2) ? &found[(begin + end) / 2].entries[is_sar] : nullptr;
+            if (!middle || !file.is_cached(middle->offset, 1)) {
+                for (size_t i = begin; i < end; ++i) {
+                    const Entry& entry = found[i].entries[is_sar];
+                    if (sound(i)) file.ask_ahead(entry.offset, std::min<uint64_t>(entry.bytes, kHeader));
+                }
+            }
+            for (size_t i = begin; i < end; ++i) {
+                if (sound(i))
+                    found[i].fault = check_header(is_sar, found[i].entries[is_sar], reader_.recent(worker));
             }
         }
     });

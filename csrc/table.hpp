@@ -117,8 +117,8 @@ class Table {
     size_t database_of(uint32_t sample) const;
     std::pair<bool, size_t> pool_index(int32_t band) const;
     std::vector<Image> images_of(const Layout& layout, bool sar) const;
-    std::string look_up(size_t database, bool sar, const std::optional<std::string>& key, Entry& entry,
-                        RecentLayouts& recent) const;
+    std::string look_up(size_t database, bool sar, const std::optional<std::string>& key, Entry& entry) const;
+    std::string check_header(bool sar, const Entry& entry, RecentLayouts& recent) const;
     void append(size_t database, uint32_t row, const Entry (&entries)[2]);
     Place register_value(bool sar, uint32_t sample, const Entry& entry, const Layout& layout);
     const std::vector<Image>& images(uint32_t sample, bool sar, Scratch& scratch) const;
