@@ -1,0 +1,49 @@
+#include "../draws.hpp"
+#include "../philox.hpp"
+#include "check.hpp"
+
+namespace rsdnet::test {
+
+// Random123 1.14, tests/kat_vectors: "philox4x32 10".
+TEST(philox_gives_the_known_answers) {
+    CHECK((philox({0, 0}, {0, 0, 0, 0}) == PhiloxCounter{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+    constexpr uint32_t kOnes = 0xffffffff;
+    CHECK((philox({kOnes, kOnes}, {kOnes, kOnes, kOnes, kOnes}) ==
+           PhiloxCounter{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+    CHECK((philox({0xa4093822, 0x299f31d0}, {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}) ==
+           PhiloxCounter{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+TEST(philox_picks_within_its_range) {
+    CHECK(philox_pick(0, 7) == 0);
+    CHECK(philox_pick(0xffffffff, 7) == 6);
+    CHECK(philox_pick(0xffffffff, 1) == 0);
+    CHECK(philox_pick(0x80000000, 0xffffffff) == 0x7fffffff);
+}
+
+TEST(a_view_of_many_channels_shows_each_band_once_a_round) {
+    const BandDraw draw = {5, 3, 2, 7, {10, 20, 30}, {40}, Modality::kMs};
+    const uint32_t samples[] = {0, 1, 4000000000u};
+    int32_t bands[3 * 2 * 7];
+    draw_bands(draw, samples, 3, bands);
+    for (int view = 0; view < 6; ++view) {
+        for (int round = 0; round < 2; ++round) {
+            const int32_t* const three = bands + 7 * view + 3 * round;
+            CHECK(three[0] + three[1] + three[2] == 60 && three[0] != three[1] && three[1] != three[2]);
+        }
+    }
+}
+
+TEST(each_pair_of_views_shows_both_sensors) {
+    const BandDraw draw = {9, 0, 2, 1, {1, 2}, {13, 14}, Modality::kMsAndSar};
+    int sar_first = 0;
+    for (uint32_t sample = 0; sample < 1000; ++sample) {
+        int32_t bands[2];
+        draw_bands(draw, &sample, 1, bands);
+        CHECK((bands[0] > 10) != (bands[1] > 10));
+        sar_first += bands[0] > 10;
+    }
+    CHECK(sar_first > 400 && sar_first < 600);
+}
+
+}  // namespace rsdnet::test
