@@ -25,7 +25,8 @@ TEST(a_view_of_many_channels_shows_each_band_once_a_round) {
     const BandDraw draw = {5, 3, 2, 7, {10, 20, 30}, {40}, Modality::kMs};
     const uint32_t samples[] = {0, 1, 4000000000u};
     int32_t bands[3 * 2 * 7];
-    draw_bands(draw, samples, 3, bands);
+    std::vector<uint32_t> scratch;
+    draw_bands(draw, samples, 3, bands, scratch);
     for (int view = 0; view < 6; ++view) {
         for (int round = 0; round < 2; ++round) {
             const int32_t* const three = bands + 7 * view + 3 * round;
@@ -37,9 +38,10 @@ TEST(a_view_of_many_channels_shows_each_band_once_a_round) {
 TEST(each_pair_of_views_shows_both_sensors) {
     const BandDraw draw = {9, 0, 2, 1, {1, 2}, {13, 14}, Modality::kMsAndSar};
     int sar_first = 0;
+    std::vector<uint32_t> scratch;
     for (uint32_t sample = 0; sample < 1000; ++sample) {
         int32_t bands[2];
-        draw_bands(draw, &sample, 1, bands);
+        draw_bands(draw, &sample, 1, bands, scratch);
         CHECK((bands[0] > 10) != (bands[1] > 10));
         sar_first += bands[0] > 10;
     }
