@@ -47,7 +47,7 @@ std::string error_of(Body&& body) {
 // That `expression` throws an Error whose message holds `part`.
 #define CHECK_ERROR(expression, part)                                                        \
     do {                                                                                     \
-        const std::string message = rsdnet::test::error_of([&] { (void)(expression); });     \
+        const std::string message = rsdnet::test::error_of([&] { expression; });     \
         if (message.find(part) == std::string::npos || message.find('\n') != std::string::npos || message.empty()) \
             rsdnet::test::fail(__FILE__, __LINE__, #expression " said '" + message + "'");   \
     } while (false)
