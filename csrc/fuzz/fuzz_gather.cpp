@@ -1,11 +1,13 @@
-// Any bytes as a database file: opened both ways, searched, checked and read whole; then the same on a file
-// that is changed and cut under the reader. Nothing but Error may come out, no byte may be read or written
-// out of bounds, and both ways must say and give the same.
+// Any bytes as a database file: opened both ways, searched, checked, read whole and streamed; then the same on
+// a file that is changed and cut under the reader. Nothing but Error may come out, no byte may be read or
+// written out of bounds, and both ways must say and give the same.
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <set>
 
 #include "../reader.hpp"
+#include "../stream.hpp"
 #include "../tests/databases.hpp"
 #include "fuzz.hpp"
 
@@ -130,6 +132,65 @@ void read_all(Reader& reader, const Pairs& pairs, const std::string& content, co
     attempt(outcome, path, [&] { outcome.push_back(gather(reader, good)); });
 }
 
+// Two epochs of samples, in slots of exactly the size that they need.
+std::string stream(const Table& table, bool stand_in) {
+    constexpr size_t kBatch = 3, kSlots = 2, kViews = 2;
+    const uint64_t most = kBatch * kViews * std::max(table.band_bytes(false), table.band_bytes(true));
+    std::vector<std::unique_ptr<uint8_t[]>> data;
+    std::vector<std::unique_ptr<int64_t[]>> numbers;
+    std::vector<Slot> slots;
+    for (size_t slot = 0; slot < kSlots; ++slot) {
+        data.emplace_back(new uint8_t[most]());
+        for (const size_t count : {kBatch * kViews * kRecordFields, kBatch * 1, kBatch * 1})
+            numbers.emplace_back(new int64_t[count]());
+        const auto last = numbers.end();
+        slots.push_back({data.back().get(), most, last[-3].get(), last[-2].get(), last[-1].get()});
+    }
+    StreamSpec spec{7, kViews, 1, {}, {}, {kBatch, 0, 1, false}, 0, 0, 1, 2, 1, Hints::kAuto, stand_in};
+    spec.last = 2 * spec.shard.steps(table.size());
+    Stream stream(table, spec, slots);
+    std::string out;
+    Ready ready{};
+    for (Stream::Next next; (next = stream.next(std::chrono::seconds(10), &ready)) != Stream::Next::kEnd;) {
+        REQUIRE(next == Stream::Next::kBatch && ready.bytes <= most && ready.count <= kBatch);
+        out.append(reinterpret_cast<const char*>(slots[ready.slot].data), ready.bytes);
+        stream.release(ready.slot);
+    }
+    return out;
+}
+
+// Every entry as a sample of its own, of one band.
+std::unique_ptr<Table> tabulate(Reader& reader, const Pairs& pairs, int32_t band, Outcome& outcome) {
+    auto table = std::make_unique<Table>(reader, Modality::kMs, std::vector<int32_t>{band}, std::vector<int32_t>{});
+    Table::Keys keys;
+    std::vector<int64_t> rows;
+    for (size_t i = 0; i < pairs.size(); i += std::size(kBands)) {
+        keys.emplace_back(reader.entries()[static_cast<size_t>(pairs.entries[i])].name());
+        rows.push_back(static_cast<int64_t>(rows.size()));
+    }
+    for (const auto& [i, reason] : table->add(0, rows.data(), rows.size(), keys, {})) {
+        check_message(reason);
+        outcome.push_back(reason);
+    }
+    return table;
+}
+
+// As samples: a table, its cache and its streams.
+void read_samples(Reader& reader, const Pairs& pairs, const std::string& path, Outcome& outcome) {
+    for (const char* band : {"B02", "VV"}) {
+        attempt(outcome, path, [&] {
+            const auto table = tabulate(reader, pairs, test::band_id(band), outcome);
+            if (table->size() == 0) return;
+            outcome.push_back(stream(*table, false));
+            const std::unique_ptr<uint8_t[]> arena(new uint8_t[table->lay_out()]());
+            table->load(arena.get(), 0, table->size());
+            Table::restore(reader, table->save());
+            table->keep(arena.get());
+            REQUIRE(stream(*table, true) == outcome.back());  // from memory it is the same
+        });
+    }
+}
+
 // The file changes under the reader, by what its own bytes say: page upon page, then an end.
 void change_and_read(Reader& reader, const Pairs& pairs, const std::string& content,
                      const test::TemporaryFile& file) {
@@ -138,10 +199,13 @@ void change_and_read(Reader& reader, const Pairs& pairs, const std::string& cont
     uint64_t seed = content.size();
     for (const char symbol : content) seed = seed * 31 + static_cast<uint8_t>(symbol);
     Dice dice(seed);
+    std::unique_ptr<Table> table;
+    attempt(ignored, path, [&] { table = tabulate(reader, pairs, test::band_id("B02"), ignored); });
     const auto use = [&] {
         find_all(reader, path, ignored);
         attempt(ignored, path, [&] { reader.check(pairs.entries.data(), pairs.bands.data(), pairs.size()); });
         attempt(ignored, path, [&] { gather(reader, pairs); });
+        if (table && table->size() > 0) attempt(ignored, path, [&] { stream(*table, true); });
     };
     for (int round = 0; round < 3; ++round) {
         const size_t from = dice.below(content.size() / 512) * 512, to = dice.below(content.size() / 512) * 512;
@@ -162,6 +226,7 @@ Outcome use(const std::string& content, Access access) {
                 [&] { reader = std::make_unique<Reader>(paths, test::spellings(), 1, access); })) {
         const Pairs pairs = find_all(*reader, file.path(), outcome);
         read_all(*reader, pairs, content, file.path(), outcome);
+        read_samples(*reader, pairs, file.path(), outcome);
         change_and_read(*reader, pairs, content, file);
     }
     for (std::string& line : outcome) {  // the two files differ in their names

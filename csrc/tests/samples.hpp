@@ -48,7 +48,7 @@ struct Samples {
                 rows.push_back(static_cast<int64_t>(patch_of_row.size()));
                 patch_of_row.push_back(patch);
             }
-            for (auto& fault : table->add(d, rows.data(), ms, sar)) faults.push_back(std::move(fault));
+            for (auto& fault : table->add(d, rows.data(), rows.size(), ms, sar)) faults.push_back(std::move(fault));
         }
         return faults;
     }

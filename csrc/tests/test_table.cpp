@@ -65,7 +65,7 @@ TEST(samples_that_cannot_be_read_are_left_out_with_the_reason) {
         rows.push_back(100 + static_cast<int64_t>(patch));
     }
     ms[5].reset();
-    const Table::Faults faults = table.add(0, rows.data(), ms, sar);
+    const Table::Faults faults = table.add(0, rows.data(), rows.size(), ms, sar);
     const char* const reasons[] = {"entry 's2_001': its header claims", "entry 's1_002': it has no band VH (it has VV)",
                                    "entry 's2_003': band B02 is int64", "'s1_004'", "no ms entry"};
     CHECK(faults.size() == 5 && table.size() == 1 && table.row(0) == 100);
@@ -88,13 +88,13 @@ TEST(a_table_refuses_what_it_was_not_made_for) {
     CHECK_ERROR(Table(*samples.reader, Modality::kMs, {15}, {}), "band id 15 is out of range");
     const int64_t row = 9;
     const Samples two({2, 2}, 4);
-    CHECK_ERROR(two.table->add(0, &row, {"s2_000"}, {"s1_000"}), "order of their databases");
+    CHECK_ERROR(two.table->add(0, &row, 1, {"s2_000"}, {"s1_000"}), "order of their databases");
 }
 
 TEST(a_table_that_refused_a_row_still_reads_rightly) {
     Samples samples({2, 3}, 6);
     const int64_t rows[] = {5, -1};
-    CHECK_ERROR(samples.table->add(1, rows, {"s2_000", "s2_001"}, {"s1_000", "s1_001"}), "row");
+    CHECK_ERROR(samples.table->add(1, rows, 2, {"s2_000", "s2_001"}, {"s1_000", "s1_001"}), "row");
     samples.patch_of_row.push_back(0);  // of row 5, should it have been added
     check_gather(samples, 1);
 }
@@ -175,7 +175,7 @@ TEST(values_of_more_layouts_than_a_table_shares_are_read) {
     const TemporaryFile file(database_of(entries));
     Reader reader({file.path()}, spellings(), 2);
     Table table(reader, Modality::kMs, ids({"B02"}), {});
-    CHECK(table.add(0, rows.data(), keys, {}).empty());
+    CHECK(table.add(0, rows.data(), rows.size(), keys, {}).empty());
     CHECK(table.band_bytes(false) == 4208);
     const int32_t band = band_id("B02");
     for (const int64_t position : {0, 4000, 4095, 4096, 4199}) {
@@ -208,7 +208,7 @@ TEST(a_header_that_grew_since_its_band_was_laid_out_does_not_write_past_its_plac
     const TemporaryFile file(database_of(entries));
     Reader reader({file.path()}, spellings(), 2);
     Table table(reader, Modality::kMs, ids({"B02"}), {});
-    CHECK(table.add(0, rows.data(), keys, {}).empty());
+    CHECK(table.add(0, rows.data(), rows.size(), keys, {}).empty());
     const int32_t band = band_id("B02");
     const uint32_t sample = 4099;
     Entry entry{};
