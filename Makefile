@@ -1,15 +1,18 @@
 # make train: from nothing to the table of F1 per band.   make test: the same set-up, then all tests.
+# make sanitize: the C++ tests under AddressSanitizer, UBSan and ThreadSanitizer.   make fuzz: both fuzzers, FUZZ_SECONDS each.
 # make bench: every op beside its reference and the public peers.   make compat: the kernels' tests under three Tritons.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(abspath $(VENV))/bin
 RUN    ?= runs/demo
+JOBS   ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
 
-.PHONY: setup train test bench compat lint format clean
+.PHONY: setup train test cpp sanitize fuzz bench compat lint format clean
 
 setup: $(VENV)/installed
 
-SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
+SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.cpp csrc/*.hpp)
 INSTALL  = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable
 
 $(VENV)/installed: $(SOURCES)
@@ -28,6 +31,17 @@ train: setup
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
+# The C++ tests alone: no Python, no virtual environment. All three: csrc/README.md.
+cpp:
+	$(MAKE) -C csrc -j$(JOBS) test
+
+sanitize:
+	$(MAKE) -C csrc -j$(JOBS) test SANITIZE=address,undefined
+	$(MAKE) -C csrc -j$(JOBS) test SANITIZE=thread
+
+fuzz:
+	$(MAKE) -C csrc -j$(JOBS) fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)
+
 # BENCH=--rows=benches/results keeps the rows. Peers are measured where installed: kornia, torchvision, lightly, timm.
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest benches/ --benchmark-only $(BENCH)
@@ -36,11 +50,13 @@ bench: $(VENV)/installed-dev
 compat:
 	$(PYTHON) -m benches.compat
 
+CPP := $(wildcard csrc/*.[ch]pp csrc/*/*.[ch]pp)
+
 # mypy needs kernels/ where it is imported from: as rsdnet/kernels.
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.hpp
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	mkdir -p build/typing/rsdnet
 	for part in rsdnet/*; do ln -sfn ../../../$$part build/typing/$$part; done
 	ln -sfn ../../../kernels build/typing/rsdnet/kernels
@@ -50,7 +66,7 @@ lint: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i csrc/*.cpp csrc/*.hpp
+	$(BIN)/clang-format -i $(CPP)
 
 clean:
 	rm -rf build $(VENV) *.egg-info rsdnet/*.so

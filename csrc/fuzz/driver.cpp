@@ -96,12 +96,14 @@ int drive(const Options& options) {
     std::string input;
     while (!options.inputs.empty() && seconds() < options.seconds) {
         // Mutations pile up, so that damage comes in combinations; then from a fresh one again.
-        if (dice.below(4) == 0 || runs == options.inputs.size()) input = options.inputs[dice.below(options.inputs.size())];
+        if (dice.below(4) == 0 || runs == options.inputs.size())
+            input = options.inputs[dice.below(options.inputs.size())];
         input = mutate(std::move(input), options.most);
         run(input);
         ++runs;
     }
-    std::printf("%zu inputs of the corpus, %zu runs in %.0f s: none failed\n", options.inputs.size(), runs, seconds());
+    std::printf("%zu inputs of the corpus, %zu runs in %.0f s: none failed\n", options.inputs.size(), runs,
+                seconds());
     return 0;
 }
 

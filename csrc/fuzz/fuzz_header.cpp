@@ -12,9 +12,10 @@ namespace {
 using Wide = unsigned __int128;
 
 // Written again, so that a wrong size in layout.cpp shows.
-const std::map<std::string, int> kBits = {
-    {"BOOL", 8}, {"U8", 8},   {"I8", 8},   {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"I16", 16}, {"U16", 16}, {"F16", 16},
-    {"BF16", 16}, {"I32", 32}, {"U32", 32}, {"F32", 32},    {"I64", 64},    {"U64", 64}, {"F64", 64}, {"C64", 64}};
+const std::map<std::string, int> kBits = {{"BOOL", 8},    {"U8", 8},   {"I8", 8},   {"F8_E4M3", 8},
+                                          {"F8_E5M2", 8}, {"I16", 16}, {"U16", 16}, {"F16", 16},
+                                          {"BF16", 16},   {"I32", 32}, {"U32", 32}, {"F32", 32},
+                                          {"I64", 64},    {"U64", 64}, {"F64", 64}, {"C64", 64}};
 
 // Shape times type in 128 bits: the parser has refused shapes of more than 2^64 bytes.
 Wide bytes_of(const Tensor& tensor) {
@@ -40,7 +41,8 @@ void check_bands(const Layout& layout, const Spellings& spellings) {
     }
 }
 
-void check_layout(const Layout& layout, std::string_view prefix, uint64_t payload, const Spellings& spellings) {
+void check_layout(const Layout& layout, std::string_view prefix, uint64_t payload,
+                  const Spellings& spellings) {
     REQUIRE(layout.prefix == prefix && layout.payload == payload);
     uint64_t covered = 0;
     for (const Tensor& tensor : layout.tensors) {
@@ -73,7 +75,8 @@ std::string rewrite(const Layout& layout) {
     std::string out = "{";
     for (const Tensor& tensor : layout.tensors) {
         std::string shape;
-        for (const uint64_t extent : tensor.shape) shape += (shape.empty() ? "" : ",") + std::to_string(extent);
+        for (const uint64_t extent : tensor.shape)
+            shape += (shape.empty() ? "" : ",") + std::to_string(extent);
         out += (out.size() > 1 ? "," : "") + literal(tensor.name) + ":{\"dtype\":\"" + tensor.dtype->code +
                "\",\"shape\":[" + shape + "],\"data_offsets\":[" + std::to_string(tensor.begin) + "," +
                std::to_string(tensor.end) + "]}";
@@ -147,9 +150,30 @@ void replace_number(std::string& header, Dice& dice) {
 }
 
 void insert_token(std::string& header, Dice& dice) {
-    static const char* const tokens[] = {"{", "}", "[", "]", ",", ":", "\"", "\\", "\\u", "\\ud83d\\ude00", "0", "18446744073709551615",
-        "\"dtype\":\"U16\",", "\"shape\":[2,2],", "\"data_offsets\":[0,8],", "\"__metadata__\":{\"a\":\"b\"},",
-        "{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[8,8]}", "\"B02\":", "\"B2\":", "F32", "BF16", "C64", "\xc3\xa9", "\xed\xa0\x80"};
+    static const char* const tokens[] = {"{",
+                                         "}",
+                                         "[",
+                                         "]",
+                                         ",",
+                                         ":",
+                                         "\"",
+                                         "\\",
+                                         "\\u",
+                                         "\\ud83d\\ude00",
+                                         "0",
+                                         "18446744073709551615",
+                                         "\"dtype\":\"U16\",",
+                                         "\"shape\":[2,2],",
+                                         "\"data_offsets\":[0,8],",
+                                         "\"__metadata__\":{\"a\":\"b\"},",
+                                         "{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[8,8]}",
+                                         "\"B02\":",
+                                         "\"B2\":",
+                                         "F32",
+                                         "BF16",
+                                         "C64",
+                                         "\xc3\xa9",
+                                         "\xed\xa0\x80"};
     header.insert(dice.below(header.size() + 1), tokens[dice.below(sizeof(tokens) / sizeof(*tokens))]);
 }
 
@@ -173,7 +197,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned seed) {
     using namespace rsdnet::fuzz;
     Dice dice(seed);
-    if (size < 8 || word_at(data) > size - 8 || dice.below(8) == 0) return LLVMFuzzerMutate(data, size, max_size);
+    if (size < 8 || word_at(data) > size - 8 || dice.below(8) == 0)
+        return LLVMFuzzerMutate(data, size, max_size);
     const auto length = static_cast<size_t>(word_at(data));
     std::string header(reinterpret_cast<const char*>(data) + 8, length);
     std::string payload(reinterpret_cast<const char*>(data) + 8 + length, size - 8 - length);

@@ -47,7 +47,8 @@ class Database {
     // The place of a node's offset in its page, and the node's own.
     size_t slot(size_t page) {
         const auto lower = std::max<uint64_t>(word(page + 12, 2), kPageHeader + 2);
-        return page + kPageHeader + 2 * dice_.below(std::min<size_t>((lower - kPageHeader) / 2, page_size_ / 2));
+        return page + kPageHeader +
+               2 * dice_.below(std::min<size_t>((lower - kPageHeader) / 2, page_size_ / 2));
     }
     size_t node(size_t page) { return page + static_cast<size_t>(word(slot(page), 2)); }
 

@@ -38,16 +38,17 @@ std::string error_of(Body&& body) {
 
 }  // namespace rsdnet::test
 
-#define TEST(name)                                                       \
-    static void name();                                                  \
+#define TEST(name)                                                    \
+    static void name();                                               \
     static const rsdnet::test::Register register_##name(#name, name); \
     static void name()
 #define CHECK(condition) \
     if (!(condition)) rsdnet::test::fail(__FILE__, __LINE__, #condition)
 // That `expression` throws an Error whose message holds `part`.
-#define CHECK_ERROR(expression, part)                                                        \
-    do {                                                                                     \
-        const std::string message = rsdnet::test::error_of([&] { expression; });     \
-        if (message.find(part) == std::string::npos || message.find('\n') != std::string::npos || message.empty()) \
-            rsdnet::test::fail(__FILE__, __LINE__, #expression " said '" + message + "'");   \
+#define CHECK_ERROR(expression, part)                                                             \
+    do {                                                                                          \
+        const std::string message = rsdnet::test::error_of([&] { expression; });                  \
+        if (message.find(part) == std::string::npos || message.find('\n') != std::string::npos || \
+            message.empty())                                                                      \
+            rsdnet::test::fail(__FILE__, __LINE__, #expression " said '" + message + "'");        \
     } while (false)

@@ -99,7 +99,8 @@ class TreeWriter {
             }
         }
         std::vector<Node> parents;
-        for (auto& page : pages) parents.push_back({write_page(page, kind), 0, page.empty() ? "" : page[0].key, ""});
+        for (auto& page : pages)
+            parents.push_back({write_page(page, kind), 0, page.empty() ? "" : page[0].key, ""});
         return parents;
     }
 
@@ -116,7 +117,8 @@ class TreeWriter {
             put<uint16_t>(page, upper + 4, node.flags);
             put<uint16_t>(page, upper + 6, static_cast<uint16_t>(node.key.size()));
             std::memcpy(page.data() + upper + kNodeHeader, node.key.data(), node.key.size());
-            std::memcpy(page.data() + upper + kNodeHeader + node.key.size(), node.data.data(), node.data.size());
+            std::memcpy(page.data() + upper + kNodeHeader + node.key.size(), node.data.data(),
+                        node.data.size());
         }
         put<uint64_t>(page, 0, number);
         put<uint16_t>(page, 10, kind);
@@ -159,9 +161,9 @@ std::string image(uint64_t patch, int32_t band, uint64_t side) {
 }  // namespace
 
 const Spellings& spellings() {
-    static const Spellings all = {{"B01", "B1"}, {"B02", "B2"}, {"B03", "B3"},   {"B04", "B4"}, {"B05", "B5"},
-                                  {"B06", "B6"}, {"B07", "B7"}, {"B08", "B8"},   {"B8A", "B08A"}, {"B09", "B9"},
-                                  {"B10"},       {"B11"},       {"B12"},         {"VV"},        {"VH"}};
+    static const Spellings all = {{"B01", "B1"}, {"B02", "B2"}, {"B03", "B3"}, {"B04", "B4"},   {"B05", "B5"},
+                                  {"B06", "B6"}, {"B07", "B7"}, {"B08", "B8"}, {"B8A", "B08A"}, {"B09", "B9"},
+                                  {"B10"},       {"B11"},       {"B12"},       {"VV"},          {"VH"}};
     return all;
 }
 
@@ -182,11 +184,13 @@ std::string value_of(const std::vector<Array>& arrays) {
     std::string header = "{", payload;
     for (const Array& array : arrays) {
         std::string shape;
-        for (const uint64_t extent : array.shape) shape += (shape.empty() ? "" : ",") + std::to_string(extent);
+        for (const uint64_t extent : array.shape)
+            shape += (shape.empty() ? "" : ",") + std::to_string(extent);
         const std::string begin = std::to_string(payload.size());
         payload += array.bytes;
-        header += (header.size() > 1 ? ",\"" : "\"") + array.name + "\":{\"dtype\":\"" + array.dtype + "\",\"shape\":[" +
-                  shape + "],\"data_offsets\":[" + begin + "," + std::to_string(payload.size()) + "]}";
+        header += (header.size() > 1 ? ",\"" : "\"") + array.name + "\":{\"dtype\":\"" + array.dtype +
+                  "\",\"shape\":[" + shape + "],\"data_offsets\":[" + begin + "," +
+                  std::to_string(payload.size()) + "]}";
     }
     header += "}";
     header.resize((header.size() + 7) / 8 * 8, ' ');  // as the reference implementation
@@ -273,7 +277,8 @@ void TemporaryFile::truncate(uint64_t size) const {
 }
 
 void TemporaryFile::write(uint64_t offset, const std::string& bytes) const {
-    CHECK(pwrite(file_, bytes.data(), bytes.size(), static_cast<off_t>(offset)) == static_cast<ssize_t>(bytes.size()));
+    CHECK(pwrite(file_, bytes.data(), bytes.size(), static_cast<off_t>(offset)) ==
+          static_cast<ssize_t>(bytes.size()));
 }
 
 }  // namespace rsdnet::test

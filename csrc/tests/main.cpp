@@ -40,7 +40,8 @@ int run_all(const char* filter) {
 int main(int count, char** arguments) {
     using namespace rsdnet::test;
     if (count == 3 && std::strcmp(arguments[1], "--write") == 0) {
-        for (const auto& [name, content] : seeds()) write_file(std::string(arguments[2]) + "/" + name, content);
+        for (const auto& [name, content] : seeds())
+            write_file(std::string(arguments[2]) + "/" + name, content);
         return 0;
     }
     return run_all(count > 1 ? arguments[1] : "");

@@ -38,7 +38,8 @@ struct Samples {
     Table::Faults open(const std::vector<std::string>& paths, const std::vector<uint64_t>& counts,
                        Modality modality, Access access, int threads) {
         reader = std::make_unique<Reader>(paths, spellings(), threads, access);
-        table = std::make_unique<Table>(*reader, modality, ids({"B02", "B03", "B05", "B08", "B8A"}), ids({"VV", "VH"}));
+        table = std::make_unique<Table>(*reader, modality, ids({"B02", "B03", "B05", "B08", "B8A"}),
+                                        ids({"VV", "VH"}));
         Table::Faults faults;
         for (size_t d = 0; d < counts.size(); ++d) {
             Table::Keys ms, sar;
@@ -48,7 +49,8 @@ struct Samples {
                 rows.push_back(static_cast<int64_t>(patch_of_row.size()));
                 patch_of_row.push_back(patch);
             }
-            for (auto& fault : table->add(d, rows.data(), rows.size(), ms, sar)) faults.push_back(std::move(fault));
+            for (auto& fault : table->add(d, rows.data(), rows.size(), ms, sar))
+                faults.push_back(std::move(fault));
         }
         return faults;
     }

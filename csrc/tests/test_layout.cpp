@@ -13,7 +13,8 @@ Layout parse(const std::string& value) {
     // A copy of exactly its size on the heap, so that AddressSanitizer sees a read past the end.
     const std::vector<uint8_t> bytes(value.begin(), value.end());
     const uint64_t prefix = prefix_bytes(bytes.data(), bytes.size());
-    return parse_layout({reinterpret_cast<const char*>(bytes.data()), prefix}, bytes.size() - prefix, spellings());
+    return parse_layout({reinterpret_cast<const char*>(bytes.data()), prefix}, bytes.size() - prefix,
+                        spellings());
 }
 
 std::string one(const std::string& fields) {
@@ -53,8 +54,10 @@ TEST(json_strings_are_unescaped_as_utf8) {
 TEST(json_numbers_end_below_2_to_64) {
     CHECK(number("0") == 0);
     CHECK(number(" 18446744073709551615,") == UINT64_MAX);
-    for (const char* text : {"18446744073709551616", "99999999999999999999999"}) CHECK_ERROR(number(text), "larger than 2^64");
-    for (const char* text : {"", "-1", "+1", "1.5", "1e3", "1E3", ".5", "x"}) CHECK_ERROR(number(text), "whole number");
+    for (const char* text : {"18446744073709551616", "99999999999999999999999"})
+        CHECK_ERROR(number(text), "larger than 2^64");
+    for (const char* text : {"", "-1", "+1", "1.5", "1e3", "1E3", ".5", "x"})
+        CHECK_ERROR(number(text), "whole number");
     for (const char* text : {"00", "01"}) CHECK_ERROR(number(text), "leading zero");
 }
 
@@ -78,7 +81,8 @@ TEST(a_header_is_laid_out_as_written) {
 }
 
 TEST(a_band_is_found_by_any_of_its_spellings_its_own_first) {
-    const Layout layout = parse(value_of({{"B8", "U8", {1, 1}, "a"}, {"B08", "U8", {1, 2}, "bc"}, {"B08A", "U8", {1, 1}, "d"}}));
+    const Layout layout = parse(
+        value_of({{"B8", "U8", {1, 1}, "a"}, {"B08", "U8", {1, 2}, "bc"}, {"B08A", "U8", {1, 1}, "d"}}));
     CHECK(layout.by_band[static_cast<size_t>(band_id("B08"))] == 1);
     CHECK(layout.by_band[static_cast<size_t>(band_id("B8A"))] == 2);
 }
@@ -97,7 +101,8 @@ TEST(tensors_may_come_in_any_order_and_be_empty) {
 TEST(a_length_field_that_lies_is_refused) {
     const auto refuse = [](const std::string& value) { parse(value); };
     for (size_t bytes = 0; bytes < 8; ++bytes) CHECK_ERROR(refuse(std::string(bytes, '\0')), "too short");
-    for (const uint64_t length : {uint64_t{3}, uint64_t{100'000'001}, uint64_t{1} << 63, UINT64_MAX, UINT64_MAX - 7}) {
+    for (const uint64_t length :
+         {uint64_t{3}, uint64_t{100'000'001}, uint64_t{1} << 63, UINT64_MAX, UINT64_MAX - 7}) {
         std::string value = value_of("{}", "");
         std::memcpy(value.data(), &length, sizeof(length));
         CHECK_ERROR(refuse(value), "its header claims " + std::to_string(length));
@@ -105,7 +110,8 @@ TEST(a_length_field_that_lies_is_refused) {
 }
 
 TEST(headers_that_lie_are_refused) {
-    const std::string dtype = R"("dtype":"U16",)", shape = R"("shape":[2,2],)", offsets = R"("data_offsets":[0,8])";
+    const std::string dtype = R"("dtype":"U16",)", shape = R"("shape":[2,2],)",
+                      offsets = R"("data_offsets":[0,8])";
     parse(one(dtype + shape + offsets));
     const std::pair<std::string, const char*> lies[] = {
         {dtype + shape + R"("data_offsets":[8,0])", "claims bytes 8 to 0"},
@@ -129,7 +135,8 @@ TEST(headers_that_lie_are_refused) {
     };
     for (const auto& [fields, reason] : lies) CHECK_ERROR(parse(one(fields)), reason);
     const std::string twice = R"("a":{"dtype":"U8","shape":[4],"data_offsets":[)";
-    CHECK_ERROR(parse(value_of("{" + twice + "0,4]}," + twice + "4,8]}}", std::string(8, '\0'))), "comes twice");
+    CHECK_ERROR(parse(value_of("{" + twice + "0,4]}," + twice + "4,8]}}", std::string(8, '\0'))),
+                "comes twice");
     CHECK_ERROR(parse(value_of("{}", "x")), "fill 0 of 1");
     CHECK_ERROR(parse(value_of("{}x", "")), "something follows");
 }

@@ -35,9 +35,21 @@ TEST(permutations_are_the_golden_ones) {
     const uint64_t all = uint64_t{1} << 32;
     const Golden goldens[] = {
         {0, 0, 0, 10, {{0, 7}, {1, 1}, {2, 2}, {3, 8}, {5, 5}, {9, 6}}},
-        {0x123456789abcdef0, 7, 0, 1000, {{0, 921}, {1, 109}, {2, 527}, {3, 22}, {9, 746}, {500, 358}, {999, 312}}},
-        {42, 3, 2, all, {{0, 3210089240}, {1, 3248869798}, {9, 108929595}, {all / 2, 744556809}, {all - 1, 969734285}}},
-        {42, 3, 2, all / 2 + 1, {{0, 1143216322}, {1, 2015590776}, {9, 108929595}, {all / 4, 1881004760}, {all / 2, 744556809}}},
+        {0x123456789abcdef0,
+         7,
+         0,
+         1000,
+         {{0, 921}, {1, 109}, {2, 527}, {3, 22}, {9, 746}, {500, 358}, {999, 312}}},
+        {42,
+         3,
+         2,
+         all,
+         {{0, 3210089240}, {1, 3248869798}, {9, 108929595}, {all / 2, 744556809}, {all - 1, 969734285}}},
+        {42,
+         3,
+         2,
+         all / 2 + 1,
+         {{0, 1143216322}, {1, 2015590776}, {9, 108929595}, {all / 4, 1881004760}, {all / 2, 744556809}}},
     };
     for (const Golden& golden : goldens) {
         const Permutation permutation(golden.seed, golden.epoch, golden.which, golden.n);
@@ -105,7 +117,8 @@ TEST(quotas_visit_all_samples_of_a_database_equally_often) {
         }
         CHECK(per_database == quotas);
         for (size_t d = 0, first = 0; d < 3; first += counts[d++]) {
-            const auto [least, most] = std::minmax_element(visits.begin() + first, visits.begin() + first + counts[d]);
+            const auto [least, most] =
+                std::minmax_element(visits.begin() + first, visits.begin() + first + counts[d]);
             CHECK(*most - *least <= 1);
         }
     }

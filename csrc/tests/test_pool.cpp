@@ -28,7 +28,8 @@ TEST(a_pool_under_stress_loses_nothing) {
     std::vector<uint64_t> sums(static_cast<size_t>(pool.threads()));
     constexpr uint64_t kRounds = 3000, kCount = 64;
     for (uint64_t round = 0; round < kRounds; ++round) {
-        pool.run(kCount, 1, [&](int worker, size_t begin, size_t) { sums[static_cast<size_t>(worker)] += begin; });
+        pool.run(kCount, 1,
+                 [&](int worker, size_t begin, size_t) { sums[static_cast<size_t>(worker)] += begin; });
     }
     CHECK(std::accumulate(sums.begin(), sums.end(), uint64_t{0}) == kRounds * kCount * (kCount - 1) / 2);
 }

@@ -27,8 +27,8 @@ struct Batch {
         const uint64_t needed =
             reader.gather(entries.data(), bands.data(), entries.size(), nullptr, 0, records.data());
         data = std::vector<uint8_t>(needed, 0xAB);
-        CHECK(reader.gather(entries.data(), bands.data(), entries.size(), data.data(), needed, records.data()) ==
-              needed);
+        CHECK(reader.gather(entries.data(), bands.data(), entries.size(), data.data(), needed,
+                            records.data()) == needed);
     }
 };
 
@@ -139,7 +139,8 @@ TEST(a_band_that_cannot_be_read_is_named_with_its_key) {
     const TemporaryFile file(database_of(entries));
     Reader reader({file.path()}, spellings(), 4);
     const auto handles = handles_of(reader, {"bad", "cut", "wide", "s1_001", "s2_001"});
-    const char* const reasons[] = {"entry 'bad': its header claims", "entry 'cut': ", "entry 'wide': band B02 is int32",
+    const char* const reasons[] = {"entry 'bad': its header claims",
+                                   "entry 'cut': ", "entry 'wide': band B02 is int32",
                                    "entry 's1_001': it has no band B02 (it has VH, VV)"};
     Batch batch;
     for (int i = 0; i < 600; ++i) batch.add(handles[4], "B02");
@@ -149,7 +150,8 @@ TEST(a_band_that_cannot_be_read_is_named_with_its_key) {
         with.entries[300 + i] = handles[i];
         CHECK_ERROR(with.gather(reader), reasons[i]);
         const auto found = reader.check(with.entries.data(), with.bands.data(), with.entries.size());
-        CHECK(found.size() == 1 && found[0].first == 300 + i && found[0].second.find(reasons[i]) != std::string::npos);
+        CHECK(found.size() == 1 && found[0].first == 300 + i &&
+              found[0].second.find(reasons[i]) != std::string::npos);
     }
     batch.entries[5] = 99;
     CHECK_ERROR(batch.gather(reader), "entry 99 is not registered");
@@ -228,7 +230,8 @@ TEST(a_cache_of_layouts_is_shared_by_threads) {
                 auto parsed = std::make_unique<Layout>(parse_layout(prefix, payload, spellings()));
                 const Layout* const added = found ? found : cache.add(parsed);
                 if (added) {
-                    CHECK(added->prefix == prefix && added->payload == payload && cache.find(prefix) == added);
+                    CHECK(added->prefix == prefix && added->payload == payload &&
+                          cache.find(prefix) == added);
                     ++kept;
                 }
             }
@@ -257,7 +260,8 @@ TEST(values_of_more_layouts_than_the_cache_keeps_are_read) {
             for (size_t i = 0; i < keys.size(); ++i) {
                 const int64_t* const record = batch.records.data() + kRecordFields * i;
                 CHECK(record[3] == static_cast<int64_t>(i + 1));
-                CHECK(batch.data[static_cast<size_t>(record[0] + record[3] - 1)] == static_cast<uint8_t>(i + 1));
+                CHECK(batch.data[static_cast<size_t>(record[0] + record[3] - 1)] ==
+                      static_cast<uint8_t>(i + 1));
             }
         }
     }

@@ -19,7 +19,8 @@ void check_gather(const Samples& samples, uint64_t seed) {
     draw_bands(draw, rows.data(), rows.size(), bands.data(), scratch);
     std::vector<int64_t> records(bands.size() * kRecordFields);
     const auto gather = [&](uint8_t* out, uint64_t capacity) {
-        return table.gather(positions.data(), positions.size(), bands.data(), 2, out, capacity, records.data());
+        return table.gather(positions.data(), positions.size(), bands.data(), 2, out, capacity,
+                            records.data());
     };
     const uint64_t needed = gather(nullptr, 0);
     std::vector<uint8_t> out(needed);
@@ -37,7 +38,8 @@ TEST(a_table_gathers_the_pixels_that_were_written) {
     for (const Access way : {Access::kMap, Access::kPread}) {
         for (const Modality modality : {Modality::kMsAndSar, Modality::kMs, Modality::kSar}) {
             const Samples samples({7, 1, 12}, 10, modality, way, 3);
-            CHECK((samples.table->counts() == std::vector<uint64_t>{7, 1, 12}) && samples.table->size() == 20);
+            CHECK((samples.table->counts() == std::vector<uint64_t>{7, 1, 12}) &&
+                  samples.table->size() == 20);
             for (uint64_t seed = 0; seed < 4; ++seed) check_gather(samples, seed);
         }
     }
@@ -66,7 +68,8 @@ TEST(samples_that_cannot_be_read_are_left_out_with_the_reason) {
     }
     ms[5].reset();
     const Table::Faults faults = table.add(0, rows.data(), rows.size(), ms, sar);
-    const char* const reasons[] = {"entry 's2_001': its header claims", "entry 's1_002': it has no band VH (it has VV)",
+    const char* const reasons[] = {"entry 's2_001': its header claims",
+                                   "entry 's1_002': it has no band VH (it has VV)",
                                    "entry 's2_003': band B02 is int64", "'s1_004'", "no ms entry"};
     CHECK(faults.size() == 5 && table.size() == 1 && table.row(0) == 100);
     for (size_t i = 0; i < 5; ++i) {
@@ -117,7 +120,8 @@ TEST(samples_in_a_cache_need_no_database) {
         CHECK(bytes == 9 * (3 * 128 + 2 * 32 + 2 * 256));
         std::vector<uint8_t> arena(bytes);
         for (uint64_t first = 0; first < 9; first += piece) {
-            samples.table->load(arena.data() + samples.table->place(first), first, std::min<uint64_t>(piece, 9 - first));
+            samples.table->load(arena.data() + samples.table->place(first), first,
+                                std::min<uint64_t>(piece, 9 - first));
         }
         samples.table->keep(arena.data());
         for (const auto& file : samples.files) file->truncate(0), file->remove();
@@ -183,7 +187,8 @@ TEST(values_of_more_layouts_than_a_table_shares_are_read) {
         int64_t record[kRecordFields];
         CHECK(table.gather(&position, 1, &band, 1, out.data(), out.size(), record) == out.size());
         const uint8_t* const row = out.data() + record[0];
-        CHECK(record[3] == position + 1 && row[0] == static_cast<uint8_t>(position) && row[position] == row[0]);
+        CHECK(record[3] == position + 1 && row[0] == static_cast<uint8_t>(position) &&
+              row[position] == row[0]);
     }
 }
 
@@ -196,8 +201,9 @@ TEST(a_header_that_grew_since_its_band_was_laid_out_does_not_write_past_its_plac
         const std::string end = std::to_string(8000);
         const std::string header = "{\"B02\":{\"dtype\":\"U8\",\"shape\":[1," + std::to_string(pixels) +
                                    "],\"data_offsets\":[0," + std::to_string(pixels) +
-                                   "]},\"rest\":{\"dtype\":\"U8\",\"shape\":[" + std::to_string(8000 - pixels) +
-                                   "],\"data_offsets\":[" + std::to_string(pixels) + "," + end + "]}}";
+                                   "]},\"rest\":{\"dtype\":\"U8\",\"shape\":[" +
+                                   std::to_string(8000 - pixels) + "],\"data_offsets\":[" +
+                                   std::to_string(pixels) + "," + end + "]}}";
         return value_of(header + std::string(184 - header.size(), ' '), std::string(8000, 'p'));
     };
     for (size_t i = 0; i < 4100; ++i) {

@@ -110,7 +110,8 @@ TEST(entries_are_found_in_trees_of_every_shape) {
 TEST(keys_of_any_bytes_are_ordered_as_lmdb_orders_them) {
     Entries entries;
     for (int i = 0; i < 400; ++i) {
-        const char bytes[] = {static_cast<char>(i * 37), static_cast<char>(i), '\0', static_cast<char>(i >> 3)};
+        const char bytes[] = {static_cast<char>(i * 37), static_cast<char>(i), '\0',
+                              static_cast<char>(i >> 3)};
         entries[std::string(bytes, 1 + static_cast<size_t>(i) % 4)] = std::to_string(i);
     }
     for (size_t length = 1; length < 512; length += 50) entries[std::string(length, 'k')] = "";
@@ -143,7 +144,9 @@ TEST(a_file_cut_anywhere_is_refused) {
 
 TEST(damaged_meta_pages_are_refused) {
     const Deep deep;
-    const auto meta = [&](size_t offset, auto value) { return refusal(deep.with(Deep::meta(offset), value).content); };
+    const auto meta = [&](size_t offset, auto value) {
+        return refusal(deep.with(Deep::meta(offset), value).content);
+    };
     CHECK(has(meta(0, uint32_t{7}), "is not an LMDB database"));
     CHECK(has(meta(4, uint32_t{2}), "data format 2"));
     CHECK(has(meta(24, uint32_t{1024}), "meta pages disagree"));
@@ -155,7 +158,8 @@ TEST(damaged_meta_pages_are_refused) {
     CHECK(has(meta(72 + 32, uint64_t{11}), "entry count disagree"));
     CHECK(has(meta(72 + 32, UINT64_MAX), "entry count disagree"));
     CHECK(has(meta(72 + 40, uint64_t{1}), "on a meta page"));
-    for (const uint64_t root : {uint64_t{1} << 32, uint64_t{1} << 55, UINT64_MAX - 1}) CHECK(!meta(72 + 40, root).empty());
+    for (const uint64_t root : {uint64_t{1} << 32, uint64_t{1} << 55, UINT64_MAX - 1})
+        CHECK(!meta(72 + 40, root).empty());
     CHECK(has(meta(120, uint64_t{5}), "past its last page"));
     CHECK(has(meta(120, UINT64_MAX), "last page is out of range"));
 }
@@ -180,7 +184,8 @@ TEST(a_tree_that_bites_its_tail_is_refused) {
     const Deep deep;
     const size_t inner = deep.child(deep.root(), 0);
     const auto point = [&](size_t page, size_t target) {
-        return refusal(deep.with<uint32_t>(deep.node(page, 0), static_cast<uint32_t>(target / Deep::kPage)).content);
+        return refusal(
+            deep.with<uint32_t>(deep.node(page, 0), static_cast<uint32_t>(target / Deep::kPage)).content);
     };
     CHECK(has(point(deep.root(), deep.root()), "is damaged"));
     CHECK(has(point(inner, deep.root()), "is damaged"));
@@ -207,7 +212,8 @@ TEST(values_outside_the_file_are_refused) {
     CHECK(has(refusal(deep.with<uint16_t>(node + 4, 2).content), "is a sub-database"));
     CHECK(has(refusal(deep.with<uint16_t>(node + 4, 4).content), "is a sub-database"));
     // The largest value that fits ends with the file.
-    const auto last = static_cast<uint32_t>(deep.content.size() - deep.get<uint32_t>(number) * Deep::kPage - 16);
+    const auto last =
+        static_cast<uint32_t>(deep.content.size() - deep.get<uint32_t>(number) * Deep::kPage - 16);
     CHECK(refusal(deep.with(node, last).content).empty());
     CHECK(has(refusal(deep.with(node, last + 1).content), "is truncated"));
 }
