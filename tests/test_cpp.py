@@ -60,7 +60,10 @@ def test_py_lmdb_reads_the_databases_of_the_cpp_tests(program: Path, tmp_path: P
 def test_its_pixels_are_those_of_its_formula(program: Path, tmp_path: Path) -> None:
     subprocess.run([program, "--write", tmp_path], check=True)
     file = tmp_path / "page8192_pairs"
-    with lmdb.open(str(file), subdir=False, readonly=True, lock=False) as environment, environment.begin() as transaction:
+    with (
+        lmdb.open(str(file), subdir=False, readonly=True, lock=False) as environment,
+        environment.begin() as transaction,
+    ):
         patch = safetensors.numpy.load(transaction.get(b"s2_001"))
         image = safetensors.numpy.load(transaction.get(b"s1_001"))["VH"]
     pixels = np.arange(36)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
-KINDS = "int8 uint8 int16 uint16 float16 float32 int32 uint32 int64 uint64 float64 bool complex64".split()
+KINDS = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))]
+KINDS += ["float16", "float32", "float64", "complex64"]
 
 
 def images(names: str, side: int, dtype: str) -> dict[str, NDArray]:
