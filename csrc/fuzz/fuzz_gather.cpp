@@ -1,6 +1,8 @@
 // Any bytes as a database file: opened both ways, searched, checked, read whole and streamed; then the same
 // on a file that is changed and cut under the reader. Nothing but Error may come out, no byte may be read or
 // written out of bounds, and both ways must say and give the same.
+#include <pthread.h>
+
 #include <algorithm>
 #include <iterator>
 #include <memory>
@@ -14,8 +16,17 @@
 namespace rsdnet::fuzz {
 namespace {
 
-constexpr size_t kMostEntries = 24, kMostBytes = 1 << 16;  // so that an input takes about a millisecond
+constexpr size_t kMostEntries = 12, kMostBytes = 1 << 16;  // so that an input takes about a millisecond
 const char* const kBands[] = {"B02", "B03", "B08", "B8A", "VV"};
+
+// AddressSanitizer clears the shadow of a thread's whole stack when it starts: with small ones, and far more
+// inputs a second.
+const int small_stacks = [] {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 1 << 18);
+    return pthread_setattr_default_np(&attributes);
+}();
 
 // What one way of reading said and gave, in order.
 using Outcome = std::vector<std::string>;
@@ -138,7 +149,7 @@ void read_all(Reader& reader, const Pairs& pairs, const std::string& content, co
 }
 
 // Two epochs of samples, in slots of exactly the size that they need.
-std::string stream(const Table& table, bool stand_in) {
+std::string stream(const Table& table, int threads, bool stand_in) {
     constexpr size_t kBatch = 3, kSlots = 2, kViews = 2;
     const uint64_t most = kBatch * kViews * std::max(table.band_bytes(false), table.band_bytes(true));
     std::vector<std::unique_ptr<uint8_t[]>> data;
@@ -151,7 +162,7 @@ std::string stream(const Table& table, bool stand_in) {
         const auto last = numbers.end();
         slots.push_back({data.back().get(), most, last[-3].get(), last[-2].get(), last[-1].get()});
     }
-    StreamSpec spec{7, kViews, 1, {}, {}, {kBatch, 0, 1, false}, 0, 0, 1, 2, 1, Hints::kAuto, stand_in};
+    StreamSpec spec{7, kViews, 1, {}, {}, {kBatch, 0, 1, false}, 0, 0, 1, threads, 1, Hints::kAuto, stand_in};
     spec.last = 2 * spec.shard.steps(table.size());
     Stream stream(table, spec, slots);
     std::string out;
@@ -187,12 +198,12 @@ void read_samples(Reader& reader, const Pairs& pairs, const std::string& path, O
         attempt(outcome, path, [&] {
             const auto table = tabulate(reader, pairs, test::band_id(band), outcome);
             if (table->size() == 0) return;
-            outcome.push_back(stream(*table, false));
+            outcome.push_back(stream(*table, 2, false));
             const std::unique_ptr<uint8_t[]> arena(new uint8_t[table->lay_out()]());
             table->load(arena.get(), 0, table->size());
             Table::restore(reader, table->save());
             table->keep(arena.get());
-            REQUIRE(stream(*table, true) == outcome.back());  // from memory it is the same
+            REQUIRE(stream(*table, 1, true) == outcome.back());  // from memory it is the same
         });
     }
 }
@@ -211,7 +222,7 @@ void change_and_read(Reader& reader, const Pairs& pairs, const std::string& cont
         find_all(reader, path, ignored);
         attempt(ignored, path, [&] { reader.check(pairs.entries.data(), pairs.bands.data(), pairs.size()); });
         attempt(ignored, path, [&] { gather(reader, pairs); });
-        if (table && table->size() > 0) attempt(ignored, path, [&] { stream(*table, true); });
+        if (table && table->size() > 0) attempt(ignored, path, [&] { stream(*table, 1, true); });
     };
     for (int round = 0; round < 3; ++round) {
         const size_t from = dice.below(content.size() / 512) * 512,
