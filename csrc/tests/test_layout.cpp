@@ -133,7 +133,7 @@ TEST(headers_that_lie_are_refused) {
         {dtype + shape + R"("data_offsets":[0,8,8])", "expected ']'"},
         {dtype + shape + offsets + ",", "expected '\"'"},
     };
-    for (const auto& [fields, reason] : lies) CHECK_ERROR(parse(one(fields)), reason);
+    for (const auto& lie : lies) CHECK_ERROR(parse(one(lie.first)), lie.second);
     const std::string twice = R"("a":{"dtype":"U8","shape":[4],"data_offsets":[)";
     CHECK_ERROR(parse(value_of("{" + twice + "0,4]}," + twice + "4,8]}}", std::string(8, '\0'))),
                 "comes twice");

@@ -227,10 +227,10 @@ TEST(a_search_in_a_tree_that_changed_since_stays_inside_the_file) {
         const uint16_t kind = deep.get<uint16_t>(offset / Deep::kPage * Deep::kPage + 10);
         if ((kind & 3) == 0) continue;
         file.write(offset, std::string(2, '\xff'));
-        for (const auto& [key, value] : entries) {
+        for (const auto& entry : entries) {
             Item item{};
             bool found = false;
-            error_of([&] { found = database.find(key, &item); });
+            error_of([&] { found = database.find(entry.first, &item); });
             CHECK(!found || item.offset + item.bytes <= deep.content.size());
         }
         error_of([&] { database.items(); });
