@@ -35,7 +35,7 @@ void fail(int signal) {
 }
 
 void run(std::string input) {
-    constexpr unsigned kPatience = 20;  // seconds
+    constexpr unsigned kPatience = 60;  // seconds
     current = std::move(input);
     alarm(kPatience);
     // A copy of exactly its size, so that AddressSanitizer sees a read past the end.

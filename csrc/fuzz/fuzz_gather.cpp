@@ -10,6 +10,7 @@
 
 #include "../reader.hpp"
 #include "../stream.hpp"
+#include "../survey.hpp"
 #include "../tests/databases.hpp"
 #include "fuzz.hpp"
 
@@ -208,6 +209,21 @@ void read_samples(Reader& reader, const Pairs& pairs, const std::string& path, O
     }
 }
 
+// Every entry, in pieces: the sound and the damaged are all there are.
+void survey(Reader& reader, const std::string& path, Outcome& outcome) {
+    attempt(outcome, path, [&] {
+        Survey survey(reader, -1, true);
+        while (survey.done() < survey.total()) survey.advance(reader, 5);
+        uint64_t entries = survey.damaged().size() + survey.unlisted();
+        for (const Survey::Schema& schema : survey.schemas()) entries += schema.entries;
+        REQUIRE(entries == reader.size());
+        for (const Survey::Damage& damage : survey.damaged()) {
+            check_message(damage.reason);
+            outcome.push_back(damage.reason);
+        }
+    });
+}
+
 // The file changes under the reader, by what its own bytes say: page upon page, then an end.
 void change_and_read(Reader& reader, const Pairs& pairs, const std::string& content,
                      const test::TemporaryFile& file) {
@@ -222,6 +238,7 @@ void change_and_read(Reader& reader, const Pairs& pairs, const std::string& cont
         find_all(reader, path, ignored);
         attempt(ignored, path, [&] { reader.check(pairs.entries.data(), pairs.bands.data(), pairs.size()); });
         attempt(ignored, path, [&] { gather(reader, pairs); });
+        attempt(ignored, path, [&] { Survey(reader, -1, true).advance(reader, 100); });
         if (table && table->size() > 0) attempt(ignored, path, [&] { stream(*table, 1, true); });
     };
     for (int round = 0; round < 3; ++round) {
@@ -245,6 +262,7 @@ Outcome use(const std::string& content, Access access) {
         const Pairs pairs = find_all(*reader, file.path(), outcome);
         read_all(*reader, pairs, content, file.path(), outcome);
         read_samples(*reader, pairs, file.path(), outcome);
+        survey(*reader, file.path(), outcome);
         change_and_read(*reader, pairs, content, file);
     }
     for (std::string& line : outcome) {  // the two files differ in their names
