@@ -10,10 +10,11 @@ is JSON:
 {"version": 1, "layout", "level", "patch", "classes": [names by label id]}.
 """
 
+import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,11 @@ MODALITIES = ("ms+sar", "ms", "sar")
 CATALOG = "catalog.parquet"
 STATS = "stats.json"
 MAP_TENSOR = "Data"  # the tensor of a pixel label entry, as rico-hdl names it
+BUFFER = 1 << 18  # bytes of a column read at a time by a scan
+PIECE = 1 << 13  # samples that a scan holds at a time
+ROW_GROUP = 1 << 16  # samples, of the file
 _KEYS = ("ms", "sar", "map")
+_COLUMNS = ("sample", *_KEYS, "label", "split")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,31 +76,28 @@ class Catalog:
 
         Raises DataError if it is missing, damaged or contradicts itself.
         """
-        import pyarrow
-        import pyarrow.parquet
+        with _opened(db) as (path, file):
+            table = file.read(columns=list(_COLUMNS))
+            return cls._of(path, table)
 
-        path = Path(db) / CATALOG
-        if not path.is_file() and (Path(db) / "ingest.journal").exists():
-            raise DataError(f"{db} is not finished: run the same `python -m rsdnet.ingest` command again")
-        if not path.is_file():
-            raise DataError(
-                f"{path} is missing, so the samples are not known: make the database with `python -m "
-                "rsdnet.ingest`, or write one row a sample: sample, ms, sar, map, label, split"
-            )
-        try:
-            table = pyarrow.parquet.read_table(path)
-            meta = json.loads((table.schema.metadata or {}).get(b"rsdnet", b"{}"))
-            columns = {name: table.column(name).to_pylist() for name in ("sample", *_KEYS, "label", "split")}
-        except KeyError as error:
-            raise DataError(f"{path} has no column {error.args[0]}: ingest again") from error
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{path} is damaged ({error}): ingest again") from error
-        return cls._checked(path, columns, meta)
+    @classmethod
+    def scan(cls, db: str | os.PathLike[str], rows: int = PIECE) -> Iterator["Catalog"]:
+        """The catalog in pieces of `rows` samples, in order: tens of MB at a time, however many samples there are.
+
+        Raises as `read` does, but for a sample's name that stands in two pieces.
+        """
+        with _opened(db, buffered=True) as (path, file):
+            for batch in file.iter_batches(rows, columns=list(_COLUMNS)):
+                yield cls._of(path, batch)
+
+    @classmethod
+    def _of(cls, path: Path, table: Any) -> "Catalog":
+        """The catalog that `table`, a pyarrow table or record batch with all columns, holds."""
+        return cls._checked(path, {name: table.column(name).to_pylist() for name in _COLUMNS}, _meta_of(table.schema))
 
     @classmethod
     def _checked(cls, path: Path, columns: dict[str, list[Any]], meta: Any) -> "Catalog":
-        if not isinstance(meta, dict) or meta.get("version", VERSION) != VERSION:
-            raise DataError(f"{path} is not of version {VERSION}, which this code knows: ingest again")
+        meta = _checked_meta(path, meta)
         try:
             label = np.array([-1 if label is None else label for label in columns["label"]], np.int32)
         except (TypeError, ValueError, OverflowError) as error:
@@ -146,7 +148,7 @@ class Catalog:
         meta = {"version": VERSION, **self.meta, "classes": list(self.classes)}
         table = pyarrow.table(columns).replace_schema_metadata({"rsdnet": json.dumps(meta)})
         with aside(path) as temporary:
-            pyarrow.parquet.write_table(table, temporary, compression="zstd")
+            pyarrow.parquet.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)
 
     def take(self, rows: np.ndarray) -> "Catalog":
         """The samples at `rows` (indices or a boolean mask), in that order."""
@@ -178,6 +180,50 @@ class Catalog:
     ) -> "Catalog":
         """The samples under `mask`; the result may be empty."""
         return self.take(np.flatnonzero(self.mask(split=split, modality=modality, labelled=labelled)))
+
+
+def read_meta(db: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata of the database's catalog, with "classes"; no row is read. Raises DataError as `Catalog.read`."""
+    with _opened(db) as (path, file):
+        return _checked_meta(path, _meta_of(file.schema_arrow))
+
+
+def _meta_of(schema: Any) -> Any:
+    """The catalog's own part of a pyarrow schema's metadata."""
+    return json.loads((schema.metadata or {}).get(b"rsdnet", b"{}"))
+
+
+def _checked_meta(path: Path, meta: Any) -> dict[str, Any]:
+    if not isinstance(meta, dict) or meta.get("version", VERSION) != VERSION:
+        raise DataError(f"{path} is not of version {VERSION}, which this code knows: ingest again")
+    return meta
+
+
+@contextlib.contextmanager
+def _opened(db: str | os.PathLike[str], *, buffered: bool = False) -> Iterator[tuple[Path, Any]]:
+    """The path of a database's catalog and the open file (pyarrow.parquet.ParquetFile), with all columns there.
+
+    buffered: read as the rows are asked for, not a whole row group ahead.
+    Raises DataError if it is missing or, also inside the block, damaged.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    path = Path(db) / CATALOG
+    if not path.is_file() and (Path(db) / "ingest.journal").exists():
+        raise DataError(f"{db} is not finished: run the same `python -m rsdnet.ingest` command again")
+    if not path.is_file():
+        raise DataError(
+            f"{path} is missing, so the samples are not known: make the database with `python -m "
+            "rsdnet.ingest`, or write one row a sample: sample, ms, sar, map, label, split"
+        )
+    try:
+        with pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER if buffered else 0) as file:
+            if missing := [name for name in _COLUMNS if name not in file.schema_arrow.names]:
+                raise DataError(f"{path} has no column {missing[0]}: ingest again")
+            yield path, file
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}): ingest again") from error
 
 
 def concat(catalogs: Sequence[Catalog]) -> Catalog:

@@ -37,6 +37,18 @@ class DataConfig:
     """Split of the catalog to train on."""
     statistics: Statistics = "database"
     """Mean and standard deviation a band: the database's own (stats.json) or a published set (rsdnet/bands.py)."""
+    weights: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """Shares of an epoch that the databases get, one each, of any sum; none: every sample once an epoch."""
+    damaged: Literal["leave out", "raise"] = "leave out"
+    """What to do about a sample that cannot be read: leave it out and count it, or end the run."""
+    cache: Literal["none", "host", "device"] = "none"
+    """Hold all raw bands in host memory or on the GPU, and read the disk no more; refused where they do not fit."""
+    access: Literal["map", "pread"] = "map"
+    """How files are read: through a memory map, or by pread, for network file systems."""
+    lookahead: Count = 2
+    """Batches whose entries the kernel is told to fetch from the disk ahead; 0: none."""
+    slots: Annotated[int, Field(ge=2)] = 4
+    """Batches in memory at a time, pinned for a GPU: being read, ready and being copied."""
     reader_threads: Count = 0
     """Threads of the C++ reader; 0: one a core."""
 
@@ -167,7 +179,10 @@ class Config:
 
 
 # What may differ between a run and its continuation, since it does not change what is computed.
-FREE_ON_RESUME = {"run", "resume", "reader_threads", "log_every", "checkpoint_every", "tensorboard", "threads"}
+FREE_ON_RESUME = {
+    "run", "resume", "cache", "access", "damaged", "lookahead", "slots", "reader_threads", "log_every",
+    "checkpoint_every", "tensorboard", "threads",
+}  # fmt: skip
 _ADAPTER = TypeAdapter(Config)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +32,7 @@ class Monitor:
         self.steps, self.batch, self.every, self.console = steps, batch, every, console
         self._file = open(folder / METRICS, "a", buffering=1)  # noqa: SIM115 -- closed by __exit__
         self._pending: list[tuple[int, Tensor, Tensor]] = []
-        self._began, self._waited = time.perf_counter(), 0.0
+        self._began, self._read = time.perf_counter(), dict[str, Any]()
         self._board = _summary_writer(folder) if tensorboard else None
         self._progress = Progress(
             TextColumn("[bold]step"),
@@ -56,18 +57,20 @@ class Monitor:
         if self._board is not None:
             self._board.close()
 
-    def log(self, step: int, loss: Tensor, spread: Tensor, waited: float, **knobs: float) -> None:
+    def log(
+        self, step: int, loss: Tensor, spread: Tensor, reading: Callable[[], dict[str, Any]], **knobs: float
+    ) -> None:
         """Note a step's loss and spread (device tensors); every so often read, check, write and show them.
 
-        waited: seconds the loop has waited for data since the start of the run. knobs: learning rate, tau, epoch.
+        reading: the stream's `stats`. knobs: learning rate, tau, epoch.
         Raises DataError on a loss that is not finite.
         """
         self._pending.append((step, loss.detach(), spread))
         self._progress.update(self._task, completed=step + 1)
         if (step + 1) % self.every == 0 or step + 1 == self.steps:
-            self.flush(waited, **knobs)
+            self.flush(reading(), **knobs)
 
-    def flush(self, waited: float, **knobs: float) -> None:
+    def flush(self, read: dict[str, Any], **knobs: float) -> None:
         """Read, check, write and show what is pending. Raises DataError on a loss that is not finite."""
         if not self._pending:
             return
@@ -78,7 +81,10 @@ class Monitor:
         shared = {
             "spread": spread,
             "samples_per_s": len(losses) * self.batch / elapsed,
-            "wait": (waited - self._waited) / elapsed,
+            "wait": (read["waited"] - self._read.get("waited", 0)) / elapsed,
+            "read_mb_per_s": (read["bytes"] - self._read.get("bytes", 0)) / elapsed / 1e6,
+            "ready": read["ready"],
+            "left_out": read["left_out"] + read["stand_ins"],
             **knobs,
         }
         for (step, _, _), loss in zip(self._pending, losses, strict=True):
@@ -90,7 +96,7 @@ class Monitor:
             self._write({"step": step, "loss": loss} | shared)
         self._show(self._pending[-1][0], sum(losses) / len(losses), shared)
         self._pending.clear()
-        self._began, self._waited = now, waited
+        self._began, self._read = now, read
 
     def skip_time(self) -> None:
         """Leave what happened since the last log out of the next rate: a checkpoint, a compilation."""
@@ -106,8 +112,11 @@ class Monitor:
     def _show(self, step: int, loss: float, shared: dict[str, float]) -> None:
         line = (
             f"loss {loss:.4f}  spread {shared['spread']:.2f}  lr {shared['lr']:.4g}  tau {shared['tau']:.4f}  "
-            f"{shared['samples_per_s']:,.0f} samples/s  wait {100 * shared['wait']:.0f} %"
+            f"{shared['samples_per_s']:,.0f} samples/s  {shared['read_mb_per_s']:,.0f} MB/s  "
+            f"wait {100 * shared['wait']:.0f} %  {shared['ready']} ready"
         )
+        if shared["left_out"]:
+            line += f"  {shared['left_out']} left out"
         if self.console.is_terminal:
             self._progress.update(self._task, line=line)
         else:

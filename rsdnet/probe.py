@@ -21,13 +21,14 @@ from rich.table import Table
 from torch import Tensor
 
 from rsdnet import bands, checkpoint, config
-from rsdnet.catalog import SPLITS, Catalog, concat
+from rsdnet.catalog import SPLITS
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
 from rsdnet.kernels import ViewSpec, render_views
 from rsdnet.model import ResNet
 from rsdnet.samples import Samples, pools_of, statistics
+from rsdnet.scan import Scan
 from rsdnet.train import AUTOCAST, precision_of
 from rsdnet.views import band_table
 
@@ -233,9 +234,9 @@ def labelled_modalities(databases: tuple[Path, ...], modality: str, console: Con
 
     Raises DataError where they hold none.
     """
-    catalog = concat([Catalog.read(path) for path in databases])
+    catalogs = Scan(databases)
     wanted = modality.split("+")
-    found = [name for name in wanted if catalog.mask(modality=name, labelled=True).any()]
+    found = [m for m in wanted if any(piece.catalog.mask(modality=m, labelled=True).any() for piece in catalogs)]
     if not found:
         where = ", ".join(str(path) for path in databases)
         raise DataError(f"{where}: no labelled samples with {modality} entries, so there is nothing to probe")

@@ -1,22 +1,28 @@
 """The samples of one or several databases, ready to be read by band."""
 
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from rich.progress import track
 from torch import Tensor
 
-from rsdnet import bands
-from rsdnet._reader import Reader, draw_bands
-from rsdnet.catalog import Catalog, concat, read_stats
+from rsdnet import bands, cache
+from rsdnet._reader import Reader, Table, draw_bands
+from rsdnet.catalog import Catalog, read_stats
 from rsdnet.config import Config, ViewConfig
 from rsdnet.errors import DataError
+from rsdnet.scan import Piece, Scan
 
 Pools = dict[str, tuple[str, ...]]
 """{"ms": band names, "sar": band names}: what views are drawn from."""
+Damaged = Literal["leave out", "raise"]
+REASONS = 1000  # that are kept word for word; the rest are only counted
+REST = "further samples"
 
 
 class Samples:
@@ -25,8 +31,11 @@ class Samples:
     databases: folders. modality: "ms+sar", "ms" or "sar": the entries that a sample must have.
     pools: the bands to draw from, which each of those entries must hold.
     split, labelled: as `Catalog.mask` takes them. threads: of the reader; 0 for all cores.
+    access: "map", or "pread" where a file is on a network. catalog: one, or one a database, instead of
+    their `catalog.parquet`. damaged: what to do about a sample with an entry that is absent or damaged or lacks a band:
+    "leave out" (`left_out` counts them by reason) or "raise".
 
-    Samples with an entry that is absent or damaged are left out: `left_out` counts them by reason.
+    A sample takes 24 bytes of memory; the catalog is read in pieces and not kept.
     Raises DataError where a database cannot be read, or no sample is left.
     """
 
@@ -39,58 +48,86 @@ class Samples:
         split: str | None = None,
         labelled: bool | None = None,
         threads: int = 0,
+        access: str = "map",
+        catalog: Catalog | Sequence[Catalog] | None = None,
+        damaged: Damaged = "leave out",
     ) -> None:
         self.databases, self.modality = tuple(databases), modality
         self.pools = {m: np.array([bands.band_id(name) for name in pools[m]], np.int32) for m in ("ms", "sar")}
-        self.reader = Reader([str(path) for path in databases], bands.spellings(), threads)
-        parts = [Catalog.read(path) for path in databases]
-        catalog = concat(parts)
-        self._database = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        rows = np.flatnonzero(catalog.mask(split=split, modality=modality, labelled=labelled))
-        if not len(rows):
-            what = " ".join(["no", *([split] if split else []), *(["labelled"] if labelled else [])])
-            counts = (f"{m} {catalog.mask(split=split, modality=m, labelled=labelled).sum()}" for m in ("ms", "sar"))
-            raise DataError(f"{self.where}: {what} samples with {modality} entries (there are: {', '.join(counts)})")
-        entries, reasons = self._locate(catalog, rows)
-        self.left_out = Counter(reasons.values())
-        if len(reasons) == len(rows):
-            first = reasons[min(reasons)]
-            raise DataError(f"{self.where}: none of {len(rows)} samples can be read; the first: {first}")
-        whole = np.ones(len(rows), bool)
-        whole[list(reasons)] = False
-        self.rows = rows[whole]
-        """(N,) rows of the joined catalog: a sample's number in every draw."""
-        self.entries = {name: handles[whole] for name, handles in entries.items()}
-        """Per modality, (N,) handles of the reader."""
-        self.catalog = catalog.take(self.rows)
+        self.reader = Reader([str(path) for path in databases], bands.spellings(), threads, access)
+        self.arena: Tensor | None = None
+        """The cache, (N,) uint8, where there is one: see `keep`."""
+        self.kept: cache.Place = "none"
+        self.left_out: Counter[str] = Counter()
+        self._scan = Scan(self.databases, [catalog] if isinstance(catalog, Catalog) else catalog)
+        ms, sar = (self.pools[m].tolist() if m in modality.split("+") else [] for m in ("ms", "sar"))
+        self.table = Table(self.reader, modality, ms, sar)
+        """Of the C++ reader: where each sample's entries are."""
+        self._fill({"split": split, "labelled": labelled}, damaged)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.table)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.arena is not None:
+            raise DataError(
+                f"{self.where}: samples with a cache of {len(self.arena)} bytes cannot be sent to another process: use "
+                "no cache there, or start workers by fork"
+            )
+        return {name: value for name, value in self.__dict__.items() if name not in ("rows", "catalog")}
 
     @property
     def where(self) -> str:
         """The databases, for messages."""
         return ", ".join(str(path) for path in self.databases)
 
-    def _locate(self, catalog: Catalog, rows: np.ndarray) -> tuple[dict[str, np.ndarray], dict[int, str]]:
-        """Handles of the samples' entries by modality, and {position: reason} of the samples that cannot be read."""
-        entries: dict[str, np.ndarray] = {}
-        reasons: dict[int, str] = {}
-        for modality in self.modality.split("+"):
-            keys, pool = getattr(catalog, modality)[rows], self.pools[modality]
-            handles = np.full(len(rows), -1, np.int64)
-            for database, path in enumerate(self.databases):
-                own = np.flatnonzero(self._database[rows] == database)
-                present = np.asarray(self.reader.contains(list(keys[own]), database), bool)
-                for position in own[~present]:
-                    reasons.setdefault(int(position), f"key {keys[position]!r} of the catalog is not in {path}")
-                handles[own[present]] = self.reader.entries(list(keys[own[present]]), database)
-            known = np.flatnonzero(handles >= 0)
-            pairs = np.repeat(handles[known], len(pool)), np.tile(pool, len(known))
-            for index, reason in self.reader.check(*pairs):
-                reasons.setdefault(int(known[index // len(pool)]), reason)
-            entries[modality] = handles
-        return entries, reasons
+    @functools.cached_property
+    def rows(self) -> np.ndarray:
+        """(N,) int64 rows of the joined catalog, ascending: a sample's number in every draw."""
+        return self.table.rows
+
+    @functools.cached_property
+    def catalog(self) -> Catalog:
+        """The samples' rows of the joined catalog, read again when first asked for: hundreds of bytes a sample."""
+        return self._scan.take(self.rows)
+
+    def pieces(self) -> Iterator[tuple[Piece, np.ndarray, slice]]:
+        """The catalog once more, piece by piece: a piece, the samples' rows in it, and where they stand among all."""
+        return self._scan.at(self.rows)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label id."""
+        return self._scan.classes
+
+    def _fill(self, select: dict[str, Any], damaged: Damaged) -> None:
+        """Add every sample that can be read to the table, piece by piece of the catalog."""
+        found = 0
+        for piece in self._scan:
+            rows = np.flatnonzero(piece.catalog.mask(modality=self.modality, **select))
+            keys = {m: list(getattr(piece.catalog, m)[rows]) for m in self.modality.split("+")}
+            numbers = (rows + piece.first).astype(np.int64)
+            for _, reason in self.table.add(piece.database, numbers, keys.get("ms"), keys.get("sar")):
+                if damaged == "raise":
+                    raise DataError(reason)
+                self.left_out[reason if len(self.left_out) < REASONS else REST] += 1
+            found += len(rows)
+        if not found:
+            raise DataError(self._nothing(select))
+        if not len(self.table):
+            raise DataError(
+                f"{self.where}: none of {found} samples can be read; the first: {next(iter(self.left_out))}"
+            )
+
+    def _nothing(self, select: dict[str, Any]) -> str:
+        """Why there is no sample to read."""
+        counts = dict.fromkeys(("ms", "sar"), 0)
+        for piece in self._scan:
+            for modality in counts:
+                counts[modality] += int(piece.catalog.mask(modality=modality, **select).sum())
+        what = " ".join(["no", *filter(None, [select["split"]]), *(["labelled"] if select["labelled"] else [])])
+        there = ", ".join(f"{modality} {count}" for modality, count in counts.items())
+        return f"{self.where}: {what} samples with {self.modality} entries (there are: {there})"
 
     def report(self) -> str | None:
         """One line on the samples left out and why, or None."""
@@ -99,20 +136,31 @@ class Samples:
         count, first = sum(self.left_out.values()), next(iter(self.left_out))
         return f"left out {count} of {count + len(self)} samples that cannot be read; the first: {first}"
 
+    def check_cache(self, place: cache.Place, device: torch.device) -> str:
+        """One line on the cache's size and what is free. Raises DataError where it does not fit."""
+        return cache.says(self.table, place, device, self.where)
+
+    def keep(self, place: cache.Place, device: torch.device, *, progress: bool = False) -> None:
+        """Hold the pools' raw bands in `arena` from now on, in host memory ("host") or on `device` ("device").
+
+        Nothing is read twice: a second call keeps the first arena. progress: draw a bar.
+        Raises DataError where it does not fit, or another arena is held, ReaderError on an entry that cannot be read.
+        """
+        if place == "none":
+            return
+        home = cache.home_of(place, device)
+        if self.arena is None:
+            self.check_cache(place, device)
+            bar = functools.partial(track, description="filling the cache", disable=not progress)
+            self.arena = cache.load(self.table, place, device, bar)
+            self.kept = place
+        elif self.kept != place or self.arena.device.type != home.type:
+            raise DataError(f"{self.where}: is in a cache on {self.arena.device} already: open the samples again")
+
     def draw(self, positions: np.ndarray, seed: int, epoch: int, *, views: int, channels: int) -> np.ndarray:
         """Band ids (B, views, channels) of the samples at `positions` (B,): see kernels/plan.py, `draw_bands`."""
         pools = self.pools["ms"].tolist(), self.pools["sar"].tolist()
         return draw_bands(seed, epoch, self.rows[positions], views, channels, *pools, self.modality)
-
-    def handles(self, positions: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """Entry handles (B, V, C) of the bands `chosen` (B, V, C band ids) of the samples at `positions` (B,)."""
-        is_sar = np.isin(chosen, [bands.band_id(name) for name in bands.SAR])
-        handles = np.empty(chosen.shape, np.int64)
-        for modality, where in (("ms", ~is_sar), ("sar", is_sar)):
-            if where.any():
-                column = self.entries[modality][positions]
-                handles[where] = np.broadcast_to(column[:, None, None], chosen.shape)[where]
-        return handles
 
     def gather(self, positions: np.ndarray, chosen: np.ndarray, data: Tensor, records: Tensor) -> int:
         """Read the raw bands `chosen` (B, V, C band ids) of the samples at `positions` (B,), for `render_views`.
@@ -121,14 +169,22 @@ class Samples:
         bands take; where that is more than N, data is not written: call again with more.
         Raises ReaderError on an entry that cannot be read.
         """
-        return self.reader.gather(self.handles(positions, chosen), chosen, data.numpy(), records.numpy())
+        return self.table.gather(positions, chosen, data.numpy(), records.numpy())
 
     def read(self, positions: np.ndarray, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-        """As `gather`, into tensors of its own: data (N,) and records (B, V, C, 5)."""
+        """As `gather`, into tensors of its own: data (N,) and records (B, V, C, 5); data is the cache on a device."""
         data, records = torch.empty(0, dtype=torch.uint8), torch.empty((*chosen.shape, 5), dtype=torch.int64)
+        if self.arena is not None and self.kept == "device":
+            self.gather(positions, chosen, data, records)
+            return self.arena, records.to(self.arena.device)
         while (needed := self.gather(positions, chosen, data, records)) > len(data):
             data = torch.empty(needed, dtype=torch.uint8)
         return data, records
+
+    def band_bytes(self, names: Sequence[str]) -> list[int]:
+        """The most bytes that each band takes in a batch."""
+        most = {m: self.table.band_bytes(m) for m in self.modality.split("+")}
+        return [most[bands.BANDS[name].modality] for name in names]
 
 
 def pools_of(views: ViewConfig) -> Pools:

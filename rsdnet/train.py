@@ -1,6 +1,6 @@
 """Pre-training: `python -m rsdnet.train --data DB`. From raw bands to an encoder, in one sitting.
 
-Raw bands of a batch come from the loader; two views are rendered; BYOL predicts one from the other; the optimizer moves
+Raw bands of a batch come from the stream; two views are rendered; BYOL predicts one from the other; the optimizer moves
 the online network and the target follows. Everything random is a pure function of (seed, epoch, sample, view), so a
 step number and the tensors are the whole state of a run.
 """
@@ -15,16 +15,16 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from rsdnet import checkpoint, config, schedules
+from rsdnet import checkpoint, config, schedules, shares
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
 from rsdnet.kernels import LARS, lars_groups, update_target_
-from rsdnet.loader import Loader
 from rsdnet.model import BYOL
 from rsdnet.monitor import METRICS, Monitor
 from rsdnet.samples import Samples, pools_of, statistics
 from rsdnet.signals import Stopper
+from rsdnet.stream import Stream, check_batch
 from rsdnet.views import band_table, spec_of, training_views
 
 DESCRIPTION = """Pre-train an encoder with BYOL on Sentinel-1/2 patches (RSDnet, arXiv 2205.02049).
@@ -113,7 +113,7 @@ def train(cfg: Config, console: Console) -> int:
     """Run `cfg` until its end or a signal. Returns the exit status: 0, or 128 + the signal's number."""
     device = device_of(cfg)
     torch.set_num_threads(cfg.run.threads or torch.get_num_threads())
-    samples = open_samples(cfg, console)
+    samples = open_samples(cfg, device, console)
     table = band_table(cfg, statistics(cfg, pools_of(cfg.views))).to(device)
     run = Run(cfg, len(samples), device)
     spec = spec_of(cfg.views, run.dtype, cfg.run.channels_last)
@@ -125,12 +125,11 @@ def train(cfg: Config, console: Console) -> int:
         return 0
     byol, optimizer, scaler, seed = run.byol, run.optimizer, run.scaler, cfg.run.seed
     online, target = byol.online_parameters(), byol.target_parameters()
-    loader = Loader(samples, cfg.optim.batch, channels=cfg.views.channels, seed=seed, device=device,
-                    start=run.step, stop=run.steps)  # fmt: skip
+    stream = open_stream(cfg, samples, device, run, console)
     monitor = Monitor(run.folder, start=run.step, steps=run.steps, batch=cfg.optim.batch, every=cfg.run.log_every,
                       console=console, tensorboard=cfg.run.tensorboard)  # fmt: skip
-    with Stopper() as stopper, loader, monitor:
-        for batch in loader:
+    with Stopper() as stopper, stream, monitor:
+        for batch in stream:
             knobs = run.schedule()
             views = training_views(*batch[:3], table, spec, cfg.views, seed=seed, epoch=batch.epoch)
             with torch.autocast(device.type, run.dtype, enabled=run.dtype is not torch.float32):
@@ -140,10 +139,10 @@ def train(cfg: Config, console: Console) -> int:
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             update_target_(target, online, run.tau)
-            monitor.log(run.step, output.loss, output.spread, loader.waited, **knobs)
+            monitor.log(run.step, output.loss, output.spread, stream.stats, **knobs)
             run.step += 1
             if stopper.signal or run.step % cfg.run.checkpoint_every == 0 or run.step == run.steps:
-                monitor.flush(loader.waited, **knobs)  # a loss that is not finite must not reach a checkpoint
+                monitor.flush(stream.stats(), **knobs)  # a loss that is not finite must not reach a checkpoint
                 run.save()
                 monitor.skip_time()
             if stopper.signal:
@@ -156,23 +155,48 @@ def train(cfg: Config, console: Console) -> int:
     return 0
 
 
-def open_samples(cfg: Config, console: Console) -> Samples:
-    """The samples to train on; says which were left out. Raises DataError where a batch does not fill."""
+def open_samples(cfg: Config, device: torch.device, console: Console) -> Samples:
+    """The samples to train on; says which were left out and what a cache takes.
+
+    Raises DataError where a batch does not fill, or the cache does not fit.
+    """
     samples = Samples(
         cfg.data.data,
         cfg.views.modality,
         pools_of(cfg.views),
         split=None if cfg.data.split == "all" else cfg.data.split,
         threads=cfg.data.reader_threads,
+        access=cfg.data.access,
+        damaged=cfg.data.damaged,
     )
     if report := samples.report():
         console.print(report, style="yellow")
-    if len(samples) < cfg.optim.batch:
-        raise DataError(
-            f"{samples.where}: {len(samples)} samples do not fill a batch of {cfg.optim.batch}: "
-            f"use --batch {max(len(samples), 2)} or smaller, or more data"
-        )
+    check_batch(samples, cfg.optim.batch)
+    shares.quotas(cfg.data.weights, samples.table.counts, samples.databases)
+    if cfg.data.cache != "none":
+        console.print(samples.check_cache(cfg.data.cache, device), highlight=False)
     return samples
+
+
+def open_stream(cfg: Config, samples: Samples, device: torch.device, run: Run, console: Console) -> Stream:
+    """The batches from the run's step to its end; fills the cache where there is one."""
+    return Stream(
+        samples,
+        batch=cfg.optim.batch,
+        channels=cfg.views.channels,
+        seed=cfg.run.seed,
+        start=run.step,
+        stop=run.steps,
+        weights=cfg.data.weights,
+        cache=cfg.data.cache,
+        device=device,
+        slots=cfg.data.slots,
+        ahead=cfg.data.lookahead,
+        hints="auto" if cfg.data.lookahead else "off",
+        damaged=cfg.data.damaged,
+        threads=cfg.data.reader_threads,
+        progress=console.is_terminal,
+    )
 
 
 def open_folder(run: Run, console: Console) -> None:

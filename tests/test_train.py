@@ -48,6 +48,9 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     assert all(0 <= loss <= 8 for loss in losses(finished))
     record = json.loads((finished / "metrics.jsonl").read_text().splitlines()[0])
     assert record.keys() >= {"step", "loss", "lr", "tau", "epoch", "spread", "samples_per_s", "wait"}
+    assert record["read_mb_per_s"] > 0
+    assert 0 <= record["ready"] <= 4
+    assert record["left_out"] == 0
     encoder = load_file(finished / "encoder.safetensors")
     assert encoder["conv1.weight"].shape == (8, 1, 7, 7)
     assert (finished / "config.toml").is_file()
@@ -132,9 +135,46 @@ def test_a_complete_run_says_so_and_has_its_encoder(finished: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in load_file(encoder).items())
 
 
-def test_the_losses_do_not_depend_on_reader_threads(finished: Path, tiny_db: Path, tmp_path: Path) -> None:
-    train("--data", tiny_db, "--run", tmp_path / "run", "--steps=14", "--reader-threads=3", *FAST)
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("--reader-threads=3", "--slots=2", "--lookahead=0", "--access=pread"),
+        ("--cache=host", "--slots=7", "--lookahead=9"),
+        ("--cache=device",),
+        ("--damaged=raise",),
+    ],
+    ids=" ".join,
+)
+def test_the_losses_do_not_depend_on_how_the_data_are_read(
+    finished: Path, tiny_db: Path, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    done = train("--data", tiny_db, "--run", tmp_path / "run", "--steps=14", *FAST, *how)
     assert losses(tmp_path / "run") == losses(finished)
+    assert (("KB of raw bands in host memory (" in done.stdout) and "GB free)" in done.stdout) == ("cache" in how[0])
+
+
+def test_a_run_on_weighted_databases_goes_on_in_another_way_of_reading(tmp_path: Path) -> None:
+    """Its order is the weights'; what is free to change at a resume does not change it."""
+    databases = [tiny.make(tmp_path / "a", 30, seed=1), tiny.make(tmp_path / "b", 15, seed=2)]
+    argv = ("--data", *databases, *FAST, "--weights", "1", "3")
+    train(*argv, "--run", tmp_path / "whole", "--steps=7")
+    train("--data", *databases, *FAST, "--run", tmp_path / "plain", "--steps=7")
+    assert losses(tmp_path / "plain")[0] != losses(tmp_path / "whole")[0]
+    code = (
+        "import os, rsdnet.train as t\n"
+        "save = t.Run.save\n"
+        "def once(self):\n"
+        "    save(self)\n"
+        "    os._exit(7)\n"
+        "t.Run.save = once\n"
+        "t.main()\n"
+    )
+    words = map(str, (*argv, "--run", tmp_path / "run", "--steps=7", "--checkpoint-every=4"))
+    done = subprocess.run([sys.executable, "-c", code, *words], check=False, capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    assert "data.weights" in refused("--run", tmp_path / "run", "--resume", "--weights", "1", "2")
+    train("--run", tmp_path / "run", "--resume", "--cache=host", "--slots=2", "--access=pread", "--damaged=raise")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
@@ -207,6 +247,36 @@ def test_a_batch_larger_than_the_data(tiny_db: Path, tmp_path: Path) -> None:
     line = refused("--data", tiny_db, "--run", tmp_path / "run", *FAST, "--batch=64")
     assert "36 samples" in line
     assert "--batch 36" in line
+
+
+def test_weights_that_do_not_fit_the_databases(tiny_db: Path, tmp_path: Path) -> None:
+    line = refused("--data", tiny_db, "--run", tmp_path / "run", *FAST, "--weights", "1", "2")
+    assert "2 weights for 1 databases" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_larger_than_what_is_free(tiny_db: Path, tmp_path: Path) -> None:
+    code = (
+        "import rsdnet.cache as c; c.free_bytes = lambda device: 10\n"
+        "from rsdnet.errors import command; from rsdnet.train import main; command(main)\n"
+    )
+    argv = ("--data", tiny_db, "--run", tmp_path / "run", *FAST, "--cache=host")
+    done = subprocess.run([sys.executable, "-c", code, *map(str, argv)], check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "--cache host takes" in line
+    assert "10 bytes are free" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_damage_is_an_error_where_it_is_not_to_be_left_out(tmp_path: Path) -> None:
+    from rsdnet.catalog import Catalog
+
+    db = tiny.make(tmp_path / "db")
+    catalog = Catalog.read(db)
+    catalog.ms[:1] = "nowhere"
+    catalog.write(db)
+    assert "nowhere" in refused("--data", db, "--run", tmp_path / "run", *FAST, "--damaged=raise")
 
 
 def test_an_unknown_band(tiny_db: Path, tmp_path: Path) -> None:
