@@ -1,0 +1,208 @@
+"""The reader beside its peers, on databases that are made on the spot: `pytest benches/bench_reader.py --rows=FOLDER`.
+
+    --pairs=N       pairs of patches in the database; 20,000 unless told, 5.7 GB
+    --folder=PATH   where the databases are made, and found again; a temporary folder unless told
+    --rows=FOLDER   append what was measured to FOLDER/reader.csv; without it nothing is written
+
+Each contender is first held byte for byte against what py-lmdb and the safetensors package read; what is wrong gets no
+figure. Two contenders then take turns, in one process, over the same samples; a row tells the ratio of their speeds, and
+its 20th and 80th percentile over the turns. The peers are given the order and the drawn bands; the reader works them out.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import pytest
+
+from benches.peers import Absent, peer
+from benches.reading import processes
+from benches.reading.cold import against, race
+from benches.reading.disk import Direct
+from benches.reading.measure import Ratio, cores, duel, one_core
+from benches.reading.ours import Ours
+from benches.reading.pairs import BIGEARTHNET, SMALL, Pairs, Shape, make
+from benches.reading.peers import ByHand, ConfigILM, Contender, Loaded, Memcpy, Raster, write_tiffs
+from benches.reading.plan import Plan
+from benches.reading.progress import making
+from benches.reading.record import Tell, teller
+from rsdnet.errors import DataError
+
+FULL = 20_000  # pairs
+SAMPLES, BYTES = "x samples/s", "x bytes/s"
+DRAWN, WHOLE = "one MS and one SAR band", "all bands"
+FIXED = ("B02", "VV")
+
+
+class Scale(NamedTuple):
+    """How long a run is. batch: samples; steps: batches of a turn; rounds: turns of each contender."""
+
+    batch: int
+    steps: int
+    rounds: int
+
+
+class Setting(NamedTuple):
+    """What every row needs."""
+
+    tell: Tell
+    scale: Scale
+    database: Callable[[Shape, int], Pairs]
+    pairs: int
+
+    def plan(self, names: tuple[str, ...] = ()) -> Plan:
+        """Over the large database."""
+        return Plan(self.database(BIGEARTHNET, self.pairs), self.scale.batch, names)
+
+    def duel(self, what: str, ours: Contender, other: Contender, unit: str = SAMPLES, target: str = "", note: str = ""
+             ) -> Ratio:  # fmt: skip
+        ratio = duel(ours, other, steps=self.scale.steps, rounds=self.scale.rounds)
+        self.tell(what, other.name, ratio, unit, target, note)
+        return ratio
+
+
+ALL = (*BIGEARTHNET.ms, *BIGEARTHNET.sar)
+
+
+@pytest.fixture(scope="session")
+def setting(pytestconfig: pytest.Config) -> Iterator[Setting]:
+    """Databases are made when a row first needs them, and kept for the others."""
+    pairs, folder = pytestconfig.getoption("pairs"), pytestconfig.getoption("folder")
+    scale = Scale(256, 4, 19) if pairs >= FULL else Scale(max(1, min(256, pairs // 4)), 1, 3)
+
+    def show(what: str, contender: str, outcome: str) -> None:
+        pytestconfig.told.append((what, contender, outcome))  # type: ignore[attr-defined]
+
+    with TemporaryDirectory(prefix="rsdnet-bench-") if folder is None else nullcontext(folder) as place:
+
+        @cache
+        def database(shape: Shape, count: int) -> Pairs:
+            try:
+                with making(pytestconfig) as progress:
+                    return make(Path(place), shape, count, progress)
+            except DataError as error:
+                pytest.exit(f"error: {error}", returncode=2)
+
+        yield Setting(teller(pairs, pytestconfig.getoption("rows"), show), scale, database, pairs)
+
+
+@pytest.fixture
+def absent(setting: Setting) -> Callable[[str, str, Absent], None]:
+    """Tell that a peer cannot take part, and why."""
+
+    def tell(what: str, contender: str, reason: Absent) -> None:
+        setting.tell(what, contender, None, note=f"absent: {reason}")
+        pytest.skip(str(reason))
+
+    return tell
+
+
+# ---- one thread, warm cache ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
+def bench_against_memcpy(setting: Setting, names: tuple[str, ...]) -> None:
+    """Bytes a second of one thread, beside memcpy of the same blocks in the same order to the same slots."""
+    plan = setting.plan(names)
+    with one_core():
+        ours = Ours(plan, 1)
+        other = Memcpy(plan, [slot[0] for slot in ours.slots])
+        setting.duel(f"{WHOLE if names else DRAWN}, one thread", ours, other, BYTES, ">= 0.7")
+
+
+def bench_whole_against_configilm(setting: Setting) -> None:
+    """All bands at native resolution, beside ConfigILM's."""
+    plan = setting.plan(ALL)
+    with one_core():
+        setting.duel(f"{WHOLE}, one thread", Ours(plan, 1), ConfigILM(plan), target=">= 25")
+
+
+def bench_drawn_against_configilm(setting: Setting) -> None:
+    """Drawn bands, beside ConfigILM's all bands: it can choose its bands once, not by sample."""
+    plan = setting.plan()
+    with one_core():
+        setting.duel(f"{DRAWN}, one thread", Ours(plan, 1), ConfigILM(plan), target=">= 60")
+
+
+def bench_fixed_against_configilm(setting: Setting) -> None:
+    """The two bands that ConfigILM is told once: it decodes both entries and resamples two bands."""
+    plan = setting.plan(FIXED)
+    with one_core():
+        setting.duel(f"{' and '.join(FIXED)}, one thread", Ours(plan, 1), ConfigILM(plan, FIXED))
+
+
+@pytest.mark.parametrize("frombuffer", [False, True], ids=["slices", "frombuffer"])
+def bench_against_python(setting: Setting, frombuffer: bool) -> None:
+    """Drawn bands, beside the best way found in pure Python, and beside np.frombuffer."""
+    plan = setting.plan()
+    with one_core():
+        setting.duel(f"{DRAWN}, one thread", Ours(plan, 1), ByHand(plan, frombuffer), target=">= 3")
+
+
+def bench_look_ahead_on_a_warm_cache(setting: Setting) -> None:
+    """What look-ahead hints cost where nothing is to be fetched."""
+    plan = setting.plan()
+    with one_core():
+        on, off = (Ours(plan, 1, hints=hints, name=f"look-ahead {hints}") for hints in ("on", "off"))
+        setting.duel(f"{DRAWN}, one thread, look-ahead on", on, off)
+
+
+# ---- several threads ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
+def bench_threads(setting: Setting, names: tuple[str, ...]) -> None:
+    """Two threads, and all cores, beside one; and what threads are worth to memcpy."""
+    plan, what = setting.plan(names), WHOLE if names else DRAWN
+    one = Ours(plan, 1, name="one thread")
+    for threads in sorted({2, cores()}):
+        if threads > cores():
+            setting.tell(f"{what}, {threads} threads", one.name, None, note=f"absent: {cores()} core")
+            continue
+        target = ">= 1.7" if threads == 2 else ">= 12" if threads >= 16 else ""
+        setting.duel(f"{what}, {threads} threads", Ours(plan, threads), one, target=target)
+        slots = [slot[0] for slot in one.slots]
+        many, single = Memcpy(plan, slots, threads), Memcpy(plan, slots)
+        setting.duel(f"{many.name}: {what}", many, single, BYTES, note="for comparison: what the memory gives")
+
+
+def bench_against_dataloader(setting: Setting, absent: Callable[[str, str, Absent], None]) -> None:
+    """Drawn bands on all cores, beside torch's DataLoader with a worker a core."""
+    plan = setting.plan()
+    other = Loaded(plan, cores())
+    try:
+        setting.duel(f"{DRAWN}, {cores()} threads", Ours(plan, cores()), other, target=">= 15")
+    finally:
+        other.close()
+
+
+def bench_against_ffcv(absent: Callable[[str, str, Absent], None]) -> None:
+    """FFCV's own format holds 8-bit RGB images and arrays of one size: where it runs, that is left to tell."""
+    try:
+        peer("ffcv")
+        raise Absent("it is here, but its fields take 8-bit RGB or arrays of one size: no bands of 120, 60 and 20 px")
+    except Absent as reason:
+        absent(DRAWN, "FFCV", reason)
+
+
+@pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
+def bench_against_rasterio(
+    setting: Setting, absent: Callable[[str, str, Absent], None], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A few hundred pairs, beside rasterio over GeoTIFFs of them."""
+    pairs = setting.plan().pairs
+    count = min(len(pairs), 300)
+    few = Pairs(pairs.folder, pairs.shape, pairs.ms[:count], pairs.sar[:count])
+    plan = Plan(few, max(1, count // 6), names)
+    what = f"{WHOLE if names else DRAWN} of {count} pairs, one thread"
+    try:
+        other = Raster(plan, tmp_path)
+        write_tiffs(few, tmp_path)
+    except Absent as reason:
+        absent(what, "rasterio, GeoTIFFs", reason)
+    with one_core():
+        ratio = duel(Ours(plan, 1), other, steps=1, rounds=5)
+    setting.tell(what, other.name, ratio, SAMPLES)
