@@ -9,6 +9,7 @@ figure. Two contenders then take turns, in one process, over the same samples; a
 its 20th and 80th percentile over the turns. The peers are given the order and the drawn bands; the reader works them out.
 """
 
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import cache
@@ -35,6 +36,8 @@ FULL = 20_000  # pairs
 SAMPLES, BYTES = "x samples/s", "x bytes/s"
 DRAWN, WHOLE = "one MS and one SAR band", "all bands"
 FIXED = ("B02", "VV")
+ALL = (*BIGEARTHNET.ms, *BIGEARTHNET.sar)
+COLD_ROUNDS = 5
 
 
 class Scale(NamedTuple):
@@ -57,14 +60,11 @@ class Setting(NamedTuple):
         """Over the large database."""
         return Plan(self.database(BIGEARTHNET, self.pairs), self.scale.batch, names)
 
-    def duel(self, what: str, ours: Contender, other: Contender, unit: str = SAMPLES, target: str = "", note: str = ""
-             ) -> Ratio:  # fmt: skip
-        ratio = duel(ours, other, steps=self.scale.steps, rounds=self.scale.rounds)
-        self.tell(what, other.name, ratio, unit, target, note)
-        return ratio
-
-
-ALL = (*BIGEARTHNET.ms, *BIGEARTHNET.sar)
+    def duel(
+        self, what: str, ours: Contender, other: Contender, unit: str = SAMPLES, target: str = "", note: str = ""
+    ) -> None:
+        """A row: how many times the other's speed ours is."""
+        self.tell(what, other.name, duel(ours, other, steps=self.scale.steps, rounds=self.scale.rounds), unit, target, note)
 
 
 @pytest.fixture(scope="session")
@@ -206,3 +206,77 @@ def bench_against_rasterio(
     with one_core():
         ratio = duel(Ours(plan, 1), other, steps=1, rounds=5)
     setting.tell(what, other.name, ratio, SAMPLES)
+
+
+# ---- disk ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
+def bench_cold_cache(
+    setting: Setting, absent: Callable[[str, str, Absent], None], names: tuple[str, ...]
+) -> None:
+    """All cores on a cold cache, with look-ahead and without, by map and by pread, beside the disk itself."""
+    plan, what = setting.plan(names), f"{WHOLE if names else DRAWN}, cold cache, {cores()} threads"
+    asked, automatic, unasked = "look-ahead on", "look-ahead auto", "look-ahead off"
+    read, alone = "access pread, look-ahead on", "access pread, look-ahead off"
+    readers = [
+        Ours(plan, cores(), hints="on", name=asked),
+        Ours(plan, cores(), hints="auto", name=automatic),
+        Ours(plan, cores(), hints="off", name=unasked),
+        Ours(plan, cores(), "pread", "on", read),
+        Ours(plan, cores(), "pread", "off", alone),
+    ]
+    try:
+        disk = [Direct(plan, random=False), Direct(plan, random=True)]
+        rounds = min(setting.scale.rounds, COLD_ROUNDS)
+        speeds = race([*readers, *disk], steps=max(1, setting.scale.steps // 2), rounds=rounds)
+    except Absent as reason:
+        absent(what, unasked, reason)
+    sequential, random = (other.name for other in disk)
+    told = ", ".join(f"{name} {statistics.median(speeds[name]) / 1e6:,.0f} MB/s" for name in (sequential, random))
+    for ours, other in ((asked, unasked), (automatic, unasked), (alone, unasked), (read, alone), (read, asked)):
+        setting.tell(f"{what}, {ours}", other, against(speeds, ours, other), SAMPLES)
+    for other in disk:
+        setting.tell(f"{what}, {automatic}", other.name, against(speeds, automatic, other.name), BYTES, note=told)
+
+
+# ---- scale: small values, so that entries cost and bytes do not ---------------------------------------------
+
+
+def bench_memory_by_samples(setting: Setting) -> None:
+    """Resident memory while streaming, 200,000 samples against 20,000, as a user streams them."""
+    few = min(setting.pairs, FULL)
+    counts = few, 10 * few
+    taken = [processes.memory(setting.database(SMALL, count), setting.scale.batch) for count in counts]
+    what, other = f"resident memory streaming {counts[1]:,} samples", f"{counts[0]:,} samples"
+    own, everything = (Ratio(*[taken[1][name] / taken[0][name]] * 3) for name in ("own", "all"))
+    sizes = {name: " against ".join(f"{kib[name] / 1024:,.0f}" for kib in reversed(taken)) for name in ("own", "all")}
+    note = f"anonymous and shared memory, {sizes['own']} MiB; torch's and pyarrow's own are in it"
+    setting.tell(f"{what}, without pages of files", other, own, "x memory", "<= 1.05", note)
+    setting.tell(f"{what}, pages of files as well", other, everything, "x memory", note=f"{sizes['all']} MiB")
+
+
+def bench_cost_by_entries(setting: Setting) -> None:
+    """Cost of a sample in random order, 1,000,000 entries against 20,000."""
+    few = min(setting.pairs, FULL) // 2
+    many = 50 * few
+    plans = [Plan(setting.database(SMALL, count), min(setting.scale.batch, count)) for count in (few, many)]
+    with one_core():
+        small, large = (Ours(plan, 1, name=f"{2 * len(plan.pairs):,} entries") for plan in plans)
+        ratio = duel(small, large, steps=max(1, many // setting.scale.batch // setting.scale.rounds), rounds=7)
+    what = f"cost of a sample of small values, {large.name}, one thread"
+    setting.tell(what, small.name, ratio, "x time a sample", "<= 1.3")
+
+
+def bench_allocations(setting: Setting, absent: Callable[[str, str, Absent], None]) -> None:
+    """Calls of malloc and its like in the steady state."""
+    few = min(setting.pairs, FULL)
+    for threads in sorted({1, cores()}):
+        what = f"calls of malloc a batch, {threads} thread{'s' * (threads > 1)}"
+        try:
+            taken = processes.allocations(setting.database(SMALL, few), setting.scale.batch, threads)
+        except Absent as reason:
+            absent(what, "none", reason)
+        setting.tell(what, "none", Ratio(*[taken["engine"]] * 3), "calls a batch", "<= 0", "the C++ stream")
+        note = "rsdnet.stream.Stream around it: Python's objects"
+        setting.tell(f"{what}, in Python", "none", Ratio(*[taken["stream"]] * 3), "calls a batch", note=note)

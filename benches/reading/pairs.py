@@ -7,7 +7,6 @@ finished database is known and taken again.
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -30,7 +29,7 @@ MARK = "pairs.json"
 SIDE = 90  # patches a tile is cut into, each way: BigEarthNet's names count to 90
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shape:
     """What every pair holds. ms, sar: pixels a side by band; ms is uint16, sar float32."""
 
@@ -164,15 +163,3 @@ def _read(path: Path) -> object:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-
-
-class Lines:
-    """Progress for where there is no terminal: a line every ten seconds."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self.write, self.last = write, time.monotonic()
-
-    def __call__(self, what: str, done: int, of: int) -> None:
-        if time.monotonic() - self.last >= 10 or (done == of and of > 10 * BLOCK):
-            self.last = time.monotonic()
-            self.write(f"making {what}: {done:,} of {of:,} pairs")

@@ -352,6 +352,10 @@ class Loaded:
         for _ in self.loader:
             pass
 
+    def close(self) -> None:
+        """End the workers: they hold the database mapped."""
+        del self.loader
+
     def take(self, step: int) -> Bands:
         self.prepare(range(step, step + 1))
         self.batches.steps = range(step, step + 1)
