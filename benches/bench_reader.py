@@ -4,14 +4,15 @@
     --folder=PATH   where the databases are made, and found again; a temporary folder unless told
     --rows=FOLDER   append what was measured to FOLDER/reader.csv; without it nothing is written
 
-Each contender is first held byte for byte against what py-lmdb and the safetensors package read; what is wrong gets no
-figure. Two contenders then take turns, in one process, over the same samples; a row tells the ratio of their speeds, and
-its 20th and 80th percentile over the turns. The peers are given the order and the drawn bands; the reader works them out.
+Each contender is first held byte for byte against what py-lmdb and the safetensors package read; what is wrong gets
+no figure. Two contenders then take turns, in one process, over the same samples; a row tells the ratio of their speeds,
+and its 20th and 80th percentile over the turns. The peers are given the order of the samples and the drawn bands; the
+reader works them out in the time that is measured.
 """
 
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +24,7 @@ from benches.peers import Absent, peer
 from benches.reading import processes
 from benches.reading.cold import against, race
 from benches.reading.disk import Direct
-from benches.reading.measure import Ratio, cores, duel, one_core
+from benches.reading.measure import Ratio, Wrong, cores, duel, one_core
 from benches.reading.ours import Ours
 from benches.reading.pairs import BIGEARTHNET, SMALL, Pairs, Shape, make
 from benches.reading.peers import ByHand, ConfigILM, Contender, Loaded, Memcpy, Raster, write_tiffs
@@ -49,8 +50,9 @@ class Scale(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What every row needs."""
+    """What every row needs. show: an outcome in the summary; tell: that and a row."""
 
+    show: Callable[[str, str, str], None]
     tell: Tell
     scale: Scale
     database: Callable[[Shape, int], Pairs]
@@ -64,7 +66,21 @@ class Setting(NamedTuple):
         self, what: str, ours: Contender, other: Contender, unit: str = SAMPLES, target: str = "", note: str = ""
     ) -> None:
         """A row: how many times the other's speed ours is."""
-        self.tell(what, other.name, duel(ours, other, steps=self.scale.steps, rounds=self.scale.rounds), unit, target, note)
+        with self.attempt(what, other.name):
+            ratio = duel(ours, other, steps=self.scale.steps, rounds=self.scale.rounds)
+            self.tell(what, other.name, ratio, unit, target, note)
+
+    @contextmanager
+    def attempt(self, what: str, contender: str) -> Iterator[None]:
+        """A row that says why where a peer is absent; a failure, and no figure, where a contender is wrong."""
+        try:
+            yield
+        except Absent as reason:
+            self.tell(what, contender, None, note=f"absent: {reason}")
+            pytest.skip(str(reason))
+        except Wrong as error:
+            self.show(what, error.contender, f"WRONG: {error}")
+            pytest.fail(f"{error.contender}: {error}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -86,18 +102,7 @@ def setting(pytestconfig: pytest.Config) -> Iterator[Setting]:
             except DataError as error:
                 pytest.exit(f"error: {error}", returncode=2)
 
-        yield Setting(teller(pairs, pytestconfig.getoption("rows"), show), scale, database, pairs)
-
-
-@pytest.fixture
-def absent(setting: Setting) -> Callable[[str, str, Absent], None]:
-    """Tell that a peer cannot take part, and why."""
-
-    def tell(what: str, contender: str, reason: Absent) -> None:
-        setting.tell(what, contender, None, note=f"absent: {reason}")
-        pytest.skip(str(reason))
-
-    return tell
+        yield Setting(show, teller(pairs, pytestconfig.getoption("rows"), show), scale, database, pairs)
 
 
 # ---- one thread, warm cache ---------------------------------------------------------------------------------
@@ -169,7 +174,7 @@ def bench_threads(setting: Setting, names: tuple[str, ...]) -> None:
         setting.duel(f"{many.name}: {what}", many, single, BYTES, note="for comparison: what the memory gives")
 
 
-def bench_against_dataloader(setting: Setting, absent: Callable[[str, str, Absent], None]) -> None:
+def bench_against_dataloader(setting: Setting) -> None:
     """Drawn bands on all cores, beside torch's DataLoader with a worker a core."""
     plan = setting.plan()
     other = Loaded(plan, cores())
@@ -179,65 +184,47 @@ def bench_against_dataloader(setting: Setting, absent: Callable[[str, str, Absen
         other.close()
 
 
-def bench_against_ffcv(absent: Callable[[str, str, Absent], None]) -> None:
-    """FFCV's own format holds 8-bit RGB images and arrays of one size: where it runs, that is left to tell."""
-    try:
+def bench_against_ffcv(setting: Setting) -> None:
+    """Why FFCV has no figure: where it can be imported, its fields still hold no such bands."""
+    with setting.attempt(DRAWN, "FFCV"):
         peer("ffcv")
-        raise Absent("it is here, but its fields take 8-bit RGB or arrays of one size: no bands of 120, 60 and 20 px")
-    except Absent as reason:
-        absent(DRAWN, "FFCV", reason)
+        raise Absent("its fields are 8-bit RGB images or arrays of one size, not bands of 120, 60 and 20 px")
 
 
 @pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
-def bench_against_rasterio(
-    setting: Setting, absent: Callable[[str, str, Absent], None], names: tuple[str, ...], tmp_path: Path
-) -> None:
+def bench_against_rasterio(setting: Setting, names: tuple[str, ...], tmp_path: Path) -> None:
     """A few hundred pairs, beside rasterio over GeoTIFFs of them."""
     pairs = setting.plan().pairs
     count = min(len(pairs), 300)
     few = Pairs(pairs.folder, pairs.shape, pairs.ms[:count], pairs.sar[:count])
     plan = Plan(few, max(1, count // 6), names)
     what = f"{WHOLE if names else DRAWN} of {count} pairs, one thread"
-    try:
+    with setting.attempt(what, "rasterio, GeoTIFFs"), one_core():
         other = Raster(plan, tmp_path)
         write_tiffs(few, tmp_path)
-    except Absent as reason:
-        absent(what, "rasterio, GeoTIFFs", reason)
-    with one_core():
-        ratio = duel(Ours(plan, 1), other, steps=1, rounds=5)
-    setting.tell(what, other.name, ratio, SAMPLES)
+        setting.tell(what, other.name, duel(Ours(plan, 1), other, steps=1, rounds=5), SAMPLES)
 
 
 # ---- disk ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
-def bench_cold_cache(
-    setting: Setting, absent: Callable[[str, str, Absent], None], names: tuple[str, ...]
-) -> None:
+def bench_cold_cache(setting: Setting, names: tuple[str, ...]) -> None:
     """All cores on a cold cache, with look-ahead and without, by map and by pread, beside the disk itself."""
     plan, what = setting.plan(names), f"{WHOLE if names else DRAWN}, cold cache, {cores()} threads"
-    asked, automatic, unasked = "look-ahead on", "look-ahead auto", "look-ahead off"
-    read, alone = "access pread, look-ahead on", "access pread, look-ahead off"
-    readers = [
-        Ours(plan, cores(), hints="on", name=asked),
-        Ours(plan, cores(), hints="auto", name=automatic),
-        Ours(plan, cores(), hints="off", name=unasked),
-        Ours(plan, cores(), "pread", "on", read),
-        Ours(plan, cores(), "pread", "off", alone),
-    ]
-    try:
-        disk = [Direct(plan, random=False), Direct(plan, random=True)]
+    asked, automatic, unasked = (f"look-ahead {hints}" for hints in ("on", "auto", "off"))
+    read, alone = (f"access pread, look-ahead {hints}" for hints in ("on", "off"))
+    with setting.attempt(what, unasked):
+        disk = [Direct(plan, random) for random in (False, True)]
+        readers = [Ours(plan, cores(), hints=name.split()[-1], name=name) for name in (asked, automatic, unasked)]
+        readers += [Ours(plan, cores(), "pread", name.split()[-1], name) for name in (read, alone)]
         rounds = min(setting.scale.rounds, COLD_ROUNDS)
         speeds = race([*readers, *disk], steps=max(1, setting.scale.steps // 2), rounds=rounds)
-    except Absent as reason:
-        absent(what, unasked, reason)
-    sequential, random = (other.name for other in disk)
-    told = ", ".join(f"{name} {statistics.median(speeds[name]) / 1e6:,.0f} MB/s" for name in (sequential, random))
+    told = ", ".join(f"{other.name} {statistics.median(speeds[other.name]) / 1e6:,.0f} MB/s" for other in disk)
     for ours, other in ((asked, unasked), (automatic, unasked), (alone, unasked), (read, alone), (read, asked)):
         setting.tell(f"{what}, {ours}", other, against(speeds, ours, other), SAMPLES)
-    for other in disk:
-        setting.tell(f"{what}, {automatic}", other.name, against(speeds, automatic, other.name), BYTES, note=told)
+    for own in disk:
+        setting.tell(f"{what}, {automatic}", own.name, against(speeds, automatic, own.name), BYTES, note=told)
 
 
 # ---- scale: small values, so that entries cost and bytes do not ---------------------------------------------
@@ -268,15 +255,13 @@ def bench_cost_by_entries(setting: Setting) -> None:
     setting.tell(what, small.name, ratio, "x time a sample", "<= 1.3")
 
 
-def bench_allocations(setting: Setting, absent: Callable[[str, str, Absent], None]) -> None:
+def bench_allocations(setting: Setting) -> None:
     """Calls of malloc and its like in the steady state."""
-    few = min(setting.pairs, FULL)
+    pairs = setting.database(SMALL, min(setting.pairs, FULL))
     for threads in sorted({1, cores()}):
         what = f"calls of malloc a batch, {threads} thread{'s' * (threads > 1)}"
-        try:
-            taken = processes.allocations(setting.database(SMALL, few), setting.scale.batch, threads)
-        except Absent as reason:
-            absent(what, "none", reason)
+        with setting.attempt(what, "none"):
+            taken = processes.allocations(pairs, setting.scale.batch, threads)
         setting.tell(what, "none", Ratio(*[taken["engine"]] * 3), "calls a batch", "<= 0", "the C++ stream")
         note = "rsdnet.stream.Stream around it: Python's objects"
         setting.tell(f"{what}, in Python", "none", Ratio(*[taken["stream"]] * 3), "calls a batch", note=note)

@@ -15,6 +15,10 @@ from benches.reading.peers import Contender
 class Wrong(Exception):
     """A contender that does not give the bytes it must: no figure."""
 
+    def __init__(self, contender: str, told: str) -> None:
+        super().__init__(told)
+        self.contender = contender
+
 
 class Ratio(NamedTuple):
     """Quantiles over the rounds."""
@@ -37,14 +41,16 @@ def check(contender: Contender, steps: Sequence[int]) -> None:
         given, expected = contender.take(step), contender.plan.expected(step)
         if given != expected:
             off = sum(a != b for a, b in zip(given, expected, strict=False)) + abs(len(given) - len(expected))
-            raise Wrong(f"{contender.name}: {off} of {len(expected)} samples of step {step} are not what the entries hold")
+            raise Wrong(
+                contender.name, f"{off} of {len(expected)} samples of step {step} are not what the entries hold"
+            )
 
 
 def duel(ours: Contender, other: Contender, *, steps: int, rounds: int) -> Ratio:
     """How many times the other's speed ours is, over the rounds.
 
-    A round: `steps` steps by the one and then by the other, who goes first by turns. In a round they read other samples,
-    so that none finds its bytes in the processor's caches; over all rounds both read the same ones.
+    A round: `steps` steps by the one and then by the other, who goes first by turns. In a round they read other
+    samples, so that none finds its bytes in the processor's caches; over all rounds both read the same ones.
     Raises Wrong before anything is timed.
     """
     parts = [range(n * steps, (n + 1) * steps) for n in range(rounds)]

@@ -1,4 +1,4 @@
-"""The two pieces of C, compiled by the system's compiler when they are needed: a loop of memcpy, a counter of malloc."""
+"""The two pieces of C, compiled by the system's compiler when needed: a loop of memcpy, a counter of malloc."""
 
 import ctypes
 import os

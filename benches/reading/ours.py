@@ -28,7 +28,9 @@ def table_of(pairs: Pairs, pools: tuple[list[int], list[int]], threads: int, acc
 class Ours:
     """Streams of a plan's steps, filled by `threads` threads."""
 
-    def __init__(self, plan: Plan, threads: int, access: str = "map", hints: str = "auto", name: str = "rsdnet") -> None:
+    def __init__(
+        self, plan: Plan, threads: int, access: str = "map", hints: str = "auto", name: str = "rsdnet"
+    ) -> None:
         self.name, self.plan, self.threads, self.hints = name, plan, threads, hints
         pools = tuple(sorted({*pool, *wanted}) for pool, wanted in zip(plan.pools, self._wanted(), strict=True))
         self.table = table_of(plan.pairs, pools, threads, access)  # type: ignore[arg-type]

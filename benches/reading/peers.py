@@ -274,9 +274,7 @@ def address(value: memoryview, name: str) -> int:
 
 def copier(function: Any) -> Callable[[NDArray, NDArray, NDArray], None]:
     """The loop in C over arrays of addresses and sizes."""
-    return lambda source, target, sizes: function(
-        len(sizes), source.ctypes.data, target.ctypes.data, sizes.ctypes.data
-    )
+    return lambda source, target, sizes: function(len(sizes), source.ctypes.data, target.ctypes.data, sizes.ctypes.data)
 
 
 def memmove(source: NDArray, target: NDArray, sizes: NDArray) -> None:

@@ -1,4 +1,4 @@
-"""Processes of their own, for what is told of a whole process: `python -m benches.reading.processes JOB FOLDER BATCH ...`.
+"""Processes of their own, for what is told of a whole process: `python -m benches.reading.processes JOB FOLDER BATCH`.
 
 memory: resident memory after an epoch of the stream, as a user streams a database of small values.
 allocations: calls of malloc and its like a batch once a stream has warmed up; counted by LD_PRELOAD (native.py).
@@ -50,10 +50,9 @@ def answer(words: list[str], more: dict[str, str]) -> dict[str, Any]:
 
 def streamed(folder: Path, batch: int, threads: int = 0, batches: int | None = None) -> Any:
     """The stream as a user makes it. batches: that many, over epochs; none: an epoch."""
+    from benches.reading.pairs import SMALL
     from rsdnet import bands
     from rsdnet.stream import Stream
-
-    from benches.reading.pairs import SMALL
 
     pools = {"ms": tuple(n for n in bands.MS if n in SMALL.ms), "sar": bands.SAR}
     return Stream(folder, batch=batch, pools=pools, threads=threads, stop=batches)

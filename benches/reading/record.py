@@ -1,4 +1,4 @@
-"""The rows of benches/results/reader.csv. A row tells a ratio of two things measured side by side; no absolute times."""
+"""The rows of benches/results/reader.csv. A row is a ratio of two things measured side by side; no absolute times."""
 
 import datetime
 import platform
@@ -58,10 +58,14 @@ def teller(pairs: int, folder: Path | None, show: Callable[[str, str, str], None
     shared = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
     shared |= {"versions": versions(), "pairs": str(pairs)}
 
-    def tell(
-        what: str, contender: str, ratio: Ratio | None, unit: str = "", target: str = "", note: str = ""
-    ) -> None:
-        row: dict[str, Any] = shared | {"what": what, "contender": contender, "unit": unit, "target": target, "note": note}
+    def tell(what: str, contender: str, ratio: Ratio | None, unit: str = "", target: str = "", note: str = "") -> None:
+        row: dict[str, Any] = shared | {
+            "what": what,
+            "contender": contender,
+            "unit": unit,
+            "target": target,
+            "note": note,
+        }
         outcome = note
         if ratio:
             row |= {name: f"{value:.3g}" for name, value in zip(Ratio._fields, ratio, strict=True)}
