@@ -1,8 +1,8 @@
 """Tables and plots of the README, made from the rows in benches/results/: `python -m benches.report`.
 
 Between the lines `<!-- learning -->` and `<!-- end -->` of README.md stands what `learning` makes of learning.csv, and
-below `<!-- kernels -->` and `<!-- reader -->` what those make of kernels.csv and reader.csv; a test checks that it does,
-so no figure there is typed by hand.
+below `<!-- kernels -->` and `<!-- reader -->` what those make of kernels.csv and reader.csv; a test checks that it
+does, so no figure there is typed by hand.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""The reader's benchmark runs on a few pairs, gives a figure only to what is right, and keeps what misses its target."""
+"""The reader's benchmark runs on a few pairs, gives figures only to what is right, and keeps what misses its target."""
 
 import csv
 import os
