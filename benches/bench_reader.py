@@ -24,7 +24,7 @@ from benches.peers import Absent, peer
 from benches.reading import processes
 from benches.reading.cold import against, race
 from benches.reading.disk import Direct
-from benches.reading.measure import Ratio, Wrong, cores, duel, one_core
+from benches.reading.measure import Ratio, Wrong, cores, duel, one_core, quantiles
 from benches.reading.ours import Ours
 from benches.reading.pairs import BIGEARTHNET, SMALL, Pairs, Shape, make
 from benches.reading.peers import ByHand, ConfigILM, Contender, Loaded, Memcpy, Raster, write_tiffs
@@ -39,6 +39,7 @@ DRAWN, WHOLE = "one MS and one SAR band", "all bands"
 FIXED = ("B02", "VV")
 ALL = (*BIGEARTHNET.ms, *BIGEARTHNET.sar)
 COLD_ROUNDS = 5
+PROCESSES = 3  # whose memory is looked at
 
 
 class Scale(NamedTuple):
@@ -234,13 +235,14 @@ def bench_memory_by_samples(setting: Setting) -> None:
     """Resident memory while streaming, 200,000 samples against 20,000, as a user streams them."""
     few = min(setting.pairs, FULL)
     counts = few, 10 * few
-    taken = [processes.memory(setting.database(SMALL, count), setting.scale.batch) for count in counts]
+    databases = [setting.database(SMALL, count) for count in counts]
+    taken = [[processes.memory(pairs, setting.scale.batch) for pairs in databases] for _ in range(PROCESSES)]
     what, other = f"resident memory streaming {counts[1]:,} samples", f"{counts[0]:,} samples"
-    own, everything = (Ratio(*[taken[1][name] / taken[0][name]] * 3) for name in ("own", "all"))
-    sizes = {name: " against ".join(f"{kib[name] / 1024:,.0f}" for kib in reversed(taken)) for name in ("own", "all")}
-    note = f"anonymous and shared memory, {sizes['own']} MiB; torch's and pyarrow's own are in it"
-    setting.tell(f"{what}, without pages of files", other, own, "x memory", "<= 1.05", note)
-    setting.tell(f"{what}, pages of files as well", other, everything, "x memory", note=f"{sizes['all']} MiB")
+    for name, kind, target in (("own", "without pages of files", "<= 1.05"), ("all", "with pages of files", "")):
+        ratio = quantiles([large[name] / small[name] for small, large in taken])
+        small, large = (statistics.median(both[n][name] for both in taken) / 1024 for n in (0, 1))
+        note = f"{large:,.0f} against {small:,.0f} MiB, torch's and pyarrow's own among them"
+        setting.tell(f"{what}, {kind}", other, ratio, "x memory", target, note)
 
 
 def bench_cost_by_entries(setting: Setting) -> None:

@@ -73,13 +73,12 @@ def resident() -> dict[str, int]:
 
 
 def most_resident(folder: Path, batch: int) -> dict[str, int]:
-    most = {"own": 0, "all": 0}
+    looks = []
     with streamed(folder, batch) as stream:
-        for number, _ in enumerate(stream):
-            if number % SAMPLED == 0:
-                now = resident()
-                most = {name: max(most[name], now[name]) for name in most}
-    return most
+        for number, _ in enumerate(stream, start=1):
+            if number % SAMPLED == 0 or number == len(stream):
+                looks.append(resident())
+    return {name: max(look[name] for look in looks) for name in looks[0]}
 
 
 def counted(batches: Iterator[Any]) -> float:
