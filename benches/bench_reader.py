@@ -24,7 +24,7 @@ from benches.peers import Absent, peer
 from benches.reading import processes
 from benches.reading.cold import against, race
 from benches.reading.disk import Direct
-from benches.reading.measure import Ratio, Wrong, cores, duel, one_core, quantiles
+from benches.reading.measure import Wrong, cores, duel, one_core, quantiles, single
 from benches.reading.ours import Ours
 from benches.reading.pairs import BIGEARTHNET, SMALL, Pairs, Shape, make
 from benches.reading.peers import ByHand, ConfigILM, Contender, Loaded, Memcpy, Raster, write_tiffs
@@ -264,6 +264,6 @@ def bench_allocations(setting: Setting) -> None:
         what = f"calls of malloc a batch, {threads} thread{'s' * (threads > 1)}"
         with setting.attempt(what, "none"):
             taken = processes.allocations(pairs, setting.scale.batch, threads)
-        setting.tell(what, "none", Ratio(*[taken["engine"]] * 3), "calls a batch", "<= 0", "the C++ stream")
+        setting.tell(what, "none", single(taken["engine"]), "calls a batch", "<= 0", "the C++ stream")
         note = "rsdnet.stream.Stream around it: Python's objects"
-        setting.tell(f"{what}, in Python", "none", Ratio(*[taken["stream"]] * 3), "calls a batch", note=note)
+        setting.tell(f"{what}, in Python", "none", single(taken["stream"]), "calls a batch", note=note)

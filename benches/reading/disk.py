@@ -9,7 +9,7 @@ from threading import Thread
 import numpy as np
 
 from benches.peers import Absent
-from benches.reading.pairs import opened
+from benches.reading.pairs import getter
 from benches.reading.peers import address
 from benches.reading.plan import Plan
 
@@ -119,9 +119,9 @@ def sectors(begin: int, size: int) -> tuple[int, int]:
 
 def locate(plan: Plan, step: int) -> list[int]:
     """Where in the file each band of a step begins."""
-    with opened(plan.pairs.folder).begin(buffers=True) as transaction:
-        addresses = [address(transaction.get(key.encode()), name) for key, name in plan.entries(step)]
-        spans = maps(plan.pairs.folder / "data.mdb")
+    get = getter(plan.pairs.folder)
+    addresses = [address(get(key.encode()), name) for key, name in plan.entries(step)]
+    spans = maps(plan.pairs.folder / "data.mdb")
     places = []
     for at in addresses:
         begin, _, offset = next(span for span in spans if span[0] <= at < span[1])

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -20,6 +20,12 @@ class Wrong(Exception):
         self.contender = contender
 
 
+class Runner(Protocol):
+    """Reads steps."""
+
+    def run(self, steps: range) -> None: ...
+
+
 class Ratio(NamedTuple):
     """Quantiles over the rounds."""
 
@@ -28,9 +34,12 @@ class Ratio(NamedTuple):
     p80: float
 
 
+def single(value: float) -> Ratio:
+    """Of what is counted once."""
+    return Ratio(value, value, value)
+
+
 def quantiles(values: Sequence[float]) -> Ratio:
-    if len(values) == 1:
-        return Ratio(*values * 3)
     fifths = statistics.quantiles(values, n=5, method="inclusive")
     return Ratio(fifths[0], statistics.median(values), fifths[3])
 
@@ -69,7 +78,7 @@ def duel(ours: Contender, other: Contender, *, steps: int, rounds: int) -> Ratio
     return quantiles(ratios)
 
 
-def seconds(contender: Contender, steps: range) -> float:
+def seconds(contender: Runner, steps: range) -> float:
     """That the contender takes for the steps."""
     begin = time.perf_counter()
     contender.run(steps)

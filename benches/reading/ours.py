@@ -40,7 +40,7 @@ class Ours:
         names = self.plan.names
         return ids(tuple(n for n in names if n not in bands.SAR)), ids(tuple(n for n in names if n in bands.SAR))
 
-    def _slot(self) -> tuple[NDArray, ...]:
+    def _slot(self) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         plan, table = self.plan, self.table
         views, channels = (1, len(plan.names)) if plan.names else (VIEWS, 1)
         each = max(table.band_bytes("ms"), table.band_bytes("sar"))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -139,6 +140,11 @@ def header(sides: dict[str, int], dtype: type) -> bytes:
 def opened(folder: Path) -> lmdb.Environment:
     """The database as a user of py-lmdb opens it to read; once a process, which is all that py-lmdb allows."""
     return lmdb.open(str(folder), readonly=True, lock=False, max_spare_txns=4)
+
+
+def getter(folder: Path) -> Callable[[bytes], Any]:
+    """From a key to its entry's value as a memory view, in a transaction that stays open."""
+    return opened(folder).begin(buffers=True).get
 
 
 def decoded(value: bytes) -> dict[str, NDArray]:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benches.peers import Absent, peer, peer_version
 from benches.reading.native import blocks
-from benches.reading.pairs import Pairs, decoded, opened
+from benches.reading.pairs import Pairs, decoded, getter, opened
 from benches.reading.plan import Bands, Plan
 from rsdnet import bands
 
@@ -123,7 +123,7 @@ def plain(pairs: Pairs, names: tuple[str, ...]) -> Callable[[str], Tensor]:
         layers: dict[str, NDArray] = {}
         for name in (key, other[key]):
             with environment.begin(buffers=True) as transaction:
-                value = transaction.get(name.encode())
+                value: Any = transaction.get(name.encode())
             layers.update(decoded(bytes(value)))
         layers = {band: layer for band, layer in layers.items() if band in names}
         return torch.stack([resampled(layers[band]) for band in names])
@@ -144,7 +144,7 @@ class ByHand:
     def __init__(self, plan: Plan, frombuffer: bool) -> None:
         self.plan, self.frombuffer = plan, frombuffer
         self.name = "py-lmdb and np.frombuffer" if frombuffer else "py-lmdb and slices of its memory views"
-        self.transaction = opened(plan.pairs.folder).begin(buffers=True)
+        self.get = getter(plan.pairs.folder)
         shape = plan.pairs.shape
         largest = sum(4 * side**2 for side in (shape.ms | shape.sar).values())
         self.out = np.zeros(plan.batch * largest, np.uint8)
@@ -166,7 +166,7 @@ class ByHand:
         return self.plan.split([self.out[a:b].tobytes() for a, b in zip([0, *self.ends[:-1]], self.ends, strict=True)])
 
     def _slices(self, wanted: list[tuple[bytes, str]]) -> None:
-        get, known, out, at = self.transaction.get, LAYOUTS, memoryview(self.out), 0
+        get, known, out, at = self.get, LAYOUTS, memoryview(self.out.data), 0
         self.ends = ends = []
         for key, name in wanted:
             value = get(key)
@@ -180,7 +180,7 @@ class ByHand:
             ends.append(at)
 
     def _frombuffer(self, wanted: list[tuple[bytes, str]]) -> None:
-        get, known, out, at = self.transaction.get, LAYOUTS, self.out, 0
+        get, known, out, at = self.get, LAYOUTS, self.out, 0
         frombuffer, byte = np.frombuffer, np.uint8
         self.ends = ends = []
         for key, name in wanted:
@@ -218,7 +218,7 @@ class Memcpy:
 
     def __init__(self, plan: Plan, slots: list[NDArray], threads: int = 1) -> None:
         self.plan, self.slots, self.threads = plan, slots, threads
-        self.transaction = opened(plan.pairs.folder).begin(buffers=True)
+        self.get = getter(plan.pairs.folder)
         self.steps: dict[int, list[NDArray]] = {}
         try:
             self.copy, self.name = copier(blocks().copy_blocks), "memcpy"
@@ -254,8 +254,7 @@ class Memcpy:
             self.copy(*self.steps[step][number])
 
     def _blocks(self, step: int) -> NDArray[np.uint64]:
-        get = self.transaction.get
-        source = [address(get(key.encode()), name) for key, name in self.plan.entries(step)]
+        source = [address(self.get(key.encode()), name) for key, name in self.plan.entries(step)]
         sizes = self.plan.sizes(step).ravel()
         target = self.slots[step % len(self.slots)].ctypes.data + places(sizes)
         return np.stack([np.array(part, np.uint64) for part in (source, target, sizes)])
@@ -289,15 +288,16 @@ class Entries(Dataset):
     """The drawn bands of a sample: both entries decoded whole by the safetensors package, those bands taken."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.transaction = folder, None
+        self.folder = folder
+        self.get: Callable[[bytes], Any] | None = None
 
     def __getitem__(self, sample: tuple[str, str, list[str]]) -> list[Tensor]:
-        if self.transaction is None:  # in the worker
-            self.transaction = opened(self.folder).begin()
+        if self.get is None:  # in the worker
+            self.get = opened(self.folder).begin().get
         *keys, names = sample
         layers: dict[str, Tensor] = {}
         for key in keys:
-            layers |= load(self.transaction.get(key.encode()))
+            layers |= load(self.get(key.encode()))
         return [layers[name].view(torch.uint8).flatten() for name in names]
 
 
@@ -399,10 +399,10 @@ class Raster:
 def write_tiffs(pairs: Pairs, folder: Path) -> None:
     """A GeoTIFF for each band of each pair, <key>/<key>_<band>.tif. Raises Absent without rasterio."""
     rasterio = peer("rasterio")
-    get = opened(pairs.folder).begin().get
+    get = getter(pairs.folder)
     for key in (*pairs.ms, *pairs.sar):
         (folder / key).mkdir(parents=True)
-        for name, image in decoded(get(key.encode())).items():
+        for name, image in decoded(bytes(get(key.encode()))).items():
             metres = 1200 / len(image)
             profile = {"height": image.shape[0], "width": image.shape[1], "count": 1, "dtype": image.dtype}
             profile |= {"crs": "EPSG:32633", "transform": rasterio.Affine(metres, 0, 300_000, 0, -metres, 5_000_000)}

@@ -12,7 +12,7 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from benches.reading.pairs import Pairs, decoded, opened
+from benches.reading.pairs import Pairs, decoded, getter
 from rsdnet import _reader, bands
 
 SEED, VIEWS = 7, 2
@@ -71,10 +71,10 @@ class Plan:
     def expected(self, step: int) -> Bands:
         """What the step must give."""
         given = []
-        with opened(self.pairs.folder).begin() as transaction:
-            for ms, sar, names in self.named(step):
-                layers = decoded(transaction.get(ms.encode())) | decoded(transaction.get(sar.encode()))
-                given.append([layers[name].tobytes() for name in names])
+        get = getter(self.pairs.folder)
+        for *keys, names in self.named(step):
+            ms, sar = (decoded(bytes(get(key.encode()))) for key in keys)
+            given.append([(ms | sar)[name].tobytes() for name in names])
         return given
 
     def sizes(self, step: int) -> NDArray[np.int64]:
