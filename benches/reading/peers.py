@@ -293,7 +293,8 @@ class Entries(Dataset):
 
     def __getitem__(self, sample: tuple[str, str, list[str]]) -> list[Tensor]:
         if self.get is None:  # in the worker
-            self.get = opened(self.folder).begin().get
+            transaction: Any = opened(self.folder).begin()
+            self.get = transaction.get
         *keys, names = sample
         layers: dict[str, Tensor] = {}
         for key in keys:
