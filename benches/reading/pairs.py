@@ -78,20 +78,15 @@ def make(
     progress: called with what is made, how many of how many. Raises DataError where the disk lacks the room.
     """
     place = folder / f"{shape.name}-{count}"
+    mark = {"shape": asdict(shape), "pairs": count, "seed": SEED}
+    finished = _read(place / MARK) == mark
+    if not finished:
+        _clear(place, room(shape, count))
     both = [keys(pair) for pair in range(count)]
     pairs = Pairs(place, shape, [ms for ms, _ in both], [sar for _, sar in both])
-    mark = {"shape": asdict(shape), "pairs": count, "seed": SEED}
-    if _read(place / MARK) == mark:
+    if finished:
         return pairs
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    needed, free = room(shape, count), shutil.disk_usage(place).free
-    if needed > free:
-        raise DataError(
-            f"{place}: {count:,} pairs need {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free: "
-            "name another folder by --folder, or fewer by --pairs"
-        )
-    with lmdb.open(str(place), map_size=2 * needed, sync=False, metasync=False) as environment:
+    with lmdb.open(str(place), map_size=2 * room(shape, count), sync=False, metasync=False) as environment:
         for first in range(0, count, BLOCK):
             with environment.begin(write=True) as transaction:
                 for key, value in entries(shape, first, min(BLOCK, count - first)):
@@ -102,6 +97,18 @@ def make(
     with aside(place / MARK) as temporary:
         temporary.write_text(json.dumps(mark))
     return pairs
+
+
+def _clear(place: Path, needed: int) -> None:
+    """An empty folder with so many bytes of room. Raises DataError where the disk lacks them."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise DataError(
+            f"{place}: its pairs need {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free: "
+            "name another folder by --folder, or fewer by --pairs"
+        )
 
 
 def room(shape: Shape, count: int) -> int:
