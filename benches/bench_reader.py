@@ -33,21 +33,21 @@ from benches.reading.progress import making
 from benches.reading.record import Tell, teller
 from rsdnet.errors import DataError
 
-FULL = 20_000  # pairs
+FULL, LEAST = 20_000, 8  # pairs
 SAMPLES, BYTES = "x samples/s", "x bytes/s"
 DRAWN, WHOLE = "one MS and one SAR band", "all bands"
 FIXED = ("B02", "VV")
 ALL = (*BIGEARTHNET.ms, *BIGEARTHNET.sar)
-COLD_ROUNDS = 5
-PROCESSES = 3  # whose memory is looked at
+COLD_ROUNDS, COST_ROUNDS = 5, 7
 
 
 class Scale(NamedTuple):
-    """How long a run is. batch: samples; steps: batches of a turn; rounds: turns of each contender."""
+    """How long a run is. batch: samples; steps: batches of a turn; rounds: turns of each; processes: for memory."""
 
     batch: int
     steps: int
     rounds: int
+    processes: int
 
 
 class Setting(NamedTuple):
@@ -88,7 +88,9 @@ class Setting(NamedTuple):
 def setting(pytestconfig: pytest.Config) -> Iterator[Setting]:
     """Databases are made when a row first needs them, and kept for the others."""
     pairs, folder = pytestconfig.getoption("pairs"), pytestconfig.getoption("folder")
-    scale = Scale(256, 4, 19) if pairs >= FULL else Scale(max(1, min(256, pairs // 4)), 1, 3)
+    if pairs < LEAST:
+        pytest.exit(f"error: --pairs {pairs}: give at least {LEAST}", returncode=2)
+    scale = Scale(256, 4, 19, 3) if pairs >= FULL else Scale(min(256, pairs // 4), 1, 3, 1)
 
     def show(what: str, contender: str, outcome: str) -> None:
         pytestconfig.told.append((what, contender, outcome))  # type: ignore[attr-defined]
@@ -123,21 +125,23 @@ def bench_whole_against_configilm(setting: Setting) -> None:
     """All bands at native resolution, beside ConfigILM's."""
     plan = setting.plan(ALL)
     with one_core():
-        setting.duel(f"{WHOLE}, one thread", Ours(plan, 1), ConfigILM(plan), target=">= 25")
+        setting.duel(f"{WHOLE}, one thread", Ours(plan, 1), other := ConfigILM(plan), SAMPLES, ">= 25", other.note)
 
 
 def bench_drawn_against_configilm(setting: Setting) -> None:
     """Drawn bands, beside ConfigILM's all bands: it can choose its bands once, not by sample."""
     plan = setting.plan()
     with one_core():
-        setting.duel(f"{DRAWN}, one thread", Ours(plan, 1), ConfigILM(plan), target=">= 60")
+        setting.duel(f"{DRAWN}, one thread", Ours(plan, 1), other := ConfigILM(plan), SAMPLES, ">= 60", other.note)
 
 
 def bench_fixed_against_configilm(setting: Setting) -> None:
     """The two bands that ConfigILM is told once: it decodes both entries and resamples two bands."""
     plan = setting.plan(FIXED)
     with one_core():
-        setting.duel(f"{' and '.join(FIXED)}, one thread", Ours(plan, 1), ConfigILM(plan, FIXED))
+        setting.duel(
+            f"{' and '.join(FIXED)}, one thread", Ours(plan, 1), other := ConfigILM(plan, FIXED), note=other.note
+        )
 
 
 @pytest.mark.parametrize("frombuffer", [False, True], ids=["slices", "frombuffer"])
@@ -236,7 +240,9 @@ def bench_memory_by_samples(setting: Setting) -> None:
     few = min(setting.pairs, FULL)
     counts = few, 10 * few
     databases = [setting.database(SMALL, count) for count in counts]
-    taken = [[processes.memory(pairs, setting.scale.batch) for pairs in databases] for _ in range(PROCESSES)]
+    taken = [
+        [processes.memory(pairs, setting.scale.batch) for pairs in databases] for _ in range(setting.scale.processes)
+    ]
     what, other = f"resident memory streaming {counts[1]:,} samples", f"{counts[0]:,} samples"
     for name, kind, target in (("own", "without pages of files", "<= 1.05"), ("all", "with pages of files", "")):
         ratio = quantiles([large[name] / small[name] for small, large in taken])
@@ -252,7 +258,7 @@ def bench_cost_by_entries(setting: Setting) -> None:
     plans = [Plan(setting.database(SMALL, count), min(setting.scale.batch, count)) for count in (few, many)]
     with one_core():
         small, large = (Ours(plan, 1, name=f"{2 * len(plan.pairs):,} entries") for plan in plans)
-        ratio = duel(small, large, steps=max(1, many // setting.scale.batch // setting.scale.rounds), rounds=7)
+        ratio = duel(small, large, steps=max(1, many // setting.scale.batch // COST_ROUNDS), rounds=COST_ROUNDS)
     what = f"cost of a sample of small values, {large.name}, one thread"
     setting.tell(what, small.name, ratio, "x time a sample", "<= 1.3")
 

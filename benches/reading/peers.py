@@ -60,10 +60,10 @@ class ConfigILM:
         what = f"{len(self.names)} bands" if names else "all bands"
         try:
             self.read = package(plan.pairs, self.names)
-            self.name = f"ConfigILM {peer_version('configilm')}, {what}"
+            self.name, self.note = f"ConfigILM {peer_version('configilm')}, {what}", ""
         except Absent as reason:
             self.read, self.name = plain(plan.pairs, self.names), f"ConfigILM's steps, {what}"
-            self.why = str(reason)
+            self.note = f"written plainly: {reason}"
 
     def prepare(self, steps: range) -> None:
         self.samples = {step: [self.plan.pairs.ms[s] for s in self.plan.samples(step)] for step in steps}
