@@ -32,6 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--shapes", choices=tuple(BUDGET), default="full" if clock.GPU else "small", help="size of the ops"
     )
     parser.addoption("--backend", default="inductor", help="of torch.compile")
+    parser.addoption("--pairs", type=int, default=20_000, help="bench_reader: pairs of patches in its database")
+    parser.addoption("--folder", type=Path, help="bench_reader: where its databases are made and found again")
 
 
 def pytest_configure(config: pytest.Config) -> None:

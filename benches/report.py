@@ -1,8 +1,8 @@
 """Tables and plots of the README, made from the rows in benches/results/: `python -m benches.report`.
 
 Between the lines `<!-- learning -->` and `<!-- end -->` of README.md stands what `learning` makes of learning.csv, and
-below `<!-- kernels -->` what `kernels` makes of kernels.csv; a test checks that it does, so no figure there is typed by
-hand.
+below `<!-- kernels -->` and `<!-- reader -->` what those make of kernels.csv and reader.csv; a test checks that it
+does, so no figure there is typed by hand.
 """
 
 import csv
@@ -16,6 +16,7 @@ README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
 PLOTS = README.parent / "docs"
 NO_ROWS = "No rows yet: no kernel has been measured on a GPU (`make bench` on one, then `python -m benches.report`)."
+NO_READER_ROWS = "No rows yet: `pytest benches/bench_reader.py --rows=benches/results` measures them."
 Row = dict[str, str]
 
 
@@ -138,7 +139,30 @@ def plot_kernels(rows: Sequence[Row], folder: Path) -> list[Path]:
     return written
 
 
-SECTIONS = {"learning": learning, "kernels": kernels}
+def reader(rows: Sequence[Row]) -> str:
+    """A table a machine and size of database: the last row of each comparison, those that miss their target too."""
+    found: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        found.setdefault((row["machine"], row["pairs"]), {})[row["what"], row["contender"]] = row
+    return "\n\n".join(reader_table(list(group.values())) for group in found.values()) or NO_READER_ROWS
+
+
+def reader_table(rows: Sequence[Row]) -> str:
+    """One machine's rows as Markdown."""
+    lines = ["| what | beside | ratio (p20 to p80) | target | note |", "|---|---|---|---|---|"]
+    last = ""
+    for row in sorted(rows, key=lambda row: [r["what"] for r in rows].index(row["what"])):  # same `what` together
+        ratio = f"**{row['p50']}** ({row['p20']} to {row['p80']}) {row['unit']}" if row["p50"] else "-"
+        target = f"{row['target']}: {'met' if row['met'] == 'yes' else 'missed'}" if row["met"] else row["target"]
+        what = "" if row["what"] == last else row["what"]
+        lines.append("| " + " | ".join([what, row["contender"], ratio, target, row["note"]]) + " |")
+        last = row["what"]
+    shared = sorted({f"{row['machine']}, {row['versions']}, commit {row['commit']}" for row in rows})
+    return "\n".join([*lines, "", f"{int(rows[0]['pairs']):,} pairs; {'; '.join(shared)}."])
+
+
+SECTIONS = {"learning": learning, "kernels": kernels, "reader": reader}
+OPTIONAL = ("reader",)  # left out of a text without their lines
 
 
 def updated(text: str) -> str:
@@ -146,6 +170,8 @@ def updated(text: str) -> str:
     for name, make in SECTIONS.items():
         head, begin, rest = text.partition(f"<!-- {name} -->")
         _, end, tail = rest.partition("<!-- end -->")
+        if not begin and name in OPTIONAL:
+            continue
         if not end:
             raise DataError(f"{README} has no lines <!-- {name} --> and <!-- end --> for the table to stand between")
         text = f"{head}{begin}\n\n{make(rows_of(RESULTS / f'{name}.csv'))}\n\n{end}{tail}"

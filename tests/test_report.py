@@ -9,6 +9,7 @@ import pytest
 from benches import learning, report, rows
 from rsdnet import config
 from rsdnet.config import Config, OptimConfig
+from rsdnet.errors import DataError
 
 
 def test_the_readmes_tables_are_those_of_the_results() -> None:
@@ -95,6 +96,36 @@ def test_a_plot_a_gpu_and_none_for_a_cpu(tmp_path) -> None:
     (path,) = report.plot_kernels([timed, kernel_row(provider="ours", device="CPU", speedup="1")], tmp_path)
     assert path.name == "kernels-gpu-1.png"
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readers_table_keeps_the_last_row_of_each_comparison_and_missed_targets() -> None:
+    shared = {"machine": "M", "versions": "v", "commit": "c", "pairs": "20000", "unit": "x samples/s", "note": ""}
+    timed = {"p20": "1", "p50": "2", "p80": "3", "target": ">= 3", "met": "no"}
+    absent = {"p20": "", "p50": "", "p80": "", "target": "", "met": "", "note": "absent: no module"}
+    rows = [
+        shared | timed | {"what": "all bands", "contender": "memcpy", "p50": "9", "met": "yes"},
+        shared | timed | {"what": "all bands", "contender": "memcpy"},
+        shared | absent | {"what": "drawn", "contender": "FFCV"},
+        shared | timed | {"what": "all bands", "contender": "python", "target": "", "met": ""},
+    ]
+    table = report.reader(rows)
+    assert "| all bands | memcpy | **2** (1 to 3) x samples/s | >= 3: missed |  |" in table
+    assert "|  | python | **2** (1 to 3) x samples/s |  |  |" in table
+    assert "| drawn | FFCV | - |  | absent: no module |" in table
+    assert "**9**" not in table
+    assert table.endswith("20,000 pairs; M, v, commit c.")
+    assert report.reader([]) == report.NO_READER_ROWS
+
+
+def test_a_text_without_the_readers_lines_has_no_reader_table() -> None:
+    without = "<!-- learning --><!-- end --><!-- kernels --><!-- end -->"
+    begin = report.updated(without)
+    made = report.reader(report.rows_of(report.RESULTS / "reader.csv"))
+    assert (
+        report.updated(f"{without}<!-- reader --><!-- end -->") == f"{begin}<!-- reader -->\n\n{made}\n\n<!-- end -->"
+    )
+    with pytest.raises(DataError, match="kernels"):
+        report.updated("<!-- learning --><!-- end -->")
 
 
 def test_settings_are_what_a_run_learned_with_but_not_its_length(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What `bench_reader` needs: databases made on the spot, the reader, its peers, the disk."""

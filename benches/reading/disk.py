@@ -1,0 +1,129 @@
+"""This disk: files put out of the page cache, and what it reads by itself, past the cache."""
+
+import ctypes
+import mmap
+import os
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+
+from benches.peers import Absent
+from benches.reading.pairs import getter
+from benches.reading.peers import address
+from benches.reading.plan import Plan
+
+PAGE = mmap.PAGESIZE
+SECTOR = 4096  # bytes that direct reads are aligned to
+BLOCK = 4 << 20  # bytes of a sequential read
+FLIGHT = 16  # reads in flight
+WARM = 0.01  # share of a file's pages that may stay where it counts as cold
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+
+
+def evict(path: Path) -> None:
+    """Put a file out of the page cache. Raises Absent where the machine keeps it there."""
+    unmap(path)
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(file)
+    left = resident(path)
+    if left > WARM:
+        raise Absent(f"{left:.0%} of the database stay in the page cache: this machine does not evict it")
+
+
+def unmap(path: Path) -> None:
+    """Take the pages of a file out of this process's maps of it: mapped pages are not evicted. They come again."""
+    for begin, end, _ in maps(path):
+        _libc.madvise(begin, end - begin, mmap.MADV_DONTNEED)
+
+
+def maps(path: Path) -> list[tuple[int, int, int]]:
+    """This process's maps of a file: first address, address after the last, place of the first in the file."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    found = [line.split()[:3] for line in lines if line.endswith(str(path.resolve()))]
+    return [(*(int(part, 16) for part in span.split("-")), int(offset, 16)) for span, _, offset in found]  # type: ignore[misc]
+
+
+def resident(path: Path) -> float:
+    """Share of a file's pages in the page cache."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
+        pages = np.zeros(-(-len(view) // PAGE), np.uint8)
+        array = np.frombuffer(view, np.uint8)
+        begin = array.ctypes.data
+        del array  # or the map cannot be closed
+        if _libc.mincore(begin, len(view), pages.ctypes.data):
+            raise Absent(f"mincore: {os.strerror(ctypes.get_errno())}")
+    return float((pages & 1).mean())
+
+
+class Direct:
+    """Reads past the page cache, FLIGHT at a time, as many bytes as the plan's steps have.
+
+    random: the blocks of those steps in their order, with the sectors that they touch; else one large block after the
+    other. Raises Absent where the file system has no direct reads.
+    """
+
+    def __init__(self, plan: Plan, random: bool) -> None:
+        self.plan, self.random = plan, random
+        self.name = f"the disk's own {'random' if random else 'sequential'} reads"
+        self.blocks: dict[int, list[tuple[int, int]]] = {}
+        self.path = plan.pairs.folder / "data.mdb"
+        try:
+            self.file = os.open(self.path, os.O_RDONLY | os.O_DIRECT)
+            os.preadv(self.file, [mmap.mmap(-1, SECTOR)], 0)
+        except OSError as error:
+            raise Absent(f"no direct reads on this file system: {error.strerror}") from error
+
+    def prepare(self, steps: range) -> None:
+        """(first byte, bytes) of each read of a step."""
+        sizes = {step: self.plan.sizes(step).ravel().tolist() for step in steps}
+        end = self.path.stat().st_size // BLOCK * BLOCK
+        for step in steps:
+            if self.random:
+                begins = locate(self.plan, step)
+                self.blocks[step] = [sectors(begin, size) for begin, size in zip(begins, sizes[step], strict=True)]
+            else:
+                count = max(1, sum(sizes[step]) // BLOCK)
+                self.blocks[step] = [((step * count + n) * BLOCK % max(end, 1), BLOCK) for n in range(count)]
+
+    def run(self, steps: range) -> None:
+        blocks = [block for step in steps for block in self.blocks[step]]
+        readers = [Thread(target=self._read, args=(blocks[n::FLIGHT],)) for n in range(FLIGHT)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+
+    def moved(self, steps: range) -> int:
+        """Bytes that `run` reads."""
+        return sum(size for step in steps for _, size in self.blocks[step])
+
+    def _read(self, blocks: list[tuple[int, int]]) -> None:
+        buffer = memoryview(mmap.mmap(-1, BLOCK))  # aligned, as direct reads must be
+        for begin, size in blocks:
+            os.preadv(self.file, [buffer[:size]], begin)
+
+
+def sectors(begin: int, size: int) -> tuple[int, int]:
+    """The smallest run of whole sectors around a block."""
+    first = begin // SECTOR * SECTOR
+    return first, -(-(begin + size) // SECTOR) * SECTOR - first
+
+
+def locate(plan: Plan, step: int) -> list[int]:
+    """Where in the file each band of a step begins."""
+    get = getter(plan.pairs.folder)
+    addresses = [address(get(key.encode()), name) for key, name in plan.entries(step)]
+    spans = maps(plan.pairs.folder / "data.mdb")
+    places = []
+    for at in addresses:
+        begin, _, offset = next(span for span in spans if span[0] <= at < span[1])
+        places.append(at - begin + offset)
+    return places

@@ -1,0 +1,91 @@
+"""Which bands of which samples the contenders read, in which order: the same for all, worked out before the clock runs.
+
+A step is a batch. The order is the stream's own (a fresh permutation each epoch), and so are the drawn bands; peers get
+both for nothing. What a step must give is decoded by py-lmdb and the safetensors package, which every contender is
+held against byte for byte.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benches.reading.pairs import Pairs, decoded, getter
+from rsdnet import _reader, bands
+
+SEED, VIEWS = 7, 2
+DRAWN = "one MS and one SAR band of each pair"
+WHOLE = "all bands of each pair"
+Bands = list[list[bytes]]  # bytes of each band of each sample of a step
+
+
+@cache
+def ids(names: Sequence[str]) -> list[int]:
+    """Band ids."""
+    return [bands.band_id(name) for name in names]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps over a database. names: of the bands read of every sample; none: one is drawn from MS, one from SAR."""
+
+    pairs: Pairs
+    batch: int
+    names: tuple[str, ...] = ()
+
+    @property
+    def epoch_steps(self) -> int:
+        return len(self.pairs) // self.batch
+
+    @cached_property
+    def pools(self) -> tuple[list[int], list[int]]:
+        """MS and SAR bands that are drawn from: all that the trainer draws from and the pairs have."""
+        shape = self.pairs.shape
+        return ids(tuple(n for n in bands.MS if n in shape.ms)), ids(tuple(n for n in bands.SAR if n in shape.sar))
+
+    def samples(self, step: int) -> NDArray[np.int64]:
+        """(batch,) samples of a step."""
+        epoch, place = divmod(step, self.epoch_steps)
+        positions = np.arange(place * self.batch, (place + 1) * self.batch)
+        count = len(self.pairs)
+        return np.asarray(_reader.order(SEED, epoch, [count], [count], positions)[0])
+
+    def bands(self, step: int) -> NDArray[np.int32]:
+        """(batch, bands) band ids of a step."""
+        if self.names:
+            return np.tile(np.array(ids(self.names), np.int32), (self.batch, 1))
+        epoch = step // self.epoch_steps
+        return _reader.draw_bands(SEED, epoch, self.samples(step), VIEWS, 1, *self.pools, "ms+sar")[..., 0]
+
+    def named(self, step: int) -> list[tuple[str, str, list[str]]]:
+        """Of each sample: keys of its S2 and its S1 entry, and the names of the bands to read."""
+        chosen = zip(self.samples(step).tolist(), self.bands(step).tolist(), strict=True)
+        return [(self.pairs.ms[s], self.pairs.sar[s], [bands.NAMES[band] for band in row]) for s, row in chosen]
+
+    def entries(self, step: int) -> list[tuple[str, str]]:
+        """Of each band of each sample: the key of its entry, and its name."""
+        return [(sar if n in bands.SAR else ms, n) for ms, sar, names in self.named(step) for n in names]
+
+    def expected(self, step: int) -> Bands:
+        """What the step must give."""
+        given = []
+        get = getter(self.pairs.folder)
+        for *keys, names in self.named(step):
+            ms, sar = (decoded(bytes(get(key.encode()))) for key in keys)
+            given.append([(ms | sar)[name].tobytes() for name in names])
+        return given
+
+    def sizes(self, step: int) -> NDArray[np.int64]:
+        """(batch, bands) bytes of the bands of a step."""
+        size = np.zeros(len(bands.NAMES), np.int64)
+        for sides, pixel in ((self.pairs.shape.ms, 2), (self.pairs.shape.sar, 4)):
+            for name, side in sides.items():
+                size[bands.band_id(name)] = side**2 * pixel
+        return size[self.bands(step)]
+
+    def split(self, parts: Sequence[bytes]) -> Bands:
+        """Bands of a step, one after the other, as a list a sample."""
+        each = len(parts) // self.batch
+        return [list(parts[first : first + each]) for first in range(0, len(parts), each)]
