@@ -196,6 +196,7 @@ def test_a_duel_is_the_ratio_over_the_same_samples_at_other_times(
 
 def test_targets_and_quantiles() -> None:
     assert quantiles([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(tuple(np.quantile(range(1, 7), [0.2, 0.5, 0.8])))
+    assert quantiles([2.0]) == (2.0, 2.0, 2.0)
     assert record.is_met(Ratio(1, 25, 30), ">= 25")
     assert not record.is_met(Ratio(26, 24.9, 30), ">= 25")
     assert record.is_met(Ratio(1, 1.3, 9), "<= 1.3")

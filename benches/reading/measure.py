@@ -40,6 +40,8 @@ def single(value: float) -> Ratio:
 
 
 def quantiles(values: Sequence[float]) -> Ratio:
+    if len(values) == 1:
+        return single(values[0])
     fifths = statistics.quantiles(values, n=5, method="inclusive")
     return Ratio(fifths[0], statistics.median(values), fifths[3])
 
