@@ -9,7 +9,8 @@ import re
 import shutil
 import threading
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -45,6 +46,17 @@ class Archive:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.wait()
+        elif self._writing is not None:  # what is being written may still be of use; the error comes first
+            self._writing.join()
 
     def _write(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         try:

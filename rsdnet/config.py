@@ -161,6 +161,10 @@ class RunConfig:
     """Steps between metrics, and between reads of the device."""
     checkpoint_every: Positive = 500
     """Steps between checkpoints; one is always written at the end."""
+    keep: Positive = 2
+    """Checkpoints that are kept: the newest ones."""
+    keep_every: Count = 0
+    """Also keep each checkpoint whose step is a multiple of this; 0: none."""
     tensorboard: bool = False
     """Also write TensorBoard events into the run."""
 
@@ -181,7 +185,7 @@ class Config:
 # What may differ between a run and its continuation, since it does not change what is computed.
 FREE_ON_RESUME = {
     "run", "resume", "cache", "access", "damaged", "lookahead", "slots", "reader_threads", "log_every",
-    "checkpoint_every", "tensorboard", "threads",
+    "checkpoint_every", "keep", "keep_every", "tensorboard", "threads",
 }  # fmt: skip
 _ADAPTER = TypeAdapter(Config)
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from rsdnet import checkpoint, config, schedules, shares
+from rsdnet.archive import Archive
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
@@ -49,6 +50,7 @@ class Run:
         self.steps = cfg.optim.steps or cfg.optim.epochs * self.steps_per_epoch
         self.warmup = min(round(cfg.optim.warmup_epochs * self.steps_per_epoch), self.steps // 10)
         self.samples, self.step = samples, 0
+        self.archive = Archive(self.folder, cfg.run.keep, cfg.run.keep_every)
         torch.manual_seed(cfg.run.seed)
         self.byol = BYOL(cfg.views.channels, cfg.model).to(device)
         if cfg.run.channels_last:
@@ -74,7 +76,7 @@ class Run:
         return {"lr": lr, "tau": tau, "epoch": self.step // self.steps_per_epoch}
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all. Raises DataError, keeping the last, on weights not finite."""
+        """Write a checkpoint while training goes on. Raises DataError, keeping the last, on weights not finite."""
         if not all(tensor.isfinite().all() for tensor in self.byol.online_parameters()):
             raise DataError(
                 f"weights are not finite after step {self.step}: lower --lr, or train in --precision fp32; "
@@ -86,12 +88,14 @@ class Run:
             "step": self.step, "samples": self.samples, "scaler": self.scaler.state_dict(),
             "config": config.to_tables(self.cfg),
         }  # fmt: skip
-        checkpoint.save(self.folder / checkpoint.FILE, tensors, meta)
+        self.archive.save(self.step, tensors, meta)
 
-    def load(self) -> None:
-        """Take up the run's checkpoint. Raises DataError on one that is damaged, or of another model or other data."""
-        path = self.folder / checkpoint.FILE
-        tensors, meta = checkpoint.load(path)
+    def load(self) -> list[str]:
+        """Take up the run's newest sound checkpoint; one line on each newer one that is damaged.
+
+        Raises DataError where none is sound, or it is of another model or other data.
+        """
+        path, tensors, meta, damaged = self.archive.load()
         if meta["samples"] != self.samples:
             raise DataError(
                 f"{path} was trained on {meta['samples']} samples and there are {self.samples} now, so the order would "
@@ -102,6 +106,7 @@ class Run:
         if meta["scaler"]:
             self.scaler.load_state_dict(meta["scaler"])
         self.step = meta["step"]
+        return damaged
 
     def export(self) -> None:
         """Write the online encoder alone, under torchvision's parameter names."""
@@ -128,7 +133,7 @@ def train(cfg: Config, console: Console) -> int:
     stream = open_stream(cfg, samples, device, run, console)
     monitor = Monitor(run.folder, start=run.step, steps=run.steps, batch=cfg.optim.batch, every=cfg.run.log_every,
                       console=console, tensorboard=cfg.run.tensorboard)  # fmt: skip
-    with Stopper() as stopper, stream, monitor:
+    with Stopper() as stopper, run.archive, stream, monitor:
         for batch in stream:
             knobs = run.schedule()
             views = training_views(*batch[:3], table, spec, cfg.views, seed=seed, epoch=batch.epoch)
@@ -201,11 +206,11 @@ def open_stream(cfg: Config, samples: Samples, device: torch.device, run: Run, c
 
 def open_folder(run: Run, console: Console) -> None:
     """Make the run's folder, or take up the run that is there. Raises DataError where the two do not fit."""
-    exists = (run.folder / checkpoint.FILE).is_file()
+    exists = run.archive.exists()
     if exists and not run.cfg.run.resume:
         raise DataError(f"{run.folder} holds a run already: continue it with --resume, or name another with --run")
-    if exists:
-        run.load()
+    for line in run.load() if exists else ():
+        console.print(f"{line}; going on from an earlier one", style="yellow", soft_wrap=True)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         with aside(run.folder / CONFIG) as temporary:

@@ -14,5 +14,6 @@ def test_the_extension_hides_its_symbols() -> None:
     library = rsdnet._reader.__file__
     assert library is not None
     listing = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
-    strong = [line.split()[2] for line in listing.splitlines() if line.split()[1] in "TDB"]  # weak ones are the templates'
+    # Weak symbols are the templates'.
+    strong = [line.split()[2] for line in listing.splitlines() if line.split()[1] in "TDB"]
     assert strong == ["PyInit__reader"]

@@ -201,6 +201,7 @@ def test_every_way_to_train_resumes(tiny_db: Path, tmp_path: Path, extra: tuple[
         "save = t.Run.save\n"
         "def once(self):\n"
         "    save(self)\n"
+        "    self.archive.wait()\n"
         "    if self.step == 3: os._exit(7)\n"
         "t.Run.save = once\n"
         "t.main()\n"
