@@ -74,7 +74,7 @@ reader = Extension(
     language="c++",
 )
 setup(
-    packages=["rsdnet", "rsdnet.layouts", "rsdnet.kernels"],
+    packages=["rsdnet", "rsdnet.layouts", "rsdnet.report", "rsdnet.kernels"],
     package_dir={"rsdnet": "rsdnet", "rsdnet.kernels": "kernels"},
     ext_modules=[reader],
     cmdclass={"build_ext": BuildReader},

@@ -1,0 +1,68 @@
+"""One HTML page of a run, or of two side by side: `python -m rsdnet.report RUN [RUN] [--out FILE.html]`.
+
+Curves, throughput, the probe's F1 a band, views, settings, versions. The page needs no network and no other file, so it
+can be mailed. Of a run that is still going it shows what is there.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from rsdnet.errors import DataError, command
+
+LIMIT = 2 << 20  # bytes of a page that mail and browsers take without complaint
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to report, and where to."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Folder of a pre-training run."""
+    other: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN]")] = None
+    """A second run, to show beside it."""
+    out: Path = Path("report.html")
+    """Page to write."""
+    samples: int = 4
+    """Samples of the run's database whose bands and views are shown; 0: none."""
+
+
+def report(options: Options) -> str:
+    """The page. Raises DataError on a folder that is no run, and on the same run twice."""
+    from rsdnet.report import gallery, record
+    from rsdnet.report.page import page
+
+    folders = [options.run] if options.other is None else [options.run, options.other]
+    records = [record.read(folder) for folder in folders]
+    if len(folders) == 2 and folders[0].samefile(folders[1]):
+        raise DataError(f"{folders[0]} and {folders[1]} are the same run: name one, or two that differ")
+    shown = records[:1] if len(records) == 2 and gallery.same_views(*records) else records
+    made = page(records, [gallery.gallery(one, options.samples) for one in shown])
+    if len(made.encode()) > LIMIT:
+        made = page(records, [gallery.Gallery("Their pictures are left out: the page would be too large.", [])])
+    return made
+
+
+def main() -> None:
+    """The command."""
+    from rsdnet.files import aside
+
+    options = tyro.cli(Options, prog="python -m rsdnet.report", description=__doc__)
+    if options.samples < 0:
+        raise DataError(f"--samples {options.samples}: use 0 or more")
+    if options.out.is_dir() or not options.out.absolute().parent.is_dir():
+        raise DataError(f"{options.out}: name a file in a folder that is there, with --out FILE.html")
+    made = report(options)
+    try:
+        with aside(options.out) as temporary:
+            temporary.write_text(made, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"{options.out} cannot be written ({error.strerror}): name another with --out") from None
+    Console().print(f"{options.out}: {len(made.encode()) / 1024:,.0f} KiB", highlight=False)
+
+
+if __name__ == "__main__":
+    command(main)

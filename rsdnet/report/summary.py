@@ -1,0 +1,105 @@
+"""A run at a glance: its facts, and what is odd about it, in plain words."""
+
+import datetime
+import math
+
+import numpy as np
+
+from rsdnet.monitor import COLLAPSED
+from rsdnet.report.record import Record, Series, text
+
+SLOWEST = 1e-3  # samples/s: below, the number is damaged
+WAITED = 0.05  # share of time waiting for data from which on the page says so
+
+
+def facts(record: Record) -> dict[str, str]:
+    """A run at a glance."""
+    reached, steps = f"{record.reached:,}", f" of {record.steps:,}" if record.steps else ""
+    found = {
+        "state": "complete" if record.complete else "still going, or stopped",
+        "steps": reached + steps,
+        "encoder": _setting(record, "model", "{encoder}, width {width}"),
+        "views": _setting(record, "views", "{modality}, {size} px"),
+        "batch": _setting(record, "optim", "{batch}"),
+        "optimizer": _setting(record, "optim", "{optimizer}, lr {lr}"),
+        "loss at the end": figure(_end(record.series.get("loss"))),
+        "spread at the end": figure(_end(record.series.get("spread"))),
+        "samples/s (median)": figure(_median(record.series.get("samples_per_s"))),
+        "waiting for data": percent(waiting(record)),
+        "time in steps": _duration(record),
+    }
+    if record.probe:
+        found |= {f"mean F1, {label}": score(f1) for label, f1 in record.probe["means"].items()}
+    if record.written:
+        found["last metrics"] = datetime.datetime.fromtimestamp(record.written).strftime("%Y-%m-%d %H:%M")
+    return found
+
+
+def notes(record: Record) -> list[str]:
+    """What is odd about a run, in plain words."""
+    found = list(record.notes)
+    for name, series in record.series.items():
+        bad = ~np.isfinite(series.values)
+        if bad.any():
+            first = int(series.steps[bad][0])
+            found.append(f"{bad.sum():,} of {len(bad):,} values of {name} are not finite, first at step {first:,}.")
+    if _end(record.series.get("spread")) < COLLAPSED:
+        found.append("The projections have almost collapsed to one point: a lower --lr or a higher --tau helps.")
+    if waiting(record) > WAITED:
+        found.append(f"Training waited for data {percent(waiting(record))} of the time.")
+    means = list(record.probe["means"].values()) if record.probe else []
+    if len(means) > 1 and means[0] <= max(means[1:]):
+        found.append("On the mean of the bands, the pre-trained features are no better than the baselines.")
+    return found
+
+
+def waiting(record: Record) -> float:
+    """Share of the time in steps spent waiting for data; NaN where the run does not tell."""
+    rate, wait = record.series.get("samples_per_s"), record.series.get("wait")
+    if rate is None or wait is None or not np.array_equal(rate.steps, wait.steps):
+        return math.nan
+    good = np.isfinite(rate.values) & np.isfinite(wait.values) & (rate.values > SLOWEST)
+    return float(np.average(wait.values[good], weights=1 / rate.values[good])) if good.any() else math.nan
+
+
+def _setting(record: Record, name: str, words: str) -> str:
+    """`words` filled in from a table of the configuration; a dash where it lacks one of them."""
+    try:
+        return text(words.format_map(record.table(name)), 80)
+    except KeyError:
+        return "–"
+
+
+def _duration(record: Record) -> str:
+    """Time that all steps took by their throughput, as h:mm:ss."""
+    rate, batch = record.series.get("samples_per_s"), record.table("optim").get("batch")
+    if rate is None or not isinstance(batch, int) or not (rate.finite > SLOWEST).any():
+        return "–"
+    seconds = (batch / rate.finite[rate.finite > SLOWEST]).sum()
+    return str(datetime.timedelta(seconds=round(seconds))) if seconds < 1e9 else "–"
+
+
+def _end(series: Series | None) -> float:
+    """The mean of the last twentieth of the values."""
+    if series is None or not len(series.finite):
+        return math.nan
+    return float(series.finite[-max(len(series.finite) // 20, 1) :].mean())
+
+
+def _median(series: Series | None) -> float:
+    return math.nan if series is None or not len(series.finite) else float(np.median(series.finite))
+
+
+def figure(value: float) -> str:
+    """A number to read: four digits, thousands whole."""
+    return "–" if not math.isfinite(value) else f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent."""
+    return f"{100 * share:.1f} %" if math.isfinite(share) else "–"
+
+
+def score(value: float, sign: str = "") -> str:
+    """A score with three digits; sign "+": a difference."""
+    return f"{value:{sign}z.3f}" if math.isfinite(value) else "–"
