@@ -8,6 +8,7 @@ step number and the tensors are the whole state of a run.
 import argparse
 import dataclasses
 import datetime
+import json
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from torch import Tensor
 from rsdnet import checkpoint, config, schedules, shares
 from rsdnet.archive import Archive
 from rsdnet.config import Config
+from rsdnet.environment import FILE as ENVIRONMENT
+from rsdnet.environment import environment
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
 from rsdnet.kernels import LARS, lars_groups, update_target_
@@ -215,6 +218,9 @@ def open_folder(run: Run, console: Console) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         with aside(run.folder / CONFIG) as temporary:
             temporary.write_text(config.dumps(run.cfg))
+        found = environment(run.device, precision=str(run.dtype), samples=run.samples, steps=run.steps)
+        with aside(run.folder / ENVIRONMENT) as temporary:
+            temporary.write_text(json.dumps(found, indent=1) + "\n")
     except OSError as error:
         raise DataError(f"{run.folder} cannot be written ({error.strerror}): name another folder with --run") from None
     checkpoint.truncate_metrics(run.folder / METRICS, run.step)

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from rsdnet import checkpoint
+from rsdnet.environment import FILE as ENVIRONMENT
 from rsdnet.errors import DataError
 from rsdnet.monitor import METRICS
 from rsdnet.probe import JSON
 from rsdnet.train import CONFIG
 
-ENVIRONMENT = "environment.json"
 CLIPPED = 400  # characters of a value that are shown
 LARGEST = 3.4e38  # of a float32: what lies beyond counts as not finite
 
@@ -59,6 +59,8 @@ class Record:
     def steps(self) -> int:
         """Steps of the whole schedule; 0 where the run does not tell."""
         optim = self.table("optim")
+        with contextlib.suppress(KeyError, ValueError):
+            return int(self.environment["steps"])
         with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
             steps, epochs, batch = (int(optim.get(name, 0)) for name in ("steps", "epochs", "batch"))
             return steps or epochs * (self.samples // batch)
