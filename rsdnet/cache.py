@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rsdnet._reader import Table
 from rsdnet.errors import DataError
-from rsdnet.memory import free_bytes, size
+from rsdnet.machine import free_bytes, size
 
 Place = Literal["none", "host", "device"]
 PIECE = 256  # samples loaded between two steps of the progress bar: 70 MB of BigEarthNet

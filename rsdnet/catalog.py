@@ -32,7 +32,7 @@ STATS = "stats.json"
 MAP_TENSOR = "Data"  # the tensor of a pixel label entry, as rico-hdl names it
 BUFFER = 1 << 18  # bytes of a column read at a time by a scan
 PIECE = 1 << 13  # samples that a scan holds at a time
-ROW_GROUP = 1 << 16  # samples, of the file
+ROW_GROUP = PIECE  # of the file: a scan that reads larger groups keeps more in memory
 _KEYS = ("ms", "sar", "map")
 _COLUMNS = ("sample", *_KEYS, "label", "split")
 
@@ -87,8 +87,9 @@ class Catalog:
         Raises as `read` does, but for a sample's name that stands in two pieces.
         """
         with _opened(db, buffered=True) as (path, file):
-            for batch in file.iter_batches(rows, columns=list(_COLUMNS)):
+            for batch in file.iter_batches(rows, columns=list(_COLUMNS), use_threads=False):
                 yield cls._of(path, batch)
+        _give_back()
 
     @classmethod
     def _of(cls, path: Path, table: Any) -> "Catalog":
@@ -251,6 +252,13 @@ def concat(catalogs: Sequence[Catalog]) -> Catalog:
     )
     joined._check("the databases together")
     return joined
+
+
+def _give_back() -> None:
+    """Let pyarrow return the memory that it holds on to after a scan."""
+    import pyarrow
+
+    pyarrow.default_memory_pool().release_unused()
 
 
 def read_stats(db: str | os.PathLike[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from rsdnet.catalog import Catalog
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
 from rsdnet.progress import bar
+from rsdnet.scan import Scan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -143,7 +144,8 @@ def count(reader: "Reader", pieces: Iterable[Catalog] | None) -> Tally | None:
 
 def _catalog(db: Path) -> Iterable[Catalog] | None:
     unfinished = (db / "ingest.journal").exists()
-    return [Catalog.read(db)] if (db / catalog.CATALOG).is_file() or unfinished else None
+    there = (db / catalog.CATALOG).is_file() or unfinished
+    return (piece.catalog for piece in Scan([db])) if there else None
 
 
 def _print_catalog(console: "Console", tally: Tally) -> None:

@@ -1,6 +1,10 @@
 """What this machine has free, and how to say it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # A container's limit, its usage, and what of that is page cache: control groups of version 2, of version 1.
 _GROUPS = (
@@ -13,16 +17,21 @@ _DEVICES = ("nvidia[0-9]*", "kfd", "dxg")  # NVIDIA, AMD, either under WSL
 
 def free_memory() -> int:
     """Bytes of RAM that can be had, within this container's limit. The page cache counts: the kernel gives it back."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) << 10
+    free = _meminfo("MemAvailable")
     for limit, usage, stat in _GROUPS:
-        try:
-            room, used = int(Path(limit).read_text()), int(Path(usage).read_text())
-            cache = dict(line.split() for line in Path(stat).read_text().splitlines())
-        except (OSError, ValueError):  # no such group, or no limit
-            continue
-        free = min(free, room - used + int(cache.get("inactive_file", 0)))
+        room = _number(limit)
+        if room is not None:
+            free = min(free, room - (_number(usage) or 0) + _file_cache(stat))
     return max(free, 0)
+
+
+def free_bytes(device: "torch.device") -> int:
+    """Bytes that can still be had on a device: a GPU's, or the host's."""
+    if device.type != "cuda":
+        return free_memory()
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def gpu_memory() -> tuple[str, int] | None:
@@ -48,3 +57,28 @@ def size(count: float) -> str:
 def percent(share: float) -> str:
     """A share as people read it: 83 %."""
     return f"{100 * share:.0f} %"
+
+
+def _meminfo(name: str) -> int:
+    """A line of /proc/meminfo, in bytes."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) << 10
+    return 1 << 62  # a kernel that does not say
+
+
+def _number(path: str) -> int | None:
+    """The number in a file of the kernel; None where there is none ("max"), or no file."""
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _file_cache(stat: str) -> int:
+    """Bytes of page cache that the container's usage includes and that can be dropped."""
+    try:
+        lines = dict(line.split() for line in Path(stat).read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(lines.get("inactive_file", lines.get("total_inactive_file", 0)))

@@ -19,7 +19,7 @@ from rsdnet.cache import Place
 from rsdnet.catalog import Catalog
 from rsdnet.config import ViewConfig
 from rsdnet.errors import DataError
-from rsdnet.memory import free_bytes, size
+from rsdnet.machine import free_bytes, size
 from rsdnet.samples import Damaged, Pools, Samples, pools_of
 from rsdnet.slots import Delivery, DeviceDelivery, Gpu, HostDelivery, Shape, Slot
 

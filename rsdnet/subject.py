@@ -16,6 +16,7 @@ import numpy as np
 from rsdnet import bands, catalog, disk
 from rsdnet.catalog import Catalog
 from rsdnet.errors import DataError
+from rsdnet.scan import Scan
 
 if TYPE_CHECKING:
     from rsdnet._reader import Reader, Table
@@ -217,7 +218,7 @@ def _count(db: Path) -> tuple[str, int]:
 
 
 def _pieces(db: Path) -> Iterable[Catalog]:
-    return [Catalog.read(db)]
+    return (piece.catalog for piece in Scan([db]))
 
 
 def _pick(

@@ -10,7 +10,7 @@ import pytest
 from rsdnet import scan
 from rsdnet.catalog import Catalog, concat
 from rsdnet.errors import DataError
-from rsdnet.memory import size
+from rsdnet.machine import size
 from rsdnet.samples import Samples
 from rsdnet.scan import Scan
 from tests import mixed, tiny
