@@ -17,7 +17,7 @@ constexpr uint64_t kCacheBytes =
 
 // How many samples ahead the processor is told what comes: tables and headers lie far apart (measured best of
 // 1 to 8).
-constexpr size_t kDueAhead = 8, kValuesAhead = 2;
+constexpr size_t kDueAhead = 8, kValuesAhead = 4;
 
 using Seconds = std::chrono::duration<double>;
 

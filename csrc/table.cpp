@@ -297,12 +297,13 @@ uint64_t Table::gather(const int64_t* positions, size_t count, const int32_t* ba
 void Table::prefetch_values(uint32_t sample) const {
     const File& file = reader_.database(database_of(sample)).file();
     if (kept_ || file.access() == Access::kPread) return;
-    constexpr size_t kLine = 64;
+    constexpr size_t kLine = 64, kSmall = 2048;  // of larger values the bands are copied in long runs
     for (const bool sar : {false, true}) {
         const Place place = samples_[sample].places[sar];
         if (!shows(sar) || layout_of_place(place) == kOwnLayout) continue;
         const uint8_t* const value = file.data() + offset_of(place);
-        const size_t bytes = layouts_[layout_of_place(place)]->prefix.size();
+        const Layout& layout = *layouts_[layout_of_place(place)];
+        const size_t bytes = layout.value_bytes() <= kSmall ? layout.value_bytes() : layout.prefix.size();
         for (size_t at = 0; at < bytes; at += kLine) __builtin_prefetch(value + at);
     }
 }
