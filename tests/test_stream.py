@@ -455,6 +455,8 @@ def test_a_process_ends_with_a_stream_left_open(tiny_db: Path, end: str) -> None
 
 
 def test_a_wait_for_a_batch_heeds_a_signal(samples: Samples) -> None:
+    # A shell's background job is born ignoring SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     stream = Stream(samples, batch=4, slots=1)
     iterator = iter(stream)
     next(iterator)
@@ -464,6 +466,7 @@ def test_a_wait_for_a_batch_heeds_a_signal(samples: Samples) -> None:
     with pytest.raises(KeyboardInterrupt):
         stream._running.engine.next()  # no slot is free, and none will be
     timer.join()
+    signal.signal(signal.SIGINT, before)
     stream.close()
 
 

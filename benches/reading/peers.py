@@ -165,6 +165,7 @@ class ByHand:
         self.run(range(step, step + 1))
         return self.plan.split([self.out[a:b].tobytes() for a, b in zip([0, *self.ends[:-1]], self.ends, strict=True)])
 
+    # The two ways are written out: a call a band would slow a peer down.
     def _slices(self, wanted: list[tuple[bytes, str]]) -> None:
         get, known, out, at = self.get, LAYOUTS, memoryview(self.out.data), 0
         self.ends = ends = []

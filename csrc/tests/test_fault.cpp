@@ -59,9 +59,10 @@ TEST(many_threads_meet_the_end_of_a_file) {
         std::vector<std::thread> threads;
         for (int t = 0; t < 6; ++t) {
             threads.emplace_back([&, t] {
-                for (uint64_t i = 0; i < 400 || !cut; ++i) {
+                for (uint64_t i = 0, later = 0; later < 60; ++i) {  // every page once more after the cut
                     const uint64_t offset = (i * 7 + static_cast<uint64_t>(t)) % 60 * kPage;
                     const bool after = cut;
+                    later += after;
                     std::string found;
                     const bool failed = !error_of([&] { found = read(file, offset, kPage); }).empty();
                     CHECK(failed || found == content.substr(offset, kPage));  // never zeros without an error
