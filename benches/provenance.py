@@ -1,11 +1,12 @@
 """What a measured row says of where it comes from."""
 
 import os
-import platform
 import subprocess
 from pathlib import Path
 
 import torch
+
+from rsdnet.environment import processor
 
 
 def commit() -> str:
@@ -22,5 +23,4 @@ def machine() -> str:
     """The GPU, or the processor and the number of its cores."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.11
-    return f"{capabilities.get('cpu_name', platform.machine())}, {torch.get_num_threads()} threads"
+    return f"{processor()}, {torch.get_num_threads()} threads"

@@ -50,11 +50,10 @@ class Patches(Dataset[Patch]):
         catalog: Catalog | Sequence[Catalog] | None = None,
         damaged: Damaged = "leave out",
     ) -> None:
-        paths = [Path(databases)] if isinstance(databases, str | Path) else [Path(path) for path in databases]
         self.bands = _canonical(bands)
         pools = _pools(self.bands)
         self.samples = Samples(
-            paths, "+".join(modality for modality, pool in pools.items() if pool), pools, split=split,
+            databases, "+".join(modality for modality, pool in pools.items() if pool), pools, split=split,
             labelled=labelled, threads=threads, access=access, catalog=catalog, damaged=damaged,
         )  # fmt: skip
         self.labels, self.names = self._columns()

@@ -11,6 +11,12 @@ FILE = "environment.json"
 PACKAGES = ("rsdnet", "torch", "triton", "numpy")
 
 
+def processor() -> str:
+    """The name of this machine's processor."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.11
+    return str(capabilities.get("cpu_name", platform.machine()))
+
+
 def environment(device: torch.device, **chosen: Any) -> dict[str, Any]:
     """Plain values by name; `chosen`: of the run, such as its precision."""
     found: dict[str, Any] = {"python": platform.python_version(), "system": platform.platform()}
@@ -22,6 +28,5 @@ def environment(device: torch.device, **chosen: Any) -> dict[str, Any]:
     if device.type == "cuda":
         found |= {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     else:
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.11
-        found["device"] = capabilities.get("cpu_name", platform.machine())
+        found["device"] = processor()
     return found | {"cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads()} | chosen

@@ -22,6 +22,7 @@ from rsdnet.errors import DataError, command
 from rsdnet.files import aside
 from rsdnet.progress import bar
 from rsdnet.scan import Scan
+from rsdnet.subject import reader_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,7 +101,7 @@ def info(db: Path, verify: bool = False, write: Path | None = None, access: Acce
 
     console = terminal()
     reader = Reader([db], bands.spellings(), access=access)
-    path = db / "data.mdb" if db.is_dir() else db
+    path = reader_file(db)
     tally = count(reader, _catalog(db))
     found = survey(reader, verify)
     damaged = found.damaged

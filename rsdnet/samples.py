@@ -25,6 +25,11 @@ REASONS = 1000  # that are kept word for word; the rest are only counted
 REST = "further samples"
 
 
+def folders(databases: Path | str | Sequence[Path | str]) -> tuple[Path, ...]:
+    """One database or several, as paths."""
+    return (Path(databases),) if isinstance(databases, str | Path) else tuple(Path(path) for path in databases)
+
+
 class Samples:
     """Samples of several databases as one: which can be read, and where their entries are.
 
@@ -41,7 +46,7 @@ class Samples:
 
     def __init__(
         self,
-        databases: Sequence[Path],
+        databases: Path | str | Sequence[Path | str],
         modality: str,
         pools: Pools,
         *,
@@ -52,9 +57,9 @@ class Samples:
         catalog: Catalog | Sequence[Catalog] | None = None,
         damaged: Damaged = "leave out",
     ) -> None:
-        self.databases, self.modality = tuple(databases), modality
+        self.databases, self.modality = folders(databases), modality
         self.pools = {m: np.array([bands.band_id(name) for name in pools[m]], np.int32) for m in ("ms", "sar")}
-        self.reader = Reader([str(path) for path in databases], bands.spellings(), threads, access)
+        self.reader = Reader([str(path) for path in self.databases], bands.spellings(), threads, access)
         self.arena: Tensor | None = None
         """The cache, (N,) uint8, where there is one: see `keep`."""
         self.kept: cache.Place = "none"

@@ -97,9 +97,8 @@ class Stream(IterableDataset[Batch]):
         progress: bool = False,
     ) -> None:
         self.samples = databases if isinstance(databases, Samples) else Samples(
-            [Path(databases)] if isinstance(databases, str | Path) else [Path(path) for path in databases],
-            modality, pools or pools_of(ViewConfig()), split=split, threads=threads, access=access, catalog=catalog,
-            damaged=damaged,
+            databases, modality, pools or pools_of(ViewConfig()), split=split, threads=threads, access=access,
+            catalog=catalog, damaged=damaged,
         )  # fmt: skip
         self.batch, self.seed, self.rank, self.world, self.drop_last = batch, seed, rank, world, drop_last
         self.start, self.stop, self.device = start, stop, torch.device(device)

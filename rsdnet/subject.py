@@ -144,7 +144,6 @@ class Streamed(Subject):
         from rsdnet._reader import Reader, Table
 
         reader = Reader([self.db], bands.spellings(), threads)
-        disk.ask_ahead(reader_file(self.db), self.extents, _HEADER)
         table = Table(reader, self.modality, self.pools["ms"], self.pools["sar"])
         left_out = table.add(0, self.rows, self.keys["ms"], self.keys["sar"])
         if not len(table):

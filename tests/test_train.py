@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rsdnet.report import record
 from tests import tiny
 
 SMALL = ("--size=20", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu")
@@ -64,6 +65,28 @@ def test_blur_speckle_and_antialiasing_reach_the_loss(finished: Path, tiny_db: P
         train("--data", tiny_db, "--run", run, "--steps=1", *FAST, *knob)
         first.update(losses(run))
     assert len(first) == 4
+
+
+def test_a_run_writes_down_what_it_was_made_with(finished: Path) -> None:
+    found = json.loads((finished / "environment.json").read_text())
+    assert (found["torch"], found["steps"], found["samples"]) == (torch.__version__, 14, 36)
+    assert (found["precision"], found["threads"]) == ("torch.float32", 1)
+    assert record.read(finished).steps == 14
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished: Path, tiny_db: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train("--data", tiny_db, "--run", run, "--steps=14", "--checkpoint-every=4", *FAST)
+    newest = run / "checkpoint.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    with open(newest, "r+b") as file:  # in place: its other name is damaged with it
+        file.write(content)
+    done = train("--run", run, "--resume")
+    assert "checkpoint.safetensors is damaged (its checksum is another)" in done.stdout
+    assert "from step 12" in " ".join(done.stdout.split())
+    assert losses(run) == losses(finished)
+    assert "is complete" in " ".join(train("--run", run, "--resume").stdout.split())
 
 
 @pytest.mark.parametrize("stop_after", [2, 5])
