@@ -1,0 +1,110 @@
+"""This process among the processes of a run: torch.distributed under `torchrun`, or alone.
+
+Every rank runs the same program on its slice of each batch. What ranks must agree on goes through here.
+"""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rsdnet.errors import DataError
+
+# How long a rank waits for the others before it gives up: longer than the slowest checkpoint or evaluation.
+PATIENCE = datetime.timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """rank of world processes, the local-th of its machine, on `device`."""
+
+    rank: int
+    world: int
+    local: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this rank speaks and writes for all."""
+        return self.rank == 0
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """`tensor`, now the sum of all ranks' tensors."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """Every rank's tensor, in the order of ranks; all have this one's shape and type."""
+        if self.world == 1:
+            return [tensor]
+        found = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.world)]
+        dist.all_gather(found, tensor.contiguous())
+        return found
+
+    def collect(self, thing: Any) -> list[Any]:
+        """Every rank's thing, in the order of ranks; anything that pickles."""
+        if self.world == 1:
+            return [thing]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, thing)
+        return found
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on any rank."""
+        return any(self.collect(flag))
+
+    def barrier(self) -> None:
+        """Return when every rank has come here."""
+        if self.world > 1:
+            dist.barrier(device_ids=[self.local] if self.device.type == "cuda" else None)
+
+    def share(self, count: int) -> slice:
+        """This rank's part of `count` things, every world-th."""
+        return slice(self.rank, count, self.world)
+
+
+ALONE = Ranks(0, 1, 0, torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def open_ranks(device: str) -> Iterator[Ranks]:
+    """The ranks that torchrun's environment tells of, while entered; without one, this process alone.
+
+    device: "cpu", "cuda", or "auto" for the GPU where there is one; each rank of a machine takes its own.
+    Raises DataError where a GPU is asked for and there is none, or there are more ranks than GPUs.
+    """
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise DataError(
+            "--device cuda: torch sees no CUDA GPU here; use --device cpu, or install a CUDA build of torch"
+        )
+    gpu = found and device != "cpu"
+    rank, world, local = (int(os.environ.get(name, least)) for name, least in VARIABLES)
+    if gpu and local >= torch.cuda.device_count():
+        raise DataError(
+            f"rank {rank} is number {local} of its machine, which has {torch.cuda.device_count()} GPUs: "
+            "use torchrun --nproc-per-node of as many or fewer"
+        )
+    home = torch.device("cuda", local) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(home)
+    if "RANK" not in os.environ:
+        yield Ranks(0, 1, 0, home)
+        return
+    # gloo carries what lies on the host: objects, and everything of a CPU run
+    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE, device_id=home if gpu else None)
+    try:
+        yield Ranks(rank, world, local, home)
+    finally:
+        dist.destroy_process_group()
+
+
+VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))  # torch.distributed.run's, and their values alone
