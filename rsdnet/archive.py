@@ -4,6 +4,7 @@ A checkpoint is `checkpoint-STEP.safetensors`, and the newest one is also `check
 aside, then renamed; writing goes on in a thread while training does.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from rsdnet import checkpoint
@@ -34,8 +36,8 @@ class Archive:
         Waits for the one before. Raises DataError if that could not be written.
         """
         self.wait()
-        ready = checkpoint.snapshot(tensors)
-        self._writing = threading.Thread(target=self._write, args=(step, ready, meta), name="rsdnet-checkpoint")
+        taken = Taken(tensors)
+        self._writing = threading.Thread(target=self._write, args=(step, taken, meta), name="rsdnet-checkpoint")
         self._writing.start()
 
     def wait(self) -> None:
@@ -58,10 +60,10 @@ class Archive:
         elif self._writing is not None:  # what is being written may still be of use; the error comes first
             self._writing.join()
 
-    def _write(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    def _write(self, step: int, taken: "Taken", meta: dict[str, Any]) -> None:
         try:
             path = self.folder / f"checkpoint-{step:09d}.safetensors"
-            checkpoint.save(path, tensors, meta)
+            checkpoint.save(path, taken.on_host(), meta)
             _publish(path, self.folder / checkpoint.FILE)
             self._prune()
         except BaseException as error:  # whatever it is, the trainer must hear of it
@@ -96,6 +98,25 @@ class Archive:
             except DataError as error:
                 damaged.append(str(error))
         raise DataError(damaged[0])
+
+
+class Taken:
+    """Copies of tensors as they are now: on a GPU enqueued there, so that the step after them is not held up."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = checkpoint.snapshot(tensors)
+        devices = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
+        self.events = {device: torch.cuda.current_stream(device).record_event() for device in devices}
+
+    def on_host(self) -> dict[str, Tensor]:
+        """The copies on the host; for another thread, whose transfers take a stream of their own."""
+        streams = {device: torch.cuda.Stream(device) for device in self.events}
+        for device, stream in streams.items():
+            stream.wait_event(self.events[device])
+        with contextlib.ExitStack() as stack:
+            for stream in streams.values():
+                stack.enter_context(torch.cuda.stream(stream))
+            return {name: tensor.cpu() for name, tensor in self.tensors.items()}
 
 
 def _publish(path: Path, name: Path) -> None:

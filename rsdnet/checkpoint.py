@@ -16,7 +16,7 @@ from rsdnet.files import aside
 
 FILE = "checkpoint.safetensors"
 ENCODER = "encoder.safetensors"
-FORMAT = "rsdnet-2"
+FORMAT = "rsdnet-3"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
@@ -30,8 +30,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give the optimizer the state that `optimizer_tensors` took of one like it."""
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor], lr: Tensor
+) -> None:
+    """Give the optimizer the state that `optimizer_tensors` took of one like it. lr: the tensor of its rate."""
     groups = optimizer.state_dict()["param_groups"]
     ids = [number for group in groups for number in group["params"]]
     order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -42,14 +44,16 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tenso
         key, name = path.split("/", 1)
         parameter = parameters[name]
         if tensor.shape == parameter.shape:  # in the parameter's own memory format, as it was
-            tensor = torch.empty_like(parameter).copy_(tensor)
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
         state.setdefault(numbers[parameter], {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for group in optimizer.param_groups:  # torch's own optimizers take a copy
+        group["lr"] = lr
 
 
 def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, which training does not change any more."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    """Copies that training does not change any more, where the tensors are: on a GPU nothing waits for them."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def checksum(tensors: dict[str, Tensor], meta: str) -> str:
@@ -63,7 +67,8 @@ def checksum(tensors: dict[str, Tensor], meta: str) -> str:
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write `tensors` and the JSON-able `meta` to `path`, whole or not at all. Raises DataError on a full disk."""
-    ready, text = snapshot(tensors), json.dumps(meta)
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(meta)
     try:
         with aside(path) as temporary:
             save_file(ready, temporary, {"format": FORMAT, "meta": text, "blake2b": checksum(ready, text)})

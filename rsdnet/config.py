@@ -109,6 +109,10 @@ class ModelConfig:
     concatenate_views: bool = False
     """Forward both views as one batch with shared BatchNorm statistics, as byol-pytorch does; DeepMind forwards one
     after the other."""
+    batchnorm: Literal["sync", "local"] = "sync"
+    """On several ranks: statistics of BatchNorm over all ranks (BYOL's), or each rank's own."""
+    recompute: bool = False
+    """Activation checkpointing: keep each residual block's input alone and compute the rest again in the backward."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +126,9 @@ class OptimConfig:
     steps: Count = 0
     """Length of the whole schedule in steps, instead of epochs; 0: epochs."""
     batch: Annotated[int, Field(ge=2)] = 1024
-    """Samples in a step."""
+    """Samples in a step, over all ranks and micro-batches."""
+    accumulate: Positive = 1
+    """Micro-batches in a step of a rank: gradients add up to the batch's, BatchNorm sees a micro-batch at a time."""
     optimizer: Literal["lars", "sgd", "adamw"] = "lars"
     """LARS as DeepMind wrote it, or torch.optim's SGD (momentum 0.9) or AdamW."""
     lr: Annotated[float, Field(gt=0)] = 0.45
@@ -152,7 +158,12 @@ class RunConfig:
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Autocast type (fp16 with loss scaling); auto: bf16 where the hardware multiplies it, else fp32."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of the model; auto: on a GPU."""
+    """torch.compile of the step; auto: on a GPU."""
+    cuda_graph: Literal["auto", "on", "off"] = "auto"
+    """Replay the whole step from one CUDA graph; auto: where the host takes longer to launch a step than the GPU to run
+    it (small views, small batches), and on one rank."""
+    tf32: bool = True
+    """Let a GPU multiply float32 in TF32 (--precision fp32; the others multiply in 16 bits anyway)."""
     channels_last: bool = True
     """NHWC memory format of encoder and views."""
     threads: Count = 0
@@ -165,6 +176,14 @@ class RunConfig:
     """Checkpoints that are kept: the newest ones."""
     keep_every: Count = 0
     """Also keep each checkpoint whose step is a multiple of this; 0: none."""
+    max_skipped: Positive = 20
+    """Steps in a row that may be skipped because their gradient is not finite; then the run ends."""
+    knn_every: Count = 0
+    """Epochs between kNN evaluations of the encoder on labelled samples; 0: none."""
+    knn_data: tuple[Path, ...] = ()
+    """Labelled databases for them; none: the run's own data."""
+    profile: Count = 0
+    """Steps to profile, after a few to warm up: RUN/profile.json, a table, and RUN/trace.json for chrome://tracing."""
     tensorboard: bool = False
     """Also write TensorBoard events into the run."""
 
@@ -184,8 +203,9 @@ class Config:
 
 # What may differ between a run and its continuation, since it does not change what is computed.
 FREE_ON_RESUME = {
-    "run", "resume", "cache", "access", "damaged", "lookahead", "slots", "reader_threads", "log_every",
-    "checkpoint_every", "keep", "keep_every", "tensorboard", "threads",
+    "run", "resume", "cache", "access", "damaged", "lookahead", "slots", "reader_threads", "recompute", "cuda_graph",
+    "log_every", "checkpoint_every", "keep", "keep_every", "max_skipped", "knn_every", "knn_data", "profile",
+    "tensorboard", "threads",
 }  # fmt: skip
 _ADAPTER = TypeAdapter(Config)
 

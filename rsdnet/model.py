@@ -4,11 +4,14 @@ BYOL follows Grill et al. 2020 (arXiv 2006.07733) as DeepMind wrote it: google-d
 byol/byol_experiment.py and byol/utils/networks.py.
 """
 
+import contextlib
 import copy
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from rsdnet.config import ModelConfig
 from rsdnet.kernels import byol_loss
@@ -79,10 +82,12 @@ class ResNet(nn.Module):
     """ResNet encoder: (B, channels, H, W) to (B, features), torchvision's network without its last layer `fc`.
 
     name: "resnet18", "resnet34" or "resnet50". width: channels of the first stage, 64 in torchvision.
+    recompute: activation checkpointing, block by block.
     """
 
-    def __init__(self, name: str, channels: int, width: int = 64) -> None:
+    def __init__(self, name: str, channels: int, width: int = 64, recompute: bool = False) -> None:
         super().__init__()
+        self.recompute = recompute
         block, depths = DEPTHS[name]
         self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -103,10 +108,50 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.late(self.early(x))
+
+    def early(self, x: Tensor) -> Tensor:
+        """Stem and stages 1 to 3: a third of the parameters, most of the work."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for stage in range(1, 5):
-            x = self.get_submodule(f"layer{stage}")(x)
-        return self.avgpool(x).flatten(1)
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = self._stage(stage, x)
+        return x
+
+    def late(self, x: Tensor) -> Tensor:
+        """Stage 4 and the mean over pixels."""
+        return self.avgpool(self._stage(self.layer4, x)).flatten(1)
+
+    def _stage(self, stage: nn.Module, x: Tensor) -> Tensor:
+        for block in stage.children():
+            x = recomputed(block, x) if self.recompute and torch.is_grad_enabled() else block(x)
+        return x
+
+
+def recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """block(x), of which only x is kept: the backward computes the rest again.
+
+    BatchNorm's running statistics move once all the same; compiled, the second forward is without side effects anyway.
+    """
+
+    def contexts() -> tuple[Any, Any]:
+        return contextlib.nullcontext(), still(block)
+
+    context_fn = noop_context_fn if torch.compiler.is_compiling() else contexts
+    return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=context_fn)
+
+
+@contextlib.contextmanager
+def still(module: nn.Module) -> Iterator[None]:
+    """While entered, a forward in training mode leaves the running statistics of BatchNorm as they are."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:  # a momentum of 0 writes back what is there
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -127,14 +172,23 @@ class Network(nn.Module):
         self.encoder, self.projector = encoder, projector
 
     def forward(self, views: Tensor) -> Tensor:
-        return self.projector(self.encoder(views))
+        return self.late(self.early(views))
+
+    def early(self, views: Tensor) -> Tensor:
+        """What `late` takes: see `ResNet.early`."""
+        return self.encoder.early(views)
+
+    def late(self, x: Tensor) -> Tensor:
+        """The encoder's last stage and the projector: two thirds of the parameters and more."""
+        return self.projector(self.encoder.late(x))
 
 
-class Output(NamedTuple):
-    """What a step gives: the loss, and how far the projections of a batch lie apart."""
+class Forward(NamedTuple):
+    """What two views of a batch give."""
 
     loss: Tensor  # float32 scalar in [0, 8]
-    spread: Tensor  # float32 scalar: see `spread`
+    z1: Tensor  # (B, D) online projections of the first view, detached
+    z2: Tensor  # (B, D) of the second
 
 
 def spread(first: Tensor, second: Tensor) -> Tensor:
@@ -154,7 +208,7 @@ class BYOL(nn.Module):
 
     def __init__(self, channels: int, config: ModelConfig) -> None:
         super().__init__()
-        encoder = ResNet(config.encoder, channels, config.width)
+        encoder = ResNet(config.encoder, channels, config.width, config.recompute)
         self.online = Network(encoder, head(encoder.features, config.hidden, config.dim))
         self.predictor = head(config.dim, config.hidden, config.dim)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
@@ -168,7 +222,7 @@ class BYOL(nn.Module):
             return first, second
         return network(views[0]), network(views[1])
 
-    def forward(self, views: Tensor) -> Output:
+    def forward(self, views: Tensor) -> Forward:
         """Symmetric BYOL loss of views (2, B, C, S, S) (Grill et al. 2020, eq. 2; byol/byol_experiment.py, loss_fn)."""
         z1, z2 = self.project(self.online, views)
         if self.concatenate_views:
@@ -177,7 +231,7 @@ class BYOL(nn.Module):
             q1, q2 = self.predictor(z1), self.predictor(z2)
         with torch.no_grad():
             t1, t2 = self.project(self.target, views)
-        return Output(byol_loss(q1, q2, t1, t2), spread(z1, z2))
+        return Forward(byol_loss(q1, q2, t1, t2), z1.detach(), z2.detach())
 
     def online_parameters(self) -> list[nn.Parameter]:
         """The online network's parameters, in the order of `target_parameters`."""

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rsdnet.errors import DataError
+from rsdnet.errors import DataError, Echo
 
 # How long a rank waits for the others before it gives up: longer than the slowest checkpoint or evaluation.
 PATIENCE = datetime.timedelta(minutes=30)
@@ -59,6 +59,19 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true on any rank."""
         return any(self.collect(flag))
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """For what all ranks do before they train: where one raises DataError, all do, and one of them says it."""
+        own = ""
+        try:
+            yield
+        except DataError as error:
+            own = str(error)
+        problems = self.collect(own)
+        if any(problems):
+            first = next(rank for rank, problem in enumerate(problems) if problem)
+            raise (DataError if first == self.rank else Echo)(problems[first])
 
     def barrier(self) -> None:
         """Return when every rank has come here."""

@@ -1,6 +1,9 @@
 """From a configuration to what the kernels take: the specification of a view, and the table of bands."""
 
+import contextlib
 import math
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor
 from rsdnet import bands, kernels
 from rsdnet.config import Config, ViewConfig
 from rsdnet.kernels import ViewSpec
+from rsdnet.stream import Batch, Stream
 
 REFLECTANCE = 10_000  # DN of reflectance 1: the quantification value of Sentinel-2 products (ESA, Sentinel-2 PSD)
 MS_NODATA = 0  # DN 0 is NO_DATA in Sentinel-2 products (ESA, Sentinel-2 PSD)
@@ -32,9 +36,43 @@ def spec_of(views: ViewConfig, dtype: torch.dtype, channels_last: bool) -> ViewS
     )
 
 
+AHEAD = 2  # steps that the host may be ahead of a GPU: enough to keep it busy, and few batches in its memory
+
+
+def rendered(
+    stream: Stream, table: Tensor, spec: ViewSpec, views: ViewConfig, seed: int
+) -> Iterator[tuple[Batch, Tensor]]:
+    """The stream's batches, each with its views (V, B, C, S, S).
+
+    On a GPU copy and rendering go on beside the step: they have streams of their own, which the current one waits for.
+    """
+    gpu = stream.device.type == "cuda"
+    side = torch.cuda.Stream(stream.device) if gpu else None
+    epoch = torch.zeros((), dtype=torch.int64, device=stream.device)
+    stepped: deque[torch.cuda.Event] = deque()
+    batches = iter(stream)
+    if side:  # for what the stream's caller enqueued before: the table, a cache
+        side.wait_stream(torch.cuda.current_stream(stream.device))
+    while True:
+        with torch.cuda.stream(side) if side else contextlib.nullcontext():
+            batch = next(batches, None)
+            if batch is None:
+                return
+            made = training_views(*batch[:3], table, spec, views, seed=seed, epoch=epoch.fill_(batch.epoch))
+        if side:
+            current = torch.cuda.current_stream(stream.device)
+            current.wait_stream(side)
+            made.record_stream(current)
+        yield batch, made
+        if side:
+            stepped.append(torch.cuda.current_stream(stream.device).record_event())
+            if len(stepped) > AHEAD:
+                stepped.popleft().synchronize()
+
+
 def training_views(
     data: Tensor, records: Tensor, samples: Tensor, table: Tensor, spec: ViewSpec, views: ViewConfig, *, seed: int,
-    epoch: int,
+    epoch: int | Tensor,
 ) -> Tensor:  # fmt: skip
     """Views as a run trains on them, (V, B, C, S, S): rendered, and blurred where `views.blur` asks for it."""
     rendered = kernels.render_views(data, records, samples, table, spec, seed=seed, epoch=epoch)

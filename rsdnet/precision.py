@@ -1,0 +1,44 @@
+"""Which type a run multiplies in: autocast's, and what a GPU makes of float32."""
+
+import torch
+
+from rsdnet.config import Config
+from rsdnet.errors import DataError
+
+# Up to this size of a view the encoder's last stage sees one pixel. There torch 2.13 on a CPU gives garbage in bf16:
+# the weight gradient of a 3x3 convolution of stride 2 is left unwritten (fp32 and larger inputs are right).
+TINY = 16
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def precision_of(cfg: Config, device: torch.device) -> str:
+    """bf16, fp16 or fp32; auto is bf16 where the hardware has it. Raises DataError on bf16 for tiny CPU views."""
+    asked = cfg.run.precision
+    if device.type == "cuda":
+        return (
+            asked if asked != "auto" else "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        )
+    tiny = cfg.views.size <= TINY
+    if asked == "bf16" and tiny:
+        raise DataError(
+            f"--precision bf16 on a CPU needs --size above {TINY}: below, oneDNN's bf16 gradient of a strided "
+            "convolution of one pixel is uninitialised memory; use --precision fp32"
+        )
+    if asked != "auto":
+        return asked
+    hardware = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if hardware and not tiny else "fp32"
+
+
+def set_policy(tf32: bool, device: torch.device) -> None:
+    """What a GPU does with float32, and how it chooses convolutions; nothing on a CPU.
+
+    tf32: products and convolutions of float32 in TF32 (10 bits of mantissa), else in float32. Under autocast it
+    concerns what stays float32 alone, and no product of the step does.
+    Shapes never change from step to step, so cuDNN measures its algorithms once and takes the fastest.
+    """
+    if device.type != "cuda":
+        return
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True
