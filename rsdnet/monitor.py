@@ -1,139 +1,244 @@
-"""What a run shows and keeps: a live line on a terminal or plain lines elsewhere, metrics.jsonl, TensorBoard."""
+"""What a run keeps of its steps: metrics.jsonl, TensorBoard; what it shows goes to rsdnet/display.py."""
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from rsdnet import cost, health
+from rsdnet.display import Display
 from rsdnet.errors import DataError
+from rsdnet.health import COLLAPSED as COLLAPSED  # the report draws this line
+from rsdnet.ranks import ALONE, Ranks
 
 METRICS = "metrics.jsonl"
-# Below this share of an even spread the projections of a batch have all but fallen into one point.
-COLLAPSED = 0.05
+TRUST = ("trust_min", "trust_median", "trust_max")
+
+
+class Output(Protocol):
+    """What `Monitor.log` reads of a step (rsdnet/engine.py): device tensors, read at log steps only."""
+
+    @property
+    def loss(self) -> Tensor:
+        """() float32: mean over this rank's batch."""
+
+    @property
+    def z1(self) -> Tensor:
+        """(b, D) projections of the first view."""
+
+    @property
+    def z2(self) -> Tensor:
+        """(b, D) projections of the second."""
+
+    @property
+    def norm(self) -> Tensor:
+        """() float32: the gradient's norm."""
+
+    @property
+    def skipped(self) -> Tensor:
+        """() int64: steps skipped in all."""
+
+    @property
+    def in_a_row(self) -> Tensor:
+        """() int64: of those, the last ones."""
+
+
+class Step(NamedTuple):
+    """A step that has been logged and not yet written."""
+
+    step: int
+    loss: Tensor
+    notes: dict[str, float]
 
 
 class Monitor:
     """Gathers the losses of steps on the device and reads them every `every` steps, never in between.
 
-    folder: of the run. steps: of the whole schedule; start: those already done. batch: samples a step.
+    folder: of the run. steps: of the whole schedule; start: those already done. batch: samples a step, of all ranks.
+    flops: of a sample (cost.step_flops); peak: FLOP/s of a device (cost.matmul_peak); what lacks is not shown.
+    max_skipped: steps that may be skipped in a row; 0: any number.
+    ranks: every rank makes a monitor and calls it alike, for the mean loss; only the main one writes, shows and warns.
     """
 
     def __init__(
-        self, folder: Path, *, start: int, steps: int, batch: int, every: int, console: Console, tensorboard: bool
-    ) -> None:
-        self.steps, self.batch, self.every, self.console = steps, batch, every, console
-        self._file = open(folder / METRICS, "a", buffering=1)  # noqa: SIM115 -- closed by __exit__
-        self._pending: list[tuple[int, Tensor, Tensor]] = []
+        self, folder: Path, *, start: int, steps: int, batch: int, every: int, console: Console, tensorboard: bool,
+        flops: int | None = None, peak: float | None = None, max_skipped: int = 0, ranks: Ranks = ALONE,
+    ) -> None:  # fmt: skip
+        self.steps, self.batch, self.every, self.max_skipped = steps, batch, every, max_skipped
+        self.flops, self.peak, self.ranks = flops, peak, ranks
+        self._pending: list[Step] = []
+        self._notes: dict[str, float] = {}
+        self._last: tuple[Output, Callable[[], Tensor] | None, dict[str, float]] | None = None
         self._began, self._read = time.perf_counter(), dict[str, Any]()
-        self._board = _summary_writer(folder) if tensorboard else None
-        self._progress = Progress(
-            TextColumn("[bold]step"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[line]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("", total=steps, completed=start, line="")
+        self._watch = health.Watch()
+        self._shown = Display(console, steps, start) if ranks.main else None
+        self._files = _Files(folder, tensorboard) if ranks.main else None
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._shown is not None:
+            self._shown.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        if self._shown is not None:
+            self._shown.stop()
+        if self._files is not None:
+            self._files.close()
 
     def log(
-        self, step: int, loss: Tensor, spread: Tensor, reading: Callable[[], dict[str, Any]], **knobs: float
-    ) -> None:
-        """Note a step's loss and spread (device tensors); every so often read, check, write and show them.
+        self, step: int, output: Output, trust: Callable[[], Tensor] | None, reading: Callable[[], dict[str, Any]],
+        **knobs: float,
+    ) -> None:  # fmt: skip
+        """Note a step; every so often read, check, write and show what was noted: see `flush`.
 
-        reading: the stream's `stats`. knobs: learning rate, tau, epoch.
-        Raises DataError on a loss that is not finite.
+        trust: gives LARS's trust ratios (P,) of the step; None: there are none. reading: the stream's `stats`.
+        knobs: learning rate, tau, epoch.
         """
-        self._pending.append((step, loss.detach(), spread))
-        self._progress.update(self._task, completed=step + 1)
+        self._pending.append(Step(step, output.loss.detach().clone(), self._notes))  # a graph writes its loss in place
+        self._notes, self._last = {}, (output, trust, knobs)
+        if self._shown is not None:
+            self._shown.advance_to(step + 1)
         if (step + 1) % self.every == 0 or step + 1 == self.steps:
-            self.flush(reading(), **knobs)
+            self.flush(reading())
 
-    def flush(self, read: dict[str, Any], **knobs: float) -> None:
-        """Read, check, write and show what is pending. Raises DataError on a loss that is not finite."""
-        if not self._pending:
+    def note(self, **values: float) -> None:
+        """Add values, such as knn_f1, to the line of the next step that is logged."""
+        self._notes |= values
+
+    def flush(self, read: dict[str, Any]) -> None:
+        """Read, check, write and show what is pending. read: the stream's `stats` now.
+
+        Raises DataError after `max_skipped` skipped steps in a row, and where the metrics cannot be written.
+        """
+        if not self._pending or self._last is None:
             return
-        losses = torch.stack([loss for _, loss, _ in self._pending]).tolist()
-        spread = float(self._pending[-1][2])
+        output, trust, knobs = self._last
+        losses, numbers = self._numbers(output, trust)
         now = time.perf_counter()
-        elapsed = max(now - self._began, 1e-9)
-        shared = {
-            "spread": spread,
-            "samples_per_s": len(losses) * self.batch / elapsed,
+        in_a_row = int(numbers.pop("in_a_row"))
+        if self._files is not None and self._shown is not None:
+            shared = numbers | self._rates(max(now - self._began, 1e-9), read) | knobs
+            self._files.write(self._lines(losses, shared))
+            noted = {name: value for line in self._pending for name, value in line.notes.items()}
+            last = {"step": self._pending[-1].step} | shared | noted
+            self._shown.show(last, losses, left=(self.steps - last["step"] - 1) * self.batch / last["samples_per_s"])
+            self._shown.warn(self._watch.look(last))
+        if 0 < self.max_skipped <= in_a_row:
+            raise DataError(
+                f"the gradient was not finite {in_a_row} steps in a row, up to step {self._pending[-1].step + 1}: "
+                "lower --lr, or train in --precision fp32; the last checkpoint is untouched"
+            )
+        self._pending.clear()
+        self._began, self._read = now, read
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave the time inside, of a checkpoint or an evaluation, out of the rates."""
+        self._wait()
+        left = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._wait()
+            self._began += time.perf_counter() - left
+
+    def _wait(self) -> None:
+        """Until the steps so far are done, so that what is timed is theirs."""
+        if self.ranks.device.type == "cuda":
+            torch.cuda.synchronize(self.ranks.device)
+
+    def _numbers(self, output: Output, trust: Callable[[], Tensor] | None) -> tuple[list[float], dict[str, float]]:
+        """Losses of the pending steps, averaged over the ranks, and what else is on the device, in one read."""
+        losses = torch.stack([step.loss for step in self._pending]).double()
+        losses = self.ranks.sum_(losses) / self.ranks.world
+        named = {"grad_norm": output.norm, "skipped": output.skipped, "in_a_row": output.in_a_row}
+        if self.ranks.main:
+            named |= health.projections(output.z1, output.z2)
+            ratios = None if trust is None else trust().float()
+            if ratios is not None and len(ratios):
+                named |= dict(zip(TRUST, (ratios.min(), ratios.median(), ratios.max()), strict=True))
+        read = torch.cat((losses, torch.stack([value.detach().double() for value in named.values()]))).tolist()
+        numbers = dict(zip(named, read[len(losses) :], strict=True))
+        return read[: len(losses)], numbers | {"skipped": int(numbers["skipped"])}
+
+    def _rates(self, elapsed: float, read: dict[str, Any]) -> dict[str, float]:
+        """What the pending steps cost; elapsed: the seconds they took."""
+        rate = len(self._pending) * self.batch / elapsed
+        return {
+            "samples_per_s": rate,
             "wait": (read["waited"] - self._read.get("waited", 0)) / elapsed,
             "read_mb_per_s": (read["bytes"] - self._read.get("bytes", 0)) / elapsed / 1e6,
             "ready": read["ready"],
             "left_out": read["left_out"] + read["stand_ins"],
-            **knobs,
+            "memory_bytes": cost.peak_memory(self.ranks.device),
+            **self._efficiency(rate),
         }
-        for (step, _, _), loss in zip(self._pending, losses, strict=True):
-            if not math.isfinite(loss):
-                raise DataError(
-                    f"the loss is {loss} at step {step}: lower --lr, or train in --precision fp32; "
-                    "the last checkpoint is untouched"
-                )
-            self._write({"step": step, "loss": loss} | shared)
-        self._show(self._pending[-1][0], sum(losses) / len(losses), shared)
-        self._pending.clear()
-        self._began, self._read = now, read
 
-    def skip_time(self) -> None:
-        """Leave what happened since the last log out of the next rate: a checkpoint, a compilation."""
-        self._began = time.perf_counter()
+    def _efficiency(self, samples_per_s: float) -> dict[str, float]:
+        """Model TFLOP/s of all ranks, and what share of their devices' matrix-product peak that is."""
+        if self.flops is None:
+            return {}
+        flops = samples_per_s * self.flops
+        return {"tflops": flops / 1e12} | ({"mfu": flops / self.ranks.world / self.peak} if self.peak else {})
 
-    def _write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
+    def _lines(self, losses: list[float], shared: dict[str, float]) -> list[dict[str, Any]]:
+        """A record a step; a number that is not finite, as of a step that was skipped, is None."""
+        records = [
+            {"step": step, "loss": loss} | shared | notes
+            for (step, _, notes), loss in zip(self._pending, losses, strict=True)
+        ]
+        return [{name: value if math.isfinite(value) else None for name, value in line.items()} for line in records]
+
+
+class _Files:
+    """metrics.jsonl, a line a step, and TensorBoard's events where asked for."""
+
+    def __init__(self, folder: Path, tensorboard: bool) -> None:
+        self.path = folder / METRICS
+        try:
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 -- closed by `close`
+        except OSError as error:
+            raise self._error(error) from None
+        self._board = _summary_writer(folder) if tensorboard else None
+
+    def write(self, records: list[dict[str, Any]]) -> None:
+        """Append the records. Raises DataError where they cannot be written."""
+        text = memoryview("".join(json.dumps(record) + "\n" for record in records).encode())
+        try:
+            while text:
+                text = text[self._file.write(text) :]
+        except OSError as error:
+            raise self._error(error) from None
         if self._board is not None:
-            for name, value in record.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, record["step"])
+            for record in records:
+                self._events(record, self._board)
 
-    def _show(self, step: int, loss: float, shared: dict[str, float]) -> None:
-        line = (
-            f"loss {loss:.4f}  spread {shared['spread']:.2f}  lr {shared['lr']:.4g}  tau {shared['tau']:.4f}  "
-            f"{shared['samples_per_s']:,.0f} samples/s  {shared['read_mb_per_s']:,.0f} MB/s  "
-            f"wait {100 * shared['wait']:.0f} %  {shared['ready']} ready"
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _error(self, error: OSError) -> DataError:
+        return DataError(
+            f"{self.path} cannot be written ({error.strerror}): make room or name another --run; the checkpoints are "
+            "whole, so --resume goes on from the last one"
         )
-        if shared["left_out"]:
-            line += f"  {shared['left_out']} left out"
-        if self.console.is_terminal:
-            self._progress.update(self._task, line=line)
-        else:
-            left = (self.steps - step - 1) * self.batch / shared["samples_per_s"]
-            print(f"step {step + 1}/{self.steps}  {line}  {_duration(left)} left", flush=True)
-        if shared["spread"] < COLLAPSED and step > 1:
-            self.console.print(
-                f"step {step + 1}: the projections have almost collapsed to one point (spread {shared['spread']:.3f}); "
-                "a lower --lr or a higher --tau helps",
-                style="yellow",
-            )
 
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
+    @staticmethod
+    def _events(record: dict[str, Any], board: Any) -> None:
+        for name, value in record.items():
+            if name != "step" and value is not None:
+                board.add_scalar(name, value, record["step"])
 
 
 def _summary_writer(folder: Path) -> Any:
