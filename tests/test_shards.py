@@ -14,17 +14,16 @@ from rsdnet.config import Config, DataConfig, ViewConfig
 from rsdnet.dataset import Patches
 from rsdnet.errors import DataError
 from rsdnet.info import info
-from rsdnet.layouts.pairs import Pairs
 from rsdnet.layouts.sen12ms import Sen12ms
 from rsdnet.preview import Options, pictures
-from rsdnet.samples import Samples, pools_of, statistics
+from rsdnet.samples import Pools, Samples, pools_of, statistics
 from rsdnet.scan import Scan
 from rsdnet.shards import Shard
 from rsdnet.stream import Stream
 from tests import geotiffs
 from tests.test_info import rows
-from tests.test_ingest import s1, s2
-from tests.test_ingest_bad import PAIRS, Dead, _environment, _words, command
+from tests.test_ingest import pairs, s1, s2
+from tests.test_ingest_bad import Dead, _environment, _words, command
 
 PLACES = 13
 COLUMNS = ("samples", "ms", "sar", "map", "label", "split")
@@ -137,7 +136,7 @@ def contents(batch: object) -> list[tuple[bytes, list[int]]]:
 def test_every_way_to_read_takes_the_folder_of_shards(whole: Path, parted: Path, capsys: pytest.CaptureFixture) -> None:
     one, two = Patches(whole, ["B02", "VV"]), Patches(str(parted), ["B02", "VV"])
     assert len(one) == len(two) == PLACES - 2
-    for left, right in zip(one, two, strict=True):
+    for left, right in ((one[index], two[index]) for index in range(len(one))):
         assert (left.name, left.label) == (right.name, right.label)
         assert all(bool((left.bands[name] == right.bands[name]).all()) for name in left.bands)
     capsys.readouterr()
@@ -159,8 +158,8 @@ def test_weights_give_a_folder_of_shards_what_they_give_a_database(whole: Path, 
     other = tmp_path / "other"
     for place in range(5):
         geotiffs.pair(tmp_path / "more", f"q{place}", s2(24, count=13), s1(24))
-    ingest.ingest(Pairs(tmp_path / "more", other, s2=Path("s2"), s1=Path("s1"), s2_bands="L1C", s1_bands="VV,VH"))
-    pools = {"ms": ("B02",), "sar": ("VV",)}
+    ingest.ingest(pairs(tmp_path / "more", other, s2_bands="L1C"))
+    pools: Pools = {"ms": ("B02",), "sar": ("VV",)}
     one, two = (Samples([db, other], "ms+sar", pools) for db in (whole, parted))
     assert two.named == (parted, other)
     assert len(two.databases) == 5
@@ -179,10 +178,10 @@ def test_labels_without_class_names_mean_the_same_in_every_shard(tmp_path: Path)
     for place, value in enumerate((1, 7, 3, 0)):
         geotiffs.pair(tmp_path, f"q{place}", s2(), s1())
         geotiffs.write(tmp_path / "map" / f"q{place}.tif", np.full((1, 12, 12), value, np.uint8))
-    options = PAIRS | {"label": Path("map"), "val": 0, "test": 0}
-    ingest.ingest(Pairs(tmp_path, tmp_path / "whole", **options))
+    options = {"label": Path("map"), "val": 0, "test": 0}
+    ingest.ingest(pairs(tmp_path, tmp_path / "whole", **options))
     for number in range(6):
-        ingest.ingest(Pairs(tmp_path, tmp_path / "db", shard=f"{number}/6", **options))
+        ingest.ingest(pairs(tmp_path, tmp_path / "db", shard=f"{number}/6", **options))
     want, found = Catalog.read(tmp_path / "whole"), Scan([tmp_path / "db"])
     got = found.take(np.arange(4))
     assert got.label.tolist() == want.label.tolist() == [1, 7, 3, 0]
@@ -210,7 +209,7 @@ def test_options_that_no_source_fits_are_blamed_in_every_shard(tmp_path: Path, p
         geotiffs.pair(tmp_path, f"{place:02}", s2(4, count=3), s1(4))
     for number in range(2):
         with pytest.raises(DataError, match=r"could be ingested: .*has 3 layers, but 2 bands are named"):
-            ingest.ingest(Pairs(tmp_path, tmp_path / "db", shard=f"{number}/2", **PAIRS))  # type: ignore[arg-type]
+            ingest.ingest(pairs(tmp_path, tmp_path / "db", shard=f"{number}/2"))
     assert not list(tmp_path.rglob("data.mdb"))
 
 
