@@ -27,8 +27,10 @@ from rsdnet.files import aside
 VERSION = 1
 SPLITS = ("train", "val", "test")
 MODALITIES = ("ms+sar", "ms", "sar")
+DATA = "data.mdb"
 CATALOG = "catalog.parquet"
 STATS = "stats.json"
+JOURNAL = "ingest.journal"  # there while an ingest is not finished
 MAP_TENSOR = "Data"  # the tensor of a pixel label entry, as rico-hdl names it
 BUFFER = 1 << 18  # bytes of a column read at a time by a scan
 PIECE = 1 << 13  # samples that a scan holds at a time
@@ -189,6 +191,12 @@ def read_meta(db: str | os.PathLike[str]) -> dict[str, Any]:
         return _checked_meta(path, _meta_of(file.schema_arrow))
 
 
+def count(db: str | os.PathLike[str]) -> int:
+    """Samples in the database's catalog; no row is read. Raises DataError as `Catalog.read`."""
+    with _opened(db) as (_, file):
+        return int(file.metadata.num_rows)
+
+
 def _meta_of(schema: Any) -> Any:
     """The catalog's own part of a pyarrow schema's metadata."""
     return json.loads((schema.metadata or {}).get(b"rsdnet", b"{}"))
@@ -211,7 +219,7 @@ def _opened(db: str | os.PathLike[str], *, buffered: bool = False) -> Iterator[t
     import pyarrow.parquet
 
     path = Path(db) / CATALOG
-    if not path.is_file() and (Path(db) / "ingest.journal").exists():
+    if not path.is_file() and (Path(db) / JOURNAL).exists():
         raise DataError(f"{db} is not finished: run the same `python -m rsdnet.ingest` command again")
     if not path.is_file():
         raise DataError(

@@ -16,10 +16,9 @@ from typing import Any
 
 import lmdb
 
+from rsdnet.catalog import DATA, JOURNAL
 from rsdnet.errors import DataError
 
-JOURNAL = "ingest.journal"
-DATA = "data.mdb"
 _SMALLEST_MAP = 64 << 20  # bytes; the file grows with its content, the map only bounds it
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from rsdnet import bands, catalog
+from rsdnet import bands, catalog, shards
 from rsdnet.catalog import Catalog
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
 from rsdnet.progress import bar
-from rsdnet.scan import Scan
+from rsdnet.scan import Piece, Scan
 from rsdnet.subject import reader_file
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ class Tally:
     labels: np.ndarray = field(default_factory=lambda: np.zeros((len(catalog.SPLITS), 0), np.int64))
     absent: list[str] = field(default_factory=list)
 
-    def add(self, piece: Catalog, reader: "Reader") -> None:
-        """Count the samples of a piece, and look their keys up."""
+    def add(self, piece: Catalog, reader: "Reader", database: int) -> None:
+        """Count the samples of a piece, and look their keys up in one of the reader's databases."""
         self.meta, self.classes = piece.meta, piece.classes
         there = {name: np.array([key is not None for key in getattr(piece, name)], bool) for name in _KEYS}
         for name, has in there.items():
             keys = getattr(piece, name)[has]
-            self.absent += keys[~reader.contains(keys.tolist())].tolist()
+            self.absent += keys[~reader.contains(keys.tolist(), database)].tolist()
         labelled, ms, sar = piece.label >= 0, there["ms"], there["sar"]
         columns = np.stack([np.ones(len(piece), bool), ms & sar, ms & ~sar, sar & ~ms, labelled, there["map"]])
         if not self.labels.shape[1]:
@@ -70,10 +70,10 @@ class Tally:
 
 
 def survey(reader: "Reader", verify: bool) -> "Survey":
-    """Check the headers of all entries; with `verify`, read every byte too. Shows how far it is."""
+    """Check the headers of all entries of all databases; with `verify`, read every byte too. Shows how far it is."""
     from rsdnet._reader import Survey
 
-    found = Survey(reader, 0, verify)
+    found = Survey(reader, None, verify)
     piece = _LEAST
     with bar("reading" if verify else "checking", found.total) as show:
         while found.done < found.total:
@@ -91,7 +91,7 @@ def next_piece(entries: int, seconds: float) -> int:
 
 
 def info(db: Path, verify: bool = False, write: Path | None = None, access: Access = "map") -> int:
-    """Print what the database in folder `db` holds. Returns 1 if anything in it is damaged or absent, else 0.
+    """Print what the database in folder `db`, or its shards, hold. Returns 1 if anything is damaged or absent, else 0.
 
     verify: read every entry whole. write: a file for all that is damaged or absent, as JSON. access: as `Reader` takes
     it.
@@ -100,13 +100,15 @@ def info(db: Path, verify: bool = False, write: Path | None = None, access: Acce
     from rsdnet._reader import Reader
 
     console = terminal()
-    reader = Reader([db], bands.spellings(), access=access)
-    path = reader_file(db)
-    tally = count(reader, _catalog(db))
+    folders = shards.parts(db)
+    reader = Reader(folders, bands.spellings(), access=access)
+    paths = [reader_file(folder) for folder in folders]
+    tally = count(reader, _pieces(folders))
     found = survey(reader, verify)
     damaged = found.damaged
-    sizes = f"{path.stat().st_size / 1e6:,.1f} MB, {found.payload / 1e6:,.1f} MB of them pixels"
-    console.print(f"{path}: {found.total:,} entries, {sizes}")
+    sizes = f"{sum(path.stat().st_size for path in paths) / 1e6:,.1f} MB, {found.payload / 1e6:,.1f} MB of them pixels"
+    what = paths[0] if len(paths) == 1 else f"{db}: {len(paths)} shards"
+    console.print(f"{what}: {found.total:,} entries, {sizes}")
     if tally is None:
         console.print("no catalog: samples, labels and splits are not known")
     else:
@@ -114,14 +116,14 @@ def info(db: Path, verify: bool = False, write: Path | None = None, access: Acce
     console.print(_band_table(found))
     if found.unlisted:
         console.print(f"and {found.unlisted:,} entries of so many other schemas that they are not listed")
-    if (db / catalog.STATS).is_file():
-        console.print(_statistics_table(catalog.read_stats(db)))
+    if (folders[0] / catalog.STATS).is_file():
+        console.print(_statistics_table(shards.read_stats(db)))
     lost = tally.absent if tally is not None else []
     _print_faults(console, damaged, lost)
     if verify and not damaged:
         console.print(f"all {found.total:,} entries were read whole")
     if write is not None:
-        _write_faults(write, path, found.total, damaged, lost)
+        _write_faults(write, paths[0] if len(paths) == 1 else db, found.total, damaged, lost)
     return 1 if damaged or lost else 0
 
 
@@ -133,20 +135,20 @@ def terminal() -> "Console":
     return console if console.is_terminal else Console(width=160)
 
 
-def count(reader: "Reader", pieces: Iterable[Catalog] | None) -> Tally | None:
+def count(reader: "Reader", pieces: Iterable[Piece] | None) -> Tally | None:
     """The samples of a catalog, counted; None where there is none."""
     if pieces is None:
         return None
     tally = Tally()
     for piece in pieces:
-        tally.add(piece, reader)
+        tally.add(piece.catalog, reader, piece.database)
     return tally
 
 
-def _catalog(db: Path) -> Iterable[Catalog] | None:
-    unfinished = (db / "ingest.journal").exists()
-    there = (db / catalog.CATALOG).is_file() or unfinished
-    return (piece.catalog for piece in Scan([db])) if there else None
+def _pieces(folders: Sequence[Path]) -> Iterable[Piece] | None:
+    """The catalog's; None where there is none, and no ingest that may yet write one."""
+    there = any((folders[0] / name).is_file() for name in (catalog.CATALOG, catalog.JOURNAL))
+    return Scan(folders) if there else None
 
 
 def _print_catalog(console: "Console", tally: Tally) -> None:
@@ -229,13 +231,22 @@ def _write_faults(to: Path, path: Path, entries: int, damaged: list[tuple[str, s
         raise DataError(f"{to} cannot be written ({error.strerror}): name another file for --json") from error
 
 
+def _largest(db: Path) -> Path:
+    """The folder to measure: `db`, or the largest of its shards, which is then named."""
+    folders = shards.parts(db)
+    largest = max(folders, key=lambda folder: reader_file(folder).stat().st_size) if len(folders) > 1 else folders[0]
+    if largest != db:
+        print(f"{largest} is measured, the largest of {len(folders)} shards")
+    return largest
+
+
 def main() -> int:
     """The command."""
 
     @dataclass(frozen=True)
     class Options:
         db: tyro.conf.Positional[Path]
-        """Folder of the database."""
+        """Folder of the database, or of its shards."""
         verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
         """Read every entry whole, not its header alone."""
         json: Path | None = None
@@ -256,7 +267,7 @@ def main() -> int:
         if options.speed:
             from rsdnet.speed import speed
 
-            speed(options.db, options.seconds)
+            speed(_largest(options.db), options.seconds)
         return status
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

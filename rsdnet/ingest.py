@@ -3,6 +3,7 @@
 The files are read on all cores, each source (a sample's files) on its own, and joined in a fixed order: entries into
 `data.mdb`, rows into `catalog.parquet`, statistics of the training split into `stats.json`; what was left out is named
 in `left_out.tsv`, what `--offset auto` decided in `offsets.tsv`. Interrupted, it continues where it stopped.
+With `--shard I/N` it is one of N jobs that share the work: see rsdnet/shards.py.
 """
 
 import contextlib
@@ -24,8 +25,9 @@ from rsdnet.database import DATA, JOURNAL, Journal, Writer, compare_finished, sp
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
 from rsdnet.layouts.base import Layout, Recipe, Source, assign_splits
-from rsdnet.patches import Result, Row, summarise_tile
+from rsdnet.patches import Result, Row, ingest_source, summarise_tile
 from rsdnet.progress import progress
+from rsdnet.shards import write_histograms
 from rsdnet.statistics import Accumulator, Summary
 from rsdnet.workers import count, executor, in_order
 
@@ -43,20 +45,20 @@ def ingest(layout: Layout) -> int:
     layout.check()
     if _finished(layout):
         return 0
-    sources = assign_splits(layout.sources(), layout.val, layout.test)
+    every = assign_splits(layout.sources(), layout.val, layout.test)
     recipe = layout.recipe()
-    identity = layout.identity() | {"listing": _digest(sources)}
-    _make_folder(layout.db)
-    with space_for(layout.db, "nothing is written yet"):
-        journal = Journal(layout.db, identity)
+    identity = layout.identity() | {"listing": _digest(every)}
+    _make_folder(layout.folder)
+    with space_for(layout.folder, "nothing is written yet"):
+        journal = Journal(layout.folder, identity)
     try:
-        return _run(layout, sources, recipe, journal, identity)
+        return _run(layout, every, recipe, journal, identity)
     finally:
         journal.close()
 
 
 def _finished(layout: Layout) -> bool:
-    folder = layout.db
+    folder = layout.folder
     if not (folder / catalog.CATALOG).is_file() or (folder / JOURNAL).exists():
         return False
     made = Catalog.read(folder)
@@ -83,21 +85,20 @@ def _digest(sources: Sequence[Source]) -> str:
     return digest.hexdigest()
 
 
-def _run(layout: Layout, sources: list[Source], recipe: Recipe, journal: Journal, identity: dict[str, Any]) -> int:
+def _run(layout: Layout, every: list[Source], recipe: Recipe, journal: Journal, identity: dict[str, Any]) -> int:
+    """Ingest the layout's part of `every` source, from where the journal ends."""
+    sources = every[layout.part.stretch(len(every))] if layout.part else every
     tally = Tally()
-    with Writer(layout.db) as writer:
+    with Writer(layout.folder) as writer:
         if journal.done:
             _catch_up(journal, writer, tally)
-            print(f"continuing {layout.db} after {journal.done:,} of {len(sources):,} sources")
+            print(f"continuing {layout.folder} after {journal.done:,} of {len(sources):,} sources")
         try:
-            _read_all(layout, sources, recipe, journal, writer, tally)
+            _read_all(layout, every, sources, recipe, journal, writer, tally)
         except KeyboardInterrupt:
             print(f"interrupted: {journal.done:,} of {len(sources):,} sources are in; the same command continues")
             return INTERRUPTED
-    if not tally.samples:
-        _discard(layout.db, journal)
-        raise DataError(f"nothing of {layout.source} could be ingested: {tally.first_reason}")
-    with space_for(layout.db, "all entries are safe"):
+    with space_for(layout.folder, "all entries are safe"):
         _finish(layout, journal, tally, identity, recipe)
     return 0
 
@@ -151,29 +152,38 @@ def _summaries(row: Row, writer: Writer) -> dict[str, Summary]:
 
 
 def _read_all(
-    layout: Layout, sources: list[Source], recipe: Recipe, journal: Journal, writer: Writer, tally: Tally
-) -> None:
-    """Read the sources not yet done, commit them in chunks, each followed by its lines in the journal."""
+    layout: Layout, every: list[Source], sources: list[Source], recipe: Recipe, journal: Journal, writer: Writer,
+    tally: Tally,
+) -> None:  # fmt: skip
+    """Read those of `sources`, the layout's part of `every`, that are not yet done; commit them in chunks, each
+    followed by its lines in the journal."""
     rest = sources[journal.done :]
     with (
-        contextlib.closing(Chunk(layout.db, journal, writer)) as chunk,
+        contextlib.closing(Chunk(layout.folder, journal, writer)) as chunk,
         progress(len(sources), journal.done) as step,
         executor(layout.workers, len(rest)) as pool,
     ):
         for result in in_order(pool, rest, recipe, look_ahead=4 * count(layout.workers)):
             record = _record(result)
             tally.add(record, result.summaries)
-            if not tally.samples and tally.sources >= _ALL_BAD:
-                _blame(layout.db, journal, tally)
+            if not tally.samples and tally.sources == min(_ALL_BAD, len(sources)):
+                _require_hope(layout, every[:_ALL_BAD], recipe, journal, tally.first_reason)
             chunk.add(record, result)
             step(f"{tally.left_out:,} left out")
         chunk.commit()
         chunk.wait()
 
 
-def _blame(folder: Path, journal: Journal, tally: Tally) -> None:
-    _discard(folder, journal)
-    raise DataError(f"none of the first {tally.sources} sources could be ingested: {tally.first_reason}")
+def _require_hope(layout: Layout, first: list[Source], recipe: Recipe, journal: Journal, reason: str) -> None:
+    """Raise DataError if none of the first of all sources can be ingested: then the options are to blame.
+
+    A shard may hold bad sources alone, as any stretch of a whole ingest may; so it looks at the first of all again.
+    """
+    if layout.part and any(ingest_source(source, recipe).rows for source in first):
+        return
+    _discard(layout.folder, journal)
+    what = f"none of the first {_ALL_BAD} sources" if len(first) == _ALL_BAD else f"nothing of {layout.source}"
+    raise DataError(f"{what} could be ingested: {reason}")
 
 
 def _discard(folder: Path, journal: Journal) -> None:
@@ -229,11 +239,14 @@ class Chunk:
 
 def _finish(layout: Layout, journal: Journal, tally: Tally, identity: dict[str, Any], recipe: Recipe) -> None:
     """Statistics, lists and catalog, each aside then renamed; the journal goes last."""
-    write_stats(layout.db, {name: tally.bands[name].result() for name in sorted(tally.bands)})
+    folder = layout.folder
+    write_stats(folder, {name: tally.bands[name].result() for name in sorted(tally.bands)})
+    if layout.part:
+        write_histograms(folder, tally.bands)
     records = journal.records
-    _write_list(layout.db / LEFT_OUT, ("sample", "reason"), (row for record in records() for row in record["left"]))
+    _write_list(folder / LEFT_OUT, ("sample", "reason"), (row for record in records() for row in record["left"]))
     rows_of_offsets = (row for record in records() for row in record["offsets"])
-    _write_list(layout.db / OFFSETS, ("file", "subtracted", "why"), rows_of_offsets)
+    _write_list(folder / OFFSETS, ("file", "subtracted", "why"), rows_of_offsets)
     rows = [Row(*row) for record in records() for row in record["rows"]]
     highest = max((record["highest"] for record in records()), default=-1)
     names = layout.class_names()
@@ -241,18 +254,17 @@ def _finish(layout: Layout, journal: Journal, tally: Tally, identity: dict[str, 
     if recipe.raw_map:
         (values,) = recipe.classes.values()
         meta["values"] = {str(value): label for value, label in values.items()}
-    sample, ms, sar, maps, labels, split = zip(*rows, strict=True)
     made = Catalog(
-        samples=catalog.objects(sample),
-        ms=catalog.objects(ms),
-        sar=catalog.objects(sar),
-        map=catalog.objects(maps),
-        label=np.array([-1 if label is None else label for label in labels], np.int32),
-        split=catalog.objects(split),
+        samples=catalog.objects([row.sample for row in rows]),
+        ms=catalog.objects([row.ms for row in rows]),
+        sar=catalog.objects([row.sar for row in rows]),
+        map=catalog.objects([row.map for row in rows]),
+        label=np.array([-1 if row.label is None else row.label for row in rows], np.int32),
+        split=catalog.objects([row.split for row in rows]),
         classes=names if names is not None else tuple(str(number) for number in range(highest + 1)),
         meta=meta,
     )
-    made.write(layout.db)
+    made.write(folder)
     journal.remove()
     _report(layout, tally, rows)
 
@@ -270,16 +282,16 @@ def _write_list(path: Path, header: Sequence[str], rows: Iterator[Sequence[objec
 def _report(layout: Layout, tally: Tally, rows: list[Row]) -> None:
     splits = Counter(row.split for row in rows)
     print(
-        f"{layout.db}: {tally.samples:,} samples ("
+        f"{layout.folder}: {tally.samples:,} samples ("
         + ", ".join(f"{splits[split]:,} {split}" for split in catalog.SPLITS)
-        + f"), {(layout.db / DATA).stat().st_size / 1e6:,.1f} MB"
+        + f"), {(layout.folder / DATA).stat().st_size / 1e6:,.1f} MB"
     )
     if tally.left_out:
-        print(f"left out {tally.left_out:,}, named in {layout.db / LEFT_OUT}; the first: {tally.first_reason}")
+        print(f"left out {tally.left_out:,}, named in {layout.folder / LEFT_OUT}; the first: {tally.first_reason}")
     if tally.offsets:
         decided = ", ".join(f"{count:,} files -{offset} DN" for offset, count in sorted(tally.offsets.items()))
         undecided = f" ({tally.undecided:,} undecided, taken as 0)" if tally.undecided else ""
-        print(f"offset auto: {decided}{undecided}, named in {layout.db / OFFSETS}")
+        print(f"offset auto: {decided}{undecided}, named in {layout.folder / OFFSETS}")
     for note, times in sorted(tally.notes.items()):
         print(f"{note} ({times:,} sources)")
 

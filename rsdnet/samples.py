@@ -1,6 +1,7 @@
 """The samples of one or several databases, ready to be read by band."""
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from rsdnet import bands, cache
+from rsdnet import bands, cache, shards, shares
 from rsdnet._reader import Reader, Table, draw_bands
-from rsdnet.catalog import Catalog, read_stats
+from rsdnet.catalog import Catalog
 from rsdnet.config import Config, ViewConfig
 from rsdnet.errors import DataError
 from rsdnet.scan import Piece, Scan
@@ -25,7 +26,7 @@ REASONS = 1000  # that are kept word for word; the rest are only counted
 REST = "further samples"
 
 
-def folders(databases: Path | str | Sequence[Path | str]) -> tuple[Path, ...]:
+def named(databases: Path | str | Sequence[Path | str]) -> tuple[Path, ...]:
     """One database or several, as paths."""
     return (Path(databases),) if isinstance(databases, str | Path) else tuple(Path(path) for path in databases)
 
@@ -33,7 +34,8 @@ def folders(databases: Path | str | Sequence[Path | str]) -> tuple[Path, ...]:
 class Samples:
     """Samples of several databases as one: which can be read, and where their entries are.
 
-    databases: folders. modality: "ms+sar", "ms" or "sar": the entries that a sample must have.
+    databases: folders, each of a database or of its shards. modality: "ms+sar", "ms" or "sar": the entries that a
+    sample must have.
     pools: the bands to draw from, which each of those entries must hold.
     split, labelled: as `Catalog.mask` takes them. threads: of the reader; 0 for all cores.
     access: "map", or "pread" where a file is on a network. catalog: one, or one a database, instead of
@@ -57,7 +59,11 @@ class Samples:
         catalog: Catalog | Sequence[Catalog] | None = None,
         damaged: Damaged = "leave out",
     ) -> None:
-        self.databases, self.modality = folders(databases), modality
+        self.named, self.modality = named(databases), modality
+        """The databases as they were named; a folder of shards is one of them."""
+        self._parts = [shards.parts(path) for path in self.named]
+        self.databases = tuple(itertools.chain.from_iterable(self._parts))
+        """The folders that are read."""
         self.pools = {m: np.array([bands.band_id(name) for name in pools[m]], np.int32) for m in ("ms", "sar")}
         self.reader = Reader([str(path) for path in self.databases], bands.spellings(), threads, access)
         self.arena: Tensor | None = None
@@ -84,7 +90,7 @@ class Samples:
     @property
     def where(self) -> str:
         """The databases, for messages."""
-        return ", ".join(str(path) for path in self.databases)
+        return ", ".join(str(path) for path in self.named)
 
     @functools.cached_property
     def rows(self) -> np.ndarray:
@@ -133,6 +139,18 @@ class Samples:
         what = " ".join(["no", *filter(None, [select["split"]]), *(["labelled"] if select["labelled"] else [])])
         there = ", ".join(f"{modality} {count}" for modality, count in counts.items())
         return f"{self.where}: {what} samples with {self.modality} entries (there are: {there})"
+
+    def quotas(self, weights: Sequence[float]) -> list[int] | None:
+        """Samples that each folder gives to an epoch; weights: one a database as named. Else as `shares.quotas`.
+
+        A folder of shards gets what one database of as many samples would, and its shards give in proportion.
+        """
+        counts = iter(self.table.counts)
+        own = [[next(counts) for _ in folders] for folders in self._parts]
+        quotas = shares.quotas(weights, [sum(part) for part in own], self.named)
+        if quotas is None:
+            return None
+        return [piece for quota, part in zip(quotas, own, strict=True) for piece in shards.divide(quota, part)]
 
     def report(self) -> str | None:
         """One line on the samples left out and why, or None."""
@@ -214,7 +232,7 @@ def statistics(config: Config, pools: Pools) -> dict[str, dict[str, float]]:
     """
     names = [name for modality in config.views.modality.split("+") for name in pools[modality]]
     if config.data.statistics == "database":
-        tables = [read_stats(path)["bands"] for path in config.data.data]
+        tables = [shards.read_stats(path)["bands"] for path in config.data.data]
         found = {name: _pooled([table[name] for table in tables if name in table]) for name in names}
     else:
         dataset, level = config.data.statistics.rsplit(" ", 1)

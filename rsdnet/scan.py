@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rsdnet import shards
 from rsdnet.catalog import CATALOG, PIECE, VERSION, Catalog, objects, read_meta
 from rsdnet.errors import DataError
 
@@ -24,18 +25,21 @@ class Piece(NamedTuple):
 class Scan:
     """The rows of `concat(catalogs)`, in pieces: the same rows, the same rules.
 
-    databases: folders. catalogs: one a database, instead of their `catalog.parquet`. Iterating begins anew each time.
+    databases: folders, each of a database or of its shards, which are a database each here. catalogs: one a database,
+    instead of their `catalog.parquet`. Iterating begins anew each time.
     Raises DataError where a catalog is missing, damaged or contradicts itself, or changed since the scan was made.
     """
 
     def __init__(self, databases: Sequence[Path], catalogs: Sequence[Catalog] | None = None) -> None:
         if not databases:
             raise DataError("no database was named: give at least one")
+        databases = [folder for path in databases for folder in shards.parts(path)] if catalogs is None else databases
         if catalogs is not None and len(catalogs) != len(databases):
             raise DataError(f"{len(catalogs)} catalogs for {len(databases)} databases: give one a database")
         self.databases, self.catalogs = tuple(databases), catalogs
         self._meta = [catalog.meta for catalog in catalogs] if catalogs else [read_meta(path) for path in databases]
         names = [c.classes for c in catalogs] if catalogs else [tuple(m.pop("classes", ())) for m in self._meta]
+        names = shards.classes(names, self._meta)
         self._same = len(set(names)) == 1  # else a label id means different things, and counts for nothing
         self.classes = names[0] if self._same else ()
         self.counts = self._check()
@@ -56,7 +60,7 @@ class Scan:
         parts = [piece.catalog.take(at) for piece, at, _ in self.at(rows)]
         names = ("samples", "ms", "sar", "map", "label", "split")
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        meta = self._meta[0] if len(self.databases) == 1 else {"version": VERSION, "parts": self._meta}
+        meta = self._meta[0] if shards.of_one_ingest(self._meta) else {"version": VERSION, "parts": self._meta}
         return Catalog(**arrays, classes=self.classes, meta=meta)
 
     def at(self, rows: np.ndarray) -> Iterator[tuple[Piece, np.ndarray, slice]]:
@@ -78,7 +82,7 @@ class Scan:
             whole = self.catalogs[database]
             pieces = (whole.take(np.arange(at, min(at + PIECE, len(whole)))) for at in range(0, len(whole), PIECE))
         for piece in pieces:
-            yield piece if self._same else _unlabelled(piece)
+            yield replace(piece, classes=self.classes) if self._same else _unlabelled(piece)
 
     def _check(self) -> list[int]:
         """Samples of each database, once it is sure that no name stands there twice: by 64-bit hashes, 8 bytes each."""

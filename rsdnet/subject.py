@@ -78,7 +78,7 @@ class Subject(ABC):
 
 def reader_file(db: Path) -> Path:
     """The data file of the database in folder `db`."""
-    return db / "data.mdb" if db.is_dir() else db
+    return db / catalog.DATA if db.is_dir() else db
 
 
 def choose(db: Path, most: int) -> Subject:

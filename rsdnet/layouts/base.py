@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from rsdnet.errors import DataError
+from rsdnet.shards import Shard, check_room, parse
 
 
 class Image(NamedTuple):
@@ -84,6 +85,10 @@ class Layout:
     """Share of scenes for the test, where the data set has no split of its own."""
     workers: int = 0
     """Processes that read; 0: one a core."""
+    shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
+    """Ingest part I (0 to N - 1) of N, into a folder of its own below DB: one of N jobs that need not know of each
+    other. Once all are finished, DB is read as one database, with the splits, labels and statistics of a whole
+    ingest."""
 
     # What a layout says of itself; pixel values are the catalog's business only through these.
     NAME = ""
@@ -104,9 +109,19 @@ class Layout:
         """Class names by label id; None: the ids found, as text."""
         return None
 
+    @property
+    def part(self) -> Shard | None:
+        """The part of the sources to ingest; None: all of them. Raises DataError as `shards.parse`."""
+        return parse(self.shard) if self.shard else None
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the database to write: DB, or the shard's own below it."""
+        return self.db / self.part.name if self.part else self.db
+
     def identity(self) -> dict[str, Any]:
-        """The options that decide what comes out: a resumed ingest must have the same."""
-        skip = ("db", "workers")
+        """The options that decide what comes out: a resumed ingest must have the same, and so must all shards."""
+        skip = ("db", "workers", "shard")
         values = {name: value for name, value in vars(self).items() if name not in skip}
         return {"layout": self.NAME} | {
             name: str(value.resolve()) if isinstance(value, Path) else value for name, value in values.items()
@@ -114,8 +129,10 @@ class Layout:
 
     def check(self) -> None:
         """Raise DataError for options that cannot work."""
+        shard = self.part
         if not self.source.is_dir():
             raise DataError(f"{self.source} is not a folder")
+        check_room(self.db, shard)
         if self.patch is None and self.stride is not None:
             raise DataError("--stride needs --patch: say how large the tiles are")
         for name in ("patch", "stride"):
