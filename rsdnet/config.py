@@ -32,7 +32,8 @@ class DataConfig:
     __pydantic_config__ = STRICT
 
     data: tuple[Path, ...] = ()
-    """Databases to train on, read as one (folders with data.mdb). None: the embedded synthetic data."""
+    """Databases to train on, read as one (folders with data.mdb, or with the shards of an ingest). None: the embedded
+    synthetic data."""
     split: Literal["train", "val", "test", "all"] = "train"
     """Split of the catalog to train on."""
     statistics: Statistics = "database"

@@ -5,6 +5,7 @@ So nothing is compiled twice, nothing waits for the device, and one CUDA graph c
 """
 
 import contextlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -23,8 +24,11 @@ SGD_MOMENTUM = 0.9
 SCALE, GROWTH, BACKOFF, PATIENCE = 2.0**16, 2.0, 0.5, 2000
 
 
+Phase = Callable[[str], contextlib.AbstractContextManager[None]]
+
+
 class Output(NamedTuple):
-    """What a step gives, on the device."""
+    """What a step gives, on the device, valid until the next step."""
 
     loss: Tensor  # () float32 in [0, 8]: the mean over this rank's samples
     z1: Tensor  # (b, D) online projections of the first view: of the last micro-batch
@@ -69,6 +73,8 @@ class Engine:
             compile_regions(self.byol)
         elif compile:
             self.byol.compile(fullgraph=True)
+        self.phase: Phase = lambda name: contextlib.nullcontext()
+        """What times the parts of a step, where it is profiled: see rsdnet/profile.py."""
         self.graph = Graph(self._step, cfg.run.cuda_graph if ranks.world == 1 else "off", device)
 
     def set(self, *, lr: float, tau: float) -> None:
@@ -90,12 +96,14 @@ class Engine:
             param.grad = None
         torch._foreach_copy_(self._before, self.statistics)
         loss, last = self._gradients(views)
-        norm = self._norm()
-        finite = norm.isfinite()
-        self._optimize(1.0 - finite.float())
-        update_target_(self.target, self.online, torch.where(finite, self.tau, 1.0))
-        # What a skipped batch left in BatchNorm's statistics goes: this takes the bits of `_before` where it is 0.
-        update_target_(self.statistics, self._before, finite.float())
+        with self.phase("optimiser"):
+            norm = self._norm()
+            finite = norm.isfinite()
+            self._optimize(1.0 - finite.float())
+        with self.phase("target"):
+            update_target_(self.target, self.online, torch.where(finite, self.tau, 1.0))
+            # What a skipped batch left in BatchNorm's statistics goes: this takes the bits of `_before` where it is 0.
+            update_target_(self.statistics, self._before, finite.float())
         self.skipped += ~finite
         self.in_a_row += 1
         self.in_a_row *= ~finite
@@ -107,12 +115,17 @@ class Engine:
         parts = views.chunk(self.accumulate, dim=1)
         for part in parts:
             with self._sync(part is parts[-1]):
-                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+                with self.phase("forward"), self.autocast():
                     last = self.network(part)
                 share = last.loss / self.accumulate
-                (share if self.scale is None else share * self.scale).backward()
+                with self.phase("backward"):
+                    (share if self.scale is None else share * self.scale).backward()
             loss += share.detach()
         return loss, last
+
+    def autocast(self) -> torch.autocast:
+        """The type that convolutions and products take."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def _sync(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Ranks add up their gradients in the last micro-batch's backward alone."""

@@ -26,8 +26,7 @@ class Graph:
 
     mode: "on", "off", or "auto": where the host takes most of a call's time to launch it. Every call does its work once,
     also those that warm up; the capture itself does none. The function must read and write the same addresses at each
-    call, wait for nothing, and return a tuple of tensors; the first is a copy of its own at each call, the others are
-    valid until the next one.
+    call and wait for nothing; what it returns is valid until the next call.
     """
 
     def __init__(self, function: Callable[[Tensor], Any], mode: str, device: torch.device) -> None:
@@ -53,7 +52,7 @@ class Graph:
         assert self.graph is not None
         self.input.copy_(views)
         self.graph.replay()
-        return self.output._replace(**{self.output._fields[0]: self.output[0].clone()})
+        return self.output
 
     def _timed(self, views: Tensor) -> Any:
         torch.cuda.synchronize(self.device)

@@ -191,18 +191,6 @@ class Forward(NamedTuple):
     z2: Tensor  # (B, D) of the second
 
 
-def spread(first: Tensor, second: Tensor) -> Tensor:
-    """Standard deviation over the batch of what the projections (B, D) of two views share, scaled by sqrt(D).
-
-    L2-normalised, then averaged over the sample's two views, so that what tells the sensors apart and not the places
-    cancels: a network that encodes the sensor alone has a spread of 0, as one that projects everything to one point
-    has (collapse: Chen and He 2021, arXiv 2011.10566, figure 2). About 1 where views agree and places lie evenly.
-    """
-    units = [nn.functional.normalize(z.detach().float(), dim=1, eps=1e-6) for z in (first, second)]
-    shared = (units[0] + units[1]) / 2
-    return shared.std(dim=0, correction=0).mean() * shared.shape[1] ** 0.5
-
-
 class BYOL(nn.Module):
     """Online network with predictor, and target network, over two views of each sample."""
 

@@ -29,7 +29,7 @@ from rsdnet.kernels import ViewSpec, render_views
 from rsdnet.model import ResNet
 from rsdnet.samples import Samples, pools_of, statistics
 from rsdnet.scan import Scan
-from rsdnet.train import AUTOCAST, precision_of
+from rsdnet.precision import AUTOCAST, precision_of
 from rsdnet.views import band_table
 
 JSON, CHART = "probe.json", "probe.png"

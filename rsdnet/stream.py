@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from rsdnet import _reader, bands, shares
+from rsdnet import _reader, bands
 from rsdnet.cache import Place
 from rsdnet.catalog import Catalog
 from rsdnet.config import ViewConfig
@@ -104,7 +104,7 @@ class Stream(IterableDataset[Batch]):
         self.start, self.stop, self.device = start, stop, torch.device(device)
         self.slots, self.ahead, self.hints, self.threads, self.copy = slots, ahead, hints, threads, copy
         self.damaged = "stand-in" if damaged == "leave out" else "raise"
-        self.quotas = shares.quotas(weights, self.samples.table.counts, self.samples.databases)
+        self.quotas = self.samples.quotas(weights)
         self.bands = _names(bands, self.samples)
         self.shape = _shape(self.samples, batch, views, channels, self.bands)
         self.length = sum(self.quotas or self.samples.table.counts)

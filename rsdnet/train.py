@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from rsdnet import checkpoint, config, shares
+from rsdnet import checkpoint, config
 from rsdnet.config import Config
 from rsdnet.cost import matmul_peak, step_flops
 from rsdnet.environment import FILE as ENVIRONMENT
@@ -126,7 +126,7 @@ def open_samples(cfg: Config, ranks: Ranks, console: Console) -> Samples:
     if report := samples.report():
         console.print(report, style="yellow")
     check_batch(samples, cfg.optim.batch)
-    shares.quotas(cfg.data.weights, samples.table.counts, samples.databases)
+    samples.quotas(cfg.data.weights)
     if cfg.data.cache != "none":
         console.print(samples.check_cache(cfg.data.cache, ranks.device), highlight=False)
     return samples
