@@ -126,10 +126,11 @@ def loss_cases() -> Iterator[Case]:
 
 
 def lars_cases() -> Iterator[Case]:
-    """Tensors of one type, of parameters in bf16 with their masters, and of several types."""
+    """Tensors of one type, of parameters in bf16 with their masters, and of several types; also with a loss scale."""
     parts = meta(169, lars_step.COLUMNS, dtype=torch.int64), meta(8, dtype=torch.int64), meta(5000, dtype=torch.int32)
     for name, grad, copy in (("fp32", 0, 0), ("bf16 with masters", 1, 1), ("mixed", chunks.MIXED, chunks.MIXED)):
         yield from cases_of(name, lars_step.launch_lars, parts, meta(5000, 2), grad, copy)
+        yield from cases_of(f"{name} scaled", lars_step.launch_lars, parts, meta(5000, 2), grad, copy, meta(), meta())
 
 
 def target_cases() -> Iterator[Case]:

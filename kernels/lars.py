@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ._eager import eager
-from .lars_rule import HALF, Batch, Rule, check_rate, lars_reference, state_dtype
+from .lars_rule import HALF, Batch, Rule, check_rate, lars_reference, state_dtype, trust_ratios
 from .lars_step import Table, lars_, run, traced
 from .tensors import is_capturing, is_dense, on_gpu, same_layout
 
@@ -30,14 +30,21 @@ class LARS(torch.optim.Optimizer):
     lr: float, or a 0-dim float32 tensor on the parameters' device. The tensor is kept by reference: fill it to change
     the rate, with no sync and no recompilation; loading a state fills it too. momentum, weight_decay, trust:
     as in the formula.
+    Mixed precision as torch's fused optimizers (torch/amp/grad_scaler.py, `GradScaler.step`): set before a step, by a
+    GradScaler or by hand, `grad_scale` says how many times too large the gradients are, and a `found_inf` that is not
+    0 leaves every weight and all state as they are, bit for bit. Both are 0-dim float32 tensors on the parameters'
+    device, or None: read there, with no sync and no recompilation. Norms are those of the unscaled gradient, which is
+    computed in float32; .grad is left scaled.
     State of a parameter: "momentum" and, of a bfloat16 or float16 parameter, "master", both float32. Such a parameter
     is overwritten from its master at each step: after changing it by hand, delete its state, or load one.
     A step may be captured in a CUDA graph, after an eager one, which makes the state; what is a float then, also the
-    rate, is fixed in the graph. Loading a state fills the tensors that are there, so a captured graph stays right.
+    rate, is fixed in the graph, and tensors are read where they were: keep and fill them. Loading a state fills the
+    tensors that are there, so a captured graph stays right.
     Raises TypeError or ValueError on a negative value, complex parameters, sparse gradients and, at a step,
     parameters of several devices: give each device its own optimizer. RuntimeError on a capture without state.
     """
 
+    _step_supports_amp_scaling = True  # GradScaler.step then sets grad_scale and found_inf, and always calls step
     _table: Table | None = None  # of the class: a copy, which starts from __getstate__, makes its own
     _key: Any = None  # what the table was made for
 
@@ -78,8 +85,34 @@ class LARS(torch.optim.Optimizer):
             (self._update if eager(batch.params[0]) else traced)(batch)
         return loss
 
+    @torch.no_grad()
+    def trust_ratios(self) -> Tensor:
+        """trust * norm(p) / norm(u) as a step would use it now, 1 where either norm is 0.
+
+        Of .grad as it is, and grad_scale; whatever found_inf says. No host sync, but copies of the gradients: for a
+        monitor, not for each step.
+        Returns (n,) float32 on the parameters' device, of the adapting groups' parameters that have a gradient, in
+        the order of the groups.
+        """
+        params, grads, groups = self._with_gradient()
+        masters = [self.state.get(param, {}).get("master", param).float() for param in params if param.dtype in HALF]
+        batch = Batch(params, grads, [], masters, groups, self._rules(), *self._scaling(params))
+        return trust_ratios(batch, self.param_groups[0]["params"][0].device)
+
     def _gather(self) -> Batch:
         """The parameters that have a gradient, and their state, made where it is missing."""
+        params, grads, groups = self._with_gradient()
+        try:
+            momenta = [self.state[param]["momentum"] for param in params]
+            masters = [self.state[param]["master"] for param in params if param.dtype in HALF]
+        except KeyError:
+            for param in params:
+                self._make_state(param)
+            return self._gather()
+        return Batch(params, grads, momenta, masters, groups, self._rules(), *self._scaling(params))
+
+    def _with_gradient(self) -> tuple[list[Tensor], list[Tensor], list[int]]:
+        """The parameters that have a gradient, their gradients, and the numbers of their groups."""
         params, groups = [], []
         for number, group in enumerate(self.param_groups):
             params += group["params"]
@@ -90,15 +123,20 @@ class LARS(torch.optim.Optimizer):
             params, grads, groups = ([values[k] for k in there] for values in (params, grads, groups))
         if {grad.layout for grad in grads} - {torch.strided}:
             raise TypeError("params: one has a sparse gradient, expected dense ones")
-        try:
-            momenta = [self.state[param]["momentum"] for param in params]
-            masters = [self.state[param]["master"] for param in params if param.dtype in HALF]
-        except KeyError:
-            for param in params:
-                self._make_state(param)
-            return self._gather()
-        rules = [Rule(*(group[name] for name in Rule._fields)) for group in self.param_groups]
-        return Batch(params, grads, momenta, masters, groups, rules)
+        return params, grads, groups
+
+    def _scaling(self, params: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """grad_scale and found_inf as they were set, on the parameters' device: a GradScaler may live on another GPU.
+        The class has neither: GradScaler multiplies by the grad_scale that it finds, and deletes both."""
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if params and grad_scale is not None:
+            grad_scale = grad_scale.to(params[0].device)
+        if params and found_inf is not None:
+            found_inf = found_inf.to(params[0].device)
+        return grad_scale, found_inf
+
+    def _rules(self) -> list[Rule]:
+        return [Rule(*(group[name] for name in Rule._fields)) for group in self.param_groups]
 
     def _make_state(self, param: Tensor) -> None:
         if is_capturing(param.device):
@@ -159,7 +197,7 @@ class PlainLARS(LARS):
         masters = iter(batch.masters)
         for param, grad, momentum, group in zip(batch.params, batch.grads, batch.momenta, batch.groups, strict=True):
             master = next(masters) if param.dtype in HALF else None
-            lars_reference(param, grad, momentum, batch.rules[group], master)
+            lars_reference(param, grad, momentum, batch.rules[group], master, batch.grad_scale, batch.found_inf)
 
 
 def like(param: Tensor, value: Tensor) -> Tensor:

@@ -9,9 +9,13 @@ google-deepmind/deepmind-research byol/utils/optimizers.py, `lars` (l. 132: weig
 learning rate) and `lars_adaptation` (l. 90: the norm of u includes the weight decay). Biases and norm parameters get
 neither weight decay nor adaptation (`exclude_bias_and_norm`, l. 29), but momentum all the same. float32 inside: a bf16
 or fp16 parameter has a float32 master, in which it is updated.
+
+Mixed precision, by the protocol of torch's fused optimizers (torch/amp/grad_scaler.py, `GradScaler.step`): gradients
+that arrive as g * grad_scale are unscaled in float32, before anything is squared, by the factor that
+`GradScaler.unscale_` takes; where found_inf is not 0 nothing changes. Both are read on the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -39,46 +43,109 @@ class Batch(NamedTuple):
     masters: list[Tensor]  # float32, of the bf16 and fp16 parameters alone, in their order
     groups: list[int]  # of each parameter: its rule
     rules: list[Rule]
+    grad_scale: Tensor | None = None  # 0-dim float32 on their device: gradients are so many times too large
+    found_inf: Tensor | None = None  # 0-dim float32 on their device: not 0 leaves the step out
 
     def weights(self) -> list[Tensor]:
         """The tensor in which each parameter is updated: its master where it has one."""
         masters = iter(self.masters)
         return [next(masters) if param.dtype in HALF else param for param in self.params]
 
+    def by_rule(self) -> Iterator[tuple[list[int], Rule]]:
+        """Each rule that some tensors follow, and which these are."""
+        for number, rule in enumerate(self.rules):
+            if members := [k for k, group in enumerate(self.groups) if group == number]:
+                yield members, rule
 
-def lars_reference(param: Tensor, grad: Tensor, momentum: Tensor, rule: Rule, master: Tensor | None = None) -> None:
+
+def lars_reference(
+    param: Tensor,
+    grad: Tensor,
+    momentum: Tensor,
+    rule: Rule,
+    master: Tensor | None = None,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+) -> None:
     """One step on one tensor, in place. A bf16 or fp16 parameter is updated in its float32 master, then rounded."""
     weight = param if master is None else master
-    update = grad.to(weight.dtype) + rule.weight_decay * weight
+    grad = grad.to(weight.dtype)
+    if grad_scale is not None:
+        grad = grad * inverse(grad_scale)
+    update = grad + rule.weight_decay * weight
     if rule.adapt:
         weight_norm, update_norm = weight.norm(), update.norm()
         both = (weight_norm > 0) & (update_norm > 0)
         update = update * torch.where(both, rule.trust * weight_norm / update_norm, 1.0)
-    momentum.mul_(rule.momentum).add_(update)
-    weight.sub_(rule.lr * momentum)
-    if master is not None:
-        param.copy_(master)
+    moved = rule.momentum * momentum + update
+    stepped = weight - rule.lr * moved
+    for tensor, value in ((momentum, moved), (weight, stepped), *(() if master is None else ((param, stepped),))):
+        value = value.to(tensor.dtype)
+        tensor.copy_(value if found_inf is None else torch.where(found_inf != 0, tensor, value))
+
+
+def inverse(grad_scale: Tensor) -> Tensor:
+    """1 / grad_scale rounded once, 0-dim float32: what `GradScaler.unscale_` multiplies by."""
+    return grad_scale.double().reciprocal().float()
 
 
 def lars_foreach(batch: Batch) -> None:
     """One step by torch._foreach, in place: what a CPU runs, and a GPU where the kernels do not reach."""
-    weights = batch.weights()
-    for number, rule in enumerate(batch.rules):
-        members = [k for k, group in enumerate(batch.groups) if group == number]
-        if not members:
-            continue
-        own, momenta = [weights[k] for k in members], [batch.momenta[k] for k in members]
-        grads = [batch.grads[k].to(weights[k].dtype) for k in members]
-        updates = torch._foreach_add(grads, own, alpha=rule.weight_decay)
+    if batch.found_inf is None:
+        step_foreach(batch)
+    elif batch.found_inf.device.type == "cpu":  # reading it waits for nothing
+        if batch.found_inf == 0:
+            step_foreach(batch)
+    else:
+        step_and_restore(batch, batch.found_inf)
+
+
+def step_and_restore(batch: Batch, found_inf: Tensor) -> None:
+    """One step, taken back where found_inf is not 0: no host sync, for a copy of all that the step writes."""
+    written = [*batch.params, *batch.momenta, *batch.masters]
+    before = [tensor.clone() for tensor in written]
+    step_foreach(batch)
+    for tensor, old in zip(written, before, strict=True):
+        tensor.copy_(torch.where(found_inf != 0, old, tensor))
+
+
+def step_foreach(batch: Batch) -> None:
+    """One step by torch._foreach, in place, whatever found_inf says."""
+    for members, rule in batch.by_rule():
+        own, updates = decayed(batch, members, rule)
+        momenta = [batch.momenta[k] for k in members]
         if rule.adapt:
-            norms, update_norms = torch.stack(torch._foreach_norm(own)), torch.stack(torch._foreach_norm(updates))
-            factors = torch.where((norms > 0) & (update_norms > 0), rule.trust * norms / update_norms, 1.0)
-            torch._foreach_mul_(updates, list(factors.unbind()))
+            torch._foreach_mul_(updates, list(factors(own, updates, rule.trust).unbind()))
         torch._foreach_mul_(momenta, rule.momentum)
         torch._foreach_add_(momenta, updates)
         torch._foreach_sub_(own, torch._foreach_mul(momenta, cast(Tensor, rule.lr)))
     if batch.masters:
         torch._foreach_copy_([param for param in batch.params if param.dtype in HALF], batch.masters)
+
+
+def decayed(batch: Batch, members: list[int], rule: Rule) -> tuple[list[Tensor], list[Tensor]]:
+    """Of some of a batch's tensors that share a rule: in what they are updated, and g + weight_decay * p."""
+    weights = batch.weights()
+    own = [weights[k] for k in members]
+    grads = [batch.grads[k].to(weights[k].dtype) for k in members]
+    if batch.grad_scale is not None:
+        grads = list(torch._foreach_mul(grads, inverse(batch.grad_scale)))
+    return own, list(torch._foreach_add(grads, own, alpha=rule.weight_decay))
+
+
+def factors(weights: list[Tensor], updates: list[Tensor], trust: float) -> Tensor:
+    """(n,): trust * norm(p) / norm(u) of each tensor, 1 where either norm is 0."""
+    norms, update_norms = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(updates))
+    return torch.where((norms > 0) & (update_norms > 0), trust * norms / update_norms, 1.0)
+
+
+def trust_ratios(batch: Batch, device: torch.device) -> Tensor:
+    """(n,) float32 on the device: the factors of the batch's adapting tensors, by rule."""
+    ratios = [torch.empty(0, device=device)]
+    for members, rule in batch.by_rule():
+        if rule.adapt:
+            ratios.append(factors(*decayed(batch, members, rule), rule.trust).float())
+    return torch.cat(ratios)
 
 
 def check(batch: Batch) -> None:
@@ -104,6 +171,19 @@ def check(batch: Batch) -> None:
             if x.device != device:
                 raise ValueError(f"{name}[{k}]: on {x.device}, but params[0] is on {device}: step each device apart")
     check_rates(batch.rules, device)
+    check_scaling(batch)
+
+
+def check_scaling(batch: Batch) -> None:
+    """Raises TypeError or ValueError where grad_scale or found_inf is no 0-dim float32 tensor of the batch's device."""
+    device = batch.params[0].device
+    for name, value in (("grad_scale", batch.grad_scale), ("found_inf", batch.found_inf)):
+        if value is None:
+            continue
+        if value.ndim or value.device != device:
+            raise ValueError(f"{name}: {tuple(value.shape)} on {value.device}, expected a 0-dim tensor on {device}")
+        if value.dtype != torch.float32:
+            raise TypeError(f"{name}: {value.dtype}, expected float32")
 
 
 def check_rates(rules: Sequence[Rule], device: torch.device) -> None:
