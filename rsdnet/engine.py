@@ -5,6 +5,7 @@ So nothing is compiled twice, nothing waits for the device, and one CUDA graph c
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -64,6 +65,7 @@ class Engine:
         self.optimizer = optimizer_of(cfg, self.byol, self.lr)
         half = dtype is torch.float16
         self.scale = torch.full((), SCALE, device=device) if half else None
+        self._unscale = None if self.scale is None else self.scale.clone()  # what the last gradients are scaled by
         self.growth = torch.zeros((), dtype=torch.int32, device=device)  # good steps since the scale changed
         self.skipped, self.in_a_row = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
         self.network: nn.Module = self.byol
@@ -139,7 +141,9 @@ class Engine:
 
     def _optimize(self, bad: Tensor) -> None:
         """The optimizer's step, by torch's protocol for those that unscale and skip on the device."""
-        self.optimizer.grad_scale, self.optimizer.found_inf = self.scale, bad  # type: ignore[attr-defined]
+        if self._unscale is not None:
+            self._unscale.copy_(self.scale)
+        self.optimizer.grad_scale, self.optimizer.found_inf = self._unscale, bad  # type: ignore[attr-defined]
         self.optimizer.step()
         if self.scale is not None:
             torch._amp_update_scale_(self.scale, self.growth, bad, GROWTH, BACKOFF, PATIENCE)
@@ -175,7 +179,9 @@ def replicated(byol: BYOL, device: torch.device) -> DistributedDataParallel:
     Buffers are not sent: those of synchronised norms are alike, those of local ones each rank's own.
     """
     ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(byol, ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    with warnings.catch_warnings():  # torch 2.13 has another word for it, which 2.11 does not know
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(byol, ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def compile_regions(byol: BYOL) -> None:

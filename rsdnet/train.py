@@ -220,7 +220,7 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
-    first.add_argument("--run", type=Path)
+    first.add_argument("--run", "--out", type=Path, dest="run")
     first.add_argument("--resume", action="store_true")
     first.add_argument("--data", nargs="*")
     known, _ = first.parse_known_args(argv)
