@@ -192,4 +192,3 @@ def compile_regions(byol: BYOL) -> None:
         network.early = torch.compile(network.early, fullgraph=True)  # type: ignore[method-assign]
         network.late = torch.compile(network.late, fullgraph=True)  # type: ignore[method-assign]
     byol.predictor.compile(fullgraph=True)
-

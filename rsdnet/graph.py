@@ -24,9 +24,9 @@ class Timing(NamedTuple):
 class Graph:
     """Calls `function`; after a few calls, from a CUDA graph where that is faster.
 
-    mode: "on", "off", or "auto": where the host takes most of a call's time to launch it. Every call does its work once,
-    also those that warm up; the capture itself does none. The function must read and write the same addresses at each
-    call and wait for nothing; what it returns is valid until the next call.
+    mode: "on", "off", or "auto": where the host takes most of a call's time to launch it. Every call does its work
+    once, also those that warm up; the capture itself does none. The function must read and write the same addresses at
+    each call and wait for nothing; what it returns is valid until the next call.
     """
 
     def __init__(self, function: Callable[[Tensor], Any], mode: str, device: torch.device) -> None:

@@ -138,8 +138,8 @@ def check_division(cfg: Config, world: int) -> None:
     if cfg.optim.batch % parts or cfg.optim.batch < 2 * parts:
         near = max(round(cfg.optim.batch / parts), 2) * parts
         raise DataError(
-            f"--batch {cfg.optim.batch} is of all ranks: {world} ranks with {cfg.optim.accumulate} micro-batches of two "
-            f"samples or more do not divide it; use --batch {near}"
+            f"--batch {cfg.optim.batch} is of all ranks: {world} ranks with {cfg.optim.accumulate} micro-batches of "
+            f"two samples or more do not divide it; use --batch {near}"
         )
 
 

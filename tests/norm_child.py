@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 
 def close(name: str, result: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(result.double(), expected.double(), rtol=tolerance, atol=tolerance, msg=lambda m: name + m)
+    torch.testing.assert_close(
+        result.double(), expected.double(), rtol=tolerance, atol=tolerance, msg=lambda m: name + m
+    )
 
 
 def check(ranks: Ranks, shape: tuple[int, ...], compile: bool) -> None:

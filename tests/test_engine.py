@@ -55,7 +55,12 @@ def by_hand(cfg: Config, steps: list[Tensor], kind: str) -> tuple[list[float], d
     byol = copy.deepcopy(engine(cfg).byol).double()
     groups = lars_groups(torch.nn.ModuleList([byol.online, byol.predictor]), cfg.optim.weight_decay)
     plain = [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in groups]
-    optimizer = PlainLARS(groups, 0.05) if kind == "lars" else torch.optim.SGD(plain, 0.05, momentum=0.9)
+    made = {
+        "lars": lambda: PlainLARS(groups, 0.05),
+        "sgd": lambda: torch.optim.SGD(plain, 0.05, momentum=0.9),
+        "adamw": lambda: torch.optim.AdamW(plain, 0.05, foreach=False),
+    }
+    optimizer = made[kind]()
     losses = []
     for batch in steps:
         optimizer.zero_grad()
@@ -77,7 +82,7 @@ def by_hand(cfg: Config, steps: list[Tensor], kind: str) -> tuple[list[float], d
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("optimizer", ["sgd", "lars"])
+@pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
 def test_steps_are_those_of_the_textbook(optimizer: str, accumulate: int) -> None:
     cfg = config(optimizer=optimizer, accumulate=accumulate)
     batches = [views(seed) for seed in range(2)]
