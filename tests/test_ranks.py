@@ -30,7 +30,7 @@ def test_batch_statistics_are_those_of_all_ranks() -> None:
 
 def test_ranks_talk_and_disagree() -> None:
     done = torchrun(2, "tests.ranks_child")
-    assert sorted(done.stdout.split()) == ["0:done", "1:done"]
+    assert all(f"{rank}:done" in done.stdout for rank in range(2))
 
 
 def test_an_error_of_one_rank_is_told_once() -> None:
