@@ -25,7 +25,7 @@ class Pair(NamedTuple):
 
     images: Tensor  # (2, C, H, H) float32: raw DN or dB, all at the side of the finest; or views, once transformed
     bands: Tensor  # (2, C) int64: rsdnet's band ids
-    index: int | Tensor  # the sample's place in the data set
+    sample: int | Tensor  # its place in the data set
 
 
 class Patches(Dataset[Pair]):

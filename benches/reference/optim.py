@@ -1,6 +1,6 @@
 """LARS and the target's moving average by torch's own multi-tensor functions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def ratios(params: list[Tensor], updates: list[Tensor]) -> list[Tensor]:
     return list(torch.where((sizes > 0) & (lengths > 0), TRUST * sizes / lengths, one).unbind())
 
 
-def optimizer_of(kind: str, trained: list[nn.Module], weight_decay: float, on_gpu: bool) -> Optimizer:
+def optimizer_of(kind: str, trained: Sequence[nn.Module], weight_decay: float, on_gpu: bool) -> Optimizer:
     """LARS, or torch's SGD or AdamW, over the modules; the learning rate is set at each step."""
     params = [p for module in trained for p in module.parameters()]
     weights, rest = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]

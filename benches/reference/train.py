@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benches.reference.data import Pair, Patches, loader
+from benches.reference.data import Patches, loader
 from benches.reference.model import BYOL
 from benches.reference.optim import move_target, optimizer_of
 from benches.reference.transforms import in_worker, on_device
@@ -99,7 +99,7 @@ class Views:
 
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self.loader:
-            images, bands, index = (part.to(self.device, non_blocking=True) for part in Pair(*batch))
+            images, bands, index = (part.to(self.device, non_blocking=True) for part in batch)
             views = images.transpose(0, 1) if self.transform is None else self.transform(images, bands, index)
             yield views
 
@@ -153,7 +153,7 @@ def main() -> None:
     """The command."""
     from rsdnet.train import configure  # the very options and files of rsdnet.train
 
-    cfg = configure(sys.argv[1:])
+    cfg, _ = configure(sys.argv[1:])
     torch.set_num_threads(cfg.run.threads or torch.get_num_threads())
     if cfg.run.run is None:
         raise DataError("the reference needs --run FOLDER to write to")

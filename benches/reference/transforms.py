@@ -131,5 +131,5 @@ class OneByOne:
         self.function = function
 
     def __call__(self, pair: Pair) -> Pair:
-        views = self.function(pair.images[None], pair.bands[None], torch.tensor([pair.index]))
+        views = self.function(pair.images[None], pair.bands[None], torch.as_tensor([pair.sample]))
         return pair._replace(images=views[:, 0])
