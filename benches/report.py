@@ -1,11 +1,12 @@
 """Tables and plots of the README, made from the rows in benches/results/: `python -m benches.report`.
 
 Between the lines `<!-- learning -->` and `<!-- end -->` of README.md stands what `learning` makes of learning.csv, and
-below `<!-- kernels -->` and `<!-- reader -->` what those make of kernels.csv and reader.csv; a test checks that it
-does, so no figure there is typed by hand.
+below `<!-- kernels -->`, `<!-- reader -->` and `<!-- training -->` what those make of kernels.csv, reader.csv and
+training.csv; a test checks that it does, so no figure there is typed by hand.
 """
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -17,6 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 PLOTS = README.parent / "docs"
 NO_ROWS = "No rows yet: no kernel has been measured on a GPU (`make bench` on one, then `python -m benches.report`)."
 NO_READER_ROWS = "No rows yet: `pytest benches/bench_reader.py --rows=benches/results` measures them."
+NO_TRAINING_ROWS = "No rows yet: `python -m benches.end_to_end` and `pytest benches/bench_step.py` measure them."
 Row = dict[str, str]
 
 
@@ -152,17 +154,48 @@ def reader_table(rows: Sequence[Row]) -> str:
     lines = ["| what | beside | ratio (p20 to p80) | target | note |", "|---|---|---|---|---|"]
     last = ""
     for row in sorted(rows, key=lambda row: [r["what"] for r in rows].index(row["what"])):  # same `what` together
-        ratio = f"**{row['p50']}** ({row['p20']} to {row['p80']}) {row['unit']}" if row["p50"] else "-"
-        target = f"{row['target']}: {'met' if row['met'] == 'yes' else 'missed'}" if row["met"] else row["target"]
         what = "" if row["what"] == last else row["what"]
-        lines.append("| " + " | ".join([what, row["contender"], ratio, target, row["note"]]) + " |")
+        lines.append("| " + " | ".join([what, row["contender"], *outcome(row), row["note"]]) + " |")
         last = row["what"]
     shared = sorted({f"{row['machine']}, {row['versions']}, commit {row['commit']}" for row in rows})
     return "\n".join([*lines, "", f"{int(rows[0]['pairs']):,} pairs; {'; '.join(shared)}."])
 
 
-SECTIONS = {"learning": learning, "kernels": kernels, "reader": reader}
-OPTIONAL = ("reader",)  # left out of a text without their lines
+def outcome(row: Row) -> tuple[str, str]:
+    """Cells of a comparison: its ratio with unit, or -, and its target with what became of it."""
+    ratio = f"**{row['p50']}** ({row['p20']} to {row['p80']}) {row['unit']}" if row["p50"] else "-"
+    return ratio, f"{row['target']}: {'met' if row['met'] == 'yes' else 'missed'}" if row["met"] else row["target"]
+
+
+def training(rows: Sequence[Row]) -> str:
+    """A table a device, network and precision: the last row of each comparison, those that miss their target too."""
+    found: dict[tuple[str, ...], dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("device", "shape", "batch", "precision"))
+        found.setdefault(key, {})[row["what"], re.sub(r" [\d.]+$", "", row["beside"])] = row
+    return "\n\n".join(training_table(list(group.values())) for group in found.values()) or NO_TRAINING_ROWS
+
+
+def training_table(rows: Sequence[Row]) -> str:
+    """One setting's rows as Markdown, with samples a second where they were measured on a GPU."""
+    timed = any(row["samples_per_s"] for row in rows)
+    titles = ["what", "beside", "ratio (p20 to p80)", "target", *(["samples/s, of both"] if timed else []), "note"]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for row in sorted(rows, key=lambda row: [r["what"] for r in rows].index(row["what"])):  # same `what` together
+        speeds = f"{row['samples_per_s']}, {row['beside_samples_per_s']}" if row["samples_per_s"] else "-"
+        cells = [row["what"], row["beside"], *outcome(row), *([speeds] if timed else []), row["note"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    first = rows[0]
+    workers = sorted({int(row["workers"]) for row in rows if int(row["workers"])})
+    told = f", workers: {' and '.join(map(str, workers))}" if workers else ""
+    shared = sorted({f"{row['device']}, {row['versions']}, commit {row['commit']}" for row in rows})
+    return "\n".join(
+        [*lines, "", f"{first['shape']}, batch {first['batch']}, {first['precision']}{told}; {'; '.join(shared)}."]
+    )
+
+
+SECTIONS = {"learning": learning, "kernels": kernels, "reader": reader, "training": training}
+OPTIONAL = ("reader", "training")  # left out of a text without their lines
 
 
 def updated(text: str) -> str:

@@ -5,11 +5,12 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
-from benches.reading.peers import Contender
+if TYPE_CHECKING:  # they need py-lmdb, which quantiles do not
+    from benches.reading.peers import Contender
 
 
 class Wrong(Exception):
@@ -46,7 +47,7 @@ def quantiles(values: Sequence[float]) -> Ratio:
     return Ratio(fifths[0], statistics.median(values), fifths[3])
 
 
-def check(contender: Contender, steps: Sequence[int]) -> None:
+def check(contender: "Contender", steps: Sequence[int]) -> None:
     """Raise Wrong where what the contender gives for one of the steps is not what the entries hold."""
     for step in steps:
         given, expected = contender.take(step), contender.plan.expected(step)
@@ -57,7 +58,7 @@ def check(contender: Contender, steps: Sequence[int]) -> None:
             )
 
 
-def duel(ours: Contender, other: Contender, *, steps: int, rounds: int) -> Ratio:
+def duel(ours: "Contender", other: "Contender", *, steps: int, rounds: int) -> Ratio:
     """How many times the other's speed ours is, over the rounds.
 
     A round: `steps` steps by the one and then by the other, who goes first by turns. In a round they read other

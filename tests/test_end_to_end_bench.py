@@ -1,0 +1,113 @@
+"""The benchmark end to end: rows for what ran and for what did not, a process that fails alone, curves compared."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benches import end_to_end
+from benches.end_to_end import Clock, Options, planned
+from benches.peers import Absent
+from benches.steps import curves, record
+from benches.steps.remote import Failed, Remote
+from benches.steps.setting import settings
+from tests.test_bench_step import REPO, book, environment
+
+TINY = settings("tiny", workers=1, threads=1)[0]
+
+
+def test_a_run_compares_ours_with_itself_and_with_the_reference(tmp_path: Path) -> None:
+    words = ["--shapes", "tiny", "--workers", 1, "--threads", 1, "--only", "resident", "reference", "--rows", tmp_path]
+    done = subprocess.run(
+        [sys.executable, "-m", "benches.end_to_end", *map(str, words)],
+        cwd=REPO, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(tmp_path / record.FILE, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["beside"] for row in rows} == {"reference", end_to_end.STAYS}
+    for row in rows:
+        assert float(row["p20"]) <= float(row["p50"]) <= float(row["p80"])
+        assert torch.cuda.is_available() or not row["samples_per_s"]
+        assert row["commit"]
+        assert "torch" in row["versions"]
+
+
+def test_what_the_budget_leaves_no_time_for_says_so(tmp_path: Path) -> None:
+    kept, _ = book()
+    end_to_end.measure(Options(shapes="tiny", budget=0, workers=1, threads=1, folder=tmp_path), kept)
+    assert [row["note"] for row in kept.rows] == ["failed: the budget was spent before its turn"] * len(kept.rows)
+    assert len(kept.rows) == len(planned(Options(shapes="tiny"), 1))
+
+
+def test_without_py_lmdb_every_row_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent(name: str) -> None:
+        raise Absent(f"import {name}: not here")
+
+    monkeypatch.setattr(end_to_end, "peer", absent)
+    kept, _ = book()
+    end_to_end.measure(Options(shapes="tiny", workers=1, threads=1, folder=tmp_path), kept)
+    assert kept.rows
+    assert {row["note"] for row in kept.rows} == {"absent: import lmdb: not here"}
+
+
+def test_a_contender_that_fails_tells_why_and_ends_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.environ", environment())
+    with pytest.raises(Failed, match="KeyError: 'nobody'"):
+        Remote("nobody", TINY, tmp_path, Clock(120).left)
+
+
+def test_a_contender_that_outlasts_the_run_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.environ", environment())
+    with pytest.raises(Failed, match="time was spent"):
+        Remote("rsdnet", TINY, tmp_path, lambda: 0.0)
+
+
+def test_the_most_important_rows_come_first() -> None:
+    gpu = [(row.which, row.other, row.target) for row in end_to_end.ON_A_GPU[:4]]
+    assert gpu == [
+        (0, "resident", ">= 0.97"),
+        (0, "reference", ">= 1.8"),
+        (0, "lightly", ">= 3"),
+        (1, "reference", ">= 4"),
+    ]
+    assert all(row.target == ">= 1" for row in end_to_end.ON_A_CPU if row.other != "resident")
+    assert [row.other for row in planned(Options(only=("lightly",)), 2)] == ["lightly", "lightly"]
+
+
+# ---- loss curves ----------------------------------------------------------------------------------------------------
+
+
+def test_apart_is_welchs_t() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    first, second = [1.0, 1.4, 0.9], [1.1, 2.0, 1.7]
+    assert curves.apart(first, second) == pytest.approx(stats.ttest_ind(first, second, equal_var=False).statistic)
+    for seeds, threshold in curves.TWO_SIDED.items():
+        assert threshold == pytest.approx(stats.t.ppf(0.975, 2 * seeds - 2), abs=0.01)
+        assert curves.ONE_SIDED[seeds] == pytest.approx(stats.t.ppf(0.95, 2 * seeds - 2), abs=0.01)
+
+
+def test_a_curve_is_the_mean_loss_of_each_part(tmp_path: Path) -> None:
+    losses = [4.0, 2.0, None, 3.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.75, 0.0]  # a step that was skipped has none
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps({"loss": loss}) + "\n" for loss in losses))
+    assert curves.curve(tmp_path) == [3.0, 2.0, 0.75, 0.375, 0.375]
+
+
+def test_rows_say_who_is_worse_beyond_the_seeds_noise() -> None:
+    kept, _ = book()
+    ours = [[3.0, 2.0, 1.0, 1.0, 1.0], [3.1, 2.1, 1.1, 1.1, 1.1], [2.9, 1.9, 0.9, 0.9, 0.9]]
+    same = [[value + 0.05 for value in run] for run in ours]
+    worse = [[value + 1.0 for value in run] for run in ours]
+    curves.tell(
+        kept, TINY, {"rsdnet": ours, "reference": same}, {"rsdnet": [0.5, 0.52, 0.48], "reference": [0.9, 0.91, 0.92]}
+    )
+    assert [row["met"] for row in kept.rows] == ["yes"] * 5 + ["no"]  # F1 is far below the reference's
+    kept.rows.clear()
+    curves.tell(
+        kept, TINY, {"rsdnet": ours, "reference": worse}, {"rsdnet": [0.9, 0.92, 0.91], "reference": [0.5, 0.52, 0.48]}
+    )
+    assert [row["met"] for row in kept.rows] == ["no"] * 5 + ["yes"]  # F1 above the reference's is not worse
