@@ -1,6 +1,7 @@
 """A function of one tensor replayed from a CUDA graph, where that wins."""
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,8 +35,6 @@ class Graph:
         self.calls = 0
         self.timings: list[Timing] = []
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.trouble = ""
-        """Why there is no graph although there should be one."""
 
     def __call__(self, views: Tensor) -> Any:
         if self.mode == "off":
@@ -79,7 +78,8 @@ class Graph:
         except (RuntimeError, AssertionError) as error:
             if self.mode == "on":
                 raise
-            self.trouble = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            warnings.warn(f"a step cannot be captured in a CUDA graph here ({why}): it goes on without", stacklevel=2)
             torch.cuda.synchronize(self.device)
             return False
         self.graph = graph
