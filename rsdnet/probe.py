@@ -131,7 +131,8 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str,
 
     On every rank the same: each encodes its share of the samples and fits its share of the classifiers.
     """
-    encoder, cfg, tensors = load_encoder(options.run)
+    with ranks.together():
+        encoder, cfg, tensors = load_encoder(options.run)
     databases = options.data or cfg.data.data
     identity = {
         "encoder": digest(tensors),
@@ -142,14 +143,16 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str,
     if found := ranks.collect(saved(options, identity))[0]:
         console.print(f"{options.run / JSON} holds this evaluation already (--force to repeat it)")
         return found
-    compared = contenders(encoder, cfg, ranks.device)
-    modalities = labelled_modalities(databases, cfg.views.modality)
+    with ranks.together():
+        compared = contenders(encoder, cfg, ranks.device)
+        modalities = labelled_modalities(databases, cfg.views.modality)
     for name in sorted(set(cfg.views.modality.split("+")) - set(modalities)):
         console.print(f"the database holds no labelled {name} patches: those bands are not probed", style="yellow")
     rows: dict[str, dict[str, Any]] = {}
     for modality in modalities:
-        labelled = Labelled(cfg, databases, modality, ranks, size=options.size, batch=options.batch)
-        check(labelled, console)
+        with ranks.together():
+            labelled = Labelled(cfg, databases, modality, ranks, size=options.size, batch=options.batch)
+            check(labelled, console)
         pool = pools_of(cfg.views)[modality]
         views = [(name,) for name in pool] + [TRIPLES[modality]] * (set(TRIPLES[modality]) <= set(pool))
         rows |= evaluate(labelled, views, compared, options.limit, console)

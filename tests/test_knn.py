@@ -153,7 +153,7 @@ def test_modes_come_back_after_an_error() -> None:
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_every_rank_finds_what_one_process_finds(tiny_db: Path, world: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(Labelled.__init__.__kwdefaults__, "batch", 8)
+    monkeypatch.setitem(Labelled.__init__.__kwdefaults__, "batch", 8)  # type: ignore[arg-type]
     alone = knn.KNN(CFG, (tiny_db,), CPU)(encoder(), torch.float32)
     network = encoder()
     network.eval()  # one network for all threads: its modes stay

@@ -182,3 +182,11 @@ def test_two_ranks_give_the_evaluation_of_one(run: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert (run / "probe.json").read_text() == alone
     assert done.stdout.count("mean of bands") == 1
+
+
+def test_two_ranks_say_what_is_wrong_once(tmp_path: Path) -> None:
+    torchrun = ["torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    argv = [sys.executable, "-m", *torchrun, "-m", "rsdnet.probe", str(tmp_path), "--device=cpu"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("holds no encoder") == 1
