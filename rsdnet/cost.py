@@ -1,5 +1,6 @@
 """What a step costs: its FLOPs, counted; the matrix-product peak of the device, measured; the memory it took."""
 
+import dataclasses
 import resource
 import time
 
@@ -23,8 +24,9 @@ def step_flops(config: Config) -> int:
     Convolutions and matrix products alone are counted (torch.utils.flop_counter); what activation checkpointing
     computes again is not: these are the model's FLOPs (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
     """
+    model = dataclasses.replace(config.model, recompute=False)
     with torch.device("meta"):  # shapes without values: nothing is computed, no random number drawn
-        byol = BYOL(config.views.channels, config.model)
+        byol = BYOL(config.views.channels, model)
         view = torch.empty(COUNTED, config.views.channels, config.views.size, config.views.size)
     with FlopCounterMode(display=False) as counter:
         byol.predictor(byol.online(view)).sum().backward()

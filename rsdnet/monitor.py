@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from rich.console import Console
@@ -19,36 +19,11 @@ from rsdnet.errors import DataError
 from rsdnet.health import COLLAPSED as COLLAPSED  # the report draws this line
 from rsdnet.ranks import ALONE, Ranks
 
+if TYPE_CHECKING:
+    from rsdnet.engine import Output
+
 METRICS = "metrics.jsonl"
 TRUST = ("trust_min", "trust_median", "trust_max")
-
-
-class Output(Protocol):
-    """What `Monitor.log` reads of a step (rsdnet/engine.py): device tensors, read at log steps only."""
-
-    @property
-    def loss(self) -> Tensor:
-        """() float32: mean over this rank's batch."""
-
-    @property
-    def z1(self) -> Tensor:
-        """(b, D) projections of the first view."""
-
-    @property
-    def z2(self) -> Tensor:
-        """(b, D) projections of the second."""
-
-    @property
-    def norm(self) -> Tensor:
-        """() float32: the gradient's norm."""
-
-    @property
-    def skipped(self) -> Tensor:
-        """() int64: steps skipped in all."""
-
-    @property
-    def in_a_row(self) -> Tensor:
-        """() int64: of those, the last ones."""
 
 
 class Step(NamedTuple):
@@ -65,7 +40,7 @@ class Monitor:
     folder: of the run. steps: of the whole schedule; start: those already done. batch: samples a step, of all ranks.
     flops: of a sample (cost.step_flops); peak: FLOP/s of a device (cost.matmul_peak); what lacks is not shown.
     max_skipped: steps that may be skipped in a row; 0: any number.
-    ranks: every rank makes a monitor and calls it alike, for the mean loss; only the main one writes, shows and warns.
+    ranks: every rank makes a monitor and calls it alike, for what is of all; only the main one writes, shows and warns.
     """
 
     def __init__(
@@ -96,7 +71,7 @@ class Monitor:
             self._files.close()
 
     def log(
-        self, step: int, output: Output, trust: Callable[[], Tensor] | None, reading: Callable[[], dict[str, Any]],
+        self, step: int, output: "Output", trust: Callable[[], Tensor] | None, reading: Callable[[], dict[str, Any]],
         **knobs: float,
     ) -> None:  # fmt: skip
         """Note a step; every so often read, check, write and show what was noted: see `flush`.
@@ -157,13 +132,17 @@ class Monitor:
         if self.ranks.device.type == "cuda":
             torch.cuda.synchronize(self.ranks.device)
 
-    def _numbers(self, output: Output, trust: Callable[[], Tensor] | None) -> tuple[list[float], dict[str, float]]:
-        """Losses of the pending steps, averaged over the ranks, and what else is on the device, in one read."""
+    def _numbers(self, output: "Output", trust: Callable[[], Tensor] | None) -> tuple[list[float], dict[str, float]]:
+        """Losses of the pending steps, averaged over the ranks, and what else is on the device, in one read.
+
+        Projections are judged over all ranks' (of their last micro-batches), so that numbers go on on another number.
+        """
         losses = torch.stack([step.loss for step in self._pending]).double()
         losses = self.ranks.sum_(losses) / self.ranks.world
         named = {"grad_norm": output.norm, "skipped": output.skipped, "in_a_row": output.in_a_row}
+        z1, z2 = (torch.cat(self.ranks.gather(z.float())) for z in (output.z1, output.z2))
         if self.ranks.main:
-            named |= health.projections(output.z1, output.z2)
+            named |= health.projections(z1, z2)
             ratios = None if trust is None else trust().float()
             if ratios is not None and len(ratios):
                 named |= dict(zip(TRUST, (ratios.min(), ratios.median(), ratios.max()), strict=True))

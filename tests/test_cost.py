@@ -57,7 +57,7 @@ def test_resnet50_is_the_published_count() -> None:
     assert (counter.get_total_flops() / 2 + last) / 1e9 == pytest.approx(4.09, abs=0.005)
 
 
-def test_the_count_is_of_a_sample_and_leaves_random_numbers_alone() -> None:
+def test_the_count_is_of_the_model_and_a_sample_and_leaves_random_numbers_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -67,6 +67,8 @@ def test_the_count_is_of_a_sample_and_leaves_random_numbers_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
     more = dataclasses.replace(cfg, optim=dataclasses.replace(cfg.optim, batch=7))
     assert cost.step_flops(more) == found
+    again = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, recompute=True))
+    assert cost.step_flops(again) == found
 
 
 def test_the_peak_is_the_flops_of_a_product_over_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -14,21 +14,13 @@ from rich.console import Console
 from torch import Tensor
 
 from rsdnet import cost, display, health, monitor
+from rsdnet.engine import Output
 from rsdnet.errors import DataError
 from rsdnet.monitor import Monitor
 from rsdnet.ranks import Ranks
 
 CPU = torch.device("cpu")
 KNOBS = {"lr": 0.1, "tau": 0.99, "epoch": 2}
-
-
-class Output(NamedTuple):
-    loss: Tensor
-    z1: Tensor
-    z2: Tensor
-    norm: Tensor
-    skipped: Tensor
-    in_a_row: Tensor
 
 
 class Clock:
@@ -199,13 +191,16 @@ def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
 
 
 class Pair(Ranks):
-    """One of two ranks, the other of which has losses higher by 1."""
+    """One of two ranks, the other of which has losses higher by 1 and projections in another direction."""
 
     def sum_(self, tensor: Tensor) -> Tensor:
         return tensor.add_(tensor + 1)
 
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        return [tensor, tensor.roll(1, dims=1)]
 
-def test_the_main_rank_writes_the_mean_loss_of_all_and_the_others_are_quiet(
+
+def test_the_main_rank_writes_what_is_of_all_and_the_others_are_quiet(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for rank in (1, 0):
@@ -215,7 +210,9 @@ def test_the_main_rank_writes_the_mean_loss_of_all_and_the_others_are_quiet(
         with open_monitor(folder, ranks=ranks, flops=10**9, peak=1e12, max_skipped=3, tensorboard=rank == 1) as shown:
             for step in range(2):
                 clock.now += 0.5
-                shown.log(step, output(2.0), lambda: torch.ones(2), stats, **KNOBS)
+                axis = torch.eye(4)[:1].expand(8, 4)
+                given = output(2.0)._replace(z1=axis, z2=axis)
+                shown.log(step, given, lambda: torch.ones(2), stats, **KNOBS)
             if rank == 1:
                 shown.log(2, output(math.nan, 3, 3), None, stats, **KNOBS)
                 with pytest.raises(DataError, match="in a row"):
@@ -224,6 +221,7 @@ def test_the_main_rank_writes_the_mean_loss_of_all_and_the_others_are_quiet(
                 assert not capsys.readouterr().out
     line = lines(tmp_path / "0")[0]
     assert line["loss"] == 2.5
+    assert line["effective_rank"] == pytest.approx(2)
     assert line["samples_per_s"] == pytest.approx(128)  # the batch is that of all ranks
     assert line["mfu"] == pytest.approx(128 * 1e9 / 2 / 1e12)  # of two devices
 

@@ -12,9 +12,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
-from rsdnet import probe
+from rsdnet import linear, probe
 from rsdnet.catalog import Catalog
 from rsdnet.config import Config
+from rsdnet.features import Labelled
+from rsdnet.ranks import ALONE
 from tests import tiny
 
 FAST = ("--size=20", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu",
@@ -26,16 +28,16 @@ def test_the_classifier_is_scikit_learns(l2: float) -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 4, 300)
     x = (rng.normal(size=(4, 6))[y] + rng.normal(size=(300, 6))).astype(np.float32)
-    weights = probe.fit(torch.from_numpy(x), torch.from_numpy(y), 4, l2)
+    weights = linear.fit(torch.from_numpy(x), torch.from_numpy(y), 4, l2)
     peer = LogisticRegression(C=1 / (l2 * len(x)), max_iter=2000, tol=1e-8).fit(x.astype(np.float64), y)
     np.testing.assert_allclose(weights[:-1].T, peer.coef_, atol=2e-3)
-    assert (probe.predict(weights, torch.from_numpy(x)).numpy() == peer.predict(x)).mean() > 0.995
+    assert (linear.predict(weights, torch.from_numpy(x)).numpy() == peer.predict(x)).mean() > 0.995
 
 
 def test_scores_are_scikit_learns() -> None:
     rng = np.random.default_rng(1)
     truth, predicted = rng.integers(0, 5, 200), rng.integers(0, 6, 200)
-    f1, accuracy = probe.scores(torch.from_numpy(predicted), torch.from_numpy(truth), 6)
+    f1, accuracy = linear.scores(torch.from_numpy(predicted), torch.from_numpy(truth), 6)
     assert accuracy == pytest.approx(accuracy_score(truth, predicted))
     assert f1 == pytest.approx(f1_score(truth, predicted, average="macro", labels=np.unique(truth)), abs=1e-6)
 
@@ -51,10 +53,10 @@ def test_band_statistics_are_numpys() -> None:
 
 @pytest.mark.parametrize(("spoilt", "f1", "val_f1"), [("val", 1.0, 0.0), ("test", 0.0, 1.0)])
 def test_val_f1_is_of_the_val_split(tiny_db: Path, spoilt: str, f1: float, val_f1: float) -> None:
-    bench = probe.Bench(Config(), (tiny_db,), "ms", torch.device("cpu"), probe.Options(run=tiny_db))
-    shown = bench.labels.clone()
-    shown[torch.from_numpy(bench.samples.catalog.split == spoilt)] += 1
-    score = bench.score(torch.nn.functional.one_hot(shown % 3).float())
+    labelled = Labelled(Config(), (tiny_db,), "ms", ALONE)
+    shown, parts = labelled.labels.clone(), {name: labelled.part(name) for name in ("train", "val", "test")}
+    shown[parts[spoilt]] += 1
+    score = linear.score(torch.nn.functional.one_hot(shown % 3).float(), labelled.labels, parts, 3)
     assert (score.f1, score.val_f1) == (f1, val_f1)
 
 
@@ -88,15 +90,16 @@ def test_a_probe_writes_table_json_and_chart(run: Path) -> None:
     assert "already" in command(run).stdout
 
 
-def test_views_kept_for_the_next_contender_are_of_the_band_asked_for(tiny_db: Path) -> None:
-    options = probe.Options(run=tiny_db, batch=7)
-    bench = probe.Bench(Config(), (tiny_db,), "ms", torch.device("cpu"), options)
+@pytest.mark.parametrize("keep", [0, 60 * 4 * 128**2 + 1, 1 << 30])
+def test_views_kept_for_the_next_contender_are_of_the_band_asked_for(tiny_db: Path, keep: int) -> None:
+    """With room for no band, for one, and for all."""
+    labelled = Labelled(Config(), (tiny_db,), "ms", ALONE, batch=10, keep=keep)
     for name in ("B02", "B08", "B02"):
-        alone = probe.Bench(Config(), (tiny_db,), "ms", torch.device("cpu"), options)
+        alone = Labelled(Config(), (tiny_db,), "ms", ALONE, batch=10)
         expected = torch.cat(list(alone.views((name,))))
         assert len(expected) == 60
         for _ in range(2):  # rendered, then kept
-            assert torch.equal(torch.cat(list(bench.views((name,)))), expected)
+            assert torch.equal(torch.cat(list(labelled.views((name,)))), expected)
 
 
 def test_a_checkpoint_of_an_unfinished_run_can_be_probed(run: Path, tmp_path: Path) -> None:
@@ -166,3 +169,24 @@ def test_one_class_only(run: Path, tmp_path: Path) -> None:
     catalog.label[:] = 1
     catalog.write(db)
     assert "one class" in error(run, "--data", db)
+
+
+def test_two_ranks_give_the_evaluation_of_one(run: Path, tmp_path: Path) -> None:
+    """60 samples in nine batches, the last short: five and four a rank; 33 and 9 classifiers, one over in each."""
+    assert command(run, "--force", "--batch=7").returncode == 0
+    alone = (run / "probe.json").read_text()
+    (run / "probe.json").unlink()
+    torchrun = ["torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    argv = [sys.executable, "-m", *torchrun, "-m", "rsdnet.probe", str(run), "--batch=7", "--device=cpu"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (run / "probe.json").read_text() == alone
+    assert done.stdout.count("mean of bands") == 1
+
+
+def test_two_ranks_say_what_is_wrong_once(tmp_path: Path) -> None:
+    torchrun = ["torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    argv = [sys.executable, "-m", *torchrun, "-m", "rsdnet.probe", str(tmp_path), "--device=cpu"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("holds no encoder") == 1
