@@ -149,8 +149,8 @@ class RunConfig:
     __pydantic_config__ = STRICT
 
     run: Annotated[Path | None, tyro.conf.arg(aliases=["--out"])] = None
-    """Folder of the run: checkpoint, metrics, config. None: runs/DATE-TIME. (--out: torchrun's parser chokes on --run
-    before Python 3.12.)"""
+    """Folder of the run: checkpoint, metrics, config. None: runs/DATE-TIME. --out is the same: torchrun takes --run
+    for an option of its own."""
     resume: bool = False
     """Continue the run in --run from its checkpoint."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

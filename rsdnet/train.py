@@ -25,6 +25,7 @@ from rsdnet.environment import FILE as ENVIRONMENT
 from rsdnet.environment import environment
 from rsdnet.errors import DataError, Echo, command
 from rsdnet.files import aside
+from rsdnet.knn import KNN
 from rsdnet.monitor import METRICS, Monitor
 from rsdnet.precision import AUTOCAST, precision_of, set_policy
 from rsdnet.ranks import Ranks, open_ranks
@@ -49,6 +50,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         set_policy(cfg.run.tf32, ranks.device)
         samples = open_samples(cfg, ranks, console)
         table = band_table(cfg, statistics(cfg, pools_of(cfg.views))).to(ranks.device)
+        knn = KNN(cfg, cfg.run.knn_data or cfg.data.data, ranks.device, ranks) if cfg.run.knn_every else None
         precision_of(cfg, ranks.device)
     run = Run(cfg, len(samples), ranks)
     with ranks.together():
@@ -65,6 +67,9 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         for _, views in rendered(stream, table, spec, cfg.views, cfg.run.seed):
             knobs = run.schedule()
             output = run.engine.step(views)
+            if knn is not None and evaluated(run):
+                with monitor.pause():
+                    monitor.note(**knn(run.engine.byol.online.encoder, run.dtype))
             monitor.log(run.step, output, run.engine.trust_ratios, stream.stats, **knobs)
             run.step += 1
             stop = stopped(stopper, run)
@@ -99,6 +104,12 @@ def open_monitor(run: Run, console: Console) -> Monitor:
         max_skipped=cfg.run.max_skipped,
         ranks=run.ranks,
     )
+
+
+def evaluated(run: Run) -> bool:
+    """Whether the encoder is evaluated after this step: at the end of every --knn-every epochs, and of the run."""
+    done = run.step + 1
+    return done % (run.cfg.run.knn_every * run.steps_per_epoch) == 0 or done == run.steps
 
 
 def stopped(stopper: Stopper, run: Run) -> int:

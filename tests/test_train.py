@@ -398,3 +398,54 @@ def test_a_gpu_that_is_not_there(tiny_db: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
     assert "--device cuda" in refused("--data", tiny_db, "--run", tmp_path / "run", *FAST, "--device=cuda")
+
+
+# ---- on the way ------------------------------------------------------------------------------------------------------
+
+
+def test_the_encoder_is_evaluated_every_so_often_and_nothing_else_changes(
+    finished: Path, tiny_db: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train("--data", tiny_db, "--run", run, "--steps=14", *FAST, "--knn-every=2")
+    assert losses(run) == losses(finished)
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    evaluated = {record["step"]: record["knn_f1"] for record in records if "knn_f1" in record}
+    assert list(evaluated) == [7, 13]  # four steps an epoch; the last step, too
+    assert all(0 <= f1 <= 1 for f1 in evaluated.values())
+    assert "knn_f1/B04" in records[7]
+
+
+def test_an_evaluation_without_labels_is_refused_before_training(tmp_path: Path) -> None:
+    from rsdnet.catalog import Catalog
+
+    db = tiny.make(tmp_path / "db")
+    catalog = Catalog.read(db)
+    catalog.label[:] = -1
+    catalog.write(db)
+    assert "labelled" in refused("--data", db, "--run", tmp_path / "run", *FAST, "--steps=2", "--knn-every=1")
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_tell_what_a_step_costs_and_whether_it_learns(finished: Path) -> None:
+    record = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    told = {
+        "effective_rank",
+        "cosine",
+        "grad_norm",
+        "trust_min",
+        "trust_max",
+        "skipped",
+        "memory_bytes",
+        "tflops",
+        "mfu",
+    }
+    assert record.keys() >= told
+    assert 1 <= record["effective_rank"] <= 8
+    assert record["skipped"] == 0
+    assert record["memory_bytes"] > 1e8
+
+
+def test_a_batch_that_does_not_divide(tiny_db: Path, tmp_path: Path) -> None:
+    line = refused("--data", tiny_db, "--run", tmp_path / "run", *FAST, "--accumulate=3")
+    assert "--batch 9" in line
