@@ -141,7 +141,7 @@ class Engine:
 
     def _optimize(self, bad: Tensor) -> None:
         """The optimizer's step, by torch's protocol for those that unscale and skip on the device."""
-        if self._unscale is not None:
+        if self._unscale is not None and self.scale is not None:
             self._unscale.copy_(self.scale)
         self.optimizer.grad_scale, self.optimizer.found_inf = self._unscale, bad  # type: ignore[attr-defined]
         self.optimizer.step()

@@ -113,16 +113,16 @@ class ResNet(nn.Module):
     def early(self, x: Tensor) -> Tensor:
         """Stem and stages 1 to 3: a third of the parameters, most of the work."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for stage in (self.layer1, self.layer2, self.layer3):
+        for stage in range(1, 4):
             x = self._stage(stage, x)
         return x
 
     def late(self, x: Tensor) -> Tensor:
         """Stage 4 and the mean over pixels."""
-        return self.avgpool(self._stage(self.layer4, x)).flatten(1)
+        return self.avgpool(self._stage(4, x)).flatten(1)
 
-    def _stage(self, stage: nn.Module, x: Tensor) -> Tensor:
-        for block in stage.children():
+    def _stage(self, stage: int, x: Tensor) -> Tensor:
+        for block in self.get_submodule(f"layer{stage}").children():
             x = recomputed(block, x) if self.recompute and torch.is_grad_enabled() else block(x)
         return x
 

@@ -70,6 +70,7 @@ class SyncBatchNorm(BatchNorm):
 
     def _note(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """Move the running statistics; the variance of the population is estimated without bias, as in torch."""
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
@@ -87,4 +88,5 @@ def joined(variance: Tensor, mean: Tensor, world: int) -> tuple[Tensor, Tensor]:
 def synchronise(module: nn.Module, world: int) -> None:
     """Let every BatchNorm in `module` take its statistics over `world` ranks: parameters and buffers stay its own."""
     for norm in [part for part in module.modules() if isinstance(part, BatchNorm)]:
-        norm.__class__, norm.world = SyncBatchNorm, world
+        norm.__class__ = SyncBatchNorm
+        norm.world = world  # type: ignore[assignment]
