@@ -56,6 +56,8 @@ class Monitor:
         self._watch = health.Watch()
         self._shown = Display(console, steps, start) if ranks.main else None
         self._files = _Files(folder, tensorboard) if ranks.main else None
+        for line in written(folder / METRICS) if ranks.main and start else ():
+            self._watch.past.keep(line)
 
     def __enter__(self) -> Self:
         if self._shown is not None:
@@ -177,6 +179,21 @@ class Monitor:
             for (step, _, notes), loss in zip(self._pending, losses, strict=True)
         ]
         return [{name: value if math.isfinite(value) else None for name, value in line.items()} for line in records]
+
+
+def written(path: Path) -> Iterator[dict[str, float]]:
+    """Of a run that goes on, the lines of its metrics that a watch must know: those with a kNN F1, and the last."""
+    with open(path) as file:  # checkpoint.truncate_metrics has left sound lines only
+        line = ""
+        for line in file:
+            if '"knn_f1"' in line:
+                yield _numbers_of(line)
+    if line:
+        yield _numbers_of(line)
+
+
+def _numbers_of(line: str) -> dict[str, float]:
+    return {name: value for name, value in json.loads(line).items() if value is not None}
 
 
 class _Files:

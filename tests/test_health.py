@@ -60,6 +60,13 @@ def test_projections_fallen_into_a_point(shape: tuple[int, int]) -> None:
     assert found["spread"] < health.COLLAPSED
 
 
+def test_rounding_adds_no_directions() -> None:
+    """Of two directions and 254 empty ones, whose squares in float32 would not be empty."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(512, 2, generator=generator) @ torch.randn(2, 256, generator=generator)
+    assert numbers(z, z)["effective_rank"] <= 2.001
+
+
 def test_a_network_that_encodes_the_sensor_alone_has_collapsed() -> None:
     """One view is MS and the other SAR, in random order, as training draws them."""
     ms, sar = torch.eye(8)[0], torch.eye(8)[1]

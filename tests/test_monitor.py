@@ -249,6 +249,29 @@ def test_a_warning_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "step 4: the projections have almost collapsed to one point (spread 0.000, 1 is even)" in said
 
 
+def test_a_run_that_goes_on_remembers_its_best_and_what_it_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_monitor(tmp_path) as shown:
+        for step in range(4):
+            if step == 1:
+                shown.note(knn_f1=0.8)
+            shown.log(step, output(1.0, norm=math.nan, skipped=7 if step == 3 else 0), None, stats, **KNOBS)
+    text = capsys.readouterr().out
+    with open_monitor(tmp_path, start=4) as shown:
+        for step in range(4, 8):
+            if step == 5:
+                shown.note(knn_f1=0.5)
+            shown.log(step, output(1.0, skipped=7), None, stats, **KNOBS)
+    said = capsys.readouterr().out
+    assert "skipped since" in text
+    assert "skipped since" not in said
+    assert "kNN F1 is 0.500, its best was 0.800" in said
+    (tmp_path / monitor.METRICS).unlink()
+    with open_monitor(tmp_path, start=8):
+        pass
+
+
 LONG = {
     "step": 99_999, "spread": 0.91, "effective_rank": 123.4, "cosine": 0.1, "grad_norm": 1.23e-5, "lr": 0.4545,
     "tau": 0.9912, "knn_f1": 0.612, "skipped": 12, "samples_per_s": 123_456.0, "wait": 0.03, "tflops": 1234.0,
