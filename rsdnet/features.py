@@ -41,8 +41,11 @@ class Labelled:
         self.spec = ViewSpec.plain(size or max(cfg.views.size, self.native_side()))
         self.ranks, self.batch, self.keep = ranks, batch, keep
         self._kept: dict[tuple[str, ...], list[Tensor]] = {}  # of views, the oldest first
-        labels = self.samples.catalog.label.astype(np.int64)
-        self.classes, indices = np.unique(labels, return_inverse=True)
+        catalog = self.samples.catalog
+        del self.samples.catalog  # hundreds of bytes a sample, which is read again if it is asked for
+        self.split = catalog.split
+        """(N,) str: the samples' splits."""
+        self.classes, indices = np.unique(catalog.label.astype(np.int64), return_inverse=True)
         self.labels = torch.from_numpy(indices)
         """(N,) int64 in range(len(classes)). A class of the test split that the train split lacks counts as missed."""
         self.positions = np.arange(len(self.samples))
@@ -56,13 +59,9 @@ class Labelled:
 
     def take(self, positions: np.ndarray) -> None:
         """Go on with the samples at `positions` (n,) alone."""
-        self.positions, self.labels = self.positions[positions], self.labels[torch.from_numpy(positions)]
+        self.positions, self.split = self.positions[positions], self.split[positions]
+        self.labels = self.labels[torch.from_numpy(positions)]
         self._kept.clear()
-
-    @property
-    def split(self) -> np.ndarray:
-        """(N,) str: the samples' splits."""
-        return self.samples.catalog.split[self.positions]
 
     def part(self, split: str) -> Tensor:
         """(n,) int64: where the samples of a split are."""

@@ -1,6 +1,7 @@
 """How well an encoder tells classes apart while it trains: a vote of nearest labelled neighbours, nothing fitted."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class KNN:
         self, cfg: Config, databases: Sequence[Path], device: torch.device, ranks: Ranks = ALONE, limit: int = 2000
     ) -> None:
         self.device, self.channels = device, cfg.views.channels
+        ranks = dataclasses.replace(ranks, device=device)
         self.parts: list[tuple[Labelled, tuple[str, ...], str]] = []
         """Of each modality: the samples, the bands, the split of the queries."""
         for modality in labelled_modalities(databases, cfg.views.modality):

@@ -229,3 +229,11 @@ def test_without_a_val_split_the_test_split_is_asked(tmp_path: Path) -> None:
     judge = knn.KNN(CFG, (changed(tmp_path, no_val),), CPU)
     assert {queries for _, _, queries in judge.parts} == {"test"}
     assert judge(Textures(), torch.float32)["knn_f1"] > 0.9
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_a_gpu_finds_what_a_cpu_finds(tiny_db: Path) -> None:
+    device = torch.device("cuda")
+    expected = knn.KNN(CFG, (tiny_db,), CPU)(Textures(), torch.float32)
+    assert knn.KNN(CFG, (tiny_db,), device)(Textures(), torch.float32) == pytest.approx(expected, abs=0.2)
+    assert 0 <= knn.KNN(CFG, (tiny_db,), device)(encoder().to(device), torch.bfloat16)["knn_f1"] <= 1
