@@ -42,10 +42,9 @@ def test_their_options_exist() -> None:
     assert (len(trained), len(ingested)) == (3, 2)
     for words in trained:
         at = words.index("rsdnet.train")
-        assert words[at - 2 : at] == ["-m", "--"]  # else torchrun takes --run for its own --run-path
-        torchrun = used(words[words.index("torchrun") : at - 1])
+        torchrun = used(words[words.index("torchrun") : at])
         assert torchrun <= options("torch.distributed.run")
-        assert {"--data", "--run", "--batch"} <= used(words[at:]) <= options("rsdnet.train")
+        assert {"--data", "--out", "--batch"} <= used(words[at:]) <= options("rsdnet.train")
     for words in ingested:
         at = words.index("rsdnet.ingest")
         assert {"--shard"} <= used(words[at:]) <= options("rsdnet.ingest", words[at + 1])
@@ -61,7 +60,7 @@ def test_options_named_in_the_text_exist() -> None:
 
 
 def test_torchrun_takes_the_command_as_it_is_written() -> None:
-    """Its own parser, on every line that starts it."""
+    """Its own parser, which takes some of a script's options for its own, on every line that starts it."""
     from torch.distributed.run import get_args_parser
 
     for words in commands("rsdnet.train"):
