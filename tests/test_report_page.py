@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rsdnet import config
 from rsdnet.config import Config, DataConfig, OptimConfig, RunConfig, ViewConfig
 from rsdnet.errors import DataError
 from rsdnet.report import charts, gallery, record
+from rsdnet.report import metrics as report_metrics
 from rsdnet.report.__main__ import LIMIT, Options, report
 from rsdnet.report.record import Series
 
@@ -190,11 +192,108 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     assert row == ["B02", "0.512 (0.522)", "0.411 (0.421)", "0.322 (0.332)",
                    "0.612 (0.622)", "0.411 (0.421)", "0.322 (0.332)", "+0.100"]  # fmt: skip
     html = report(Options(tmp_path / "a", tmp_path / "b", samples=0))
-    loss = html[html.index("<h3>Loss") : html.index("<h3>Spread")]
+    loss = html[html.index("<h4>Loss") : html.index("<h4>Spread")]
     assert loss.count("<svg") == 1
     assert "var(--run-1)" in loss
     assert "var(--run-2)" in loss
     assert "do not compare" not in made.text
+
+
+def watched(steps: int, knn_every: int = 20) -> list[dict[str, Any]]:
+    """Metrics with all that a run may measure; three steps were skipped."""
+    rows = metrics(steps)
+    for row in rows:
+        step = row["step"]
+        row |= {
+            "effective_rank": 50.0 - step / 10, "cosine": 0.4, "grad_norm": 2.0, "trust_min": 1e-3 * (1 + step % 2),
+            "trust_median": 0.01, "trust_max": 3.0 + step % 2, "skipped": min(step // 10, 3), "left_out": 0,
+            "read_mb_per_s": 300.0, "ready": 2, "tflops": 400.0 + step % 3, "mfu": 0.5, "memory_bytes": 3 * 2**30,
+        }  # fmt: skip
+        if step in (10, 20, 30):
+            row["loss"] = None
+        if step % knn_every == knn_every - 1:
+            row |= {"knn_f1": 0.5, "knn_f1/B04": 0.4 + step / 1000, "knn_f1/VV": 0.6 + step / 1000}
+    return rows
+
+
+def test_all_that_a_run_may_measure_is_shown(tmp_path: Path) -> None:
+    made = page(write(tmp_path / "a", rows=watched(60)))
+    for group in ("Learning", "Projections", "Schedule", "Speed and cost"):
+        assert group in made.words
+    drawn = [attributes["aria-label"] or "" for _, attributes in made.tags if attributes.get("role") == "img"]
+    titles = [words.split(" over steps.")[0] for words in drawn]
+    assert titles == [
+        "Loss", "kNN F1", "Gradient norm", "LARS trust ratios", "Steps skipped", "Spread", "Effective rank", "Cosine",
+        "Learning rate", "Tau", "Epoch", "Throughput", "Waiting for data", "TFLOP/s", "Share of the peak", "Memory",
+        "Reading", "Batches ready",
+    ]  # fmt: skip
+    assert "from 50 to 44.1, between 44.1 and 50, 60 values." in drawn[6]
+    assert "from 3 to 3" in drawn[15]  # GiB
+    assert "at the end shaded from 0.002 to 4." in drawn[3]
+    assert "from 0.5 to 0.5, between 0.5 and 0.5, 3 values, at the end shaded from 0.459 to 0.659." in drawn[1]
+    facts = dict(pairwise([word for word in made.words if word.strip()]))
+    told = {"kNN F1, last": "0.500", "cosine at the end": "0.4", "steps skipped": "3", "TFLOP/s (median)": "401"}
+    told |= {"share of the peak (median)": "50.0 %", "memory at most": "3.0 GiB", "effective rank at the end": "44.2"}
+    assert told.items() <= facts.items()
+    assert "3 of 60 values of loss are not finite, first at step 10." in made.text
+    assert "3 steps were skipped: their gradient was not finite." in made.text
+    plain = page(write(tmp_path / "old"), tmp_path / "a")  # an older run beside it has none of these
+    assert ["steps skipped", "–", "3"] in plain.rows
+
+
+def test_a_chart_that_says_nothing_is_not_drawn(tmp_path: Path) -> None:
+    rows = [row | {"skipped": 0} for row in watched(60)]
+    made = page(write(tmp_path / "a", rows=rows))
+    assert "Steps skipped" not in made.words
+    assert "Samples left out" not in made.words
+    assert "were skipped" not in made.text
+
+
+def test_the_band_around_a_curve() -> None:
+    steps = np.arange(5)
+    low, high = Series(steps, np.array([1.0, 2, 1, 2, 3])), Series(steps + 1, np.array([8.0, 9, 5, 9, 7]))
+    run = record.Record(Path(), "r", {"trust_median": low, "trust_min": low, "trust_max": high})
+    found = report_metrics.around(run, "trust_median")
+    assert found is not None
+    assert [part.steps.tolist() for part in found] == [[1, 2, 3, 4]] * 2
+    assert [part.values.tolist() for part in found] == [[2, 1, 2, 3], [8, 9, 5, 9]]
+    assert report_metrics.around(run, "loss") is None
+    long = np.arange(10_000)
+    values = np.random.default_rng(0).normal(size=10_000)
+    at, least, greatest = charts._pieces(Series(long, values - 9), Series(long, values + 9))
+    assert len(at) == charts.COLUMNS
+    assert (least.min(), greatest.max()) == (values.min() - 9, values.max() + 9)
+    assert "fill-opacity" in charts.lines([charts.Curve(low, 0, 0, (low, low))], 0, 4)
+
+
+def test_what_goes_far_has_a_logarithmic_axis() -> None:
+    assert charts._decades(np.array([0.003, 2.0])) == (0.001, 10)
+    for near in ([1.0, 20.0], [0.0, 100.0], [-1.0, 100.0], []):
+        assert charts._decades(np.array(near)) is None
+
+
+def profiled(*share: float) -> dict[str, Any]:
+    phases = [
+        {"phase": name, "ms": 40 * each, "share": each}
+        for name, each in zip(("read", "forward", "target"), share, strict=False)
+    ]
+    return {"phases": phases, "steps": 1200}
+
+
+def test_the_profile_is_a_table_with_bars(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "a"), write(tmp_path / "b")
+    assert "profile" not in page(one).all("section", "id")
+    (two / "profile.json").write_text(json.dumps(profiled(0.1, 0.75, 0.15)))
+    made = page(one, two)
+    assert ["forward", "30.00", "75.0 %", ""] in made.rows
+    assert [(a["class"], a["style"]) for tag, a in made.tags if tag == "i" and "style" in a] == [
+        ("run-2", "width:10.0%"), ("run-2", "width:75.0%"), ("run-2", "width:15.0%"),
+    ]  # fmt: skip
+    assert "b: 1,200 steps measured" in made.text
+    (one / "profile.json").write_text(json.dumps(profiled(0.2, 0.8)))
+    both = page(one, two)
+    assert ["read", "8.00", "20.0 %", "", "4.00", "10.0 %", ""] in both.rows
+    assert ["target", "–", "–", "", "6.00", "15.0 %", ""] in both.rows
 
 
 def test_two_runs_of_one_name_and_two_protocols(tmp_path: Path) -> None:
@@ -385,6 +484,17 @@ def odd_probe_holes(run: Path) -> str:
 def odd_probe_empty(run: Path) -> str:
     (run / "probe.json").write_text('{"bands": {}, "mean_f1": {}}')
     return "Linear evaluation"
+
+
+def odd_profile(run: Path) -> str:
+    (run / "profile.json").write_text('{"steps": 3, "phases": [{"phase": "read", "ms": null, "share": 1}]}')
+    return "profile.json is damaged"
+
+
+def odd_profile_shares(run: Path) -> str:
+    phases = [{"phase": "<b>", "ms": math.nan, "share": 7}, {"phase": "x", "ms": 1e999, "share": -3}]
+    (run / "profile.json").write_text(json.dumps({"steps": 3, "phases": phases}))
+    return "<b>"
 
 
 def odd_environment(run: Path) -> str:

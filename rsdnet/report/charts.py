@@ -1,6 +1,7 @@
 """Charts of the report as inline SVG: drawn by matplotlib, in the page's colours, which follow light and dark."""
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ _VARIABLES = {
 WIDTH = 340.0  # points, about the pixels of a phone: letters stay readable there
 BAND = 34.0  # points that a band's bars take
 APART = 8.0  # times as great is a run's peak as the other's, where the axis becomes logarithmic
+FAR = 30.0  # times as great is a chart's greatest value as its least, where the axis may be logarithmic
+SPARSE = 4  # steps a value, on average, from which on values are marked by points
 COLUMNS = 240  # of a curve: it is drawn through the extremes of as many pieces
 STYLE: Any = {
     "svg.fonttype": "none", "text.parse_math": False, "font.size": 11, "text.color": INK,
@@ -40,22 +43,34 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's part of a chart. smooth: the number of values in a running mean drawn over them; 0: none."""
+    """One run's part of a chart.
+
+    smooth: the number of values in a running mean drawn over them; 0: none. around: where the band around it begins
+    and ends.
+    """
 
     series: Series
     run: int
     smooth: int
+    around: tuple[Series, Series] | None = None
+
+    @property
+    def finite(self) -> np.ndarray:
+        """All values to be drawn that are finite."""
+        return np.concatenate([part.finite for part in (self.series, *(self.around or ()))])
 
 
-def lines(curves: Sequence[Curve], number: int, steps: int) -> str:
-    """An SVG of curves over steps. number: of the chart in the page; steps: where the axis ends, at least."""
+def lines(curves: Sequence[Curve], number: int, steps: int, *, log: bool = False) -> str:
+    """An SVG of curves over steps. number: of the chart in the page; steps: where the axis ends, at least; log: on a
+    logarithmic axis where values lie far apart."""
     with mpl.rc_context(STYLE):
         figure, axes = _axes(200.0, 46.0)
         for curve in curves:
             _curve(axes, curve)
-        if (bottom := _log_from([curve.series.finite for curve in curves])) is not None:
+        drawn = [curve.finite for curve in curves]
+        if (ends := _decades(np.concatenate(drawn)) if log else _log_from(drawn)) is not None:
             axes.set_yscale("log")
-            axes.set_ylim(bottom=bottom)
+            axes.set_ylim(*ends)
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
         elif np.ptp(axes.get_ylim()) < 1e-6 * np.abs(axes.get_ylim()).max():  # a constant, but for rounding
@@ -75,12 +90,19 @@ def _axes(height: float, left: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots(gridspec_kw=edges)
 
 
-def _log_from(values: Sequence[np.ndarray]) -> float | None:
+def _log_from(values: Sequence[np.ndarray]) -> tuple[float, None] | None:
     """Where a logarithmic axis of two runs begins that are too far apart to read on one axis; None: a linear one."""
     peaks = [float(each.max()) for each in values if len(each)]
     if len(peaks) < 2 or min(each.min() for each in values if len(each)) < 0 or not 0 < APART * min(peaks) < max(peaks):
         return None
-    return min(peaks) / 100
+    return min(peaks) / 100, None
+
+
+def _decades(values: np.ndarray) -> tuple[float, float] | None:
+    """The powers of ten around values that are too far apart to read on a linear axis; None: they are not."""
+    if not len(values) or values.min() <= 0 or values.max() < FAR * values.min():
+        return None
+    return 10.0 ** math.floor(math.log10(values.min())), 10.0 ** math.ceil(math.log10(values.max()))
 
 
 def bars(names: Sequence[str], scores: dict[str, list[float]], colors: Sequence[str], number: int) -> str:
@@ -113,7 +135,10 @@ def smoothed(values: np.ndarray, size: int) -> np.ndarray:
 def _curve(axes: Axes, curve: Curve) -> None:
     color, dashes = CURVES[curve.run], ("solid", (0, (4, 1.2)))[curve.run]
     series, thin = curve.series, bool(curve.smooth)
-    marker = "o" if len(series.finite) < 2 else None
+    marker = "o" if len(series.finite) < 2 or len(series.steps) * SPARSE <= series.steps[-1] else None
+    if curve.around is not None:
+        steps, low, high = _pieces(*curve.around)
+        axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0.8)
     axes.plot(*_envelope(series.steps, series.values), color=color, linestyle=dashes if not thin else "solid",
               linewidth=0.8 if thin else 1.6, alpha=0.35 if thin else 1.0, marker=marker, markersize=3)  # fmt: skip
     if thin:
@@ -135,6 +160,14 @@ def _envelope(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
         else:
             at.append(int(piece[0]))
     return steps[at], values[at]
+
+
+def _pieces(low: Series, high: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, and between which values the band lies there; where it is long, in as many pieces as a curve."""
+    pieces = np.array_split(np.arange(len(low.steps)), min(len(low.steps), COLUMNS))
+    ends = [(low.steps[at[0]], np.min(low.values[at]), np.max(high.values[at])) for at in pieces]
+    steps, least, greatest = np.array(ends, float).T
+    return steps, least, greatest
 
 
 def _svg(figure: Figure, number: int) -> str:

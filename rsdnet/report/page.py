@@ -13,25 +13,14 @@ from markupsafe import Markup
 
 from rsdnet import __version__, config
 from rsdnet.config import Config
-from rsdnet.monitor import COLLAPSED
-from rsdnet.report import charts
+from rsdnet.report import charts, metrics
 from rsdnet.report.gallery import Gallery
 from rsdnet.report.record import ENVIRONMENT, Record, Series, flat
-from rsdnet.report.summary import facts, figure, notes, score
+from rsdnet.report.summary import facts, figure, notes, percent, score
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST = 24  # charts in a page
 SMOOTH = 25  # a running mean takes one value in so many
-PLAIN = {"lr", "tau", "epoch"}  # drawn as they are: they have no noise
-METRICS = {  # title and words, in the order of the page; others follow under their own names
-    "loss": ("Loss", "BYOL's loss of both views, from 0 (predictions agree with targets) to 8."),
-    "spread": ("Spread", f"Spread of a batch's projections: 1 is even, below {COLLAPSED} they have collapsed."),
-    "lr": ("Learning rate", "After warm-up, it falls to 0 by a cosine."),
-    "tau": ("Tau", "The target network's momentum, which rises to 1."),
-    "samples_per_s": ("Throughput", "Samples a second."),
-    "wait": ("Waiting for data", "Share of the time in which training waited for the reader."),
-    "epoch": ("Epoch", "Passes over the data."),
-}
 
 
 class Chart(NamedTuple):
@@ -41,6 +30,20 @@ class Chart(NamedTuple):
     words: str
     alt: str
     svg: Markup
+
+
+class Group(NamedTuple):
+    """Charts under one heading."""
+
+    title: str
+    charts: list[Chart]
+
+
+class Phase(NamedTuple):
+    """A line of the profile's table. cells: of each run profiled, number, milliseconds, share, per cent of the bar."""
+
+    name: str
+    cells: list[tuple[int, str, str, str]]
 
 
 class BarChart(NamedTuple):
@@ -72,13 +75,15 @@ def page(records: Sequence[Record], galleries: Sequence[Gallery]) -> str:
         names=names(records),
         facts=table([facts(record) for record in records]),
         warnings=[notes(record) for record in records],
-        curves=drawn,
+        groups=drawn,
         undrawn=left,
+        profiles=[(name, record.profile) for name, record in zip(names(records), records, strict=True)],
+        phases=phases(records),
         probes=[(name, record.probe) for name, record in zip(names(records), records, strict=True)],
         bands=probe_rows(records),
         change=sum(record.probe is not None for record in records) == 2,
         apart=_protocols_differ(records),
-        bars=bars(records, len(drawn)),
+        bars=bars(records, MOST),
         galleries=galleries,
         settings=settings(records),
         machine=table([record.environment for record in records]),
@@ -97,35 +102,58 @@ def names(records: Sequence[Record]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(record.folder) for record in records]
 
 
-def curves(records: Sequence[Record]) -> tuple[list[Chart], list[str]]:
-    """A chart for each metric, the known ones first, and the names of those that are too many."""
-    found = dict.fromkeys(name for record in records for name in record.series)
-    order = [name for name in METRICS if name in found] + sorted(found.keys() - METRICS.keys())
-    return [_chart(records, name, number) for number, name in enumerate(order[:MOST])], order[MOST:]
+def curves(records: Sequence[Record]) -> tuple[list[Group], list[str]]:
+    """The charts of the metrics by group, the known ones first, and the names of those that are too many."""
+    names = metrics.order(records)
+    groups: dict[str, list[Chart]] = {}
+    for number, name in enumerate(names[:MOST]):
+        groups.setdefault(metrics.known(name).group, []).append(_chart(records, name, number))
+    return [Group(*item) for item in groups.items()], names[MOST:]
 
 
 def _chart(records: Sequence[Record], name: str, number: int) -> Chart:
     """The chart of one metric."""
+    metric, called = metrics.known(name), names(records)
     having = [(run, record) for run, record in enumerate(records) if name in record.series]
-    longest = max(len(record.series[name].values) for _, record in having)
-    smooth = longest // SMOOTH if name not in PLAIN and longest >= 2 * SMOOTH else 0
-    title, words = METRICS.get(name, (name, ""))
-    if smooth:
-        words += f" Faint: every value; line: running mean over {smooth:,}."
-    drawn = [charts.Curve(record.series[name], run, smooth) for run, record in having]
-    called = names(records)
-    alt = " ".join(f"{called[run]}: {_described(record.series[name])}" for run, record in having)
-    svg = charts.lines(drawn, number, max(record.steps for record in records))
-    return Chart(title, words.strip(), f"{title} over steps. {alt}", Markup(svg))
+    found = {run: metrics.scaled(record, name) for run, record in having}
+    longest = max(len(series.values) for series in found.values())
+    smooth = longest // SMOOTH if not metric.plain and longest >= 2 * SMOOTH else 0
+    words = metric.words + (f" Faint: every value; line: running mean over {smooth:,}." if smooth else "")
+    drawn = [charts.Curve(found[run], run, smooth, metrics.around(record, name)) for run, record in having]
+    alt = " ".join(
+        f"{called[run]}: {_described(curve.series, curve.around)}" for run, curve in zip(found, drawn, strict=True)
+    )
+    svg = charts.lines(drawn, number, max(record.steps for record in records), log=metric.log)
+    return Chart(metric.title, words.strip(), f"{metric.title} over steps. {alt}", Markup(svg))
 
 
-def _described(series: Series) -> str:
+def _described(series: Series, around: tuple[Series, Series] | None) -> str:
     """A curve in words."""
     finite = series.finite
     if not len(finite):
         return "no value is finite."
     ends = f"from {figure(finite[0])} to {figure(finite[-1])}"
-    return f"{ends}, between {figure(finite.min())} and {figure(finite.max())}, {len(finite):,} values."
+    band = [figure(part.finite[-1]) if len(part.finite) else "–" for part in around or ()]
+    shaded = f", at the end shaded from {band[0]} to {band[1]}" if band else ""
+    return f"{ends}, between {figure(finite.min())} and {figure(finite.max())}, {len(finite):,} values{shaded}."
+
+
+def phases(records: Sequence[Record]) -> list[Phase]:
+    """The profiles' table, side by side: a row a phase of a step, in the order of the first profile that has it."""
+    profiles = [(run, record.profile["phases"]) for run, record in enumerate(records, 1) if record.profile]
+    rows = dict.fromkeys(name for _, found in profiles for name in found)
+    return [
+        Phase(name, [_cell(run, *found.get(name, (math.nan, math.nan))) for run, found in profiles]) for name in rows
+    ]
+
+
+def _cell(run: int, ms: float, share: float) -> tuple[int, str, str, str]:
+    return (
+        run,
+        f"{ms:,.2f}" if math.isfinite(ms) else "–",
+        percent(share),
+        f"{100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0:.1f}",
+    )
 
 
 def bars(records: Sequence[Record], number: int) -> list[BarChart]:

@@ -23,6 +23,7 @@ from rsdnet.probe import JSON
 from rsdnet.train import CONFIG
 
 CLIPPED = 400  # characters of a value that are shown
+PROFILE = "profile.json"
 LARGEST = 3.4e38  # of a float32: what lies beyond counts as not finite
 
 
@@ -41,7 +42,8 @@ class Series:
 
 @dataclass
 class Record:
-    """A run: series by name of the metric, config by "table.key", probe and environment, and notes on what is odd."""
+    """A run: series by name of the metric, config by "table.key", probe, profile and environment, and notes on what is
+    odd."""
 
     folder: Path
     name: str
@@ -49,6 +51,7 @@ class Record:
     config: dict[str, str] = field(default_factory=dict)
     tables: dict[str, Any] = field(default_factory=dict)
     probe: dict[str, Any] | None = None
+    profile: dict[str, Any] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     samples: int = 0  # in the training data; 0 where no checkpoint says it
@@ -88,6 +91,7 @@ def read(folder: Path) -> Record:
         _read_metrics(record)
         _read_config(record)
         _read_probe(record)
+        _read_profile(record)
         _read_environment(record)
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.filename or ''} {error.strerror}") from None
@@ -140,12 +144,15 @@ def _read_metrics(record: Record) -> None:
 
 
 def _parse(line: str) -> tuple[int, dict[str, float]]:
-    """Step and numbers of a line. Raises ValueError on one that is not an object with a step."""
+    """Step and numbers of a line; NaN for null, which the loss of a step that was skipped is.
+
+    Raises ValueError on a line that is not an object with a step.
+    """
     found = json.loads(line)
     step = found.pop("step", None) if isinstance(found, dict) else None
     if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
         raise ValueError("no step")
-    values = {text(name, 80): number(value) for name, value in found.items()}
+    values = {text(name, 80): math.nan if value is None else number(value) for name, value in found.items()}
     return step, {name: value for name, value in values.items() if value is not None}
 
 
@@ -200,8 +207,21 @@ def _read_probe(record: Record) -> None:
         record.notes.append(f"{JSON} is damaged: run python -m rsdnet.probe again with --force.")
 
 
+def _read_profile(record: Record) -> None:
+    """Fill `profile`: "phases" {name: (milliseconds a step, share of the step)} and "steps", those measured."""
+    path = record.folder / PROFILE
+    if not path.is_file():
+        return
+    try:
+        found = json.loads(path.read_text())
+        phases = {text(phase["phase"], 60): (_score(phase["ms"]), _score(phase["share"])) for phase in found["phases"]}
+        record.profile = {"steps": int(found["steps"]), "phases": phases}
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        record.notes.append(f"{PROFILE} is damaged: run python -m rsdnet.train again with --profile.")
+
+
 def _score(value: Any) -> float:
-    """A score as a float. Raises TypeError where it is no number."""
+    """A number as a float. Raises TypeError where it is no number."""
     found = number(value)
     if found is None:
         raise TypeError(value)

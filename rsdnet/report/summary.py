@@ -2,6 +2,7 @@
 
 import datetime
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -28,11 +29,27 @@ def facts(record: Record) -> dict[str, str]:
         "waiting for data": percent(waiting(record)),
         "time in steps": _duration(record),
     }
+    found |= _measured(record)
     if record.probe:
         found |= {f"mean F1, {label}": score(f1) for label, f1 in record.probe["means"].items()}
     if record.written:
         found["last metrics"] = datetime.datetime.fromtimestamp(record.written).strftime("%Y-%m-%d %H:%M")
     return found
+
+
+def _measured(record: Record) -> dict[str, str]:
+    """What only some runs measure."""
+    values = {name: series.finite for name, series in record.series.items() if len(series.finite)}
+    shown: dict[str, tuple[str, Callable[[np.ndarray], str]]] = {
+        "kNN F1, last": ("knn_f1", lambda f1: score(float(f1[-1]))),
+        "effective rank at the end": ("effective_rank", lambda rank: figure(_last(rank))),
+        "cosine at the end": ("cosine", lambda cosine: figure(_last(cosine))),
+        "steps skipped": ("skipped", lambda skipped: f"{skipped.max():,.0f}"),
+        "TFLOP/s (median)": ("tflops", lambda rate: figure(float(np.median(rate)))),
+        "share of the peak (median)": ("mfu", lambda share: percent(float(np.median(share)))),
+        "memory at most": ("memory_bytes", lambda most: f"{most.max() / 2**30:,.1f} GiB"),
+    }
+    return {key: words(values[name]) for key, (name, words) in shown.items() if name in values}
 
 
 def notes(record: Record) -> list[str]:
@@ -43,6 +60,9 @@ def notes(record: Record) -> list[str]:
         if bad.any():
             first = int(series.steps[bad][0])
             found.append(f"{bad.sum():,} of {len(bad):,} values of {name} are not finite, first at step {first:,}.")
+    skipped = record.series.get("skipped")
+    if skipped is not None and skipped.finite.any():
+        found.append(f"{skipped.finite.max():,.0f} steps were skipped: their gradient was not finite.")
     if _end(record.series.get("spread")) < COLLAPSED:
         found.append("The projections have almost collapsed to one point: a lower --lr or a higher --tau helps.")
     if waiting(record) > WAITED:
@@ -80,10 +100,13 @@ def _duration(record: Record) -> str:
 
 
 def _end(series: Series | None) -> float:
-    """The mean of the last twentieth of the values."""
-    if series is None or not len(series.finite):
-        return math.nan
-    return float(series.finite[-max(len(series.finite) // 20, 1) :].mean())
+    """The mean of the last twentieth of the values; NaN where there are none."""
+    return math.nan if series is None or not len(series.finite) else _last(series.finite)
+
+
+def _last(values: np.ndarray) -> float:
+    """The mean of the last twentieth."""
+    return float(values[-max(len(values) // 20, 1) :].mean())
 
 
 def _median(series: Series | None) -> float:
