@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rsdnet.errors import DataError
@@ -17,6 +15,11 @@ from rsdnet.files import aside
 FILE = "checkpoint.safetensors"
 ENCODER = "encoder.safetensors"
 FORMAT = "rsdnet-3"
+# The format's names of types (github.com/huggingface/safetensors, safetensors/src/tensor.rs, Dtype).
+TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
@@ -61,8 +64,34 @@ def checksum(tensors: dict[str, Tensor], meta: str) -> str:
     digest = hashlib.blake2b(meta.encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(payload(tensor))
     return digest.hexdigest()
+
+
+def payload(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor on the host, in the order of its indices."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file: u64 length of a JSON header, the header, the payloads; large types first, aligned.
+
+    Not by safetensors.torch.save_file, whose own temporary file stays, nameless, where the process is killed, and is
+    for its owner's eyes alone. Python goes on while the bytes are written. Raises OSError.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name in order:
+        tensor = tensors[name]
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(payload(tensors[name]))
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -71,11 +100,17 @@ def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     text = json.dumps(meta)
     try:
         with aside(path) as temporary:
-            save_file(ready, temporary, {"format": FORMAT, "meta": text, "blake2b": checksum(ready, text)})
-    except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"{path} could not be written ({error}): free some space; an earlier one is untouched"
-        ) from None
+            write(temporary, ready, {"format": FORMAT, "meta": text, "blake2b": checksum(ready, text)})
+    except OSError as error:
+        raise failed(path, error) from None
+
+
+def failed(path: Path, error: OSError) -> DataError:
+    """What to say where `path` could not be written."""
+    return DataError(
+        f"{path} could not be written ({error.strerror or error}): make room, then go on with --resume; an earlier one "
+        "is untouched"
+    )
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -126,13 +161,11 @@ def truncate_metrics(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            record = json.loads(line)
-        except ValueError:
+            if json.loads(line)["step"] < step:
+                kept.append(line)
+        except (ValueError, TypeError, KeyError):  # cut short by a kill, or blank since a power cut
             continue
-        if record["step"] < step:
-            kept.append(line)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text("".join(f"{line}\n" for line in kept))
-    os.replace(temporary, path)
+    with aside(path) as temporary:
+        temporary.write_bytes(b"".join(line + b"\n" for line in kept))
