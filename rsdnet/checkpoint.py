@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rsdnet.errors import DataError
@@ -15,11 +16,6 @@ from rsdnet.files import aside
 FILE = "checkpoint.safetensors"
 ENCODER = "encoder.safetensors"
 FORMAT = "rsdnet-3"
-# The format's names of types (github.com/huggingface/safetensors, safetensors/src/tensor.rs, Dtype).
-TYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
@@ -64,34 +60,19 @@ def checksum(tensors: dict[str, Tensor], meta: str) -> str:
     digest = hashlib.blake2b(meta.encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(payload(tensor))
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def payload(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor on the host, in the order of its indices."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
 def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file: u64 length of a JSON header, the header, the payloads; large types first, aligned.
+    """Write a safetensors file with the mode of any new file: safetensors 0.8 makes them for their owner's eyes alone.
 
-    Not by safetensors.torch.save_file, whose own temporary file stays, nameless, where the process is killed, and is
-    for its owner's eyes alone. Python goes on while the bytes are written. Raises OSError.
+    Not by safetensors.torch.save, which keeps Python waiting for as long as it copies.
     """
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
-    for name in order:
-        tensor = tensors[name]
-        begin, end = end, end + tensor.nbytes
-        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
-            file.write(payload(tensors[name]))
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata)
+    path.chmod(mode)
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -101,15 +82,14 @@ def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     try:
         with aside(path) as temporary:
             write(temporary, ready, {"format": FORMAT, "meta": text, "blake2b": checksum(ready, text)})
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise failed(path, error) from None
 
 
-def failed(path: Path, error: OSError) -> DataError:
+def failed(path: Path, error: Exception) -> DataError:
     """What to say where `path` could not be written."""
     return DataError(
-        f"{path} could not be written ({error.strerror or error}): make room, then go on with --resume; an earlier one "
-        "is untouched"
+        f"{path} could not be written ({error}): make room, then go on with --resume; an earlier one is untouched"
     )
 
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 PART = ".part"
+LEFT = (f".*{PART}", ".tmp*")  # ours, and what safetensors writes to before it gives a file its name
 
 
 class aside:
@@ -33,8 +34,9 @@ class aside:
 
 def sweep(folder: Path) -> None:
     """Remove what processes that were killed while they wrote have left in `folder`. Nobody may be writing there."""
-    for path in folder.glob(f".*{PART}"):
-        path.unlink(missing_ok=True)
+    for pattern in LEFT:
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _settle(folder: Path) -> None:
