@@ -1,7 +1,7 @@
 """A run's checkpoints over time: written beside the training, kept for a while, the newest sound one found again.
 
 A checkpoint is `checkpoint-STEP.safetensors`, and the newest one is also `checkpoint.safetensors`. Each is written
-aside, then renamed; writing goes on in a thread while training does.
+aside, then renamed; older ones go when it is on the disk. Writing goes on in a thread while training does.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rsdnet import checkpoint
 from rsdnet.errors import DataError
+from rsdnet.files import aside
 
 NUMBERED = re.compile(r"checkpoint-(\d{9,})\.safetensors")
 
@@ -61,18 +62,24 @@ class Archive:
             self._writing.join()
 
     def _write(self, step: int, taken: "Taken", meta: dict[str, Any]) -> None:
+        path = self.folder / f"checkpoint-{step:09d}.safetensors"
         try:
-            path = self.folder / f"checkpoint-{step:09d}.safetensors"
             checkpoint.save(path, taken.on_host(), meta)
             _publish(path, self.folder / checkpoint.FILE)
-            self._prune()
+            self._prune(step)
+        except OSError as error:
+            self._error = checkpoint.failed(path, error)
         except BaseException as error:  # whatever it is, the trainer must hear of it
             self._error = error
 
-    def _prune(self) -> None:
+    def _prune(self, newest: int) -> None:
+        """Remove what need not be kept. Those of steps after the newest are damaged, or of a future given up."""
         numbered = self._numbered()
-        for step, path in numbered[self.keep :]:
-            if not self.keep_every or step % self.keep_every:
+        past = [(step, path) for step, path in numbered if step <= newest]
+        kept = {step for step, _ in past[: self.keep]}
+        kept |= {step for step, _ in past if self.keep_every and step % self.keep_every == 0}
+        for step, path in numbered:
+            if step not in kept:
                 path.unlink(missing_ok=True)
 
     def _numbered(self) -> list[tuple[int, Path]]:
@@ -90,14 +97,21 @@ class Archive:
         Raises DataError where none is sound, with the newest one's fault.
         """
         damaged: list[str] = []
-        newest = self.folder / checkpoint.FILE
-        found = [path for _, path in self._numbered()]
-        for path in [newest, *found] if newest.is_file() or not found else found:
+        for path in self._candidates():
             try:
                 return path, *checkpoint.load(path), damaged
             except DataError as error:
                 damaged.append(str(error))
         raise DataError(damaged[0])
+
+    def _candidates(self) -> list[Path]:
+        """Each checkpoint by one name, the newest first."""
+        newest, found = self.folder / checkpoint.FILE, [path for _, path in self._numbered()]
+        if not newest.is_file():
+            return found or [newest]
+        if found and not newest.samefile(found[0]):  # killed before it was published, or no hard links here
+            return [*found, newest]
+        return [newest, *found[1:]]
 
 
 class Taken:
@@ -121,10 +135,9 @@ class Taken:
 
 def _publish(path: Path, name: Path) -> None:
     """Let `name` be the file `path`, too, from one moment to the next."""
-    temporary = name.with_name(f".{name.name}.part")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(path, temporary)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, temporary)
-    os.replace(temporary, name)
+    with aside(name) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, temporary)

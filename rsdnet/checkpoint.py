@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +64,33 @@ def checksum(tensors: dict[str, Tensor], meta: str) -> str:
     return digest.hexdigest()
 
 
+def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file with the mode of any new file: safetensors 0.8 makes them for their owner's eyes alone.
+
+    Not by safetensors.torch.save, which keeps Python waiting for as long as it copies.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata)
+    path.chmod(mode)
+
+
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write `tensors` and the JSON-able `meta` to `path`, whole or not at all. Raises DataError on a full disk."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(meta)
     try:
         with aside(path) as temporary:
-            save_file(ready, temporary, {"format": FORMAT, "meta": text, "blake2b": checksum(ready, text)})
+            write(temporary, ready, {"format": FORMAT, "meta": text, "blake2b": checksum(ready, text)})
     except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"{path} could not be written ({error}): free some space; an earlier one is untouched"
-        ) from None
+        raise failed(path, error) from None
+
+
+def failed(path: Path, error: Exception) -> DataError:
+    """What to say where `path` could not be written."""
+    return DataError(
+        f"{path} could not be written ({error}): make room, then go on with --resume; an earlier one is untouched"
+    )
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -126,13 +141,11 @@ def truncate_metrics(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            record = json.loads(line)
-        except ValueError:
+            if json.loads(line)["step"] < step:
+                kept.append(line)
+        except (ValueError, TypeError, KeyError):  # cut short by a kill, or blank since a power cut
             continue
-        if record["step"] < step:
-            kept.append(line)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text("".join(f"{line}\n" for line in kept))
-    os.replace(temporary, path)
+    with aside(path) as temporary:
+        temporary.write_bytes(b"".join(line + b"\n" for line in kept))

@@ -1,20 +1,32 @@
 """Stopping on SIGINT and SIGTERM at a point where nothing is lost."""
 
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+IMPATIENT = (
+    1.0  # s; signals sooner after the first are the same one: a cluster sends it to torchrun, which passes it on
+)
+
 
 class Stopper:
-    """While entered, the first SIGINT or SIGTERM is only noted in `signal`; a second one acts as it always did."""
+    """While entered, the first SIGINT or SIGTERM is only noted in `signal`, and so is every SIGTERM after it.
+
+    A SIGINT that comes later acts as it always did; who cannot wait for a SIGTERM sends SIGKILL, as clusters do.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
+        self._noted = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
+        if not self.signal:
+            self.signal, self._noted = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._noted > IMPATIENT:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for which, handler in self._before.items():

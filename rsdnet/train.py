@@ -24,7 +24,7 @@ from rsdnet.cost import matmul_peak, step_flops
 from rsdnet.environment import FILE as ENVIRONMENT
 from rsdnet.environment import environment
 from rsdnet.errors import DataError, Echo, command
-from rsdnet.files import aside
+from rsdnet.files import aside, sweep
 from rsdnet.knn import KNN
 from rsdnet.monitor import METRICS, Monitor
 from rsdnet.precision import AUTOCAST, precision_of, set_policy
@@ -204,6 +204,7 @@ def write_folder(run: Run) -> None:
     """Write down the run's configuration and environment; metrics end at its step."""
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
+        sweep(run.folder)
         with aside(run.folder / CONFIG) as temporary:
             temporary.write_text(config.dumps(run.cfg))
         found = environment(
