@@ -6,7 +6,6 @@ So nothing is compiled twice, nothing waits for the device, and one CUDA graph c
 
 import contextlib
 import warnings
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,14 +17,12 @@ from rsdnet.graph import Graph
 from rsdnet.kernels import LARS, lars_groups, update_target_
 from rsdnet.model import BYOL, Forward, Network
 from rsdnet.norm import synchronise
+from rsdnet.profile import Phase, untimed
 from rsdnet.ranks import ALONE, Ranks
 
 SGD_MOMENTUM = 0.9
 # The loss scale of fp16: torch.amp.GradScaler's defaults.
 SCALE, GROWTH, BACKOFF, PATIENCE = 2.0**16, 2.0, 0.5, 2000
-
-
-Phase = Callable[[str], contextlib.AbstractContextManager[None]]
 
 
 class Output(NamedTuple):
@@ -75,8 +72,7 @@ class Engine:
             compile_regions(self.byol)
         elif compile:
             self.byol.compile(fullgraph=True)
-        self.phase: Phase = lambda name: contextlib.nullcontext()
-        """What times the parts of a step, where it is profiled: see rsdnet/profile.py."""
+        self.phase: Phase = untimed
         self.graph = Graph(self._step, cfg.run.cuda_graph if ranks.world == 1 else "off", device)
 
     def set(self, *, lr: float, tau: float) -> None:

@@ -28,6 +28,7 @@ from rsdnet.files import aside, sweep
 from rsdnet.knn import KNN
 from rsdnet.monitor import METRICS, Monitor
 from rsdnet.precision import AUTOCAST, precision_of, set_policy
+from rsdnet.profile import Profile
 from rsdnet.ranks import Ranks, open_ranks
 from rsdnet.run import CONFIG, Run
 from rsdnet.samples import Samples, pools_of, statistics
@@ -61,10 +62,12 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         console.print(f"{run.folder} is complete: {run.steps} steps")
         return 0
     spec = spec_of(cfg.views, run.dtype, cfg.run.channels_last)
+    profile = Profile(run.engine, run.folder, cfg.run.profile if ranks.main else 0, console)
     with ranks.together():
         stream = open_stream(cfg, samples, run, console)
     with Stopper() as stopper, run.archive, stream, open_monitor(run, console) as monitor:
-        for _, views in rendered(stream, table, spec, cfg.views, cfg.run.seed):
+        batches = rendered(stream, table, spec, cfg.views, cfg.run.seed, profile.phase)
+        for _, views in profile.over(batches, monitor.pause):
             knobs = run.schedule()
             output = run.engine.step(views)
             if knn is not None and evaluated(run):

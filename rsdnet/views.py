@@ -12,6 +12,7 @@ from torch import Tensor
 from rsdnet import bands, kernels
 from rsdnet.config import Config, ViewConfig
 from rsdnet.kernels import ViewSpec
+from rsdnet.profile import Phase, untimed
 from rsdnet.stream import Batch, Stream
 
 REFLECTANCE = 10_000  # DN of reflectance 1: the quantification value of Sentinel-2 products (ESA, Sentinel-2 PSD)
@@ -40,11 +41,12 @@ AHEAD = 2  # steps that the host may be ahead of a GPU: enough to keep it busy, 
 
 
 def rendered(
-    stream: Stream, table: Tensor, spec: ViewSpec, views: ViewConfig, seed: int
+    stream: Stream, table: Tensor, spec: ViewSpec, views: ViewConfig, seed: int, phase: Phase = untimed
 ) -> Iterator[tuple[Batch, Tensor]]:
     """The stream's batches, each with its views (V, B, C, S, S).
 
     On a GPU copy and rendering go on beside the step: they have streams of their own, which the current one waits for.
+    phase: times "read" and "render".
     """
     gpu = stream.device.type == "cuda"
     side = torch.cuda.Stream(stream.device) if gpu else None
@@ -55,10 +57,12 @@ def rendered(
         side.wait_stream(torch.cuda.current_stream(stream.device))
     while True:
         with torch.cuda.stream(side) if side else contextlib.nullcontext():
-            batch = next(batches, None)
+            with phase("read"):
+                batch = next(batches, None)
             if batch is None:
                 return
-            made = training_views(*batch[:3], table, spec, views, seed=seed, epoch=epoch.fill_(batch.epoch))
+            with phase("render"):
+                made = training_views(*batch[:3], table, spec, views, seed=seed, epoch=epoch.fill_(batch.epoch))
         if side:
             current = torch.cuda.current_stream(stream.device)
             current.wait_stream(side)
