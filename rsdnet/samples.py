@@ -212,16 +212,27 @@ class Samples:
 
 def pools_of(views: ViewConfig) -> Pools:
     """The bands a configuration draws from. Raises DataError on a band that is unknown, misplaced or named twice."""
-    pools = {"ms": tuple(map(bands.canonical, views.ms_bands)), "sar": tuple(map(bands.canonical, views.sar_bands))}
-    for modality, names in pools.items():
-        if not names and modality in views.modality.split("+"):
-            raise DataError(f"views.{modality}_bands is empty: name at least one band")
-        for name in names:
+    pools: Pools = {}
+    for modality, names in (("ms", views.ms_bands), ("sar", views.sar_bands)):
+        what = f"views.{modality}_bands"
+        pools[modality] = band_names(names, what) if names or modality in views.modality.split("+") else ()
+        for name in pools[modality]:
             if bands.BANDS[name].modality != modality:
-                raise DataError(f"views.{modality}_bands: {name} is not a band of modality {modality}")
-        if len(set(names)) < len(names):
-            raise DataError(f"views.{modality}_bands names a band twice: {', '.join(names)}")
+                raise DataError(f"{what}: {name} is not a band of modality {modality}")
     return pools
+
+
+def band_names(names: Sequence[str], what: str) -> tuple[str, ...]:
+    """Band names in this project's spelling.
+
+    Raises DataError, which calls them `what`, on none, an unknown one, and one that is named twice.
+    """
+    found = tuple(bands.canonical(name) for name in names)
+    if not found:
+        raise DataError(f"{what} is empty: name at least one band")
+    if len(set(found)) < len(found):
+        raise DataError(f"{what} names a band twice: {', '.join(found)}")
+    return found
 
 
 def statistics(config: Config, pools: Pools) -> dict[str, dict[str, float]]:

@@ -20,7 +20,7 @@ import pytest
 from rsdnet import config
 from rsdnet.config import Config, DataConfig, OptimConfig, RunConfig, ViewConfig
 from rsdnet.errors import DataError
-from rsdnet.report import charts, gallery, record
+from rsdnet.report import charts, gallery, record, summary
 from rsdnet.report import metrics as report_metrics
 from rsdnet.report.__main__ import LIMIT, Options, report
 from rsdnet.report.record import Series
@@ -239,6 +239,27 @@ def test_all_that_a_run_may_measure_is_shown(tmp_path: Path) -> None:
     assert "3 steps were skipped: their gradient was not finite." in made.text
     plain = page(write(tmp_path / "old"), tmp_path / "a")  # an older run beside it has none of these
     assert ["steps skipped", "–", "3"] in plain.rows
+
+
+def test_what_went_bad_while_it_trained_is_said(tmp_path: Path) -> None:
+    rows = watched(80)
+    for row in rows:
+        row["spread"] = 0.02 if 30 <= row["step"] < 40 else 0.7 + row["step"] // 10 / 100  # read every ten steps
+        row["cosine"] = 0.99 if row["step"] >= 70 else 0.4
+    rows[79]["knn_f1"] = 0.1
+    made = page(write(tmp_path / "a", rows=rows))
+    assert "Step 40: the projections have almost collapsed to one point (spread 0.020" in made.text
+    assert "Step 80: the projections of different places are nearly parallel (mean cosine 0.990)" in made.text
+    assert "Step 80: kNN F1 is 0.100, its best was 0.500" in made.text
+    assert len(re.findall(r"Step \d+: ", made.text)) == 3
+    assert summary.watched(record.read(write(tmp_path / "b", rows=watched(80)))) == []
+
+
+def test_many_warnings_are_counted(tmp_path: Path) -> None:
+    rows = [row | {"spread": 0.01 if row["step"] % 2 else 0.7} for row in metrics(60)]
+    made = page(write(tmp_path / "a", rows=rows))
+    assert made.text.count("almost collapsed") == 5
+    assert "And 24 more such warnings later." in made.text
 
 
 def test_a_chart_that_says_nothing_is_not_drawn(tmp_path: Path) -> None:

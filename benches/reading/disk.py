@@ -12,28 +12,29 @@ from benches.peers import Absent
 from benches.reading.pairs import getter
 from benches.reading.peers import address
 from benches.reading.plan import Plan
+from rsdnet import disk
 
-PAGE = mmap.PAGESIZE
 SECTOR = 4096  # bytes that direct reads are aligned to
 BLOCK = 4 << 20  # bytes of a sequential read
 FLIGHT = 16  # reads in flight
 WARM = 0.01  # share of a file's pages that may stay where it counts as cold
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.CDLL(None)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 
 
 def evict(path: Path) -> None:
-    """Put a file out of the page cache. Raises Absent where the machine keeps it there."""
+    """Put a file out of the page cache. Raises Absent where the machine keeps it there, or does not tell."""
     unmap(path)
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(file)
-    left = resident(path)
+    disk.evict(path, np.array([[0, path.stat().st_size]]))
+    left = disk.cached_share(path)
+    if left is None:
+        raise Absent("the system does not tell what the page cache holds")
     if left > WARM:
         raise Absent(f"{left:.0%} of the database stay in the page cache: this machine does not evict it")
 
@@ -49,18 +50,6 @@ def maps(path: Path) -> list[tuple[int, int, int]]:
     lines = Path("/proc/self/maps").read_text().splitlines()
     found = [line.split()[:3] for line in lines if line.endswith(str(path.resolve()))]
     return [(*(int(part, 16) for part in span.split("-")), int(offset, 16)) for span, _, offset in found]  # type: ignore[misc]
-
-
-def resident(path: Path) -> float:
-    """Share of a file's pages in the page cache."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
-        pages = np.zeros(-(-len(view) // PAGE), np.uint8)
-        array = np.frombuffer(view, np.uint8)
-        begin = array.ctypes.data
-        del array  # or the map cannot be closed
-        if _libc.mincore(begin, len(view), pages.ctypes.data):
-            raise Absent(f"mincore: {os.strerror(ctypes.get_errno())}")
-    return float((pages & 1).mean())
 
 
 class Direct:

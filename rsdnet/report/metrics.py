@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rsdnet.monitor import COLLAPSED
+from rsdnet.health import COLLAPSED
 from rsdnet.report.record import Record, Series
 
 OTHERS = "Other numbers"
@@ -38,7 +38,7 @@ METRICS = {
     ),
     "grad_norm": Metric("Gradient norm", "Length of the gradient of all weights.", _LEARNING, log=True),
     "trust_median": Metric(
-        "LARS trust ratios", "Step relative to a tensor's weights: median; shaded: least to greatest of the tensors.",
+        "LARS trust ratios", "Factor on each tensor's step: median; shaded: least to greatest.",
         _LEARNING, around="trust_", log=True,
     ),
     "skipped": Metric("Steps skipped", "So far: the gradient was not finite.", _LEARNING, plain=True, quiet=True),

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rsdnet.monitor import COLLAPSED
+from rsdnet.health import Watch
 from rsdnet.report.record import Record, Series, text
 
 SLOWEST = 1e-3  # samples/s: below, the number is damaged
+WATCHED = {"spread", "effective_rank", "cosine", "grad_norm", "trust_min", "trust_max", "knn_f1"}
+WARNINGS = 5  # of training that are shown
 WAITED = 0.05  # share of time waiting for data from which on the page says so
 
 
@@ -63,13 +65,33 @@ def notes(record: Record) -> list[str]:
     skipped = record.series.get("skipped")
     if skipped is not None and skipped.finite.any():
         found.append(f"{skipped.finite.max():,.0f} steps were skipped: their gradient was not finite.")
-    if _end(record.series.get("spread")) < COLLAPSED:
-        found.append("The projections have almost collapsed to one point: a lower --lr or a higher --tau helps.")
+    warnings = watched(record)
+    found += [warning[0].upper() + warning[1:] + "." for warning in warnings[:WARNINGS]]
+    if len(warnings) > WARNINGS:
+        found.append(f"And {len(warnings) - WARNINGS:,} more such warnings later.")
     if waiting(record) > WAITED:
         found.append(f"Training waited for data {percent(waiting(record))} of the time.")
     means = list(record.probe["means"].values()) if record.probe else []
     if len(means) > 1 and means[0] <= max(means[1:]):
         found.append("On the mean of the bands, the pre-trained features are no better than the baselines.")
+    return found
+
+
+def watched(record: Record) -> list[str]:
+    """The warnings that training gave, or would have given (rsdnet/health.py), but for those of steps skipped."""
+    spread = record.series.get("spread")
+    if spread is None:
+        return []
+    watch, found, begin = Watch(), list[str](), -1
+    for end in spread.steps[np.append(spread.values[1:] != spread.values[:-1], True)].tolist():  # a log interval's last
+        line = {"step": float(end)}
+        for name in WATCHED & record.series.keys():
+            series = record.series[name]
+            at = int(np.searchsorted(series.steps, end, "right")) - 1
+            if at >= 0 and series.steps[at] > begin and math.isfinite(value := float(series.values[at])):
+                line[name] = value
+        found += watch.look(line)
+        begin = end
     return found
 
 
