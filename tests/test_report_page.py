@@ -295,10 +295,10 @@ def test_what_goes_far_has_a_logarithmic_axis() -> None:
 
 def profiled(*share: float) -> dict[str, Any]:
     phases = [
-        {"phase": name, "ms": 40 * each, "share": each}
+        {"phase": name, "ms": 40 * each, "share": each, "beside": name == "read"}
         for name, each in zip(("read", "forward", "target"), share, strict=False)
     ]
-    return {"phases": phases, "steps": 1200}
+    return {"phases": phases, "step_ms": 40.0, "steps": 1200}
 
 
 def test_the_profile_is_a_table_with_bars(tmp_path: Path) -> None:
@@ -310,10 +310,10 @@ def test_the_profile_is_a_table_with_bars(tmp_path: Path) -> None:
     assert [(a["class"], a["style"]) for tag, a in made.tags if tag == "i" and "style" in a] == [
         ("run-2", "width:10.0%"), ("run-2", "width:75.0%"), ("run-2", "width:15.0%"),
     ]  # fmt: skip
-    assert "b: 1,200 steps measured" in made.text
+    assert "b: 40.00 ms, 1,200 steps measured." in made.text
     (one / "profile.json").write_text(json.dumps(profiled(0.2, 0.8)))
     both = page(one, two)
-    assert ["read", "8.00", "20.0 %", "", "4.00", "10.0 %", ""] in both.rows
+    assert ["read (beside the step)", "8.00", "20.0 %", "", "4.00", "10.0 %", ""] in both.rows
     assert ["target", "–", "–", "", "6.00", "15.0 %", ""] in both.rows
 
 

@@ -20,10 +20,10 @@ from rsdnet.environment import FILE as ENVIRONMENT
 from rsdnet.errors import DataError
 from rsdnet.monitor import METRICS
 from rsdnet.probe import JSON
+from rsdnet.profile import FILE as PROFILE
 from rsdnet.train import CONFIG
 
 CLIPPED = 400  # characters of a value that are shown
-PROFILE = "profile.json"
 LARGEST = 3.4e38  # of a float32: what lies beyond counts as not finite
 
 
@@ -208,15 +208,21 @@ def _read_probe(record: Record) -> None:
 
 
 def _read_profile(record: Record) -> None:
-    """Fill `profile`: "phases" {name: (milliseconds a step, share of the step)} and "steps", those measured."""
+    """Fill `profile`: "phases" {name: (milliseconds a step, share of the step)}, and in words what was measured."""
     path = record.folder / PROFILE
     if not path.is_file():
         return
     try:
         found = json.loads(path.read_text())
-        phases = {text(phase["phase"], 60): (_score(phase["ms"]), _score(phase["share"])) for phase in found["phases"]}
-        record.profile = {"steps": int(found["steps"]), "phases": phases}
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        phases = {
+            text(phase["phase"], 60) + (" (beside the step)" if phase.get("beside") else ""): (
+                _score(phase["ms"]), _score(phase["share"])
+            )
+            for phase in found["phases"]
+        }  # fmt: skip
+        whole = f"{_score(found['step_ms']):,.2f} ms, " if "step_ms" in found else ""
+        record.profile = {"phases": phases, "words": f"{whole}{int(found['steps']):,} steps measured"}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         record.notes.append(f"{PROFILE} is damaged: run python -m rsdnet.train again with --profile.")
 
 
