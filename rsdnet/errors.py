@@ -1,5 +1,7 @@
 """Errors a user can act on, and how a command reports them."""
 
+import contextlib
+import errno
 import sys
 from collections.abc import Callable
 
@@ -12,10 +14,14 @@ class Echo(DataError):
     """The error of another rank of the run, which says it itself."""
 
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
 def command(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit: 0 or what it returns; 2 with one line on stderr for a `DataError`.
 
-    A pipe closed by the reader (`... | head`) ends quietly.
+    A pipe closed by the reader (`... | head`) ends quietly; so does a full disk, also under what is printed, but for
+    its line.
     """
     try:
         status = main() or 0
@@ -23,9 +29,22 @@ def command(main: Callable[[], int | None]) -> None:
     except Echo:
         status = 2
     except DataError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        tell(str(error))
         status = 2
     except BrokenPipeError:
         sys.stderr.close()
         status = 1
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        tell(f"{error.strerror} for {error.filename or 'what is printed'}: make room")
+        with contextlib.suppress(OSError):  # what it holds back has nowhere to go
+            sys.stdout.close()
+        status = 2
     sys.exit(status)
+
+
+def tell(problem: str) -> None:
+    """Print the line of an error, where stderr has room for it."""
+    with contextlib.suppress(OSError):
+        print("error: " + " ".join(problem.split()), file=sys.stderr, flush=True)
