@@ -72,8 +72,8 @@ def test_the_most_important_rows_come_first() -> None:
     assert gpu == [
         (0, "resident", ">= 0.97"),
         (0, "reference", ">= 1.8"),
-        (0, "lightly", ">= 3"),
         (1, "reference", ">= 4"),
+        (0, "lightly", ">= 3"),
     ]
     assert all(row.target == ">= 1" for row in end_to_end.ON_A_CPU if row.other != "resident")
     assert [row.other for row in planned(Options(only=("lightly",)), 2)] == ["lightly", "lightly"]

@@ -6,6 +6,7 @@ A `Seat` is where one sits: in this process, or in one of its own (child.py). Ra
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from math import inf, isfinite
 from typing import Protocol
 
 import torch
@@ -84,7 +85,7 @@ class Local:
         for _ in range(steps):
             loss = self.contender.step(next(views))
         value = float(loss)
-        if value != value or abs(value) == float("inf"):
+        if not isfinite(value):
             raise FloatingPointError(f"the loss is {value}")
         wait()
         return value
@@ -105,17 +106,23 @@ def allocated() -> int:
     return torch.cuda.memory_allocated()
 
 
-def race(seats: Sequence[tuple[Seat, str]], *, rounds: int, seconds: float) -> Times:
+def race(
+    seats: Sequence[tuple[Seat, str]], *, rounds: int, seconds: float, left: Callable[[], float] = lambda: inf
+) -> Times:
     """Seconds a step of each seat and source, round by round; who is first changes from round to round.
 
-    A turn is as many steps as take about `seconds`, at least one.
+    A turn is as many steps as take about `seconds`, at least one. left: seconds of the whole run that are left; where
+    the next round would outlast them, the rounds until then must do.
     """
     steps = {}
     for seat, source in seats:
         once = seat.turn(1, source)
         steps[seat.name, source] = max(1, round(seconds / max(once, 1e-9)))
     times: Times = {key: [] for key in steps}
+    began = time.monotonic()
     for n in range(rounds):
+        if n and (time.monotonic() - began) / n > left():
+            break
         for turn in range(len(seats)):
             seat, source = seats[(n + turn) % len(seats)]
             count = steps[seat.name, source]
