@@ -21,7 +21,7 @@ from rich.console import Console
 from benches.clock import GPU
 from benches.peers import Absent, peer
 from benches.reading.measure import quantiles
-from benches.steps.record import FILE, Book
+from benches.steps.record import FILE, Book, notes
 from benches.steps.remote import Failed, Remote
 from benches.steps.setting import Setting, settings
 from benches.steps.turns import RESIDENT, STREAM, Seat, against, race
@@ -179,7 +179,8 @@ def compare(
         mine, theirs = (ours.name, STREAM), (other.name, source)
         seconds = quantiles(times[mine]).p50, quantiles(times[theirs]).p50
         own = row.other == RESIDENT
-        name, note = (STAYS, "") if own else (other.name, other.note)
+        told = f"ours {ours.note}" if ours.note else ""
+        name, note = (STAYS, told) if own else (other.name, notes(told, other.note))
         book.tell(setting, WHAT, name, against(times, mine, theirs), target=row.target, note=note, seconds=seconds)
 
 

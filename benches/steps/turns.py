@@ -17,7 +17,7 @@ from benches.reading.measure import Ratio, quantiles
 from benches.steps.contenders import Contender
 from benches.steps.setting import Setting, resident
 
-WARM = 3  # steps before anything is timed: compilation, cuDNN's choice, CUDA graphs
+WARM = 10 if GPU else 3  # steps before anything is timed: compilation, cuDNN's choice, rsdnet/graph.py's trial
 STREAM, RESIDENT = "stream", "resident"  # where a turn's views come from
 
 
@@ -41,11 +41,12 @@ class Local:
     def __init__(self, make: Callable[[], Contender], setting: Setting) -> None:
         before = allocated()
         self.contender = contender = make()
-        self.name, self.note = contender.name, contender.note
+        self.name = contender.name
         self.views = resident(setting)
         self.opened: AbstractContextManager[Iterator[Tensor]] | None = None
         self.stream: Iterator[Tensor] = iter(())
         self._run(WARM, self._same())
+        self.note = contender.note()
         self.bytes = torch.cuda.max_memory_allocated() - before if GPU else 0
 
     def open(self) -> None:
