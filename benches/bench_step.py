@@ -20,7 +20,7 @@ from benches.reading.measure import quantiles, single
 from benches.steps import ceilings
 from benches.steps.child import reason
 from benches.steps.contenders import CONTENDERS, Contender
-from benches.steps.record import MEMORY, SHARE, Book
+from benches.steps.record import MEMORY, SHARE, Book, notes
 from benches.steps.setting import Setting, settings
 from benches.steps.turns import RESIDENT, Local, Times, against, race
 
@@ -97,7 +97,8 @@ def tell_speed(book: Book, setting: Setting, times: Times, ours: Local, name: st
         target = ""
     seconds = quantiles(times[mine]).p50, quantiles(times[theirs]).p50
     ratio = against(times, mine, theirs)
-    book.tell(setting, "step alone", seat.name, ratio, target=target, note=seat.note, seconds=seconds)
+    told = f"ours {ours.note}" if ours.note else ""
+    book.tell(setting, "step alone", seat.name, ratio, target=target, note=notes(told, seat.note), seconds=seconds)
 
 
 def tell_memory(book: Book, setting: Setting, seats: dict[str, Local]) -> None:

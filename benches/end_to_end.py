@@ -21,7 +21,7 @@ from rich.console import Console
 from benches.clock import GPU
 from benches.peers import Absent, peer
 from benches.reading.measure import quantiles
-from benches.steps.record import FILE, Book
+from benches.steps.record import FILE, Book, notes
 from benches.steps.remote import Failed, Remote
 from benches.steps.setting import Setting, settings
 from benches.steps.turns import RESIDENT, STREAM, Seat, against, race
@@ -73,7 +73,7 @@ class Scale(NamedTuple):
     seconds: float
 
 
-SCALES = {"tiny": Scale(64, 3, 0.01), "small": Scale(512, 7, 4.0), "full": Scale(8192, 7, 2.0)}
+SCALES = {"tiny": Scale(64, 3, 0.01), "small": Scale(512, 7, 4.0), "full": Scale(8192, 5, 2.0)}
 
 
 class Comparison(NamedTuple):
@@ -88,8 +88,8 @@ class Comparison(NamedTuple):
 ON_A_GPU = (
     Comparison(0, RESIDENT, ">= 0.97"),
     Comparison(0, "reference", ">= 1.8"),
-    Comparison(0, "lightly", ">= 3"),
     Comparison(1, "reference", ">= 4"),
+    Comparison(0, "lightly", ">= 3"),
     Comparison(0, "byol-pytorch", ""),
     Comparison(1, RESIDENT, ""),
     Comparison(1, "lightly", ""),
@@ -174,11 +174,13 @@ def compare(
 ) -> None:
     """One comparison and its row."""
     with other_seat(ours, row.other, setting, folder, clock) as (other, source):
-        times = race([(ours, STREAM), (other, source)], rounds=scale.rounds, seconds=scale.seconds)
+        seats = [(ours, STREAM), (other, source)]
+        times = race(seats, rounds=scale.rounds, seconds=scale.seconds, left=clock.left)
         mine, theirs = (ours.name, STREAM), (other.name, source)
         seconds = quantiles(times[mine]).p50, quantiles(times[theirs]).p50
         own = row.other == RESIDENT
-        name, note = (STAYS, "") if own else (other.name, other.note)
+        told = f"ours {ours.note}" if ours.note else ""
+        name, note = (STAYS, told) if own else (other.name, notes(told, other.note))
         book.tell(setting, WHAT, name, against(times, mine, theirs), target=row.target, note=note, seconds=seconds)
 
 

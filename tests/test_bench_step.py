@@ -188,6 +188,13 @@ def test_ratios_are_of_the_same_round_and_who_is_first_changes() -> None:
     assert order[2:] == ["ours", "other", "other", "ours", "ours", "other"]
 
 
+def test_a_race_ends_before_the_run_does() -> None:
+    order: list[str] = []
+    seats = [Clocked("ours", [1.0], order), Clocked("other", [2.0], order)]
+    times = race([(seat, STREAM) for seat in seats], rounds=9, seconds=1.0, left=lambda: -1.0)
+    assert times == {("ours", STREAM): [1.0], ("other", STREAM): [2.0]}
+
+
 # ---- counted work ---------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benches import end_to_end
+from benches import end_to_end, networks, rows, scaling
 from benches.end_to_end import Clock, Options, planned
 from benches.peers import Absent
+from benches.reading.measure import single
 from benches.steps import curves, record
 from benches.steps.remote import Failed, Remote
 from benches.steps.setting import settings
+from rsdnet.config import Config
+from rsdnet.errors import DataError
 from tests.test_bench_step import REPO, book, environment
 
 TINY = settings("tiny", workers=1, threads=1)[0]
@@ -28,9 +32,9 @@ def test_a_run_compares_ours_with_itself_and_with_the_reference(tmp_path: Path) 
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     with open(tmp_path / record.FILE, newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["beside"] for row in rows} == {"reference", end_to_end.STAYS}
-    for row in rows:
+        measured = list(csv.DictReader(file))
+    assert {row["beside"] for row in measured} == {"reference", end_to_end.STAYS}
+    for row in measured:
         assert float(row["p20"]) <= float(row["p50"]) <= float(row["p80"])
         assert torch.cuda.is_available() or not row["samples_per_s"]
         assert row["commit"]
@@ -72,8 +76,8 @@ def test_the_most_important_rows_come_first() -> None:
     assert gpu == [
         (0, "resident", ">= 0.97"),
         (0, "reference", ">= 1.8"),
-        (0, "lightly", ">= 3"),
         (1, "reference", ">= 4"),
+        (0, "lightly", ">= 3"),
     ]
     assert all(row.target == ">= 1" for row in end_to_end.ON_A_CPU if row.other != "resident")
     assert [row.other for row in planned(Options(only=("lightly",)), 2)] == ["lightly", "lightly"]
@@ -111,3 +115,52 @@ def test_rows_say_who_is_worse_beyond_the_seeds_noise() -> None:
         kept, TINY, {"rsdnet": ours, "reference": worse}, {"rsdnet": [0.9, 0.92, 0.91], "reference": [0.5, 0.52, 0.48]}
     )
     assert [row["met"] for row in kept.rows] == ["no"] * 5 + ["yes"]  # F1 above the reference's is not worse
+
+
+# ---- many GPUs on paper ---------------------------------------------------------------------------------------------
+
+
+def test_what_ranks_share_is_counted_over_the_model() -> None:
+    """ResNet-50 has 53 convolutions, each with a norm; the channels are those of He et al. 2016, table 1."""
+    counts = scaling.counted(Config())
+    encoder = 64 + sum(blocks * (2 * planes + 4 * planes) + 4 * planes for planes, blocks in networks.STAGES)
+    assert counts.parameters == sum(math.prod(shape) for shape in networks.parameters("full"))
+    assert (counts.forward, counts.backward) == (2 * (2 * 54 + 1), 2 * 55)
+    assert counts.forward_channels == 2 * (2 * (encoder + 4096) + 4096)
+    assert counts.backward_channels == 2 * (encoder + 4096 + 4096)
+
+
+def test_an_all_reduce_is_as_long_as_its_links_take() -> None:
+    size = 8e9
+    assert scaling.all_reduce(size, 1) == 0
+    assert scaling.all_reduce(size, 8) == pytest.approx(2 * 7 / 8 * size / 450e9)
+    assert scaling.all_reduce(size, 1024) == pytest.approx(2 * 7 / 8 * size / 450e9 + 2 * 127 / 128 * 1e9 / 50e9)
+    assert scaling.all_gather(1e6, 16) == pytest.approx(15e6 / 450e9 + 1e6 / 50e9)
+
+
+def test_the_bottleneck_moves_with_step_and_latency() -> None:
+    counts = scaling.counted(Config())
+    eight, many = scaling.costs(counts, 8), scaling.costs(counts, 1024)
+    assert scaling.bottleneck(scaling.costs(counts, 1), counts, 0.1, 1e-5) == ("the GPU", 1.0)
+    assert scaling.bottleneck(eight, counts, 1.0, 1e-5)[0] == "the GPU"
+    assert scaling.bottleneck(eight, counts, 0.01, 1e-4)[0] == "BatchNorm's latency"
+    assert scaling.bottleneck(many, counts, 0.01, 1e-6)[0] == "BatchNorm's bytes"
+    name, kept = scaling.bottleneck(many._replace(norms=0.0, gradient=0.1), counts, 0.1, 0.0)
+    assert (name, kept) == ("the gradient", pytest.approx(0.1 / 0.15))  # half of the step hides half of it
+
+
+def test_the_page_holds_the_table_that_the_command_prints() -> None:
+    page = (REPO / "docs" / "scaling.md").read_text()
+    assert f"<!-- scaling -->\n\n{scaling.table(scaling.counted(Config()))}\n\n<!-- end -->" in page
+    assert f"{scaling.counted(Config()).parameters:,}" in page
+    assert f"{scaling.SAMPLE:,.0f} bytes" in page
+
+
+def test_the_step_comes_from_a_measured_row(tmp_path: Path) -> None:
+    kept, _ = book(tmp_path)
+    kept.tell(TINY, "step alone", "reference", single(1.0))
+    with pytest.raises(DataError, match="no step of ResNet-50"):
+        scaling.measured_step(tmp_path / record.FILE, 1024)
+    row = kept.rows[0] | {"shape": "ResNet-50, 1 channel, 128 px", "batch": 1024, "samples_per_s": "8192"}
+    rows.append(tmp_path / record.FILE, record.COLUMNS, [row])
+    assert scaling.measured_step(tmp_path / record.FILE, 1024) == 0.125

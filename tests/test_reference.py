@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from benches.reference import train as reference
 from benches.peers import Absent
 from benches.reference.data import Pair, Patches, loader
-from benches.reference.model import BYOL, loss_of
+from benches.reference.model import BYOL, encoder, loss_of
 from benches.reference.optim import LARS, MOMENTUM, TRUST, move_target, optimizer_of
 from benches.reference.transforms import Kornia, OneByOne, Plain, TorchVision, standardised
 from rsdnet import bands, kernels, schedules
 from rsdnet.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig, ViewConfig
+from rsdnet.model import ResNet
 from tests import tiny
 
 VIEWS = ViewConfig(size=16)
@@ -54,8 +55,8 @@ def entry(database: Path, key: str) -> dict[str, np.ndarray]:
 def test_a_pair_holds_the_pixels_of_the_named_bands(database: Path) -> None:
     patches = Patches(database, VIEWS, tiny.SIDE)
     names = [["B05"], ["VH"]]
-    pair = patches.read(3, [0, 1], names)
-    ms, sar = patches.keys[3]
+    pair = patches.read(2, [0, 1], names)  # of a class that is rough, so that a moved pixel shows
+    ms, sar = patches.keys[2]
     del patches  # py-lmdb opens a database once a process
     coarse, fine = entry(database, ms)["B05"], entry(database, sar)["VH"]
     assert coarse.shape == (tiny.SIDE // 2, tiny.SIDE // 2)
@@ -185,6 +186,18 @@ def test_forward_is_symmetric_and_gives_no_gradient_to_the_target() -> None:
     assert float(byol(views.flip(0)).detach()) == pytest.approx(float(loss.detach()), rel=1e-5)
     assert all(p.grad is None for p in byol.target.parameters())
     assert all(p.grad is not None for p in [*byol.online.parameters(), *byol.predictor.parameters()])
+
+
+def test_torchvisions_encoder_is_rsdnets_by_name_and_shape() -> None:
+    made_of, own, features = encoder(dataclasses.replace(MODEL, width=64), channels=1)
+    if not made_of.startswith("torchvision"):
+        pytest.skip("torchvision cannot be imported here")
+    other = ResNet("resnet18", 1)
+    assert features == other.features
+    shapes = {name: value.shape for name, value in own.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in other.state_dict().items()}
+    fresh = float(own.conv1.weight.std()), float(other.conv1.weight.std())
+    assert fresh[0] == pytest.approx(fresh[1], rel=0.1)
 
 
 def stepped(param: Tensor, grads: list[Tensor], lr: float, decay: float, adapt: bool) -> Tensor:

@@ -195,5 +195,6 @@ def profiled(step: Callable[[], Any], steps: int) -> list[tuple[str, float]] | N
             torch.cuda.synchronize()
     except RuntimeError:
         return None
-    events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    on_gpu = torch.autograd.DeviceType.CUDA  # where torch's own marks of a span of kernels are, too
+    events = [event for event in profile.events() if event.device_type == on_gpu and not event.is_user_annotation]
     return [(event.name, event.device_time_total / 1e6) for event in events] or None

@@ -24,16 +24,18 @@ Step = Callable[[Tensor], Tensor]
 
 @dataclass
 class Contender:
-    """One that trains. step: one step over views (2, B, C, S, S) on the device; returns the loss, () there.
+    """One that trains.
 
-    views: opens its own source of batches, as its users feed it. ahead: batches of it that lie ready at most.
+    step: one step over views (2, B, C, S, S) on the device; returns the loss, () there. views: opens its own source of
+    batches, as its users feed it. ahead: batches of it that lie ready at most. note: what a row should tell of it, once
+    it has run.
     """
 
     name: str
     step: Step
     views: Callable[[], Any]  # a context manager of an iterator
     ahead: int
-    note: str = ""
+    note: Callable[[], str] = str
 
 
 class Knobs:
@@ -66,8 +68,11 @@ def ours(setting: Setting, folder: Path | None, compiled: bool = True) -> Conten
         engine.set(lr=lr, tau=tau)
         return engine.step(views).loss
 
+    def note() -> str:
+        return "in a CUDA graph" if engine.graph.graph is not None else ""
+
     name = "rsdnet" if compiled else "rsdnet, eager"
-    return Contender(name, step, lambda: our_views(setting, needed(folder)), DataConfig().slots)
+    return Contender(name, step, lambda: our_views(setting, needed(folder)), DataConfig().slots, note)
 
 
 @contextmanager
@@ -112,7 +117,9 @@ def reference(setting: Setting, folder: Path | None, compiled: bool = False, on_
         source = Views(cfg, folder, setting.side, device, setting.workers, on_batches=on_batches)
         note += f"; transforms: {source.made_by}"
     name = "reference, compiled" if compiled else "reference" if on_batches else "reference, transforms on the CPU"
-    return Contender(name, lambda views: trainer.step(views, *knobs()), lambda: opened(source), ahead(setting), note)
+    return Contender(
+        name, lambda views: trainer.step(views, *knobs()), lambda: opened(source), ahead(setting), lambda: note
+    )
 
 
 def ahead(setting: Setting) -> int:
@@ -146,7 +153,9 @@ def lightly(setting: Setting, folder: Path | None) -> Contender:
     source = LightlyViews(setting, folder) if folder else None
     name = f"lightly {peer_version('lightly')}"
     note = f"encoder: {trainer.made_of}; its LARS, its heads, 8-bit images in its transforms"
-    return Contender(name, lambda views: trainer.step(views, *knobs()), lambda: opened(source), ahead(setting), note)
+    return Contender(
+        name, lambda views: trainer.step(views, *knobs()), lambda: opened(source), ahead(setting), lambda: note
+    )
 
 
 # ---- byol-pytorch -------------------------------------------------------------------------------------------
@@ -162,7 +171,9 @@ def byol_pytorch(setting: Setting, folder: Path | None) -> Contender:
     source = StandardisedViews(setting, folder) if folder else None
     name = f"byol-pytorch {peer_version('byol-pytorch')}"
     note = "both views in one batch of BatchNorm; the reference's LARS"
-    return Contender(name, lambda views: trainer.step(views, *knobs()), lambda: opened(source), ahead(setting), note)
+    return Contender(
+        name, lambda views: trainer.step(views, *knobs()), lambda: opened(source), ahead(setting), lambda: note
+    )
 
 
 CONTENDERS: dict[str, Callable[[Setting, Path | None], Contender]] = {

@@ -32,6 +32,11 @@ def versions() -> str:
     return ", ".join(told + [f"{package} {found}" for package in PACKAGES if (found := peer_version(package))])
 
 
+def notes(*told: str) -> str:
+    """Those that tell something, in one."""
+    return "; ".join(filter(None, told))
+
+
 class Book:
     """Keeps and shows the rows of one run.
 

@@ -6,6 +6,7 @@ A `Seat` is where one sits: in this process, or in one of its own (child.py). Ra
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from math import inf, isfinite
 from typing import Protocol
 
 import torch
@@ -16,7 +17,7 @@ from benches.reading.measure import Ratio, quantiles
 from benches.steps.contenders import Contender
 from benches.steps.setting import Setting, resident
 
-WARM = 3  # steps before anything is timed: compilation, cuDNN's choice, CUDA graphs
+WARM = 10 if GPU else 3  # steps before anything is timed: compilation, cuDNN's choice, rsdnet/graph.py's trial
 STREAM, RESIDENT = "stream", "resident"  # where a turn's views come from
 
 
@@ -40,11 +41,12 @@ class Local:
     def __init__(self, make: Callable[[], Contender], setting: Setting) -> None:
         before = allocated()
         self.contender = contender = make()
-        self.name, self.note = contender.name, contender.note
+        self.name = contender.name
         self.views = resident(setting)
         self.opened: AbstractContextManager[Iterator[Tensor]] | None = None
         self.stream: Iterator[Tensor] = iter(())
         self._run(WARM, self._same())
+        self.note = contender.note()
         self.bytes = torch.cuda.max_memory_allocated() - before if GPU else 0
 
     def open(self) -> None:
@@ -84,7 +86,7 @@ class Local:
         for _ in range(steps):
             loss = self.contender.step(next(views))
         value = float(loss)
-        if value != value or abs(value) == float("inf"):
+        if not isfinite(value):
             raise FloatingPointError(f"the loss is {value}")
         wait()
         return value
@@ -105,17 +107,23 @@ def allocated() -> int:
     return torch.cuda.memory_allocated()
 
 
-def race(seats: Sequence[tuple[Seat, str]], *, rounds: int, seconds: float) -> Times:
+def race(
+    seats: Sequence[tuple[Seat, str]], *, rounds: int, seconds: float, left: Callable[[], float] = lambda: inf
+) -> Times:
     """Seconds a step of each seat and source, round by round; who is first changes from round to round.
 
-    A turn is as many steps as take about `seconds`, at least one.
+    A turn is as many steps as take about `seconds`, at least one. left: seconds of the whole run that are left; where
+    the next round would outlast them, the rounds until then must do.
     """
     steps = {}
     for seat, source in seats:
         once = seat.turn(1, source)
         steps[seat.name, source] = max(1, round(seconds / max(once, 1e-9)))
     times: Times = {key: [] for key in steps}
+    began = time.monotonic()
     for n in range(rounds):
+        if n and (time.monotonic() - began) / n > left():
+            break
         for turn in range(len(seats)):
             seat, source = seats[(n + turn) % len(seats)]
             count = steps[seat.name, source]
