@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint, noop_context_fn
+from torch.utils.checkpoint import checkpoint
 
 from rsdnet.config import ModelConfig
 from rsdnet.kernels import byol_loss
@@ -130,14 +130,15 @@ class ResNet(nn.Module):
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:
     """block(x), of which only x is kept: the backward computes the rest again.
 
-    BatchNorm's running statistics move once all the same; compiled, the second forward is without side effects anyway.
+    BatchNorm's running statistics move once all the same.
     """
+    if torch.compiler.is_compiling():  # the graph's second forward has no side effects
+        return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
 
     def contexts() -> tuple[Any, Any]:
         return contextlib.nullcontext(), still(block)
 
-    context_fn = noop_context_fn if torch.compiler.is_compiling() else contexts
-    return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=context_fn)
+    return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
 @contextlib.contextmanager

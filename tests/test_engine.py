@@ -213,13 +213,14 @@ def test_a_batch_that_does_not_divide() -> None:
         engine(config(accumulate=5)).step(views(0))
 
 
-def test_compiled_there_is_one_graph_without_breaks_or_recompilations() -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+def test_compiled_there_is_one_graph_without_breaks_or_recompilations(recompute: bool) -> None:
     """Over changing rates, skipped batches and micro-batches."""
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
     counters.clear()
-    plain, made = engine(config(accumulate=2)), engine(config(accumulate=2), compile=True)
+    plain, made = engine(config(accumulate=2)), engine(config(accumulate=2, recompute=recompute), compile=True)
     for step in range(4):
         batch = views(step)
         if step == 2:
@@ -234,3 +235,5 @@ def test_compiled_there_is_one_graph_without_breaks_or_recompilations() -> None:
     assert dict(counters["stats"]) == graphs
     assert graphs["unique_graphs"] == 1
     assert int(output.skipped) == 1
+    moved = made.byol.online.encoder.layer1[0].bn1.running_mean
+    torch.testing.assert_close(moved, plain.byol.online.encoder.layer1[0].bn1.running_mean, rtol=1e-2, atol=1e-3)
