@@ -168,6 +168,10 @@ def test_weights_give_a_folder_of_shards_what_they_give_a_database(whole: Path, 
         assert want is not None
         assert got is not None
         assert [sum(got[:4]), *got[4:]] == want
+        streams = [Stream(samples, batch=2, weights=weights, drop_last=False) for samples in (one, two)]
+        seen = [[at for batch in stream for at in batch.positions.tolist()] for stream in streams]
+        first = [sum(at < PLACES - 2 for at in own) for own in seen]  # of the database that is in shards
+        assert first == [want[0], want[0]]
     assert two.quotas(()) is None
     with pytest.raises(DataError, match="3 weights for 2 databases"):
         two.quotas((1, 1, 1))
