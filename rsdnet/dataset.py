@@ -16,7 +16,9 @@ from rsdnet import bands
 from rsdnet.catalog import Catalog
 from rsdnet.errors import DataError
 from rsdnet.kernels.records import BYTES, DTYPES
-from rsdnet.samples import Damaged, Pools, Samples
+from rsdnet.samples import Damaged, Pools, Samples, band_names
+
+EVERY = (*bands.MS, *bands.SAR)
 
 
 class Patch(NamedTuple):
@@ -50,7 +52,7 @@ class Patches(Dataset[Patch]):
         catalog: Catalog | Sequence[Catalog] | None = None,
         damaged: Damaged = "leave out",
     ) -> None:
-        self.bands = _canonical(bands)
+        self.bands = EVERY if bands is None else band_names(bands, "bands")
         pools = _pools(self.bands)
         self.samples = Samples(
             databases, "+".join(modality for modality, pool in pools.items() if pool), pools, split=split,
@@ -103,18 +105,6 @@ def _band(data: Tensor, record: list[int]) -> Tensor:
     offset, code, height, width, _ = record
     raw = data[offset : offset + height * width * BYTES[code]]
     return raw.clone().view(DTYPES[code]).view(height, width)
-
-
-def _canonical(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The bands asked for, in this project's spelling. Raises DataError on none, one twice or an unknown one."""
-    if names is None:
-        return *bands.MS, *bands.SAR
-    found = tuple(bands.canonical(name) for name in names)
-    if not found:
-        raise DataError("bands is empty: name at least one band")
-    if len(set(found)) < len(found):
-        raise DataError(f"bands names a band twice: {', '.join(found)}")
-    return found
 
 
 def _pools(names: Sequence[str]) -> Pools:

@@ -113,7 +113,12 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         return
     # gloo carries what lies on the host: objects, and everything of a CPU run
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE, device_id=home if gpu else None)
+    # torchrun keeps its store over a restart: without a prefix of their own the ranks would look for the lost ones
+    store, _, _ = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=world, timeout=PATIENCE, device_id=home if gpu else None
+    )
     try:
         yield Ranks(rank, world, local, home)
     finally:
