@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 
 from rsdnet import bands
 from rsdnet.catalog import Catalog
-from rsdnet.errors import DataError
 from rsdnet.kernels.records import BYTES, DTYPES
 from rsdnet.samples import Damaged, Pools, Samples, band_names
 

@@ -1,9 +1,12 @@
 """BatchNorm over the batch of all ranks, as BYOL has it (Grill et al. 2020, appendix B; byol/utils/networks.py, MLP).
 
-Each rank's mean and variance are gathered and joined by the law of total variance; gradients flow back the same way.
+Each rank's mean and variance are joined by the law of total variance: 2 numbers a channel, averaged over the ranks in
+one message, and once more in the backward.
 torch.nn.SyncBatchNorm does the same on GPUs alone, and torch.compile cannot look into it; this one runs on a CPU too,
 and compiled its arithmetic is fused with what stands around it.
 """
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,39 +15,30 @@ from torch import Tensor, nn
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-# The rank is asked for inside the ops, never at tracing: compiled graphs are kept in a cache that all ranks share, and
-# a graph with rank 0's number in it gave every rank rank 0's gradients. `world` is an argument for the same reason.
-@torch.library.custom_op("rsdnet::gather_ranks", mutates_args=())
-def gather_ranks(x: Tensor, world: int) -> Tensor:
-    """(world, *x.shape): every rank's x, in the order of ranks."""
-    gathered = x.new_empty((world, *x.shape))
-    dist.all_gather(list(gathered.unbind()), x.contiguous())
-    return gathered
-
-
-@torch.library.custom_op("rsdnet::sum_own", mutates_args=())
-def sum_own(x: Tensor) -> Tensor:
-    """x: (world, ...). This rank's part, x[rank], summed over what all ranks have there."""
+# `world` is an argument so that it is part of the graph: compiled graphs are kept in a cache that all ranks and later
+# runs share. For the same reason nothing of a rank may be in one: its number would be read as every rank's.
+@torch.library.custom_op("rsdnet::mean_over_ranks", mutates_args=())
+def mean_over_ranks(x: Tensor, world: int) -> Tensor:
+    """The mean of every rank's x, on every rank."""
     total = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
-    return total[dist.get_rank()].clone()
+    return total / world
 
 
-@gather_ranks.register_fake
+@mean_over_ranks.register_fake
 def _(x: Tensor, world: int) -> Tensor:
-    return x.new_empty((world, *x.shape))
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@sum_own.register_fake
-def _(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape[1:])
+def _setup(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+    ctx.world = inputs[1]
 
 
-def _backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
-    return sum_own(grad), None
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return mean_over_ranks(grad, ctx.world), None
 
 
-gather_ranks.register_autograd(_backward)
+mean_over_ranks.register_autograd(_backward, setup_context=_setup)
 
 
 class SyncBatchNorm(BatchNorm):
@@ -70,7 +64,7 @@ class SyncBatchNorm(BatchNorm):
 
     def _note(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """Move the running statistics; the variance of the population is estimated without bias, as in torch."""
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None  # noqa: PT018
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
@@ -79,10 +73,14 @@ class SyncBatchNorm(BatchNorm):
 
 
 def joined(variance: Tensor, mean: Tensor, world: int) -> tuple[Tensor, Tensor]:
-    """Variance and mean (C,) of the union of all ranks' samples, from this rank's own."""
-    variances, means = gather_ranks(torch.stack((variance, mean)), world).unbind(1)
-    mean = means.mean(0)
-    return variances.mean(0) + (means - mean).square().mean(0), mean
+    """Variance and mean (C,) of the union of all ranks' samples, from this rank's own.
+
+    In float64, so that nothing is lost in the difference of two large numbers. (Moments about the running mean would do
+    in float32, but compiled, torch 2.13 reads that in the backward after the forward has moved it.)
+    """
+    first = mean.double()
+    first, second = mean_over_ranks(torch.stack((first, variance.double() + first.square())), world).unbind()
+    return (second - first.square()).float(), first.float()
 
 
 def synchronise(module: nn.Module, world: int) -> None:
