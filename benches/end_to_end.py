@@ -73,7 +73,7 @@ class Scale(NamedTuple):
     seconds: float
 
 
-SCALES = {"tiny": Scale(64, 3, 0.01), "small": Scale(512, 7, 4.0), "full": Scale(8192, 5, 2.0)}
+SCALES = {"tiny": Scale(64, 3, 0.01), "small": Scale(512, 5, 2.0), "full": Scale(8192, 5, 2.0)}
 
 
 class Comparison(NamedTuple):
