@@ -23,6 +23,7 @@ from benches.steps.contenders import CONTENDERS, Contender
 from benches.steps.record import MEMORY, SHARE, Book, notes
 from benches.steps.setting import Setting, settings
 from benches.steps.turns import RESIDENT, Local, Times, against, race
+from rsdnet.progress import bar
 
 OURS, REFERENCE = "rsdnet", "reference"
 ORDER = (OURS, REFERENCE, "reference, compiled", "lightly", "byol-pytorch", "rsdnet, eager")
@@ -53,14 +54,24 @@ def bench_step(pytestconfig: pytest.Config, shapes: str, backend: str, which: in
     def show(what: str, beside: str, outcome: str) -> None:
         pytestconfig.told.append((what, beside, outcome))  # type: ignore[attr-defined]
 
-    measure(found[which], Book(pytestconfig.getoption("rows"), show), SCALES[shapes])
+    setting, scale = found[which], SCALES[shapes]
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    title = f"{setting.shape}, {setting.precision}"
+    with capture.global_and_fixture_disabled(), bar(title, len(ORDER) + scale.rounds, "turns") as done:
+        measure(setting, Book(pytestconfig.getoption("rows"), show), scale, lambda turns: done(turns, None))
 
 
-def measure(setting: Setting, book: Book, scale: Scale) -> None:
-    """All rows of a setting. Raises what ours fails with."""
+def measure(setting: Setting, book: Book, scale: Scale, done: Callable[[int], None]) -> None:
+    """All rows of a setting. done: called with how many contenders are seated and rounds behind. Raises what ours
+    fails with."""
     torch.backends.cudnn.benchmark = True
-    seats = seated(setting, book)
-    times = race([(seat, RESIDENT) for seat in seats.values()], rounds=scale.rounds, seconds=scale.seconds)
+    seats = seated(setting, book, done)
+    times = race(
+        [(seat, RESIDENT) for seat in seats.values()],
+        rounds=scale.rounds,
+        seconds=scale.seconds,
+        done=lambda rounds: done(len(ORDER) + rounds),
+    )
     for name, seat in seats.items():
         if name != OURS:
             tell_speed(book, setting, times, seats[OURS], name, seat)
@@ -70,10 +81,11 @@ def measure(setting: Setting, book: Book, scale: Scale) -> None:
         tell_kernels(book, setting, seats[OURS])
 
 
-def seated(setting: Setting, book: Book) -> dict[str, Local]:
+def seated(setting: Setting, book: Book, done: Callable[[int], None] = lambda seats: None) -> dict[str, Local]:
     """Every contender that can take part, warmed; for each other one a row that says why not."""
     seats: dict[str, Local] = {}
-    for name in ORDER:
+    for number, name in enumerate(ORDER):
+        done(number)
         try:
             seats[name] = Local(maker(name, setting), setting)
         except Exception as error:

@@ -9,16 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from benches import end_to_end, networks, rows, scaling
 from benches.end_to_end import Clock, Options, planned
 from benches.peers import Absent
 from benches.reading.measure import single
+from benches.reference import train as reference
 from benches.steps import curves, record
 from benches.steps.remote import Failed, Remote
 from benches.steps.setting import settings
-from rsdnet.config import Config
+from rsdnet import probe
+from rsdnet.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig, ViewConfig
 from rsdnet.errors import DataError
+from tests import tiny
 from tests.test_bench_step import REPO, book, environment
 
 TINY = settings("tiny", workers=1, threads=1)[0]
@@ -115,6 +119,20 @@ def test_rows_say_who_is_worse_beyond_the_seeds_noise() -> None:
         kept, TINY, {"rsdnet": ours, "reference": worse}, {"rsdnet": [0.9, 0.92, 0.91], "reference": [0.5, 0.52, 0.48]}
     )
     assert [row["met"] for row in kept.rows] == ["no"] * 5 + ["yes"]  # F1 above the reference's is not worse
+
+
+def test_scores_are_those_of_the_probe(tmp_path: Path) -> None:
+    database = tiny.make(tmp_path / "db", samples=45)
+    cfg = Config(
+        data=DataConfig(data=(database,)), views=ViewConfig(size=16, ms_bands=("B02", "B11"), sar_bands=("VV",)),
+        model=ModelConfig(encoder="resnet18", width=4, hidden=16, dim=8), optim=OptimConfig(batch=4, steps=2),
+        run=RunConfig(precision="fp32", device="cpu"),
+    )  # fmt: skip
+    run = tmp_path / "run"
+    reference.train(cfg, run, workers=0)
+    found = curves.scored({"rsdnet": run, "reference": run}, database, threads=1)
+    expected = probe.probe(probe.Options(run), Console(quiet=True))["mean_f1"]["pre-trained"]
+    assert found == {"rsdnet": pytest.approx(expected), "reference": pytest.approx(expected)}
 
 
 # ---- many GPUs on paper ---------------------------------------------------------------------------------------------

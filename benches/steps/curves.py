@@ -1,7 +1,8 @@
 """Does the reference learn what rsdnet learns? Loss curves and F1 of both after as many steps, over several seeds.
 
 Both are run by their own commands with one configuration, rsdnet/demo.toml, in float32, on one labelled database, and
-probed by `rsdnet.probe`. They draw other numbers from the same distributions: weights, order, bands, crops, jitter.
+probed as `rsdnet.probe` does. They draw other numbers from the same distributions: weights, order, bands, crops and
+jitter.
 """
 
 import json
@@ -9,16 +10,23 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 from tempfile import TemporaryDirectory
+
+import torch
+from rich.console import Console
 
 from benches.peers import Absent, peer
 from benches.reading.measure import single
 from benches.steps.record import Book
 from benches.steps.setting import Setting
 from rsdnet.errors import DataError
+from rsdnet.features import Labelled
+from rsdnet.ranks import ALONE
+from rsdnet.samples import pools_of
 
 CONFIG = Path(__file__).parents[2] / "rsdnet" / "demo.toml"
 PARTS = 5  # of the loss curve
@@ -44,11 +52,12 @@ def learn(data: Path | None, seeds: Sequence[int], steps: int, threads: int, boo
     scores: dict[str, list[float]] = {name: [] for name in COMMANDS}
     with TemporaryDirectory(prefix="rsdnet-bench-") as place:
         for seed in seeds:
-            for name, module in COMMANDS.items():
-                run = Path(place) / f"{name}-{seed}"
-                train(module, run, database, seed, steps, threads)
+            runs = {name: Path(place) / f"{name}-{seed}" for name in COMMANDS}
+            for name, run in runs.items():
+                train(COMMANDS[name], run, database, seed, steps, threads)
                 losses[name].append(curve(run))
-                scores[name].append(f1(run))
+            for name, score in scored(runs, database, threads).items():
+                scores[name].append(score)
     tell(book, setting, losses, scores)
 
 
@@ -71,13 +80,12 @@ def setting_of(threads: int) -> Setting:
 
 
 def train(module: str, run: Path, data: Path, seed: int, steps: int, threads: int) -> None:
-    """One run, and its probe. Raises DataError where a command fails."""
+    """One run. Raises DataError where its command fails."""
     argv: list[object] = ["--config", CONFIG, "--data", data, "--run", run, "--seed", seed, "--steps", steps]
     argv += ["--threads", threads, "--precision", "fp32", "--reader-threads", 1, "--log-every", 50]
-    for words in ([module, *argv], ["rsdnet.probe", run]):
-        command = [sys.executable, "-m", *map(str, words)]
-        if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
-            raise DataError(f"{' '.join(command)} failed")
+    command = [sys.executable, "-m", module, *map(str, argv)]
+    if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
+        raise DataError(f"{' '.join(command)} failed")
 
 
 def curve(run: Path) -> list[float]:
@@ -93,10 +101,24 @@ def split(values: Sequence[float], parts: int) -> list[Sequence[float]]:
     return [values[begin:end] for begin, end in pairwise(ends)]
 
 
-def f1(run: Path) -> float:
-    """Macro F1 of the pre-trained encoder, the mean over its single bands."""
-    bands = json.loads((run / "probe.json").read_text())["bands"]
-    return mean(row["pre-trained"]["f1"] for name, row in bands.items() if "+" not in name)
+def scored(runs: dict[str, Path], data: Path, threads: int) -> dict[str, float]:
+    """Macro F1 of each run's encoder by rsdnet's linear evaluation, the mean over single bands."""
+    with suppress(Absent):
+        peer("torchvision")  # torchmetrics imports it where it is installed, and can only if it was imported so
+    from rsdnet.probe import contenders, evaluate, load_encoder
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    encoders = {}
+    for name, run in runs.items():
+        encoder, cfg, _ = load_encoder(run)
+        encoders[name] = contenders(encoder, cfg, ALONE.device)["pre-trained"]
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for modality in cfg.views.modality.split("+"):
+        labelled = Labelled(cfg, (data,), modality, ALONE)
+        labelled.require("train", "test")
+        bands = [(name,) for name in pools_of(cfg.views)[modality]]
+        rows |= evaluate(labelled, bands, encoders, 0, Console(stderr=True))
+    return {name: mean(row[name]["f1"] for row in rows.values()) for name in runs}
 
 
 def apart(first: Sequence[float], second: Sequence[float]) -> float:
@@ -111,7 +133,7 @@ def tell(book: Book, setting: Setting, losses: dict[str, list[list[float]]], sco
     seeds = len(scores[ours])
     for part in range(PARTS):
         mine, theirs = ([run[part] for run in losses[name]] for name in COMMANDS)
-        what = f"loss, part {part + 1} of {PARTS}, {seeds} seeds: |difference|"
+        what = f"loss, part {part + 1} of {PARTS}, {seeds} seeds: apart by"
         target = f"<= {TWO_SIDED[seeds]}"
         book.tell(
             setting, what, other, single(abs(apart(mine, theirs))), unit=ERRORS, target=target, note=both(mine, theirs)

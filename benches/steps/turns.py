@@ -108,12 +108,17 @@ def allocated() -> int:
 
 
 def race(
-    seats: Sequence[tuple[Seat, str]], *, rounds: int, seconds: float, left: Callable[[], float] = lambda: inf
+    seats: Sequence[tuple[Seat, str]],
+    *,
+    rounds: int,
+    seconds: float,
+    left: Callable[[], float] = lambda: inf,
+    done: Callable[[int], None] = lambda rounds: None,
 ) -> Times:
     """Seconds a step of each seat and source, round by round; who is first changes from round to round.
 
     A turn is as many steps as take about `seconds`, at least one. left: seconds of the whole run that are left; where
-    the next round would outlast them, the rounds until then must do.
+    the next round would outlast them, the rounds until then must do. done: called with the rounds that are behind.
     """
     steps = {}
     for seat, source in seats:
@@ -128,6 +133,7 @@ def race(
             seat, source = seats[(n + turn) % len(seats)]
             count = steps[seat.name, source]
             times[seat.name, source].append(seat.turn(count, source) / count)
+        done(n + 1)
     return times
 
 
