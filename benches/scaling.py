@@ -1,13 +1,15 @@
 """Many GPUs on paper: what a step sends, counted, over the links' speeds: `python -m benches.scaling`.
 
     --step-ms X      a step's time on one GPU, measured (`pytest benches/bench_step.py`): names the bottleneck by size
-    --latency-us X   of a small all-reduce over all ranks, measured (nccl-tests, all_reduce_perf -b 8 -e 8)
+    --latency-us X   of a small all-reduce over all ranks, measured (nccl-tests, all_reduce_perf -b 8 -e 8); one or one
+                     a size
     --rows FILE      take the step's time from a training.csv instead
 
 Without them the table holds what can be counted, and the step from which on each cost is hidden or small.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +26,8 @@ SIZES = (1, 8, 64, 256, 1024)
 NODE = 8  # GPUs that NVSwitch joins (NVIDIA, HGX H200 data sheet)
 NVLINK = 450e9  # bytes a second each way of one H200 (NVIDIA, H200 data sheet: 900 GB/s both ways)
 INFINIBAND = 50e9  # bytes a second each way of one 400 Gb/s NDR port, one a GPU (NVIDIA, DGX H200 user guide)
-FLOAT = 4  # bytes of a gradient's element, and of a norm's statistic
+GRADIENT = 4  # bytes of a gradient's element: float32
+STATISTICS = 2 * 8  # bytes a channel that a BatchNorm's message holds: two float64 (rsdnet/norm.py)
 # Online forward 1, online backward 2, target forward 1: the share of a step's FLOPs that the backward has.
 BACKWARD = 0.5
 SMALL = 0.05  # of a step: costs below are called small
@@ -45,22 +48,26 @@ class Counts(NamedTuple):
 
     @property
     def gradient(self) -> int:
-        """Bytes."""
-        return FLOAT * self.parameters
+        """Bytes, all-reduced once a step."""
+        return GRADIENT * self.parameters
 
     @property
     def messages(self) -> int:
         """Of BatchNorm in a step, one after the other."""
         return self.forward + self.backward
 
+    @property
+    def statistics(self) -> int:
+        """Bytes that they hold in all."""
+        return STATISTICS * (self.forward_channels + self.backward_channels)
+
 
 class Costs(NamedTuple):
-    """Of a step on n GPUs, seconds but for the names that say otherwise."""
+    """Of a step on n GPUs, seconds at the links' speeds."""
 
     gpus: int
-    gradient: float  # all-reduce, at the links' speed
-    norm_bytes: int  # that a rank receives for BatchNorm's statistics and their gradients
-    norms: float  # those bytes at the links' speed, without latency
+    gradient: float
+    norms: float  # what BatchNorm's messages hold; their latency comes on top
 
 
 def counted(config: Config) -> Counts:
@@ -81,26 +88,14 @@ def norms_of(module: nn.Module) -> list[int]:
 
 
 def costs(counts: Counts, gpus: int) -> Costs:
-    """The least that sharing takes on `gpus` GPUs.
-
-    BatchNorm (rsdnet/norm.py) gathers 2 statistics a channel of every rank forward, and all-reduces n times 2 numbers a
-    channel backward.
-    """
-    each, summed = 2 * FLOAT * counts.forward_channels, gpus * 2 * FLOAT * counts.backward_channels
-    received = (gpus - 1) * each + ring(gpus) * summed
-    norms = all_gather(each, gpus) + all_reduce(summed, gpus)
-    return Costs(gpus, all_reduce(counts.gradient, gpus), round(received), norms)
+    """The least that sharing takes on `gpus` GPUs."""
+    return Costs(gpus, all_reduce(counts.gradient, gpus), all_reduce(counts.statistics, gpus))
 
 
 def all_reduce(size: float, gpus: int) -> float:
     """Seconds for `size` bytes: reduced and scattered in the nodes, each GPU's part all-reduced between the nodes by
     its own port, gathered in the nodes."""
     return ring(min(gpus, NODE)) * size / NVLINK + ring(-(-gpus // NODE)) * size / NODE / INFINIBAND
-
-
-def all_gather(size: float, gpus: int) -> float:
-    """Seconds for `size` bytes of each: from other nodes each port brings in its share, NVLink hands all around."""
-    return (gpus - 1) * size / NVLINK + max(0, gpus - NODE) / NODE * size / INFINIBAND
 
 
 def ring(members: int) -> float:
@@ -128,28 +123,27 @@ def bottleneck(cost: Costs, counts: Counts, step: float, latency: float) -> tupl
 def table(counts: Counts) -> str:
     """What is counted, and the steps from which on a cost is hidden or small, as Markdown."""
     titles = (
-        "GPUs", "gradient, ms", "hidden if a step takes, ms", "BatchNorm: messages", "MB a rank", "ms a step for them",
-        f"below {SMALL:.0%} of a step of, ms", f"samples a GPU of {BYOL_BATCH:,}",
+        "GPUs", "gradient, ms", "hidden if a step takes, ms", "BatchNorm, ms", f"below {SMALL:.0%} of a step of, ms",
+        f"samples a GPU of {BYOL_BATCH:,}",
     )  # fmt: skip
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for gpus in SIZES:
         cost = costs(counts, gpus)
         messages = counts.messages if gpus > 1 else 0
-        norms = f"{1e3 * cost.norms:.3g} + {messages} L" if messages else "0"
-        share = f"{1e3 * cost.norms / SMALL:.3g} + {messages / SMALL:,.0f} L" if messages else "0"
         cells = [
-            f"{gpus:,}", f"{1e3 * cost.gradient:.2f}", f"{1e3 * cost.gradient / BACKWARD:.2f}", f"{messages}",
-            f"{cost.norm_bytes / 1e6:,.1f}", norms, share, f"{BYOL_BATCH / gpus:,.0f}",
+            f"{gpus:,}", f"{1e3 * cost.gradient:.2f}", f"{1e3 * cost.gradient / BACKWARD:.2f}",
+            f"{1e3 * cost.norms:.3f} + {messages} L", f"{1e3 * cost.norms / SMALL:.2f} + {messages / SMALL:,.0f} L",
+            f"{BYOL_BATCH / gpus:,.0f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def planned(counts: Counts, step: float, latency: float, batch: int) -> str:
-    """The plan for a measured step of `batch` samples a GPU, as Markdown. step, latency: seconds."""
+def planned(counts: Counts, step: float, latencies: Sequence[float], batch: int) -> str:
+    """The plan for a measured step of `batch` samples a GPU, as Markdown. step, latencies (one a size): seconds."""
     titles = ("GPUs", "samples a step", "share of one GPU's speed", "bottleneck", "reading, GB/s a node")
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    for gpus in SIZES:
+    for gpus, latency in zip(SIZES, latencies, strict=True):
         name, kept = bottleneck(costs(counts, gpus), counts, step, latency)
         read = min(gpus, NODE) * batch * SAMPLE * kept / step / 1e9
         lines.append(f"| {gpus:,} | {gpus * batch:,} | {kept:.1%} | {name} | {read:.2f} |")
@@ -174,8 +168,8 @@ class Options:
 
     step_ms: float | None = None
     """Measured time of a step on one GPU."""
-    latency_us: float | None = None
-    """Measured time of a small all-reduce over all ranks; BatchNorm waits for so many in turn."""
+    latency_us: tuple[float, ...] = ()
+    """Measured time of a small all-reduce, of each number of GPUs above 1, or one for all: BatchNorm waits for each."""
     rows: Path | None = None
     """training.csv to take the step from, instead of --step-ms."""
     batch: int = 1024
@@ -188,17 +182,21 @@ def main() -> None:
     counts = counted(Config())
     print(
         f"ResNet-50, 1 channel: {counts.parameters:,} parameters are trained, {counts.gradient / 1e6:.1f} MB of "
-        f"gradient; BatchNorm is passed {counts.forward} times forward and {counts.backward} back; a sample is "
-        f"{SAMPLE:,.0f} bytes\n"
+        f"gradient; BatchNorm sends {counts.forward} messages forward and {counts.backward} back, "
+        f"{counts.statistics / 1e6:.1f} MB in all; a sample is {SAMPLE:,.0f} bytes\n"
     )
     print(table(counts))
     if options.rows is None and options.step_ms is None:
         return
-    if options.latency_us is None:
-        raise DataError("--latency-us is missing: what a small all-reduce over all ranks takes, measured")
+    if len(options.latency_us) not in (1, len(SIZES) - 1):
+        several = ", ".join(f"{size:,}" for size in SIZES[1:])
+        raise DataError(
+            f"--latency-us: give what a small all-reduce takes, one number, or one for each of {several} GPUs"
+        )
+    latencies = [us / 1e6 for us in options.latency_us] * (len(SIZES) - 1 if len(options.latency_us) == 1 else 1)
     step = options.step_ms / 1e3 if options.step_ms else measured_step(options.rows or Path(), options.batch)
-    print(f"\nA step of {1e3 * step:.1f} ms for {options.batch:,} samples, {options.latency_us:g} us a message:\n")
-    print(planned(counts, step, options.latency_us / 1e6, options.batch))
+    print(f"\nA step of {1e3 * step:.1f} ms for {options.batch:,} samples:\n")
+    print(planned(counts, step, [0.0, *latencies], options.batch))
 
 
 if __name__ == "__main__":
