@@ -154,6 +154,11 @@ class Engine:
         return found if self.scale is None else found | {"scale": self.scale}
 
 
+def compiles(cfg: Config, device: torch.device) -> bool:
+    """Whether a run compiles its networks: where that is asked for, and by itself on a GPU."""
+    return cfg.run.compile == "on" or (cfg.run.compile == "auto" and device.type == "cuda")
+
+
 def optimizer_of(cfg: Config, byol: BYOL, lr: Tensor) -> torch.optim.Optimizer:
     """The optimizer over the online network and the predictor; no weight decay on biases and norm parameters."""
     trained = nn.ModuleList([byol.online, byol.predictor])

@@ -26,6 +26,7 @@ from rsdnet.environment import environment
 from rsdnet.errors import DataError, Echo, command
 from rsdnet.files import aside, sweep
 from rsdnet.knn import KNN
+from rsdnet.memory import advised, watched
 from rsdnet.monitor import METRICS, Monitor
 from rsdnet.precision import AUTOCAST, precision_of, set_policy
 from rsdnet.profile import Profile
@@ -65,7 +66,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
     profile = Profile(run.engine, run.folder, cfg.run.profile if ranks.main else 0, console)
     with ranks.together():
         stream = open_stream(cfg, samples, run, console)
-    with Stopper() as stopper, run.archive, stream, open_monitor(run, console) as monitor:
+    with Stopper() as stopper, run.archive, stream, open_monitor(run, console) as monitor, watched(run, samples.arena):
         batches = rendered(stream, table, spec, cfg.views, cfg.run.seed, profile.phase)
         for _, views in profile.over(batches, monitor.pause):
             knobs = run.schedule()
@@ -290,7 +291,8 @@ def main() -> int:
         with ranks.together():
             named = complete(cfg, saved) if ranks.main else cfg
         cfg = ranks.collect(named)[0]
-        return train(cfg, Console(quiet=not ranks.main), ranks)
+        console = Console(quiet=not ranks.main)
+        return advised(lambda: train(cfg, console, ranks), cfg, ranks, console)
 
 
 if __name__ == "__main__":

@@ -54,13 +54,14 @@ def by_phase(found: dict[str, Any], key: str) -> dict[str, float]:
 
 
 def test_shares_by_a_clock_that_is_known(tmp_path: Path) -> None:
-    """Two micro-batches a step; the middle one of three steps counts, and none before."""
-    watch, engine = Watch(), fake("on")
-    profiled = Profile(engine, tmp_path, 3, quiet(), clock=watch, host=watch)
+    """Two micro-batches a step; the middle one of three steps counts, and none before. Waiting is the host's time."""
+    watch, host, engine = Watch(), Watch(), fake("on")
+    profiled = Profile(engine, tmp_path, 3, quiet(), clock=watch, host=host)
 
     def take(name: str, ms: float) -> None:
         with (engine.phase if name not in ("read", "render") else profiled.phase)(name):
             watch.time += ms
+            host.time += ms / 2
 
     def batches() -> Iterator[int]:
         for step in range(WARM + 5):
@@ -85,8 +86,8 @@ def test_shares_by_a_clock_that_is_known(tmp_path: Path) -> None:
     assert modes == {("off", True), ("on", False)}
     assert engine.phase is profile.untimed
     found = json.loads((tmp_path / profile.FILE).read_text())
-    expected = {"read": 4, "copy": 0, "render": 6, "forward": 40, "loss": 0, "backward": 80, "optimiser": 8,
-                "target": 2, "rest": 10}  # fmt: skip
+    expected = {"read": 2, "copy": 0, "render": 6, "forward": 40, "loss": 0, "backward": 80, "optimiser": 8,
+                "target": 2, "rest": 12}  # fmt: skip
     assert (found["steps"], found["step_ms"]) == (3, 150)
     assert by_phase(found, "ms") == expected
     assert by_phase(found, "share") == pytest.approx({name: ms / 150 for name, ms in expected.items()})
