@@ -91,7 +91,8 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     """The ranks that torchrun's environment tells of, while entered; without one, this process alone.
 
     device: "cpu", "cuda", or "auto" for the GPU where there is one; each rank of a machine takes its own.
-    Raises DataError where a GPU is asked for and there is none, or there are more ranks than GPUs.
+    Raises DataError where a GPU is asked for and there is none, there are more ranks than GPUs, or another rank is lost
+    while this one waits for it.
     """
     found = torch.cuda.is_available()
     if device == "cuda" and not found:
@@ -113,16 +114,33 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         return
     # gloo carries what lies on the host: objects, and everything of a CPU run
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
-    # torchrun keeps its store over a restart: without a prefix of their own the ranks would look for the lost ones
-    store, _, _ = next(dist.rendezvous("env://"))
-    store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(
-        backend, store=store, rank=rank, world_size=world, timeout=PATIENCE, device_id=home if gpu else None
+        backend, store=_store(), rank=rank, world_size=world, timeout=PATIENCE, device_id=home if gpu else None
     )
     try:
         yield Ranks(rank, world, local, home)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):  # gloo's have no type of their own
+            raise
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise DataError(
+            f"rank {rank} has lost another one, which tells why if it could: go on with --resume from the last "
+            f"checkpoint ({reason})"
+        ) from None
     finally:
         dist.destroy_process_group()
+
+
+def _store() -> dist.Store:
+    """Where ranks find each other.
+
+    torchrun keeps its store over a restart: without a prefix of their own the ranks would look for the lost ones. On
+    several machines each agent counts restarts for itself: there torchrun must make a new store (docs/cluster.md).
+    """
+    store, _, _ = next(dist.rendezvous("env://"))
+    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
+        return store
+    return dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))  # torch.distributed.run's, and their values alone

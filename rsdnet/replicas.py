@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rsdnet.errors import DataError
+from rsdnet.errors import DataError, Echo
 from rsdnet.ranks import Ranks
 
 
@@ -20,7 +20,7 @@ def check_replicas(ranks: Ranks, tensors: dict[str, Tensor], step: int) -> None:
     first, *others = torch.stack(ranks.gather(sums)).cpu()
     for rank, other in enumerate(others, 1):
         if (differ := (other != first).nonzero().flatten()).numel():
-            raise DataError(
+            raise (DataError if ranks.main else Echo)(
                 f"rank {rank} and rank 0 differ in {names[int(differ[0])]} after step {step} ({len(differ)} of "
                 f"{len(names)} tensors): a fault of the machine or of a network; go on with --resume from the last "
                 "checkpoint"
