@@ -8,7 +8,7 @@ from torch import Tensor
 from rsdnet import checkpoint, config, schedules
 from rsdnet.archive import Archive
 from rsdnet.config import Config
-from rsdnet.engine import Engine
+from rsdnet.engine import Engine, compiles
 from rsdnet.errors import DataError
 from rsdnet.precision import AUTOCAST, precision_of
 from rsdnet.ranks import Ranks
@@ -30,8 +30,7 @@ class Run:
         self.archive = Archive(self.folder, cfg.run.keep, cfg.run.keep_every)
         torch.manual_seed(cfg.run.seed)
         self.dtype = AUTOCAST[precision_of(cfg, self.device)]
-        compile = cfg.run.compile == "on" or (cfg.run.compile == "auto" and self.device.type == "cuda")
-        self.engine = Engine(cfg, self.device, ranks, compile=compile, dtype=self.dtype)
+        self.engine = Engine(cfg, self.device, ranks, compile=compiles(cfg, self.device), dtype=self.dtype)
 
     def schedule(self) -> dict[str, float]:
         """Set learning rate and tau for this step, and name them."""
