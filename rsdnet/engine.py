@@ -22,7 +22,7 @@ from rsdnet.ranks import ALONE, Ranks
 
 SGD_MOMENTUM = 0.9
 # The loss scale of fp16: torch.amp.GradScaler's defaults.
-SCALE, GROWTH, BACKOFF, PATIENCE = 2.0**16, 2.0, 0.5, 2000
+SCALE, GROWTH, BACKOFF, INTERVAL = 2.0**16, 2.0, 0.5, 2000
 
 
 class Output(NamedTuple):
@@ -142,7 +142,7 @@ class Engine:
         self.optimizer.grad_scale, self.optimizer.found_inf = self._unscale, bad  # type: ignore[attr-defined]
         self.optimizer.step()
         if self.scale is not None:
-            torch._amp_update_scale_(self.scale, self.growth, bad, GROWTH, BACKOFF, PATIENCE)
+            torch._amp_update_scale_(self.scale, self.growth, bad, GROWTH, BACKOFF, INTERVAL)
 
     def trust_ratios(self) -> Tensor:
         """LARS's ratios, (P,) float32, with the last step's gradients; empty for other optimizers."""
