@@ -91,6 +91,20 @@ def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytes
     assert archive.load()[1]["a"].tolist() == [1.0, 1.0]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_nothing_waits_for_the_copy(tmp_path: Path) -> None:
+    archive, weights, busy = Archive(tmp_path), torch.ones(2, device="cuda"), torch.randn(4096, 4096, device="cuda")
+    weights.clone(), busy @ busy  # memory and kernels are there from now on
+    torch.cuda.synchronize()
+    for _ in range(500):
+        busy @ busy
+    archive.save(1, {"a": weights}, {"step": 1})
+    assert not torch.cuda.current_stream().query()  # the step before is still at work
+    weights += 1
+    archive.wait()
+    assert archive.load()[1]["a"].tolist() == [1.0, 1.0]
+
+
 def test_a_writing_that_fails_is_told_and_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = Archive(tmp_path)
     fill(archive, 5)
