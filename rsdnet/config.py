@@ -129,7 +129,7 @@ class OptimConfig:
     batch: Annotated[int, Field(ge=2)] = 1024
     """Samples in a step, over all ranks and micro-batches."""
     accumulate: Positive = 1
-    """Micro-batches in a step of a rank: gradients add up to the batch's, BatchNorm sees a micro-batch at a time."""
+    """Micro-batches in a step: gradients add up to the batch's, BatchNorm sees a micro-batch at a time."""
     optimizer: Literal["lars", "sgd", "adamw"] = "lars"
     """LARS as DeepMind wrote it, or torch.optim's SGD (momentum 0.9) or AdamW."""
     lr: Annotated[float, Field(gt=0)] = 0.45

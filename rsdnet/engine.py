@@ -110,9 +110,9 @@ class Engine:
     def _gradients(self, views: Tensor) -> tuple[Tensor, Forward]:
         """Forward and backward of all micro-batches: the loss's mean, and what the last one gave."""
         loss = torch.zeros((), device=self.device)
-        parts = views.chunk(self.accumulate, dim=1)
-        for part in parts:
-            with self._sync(part is parts[-1]):
+        for index in range(self.accumulate):
+            part = micro_batch(views, index, self.accumulate)
+            with self._sync(index == self.accumulate - 1):
                 with self.phase("forward"), self.autocast():
                     last = self.network(part)
                 share = last.loss / self.accumulate
@@ -157,6 +157,14 @@ class Engine:
 def compiles(cfg: Config, device: torch.device) -> bool:
     """Whether a run compiles its networks: where that is asked for, and by itself on a GPU."""
     return cfg.run.compile == "on" or (cfg.run.compile == "auto" and device.type == "cuda")
+
+
+def micro_batch(views: Tensor, index: int, count: int) -> Tensor:
+    """Micro-batch `index` of `count` of views (2, B, C, S, S): every count-th sample.
+
+    Ranks hold consecutive stretches of the batch, so it is the same samples on any number of ranks.
+    """
+    return views if count == 1 else views[:, index::count].clone()
 
 
 def optimizer_of(cfg: Config, byol: BYOL, lr: Tensor) -> torch.optim.Optimizer:

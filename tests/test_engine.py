@@ -65,7 +65,7 @@ def by_hand(cfg: Config, steps: list[Tensor], kind: str) -> tuple[list[float], d
     for batch in steps:
         optimizer.zero_grad()
         total = 0.0
-        parts = batch.double().chunk(cfg.optim.accumulate, dim=1)
+        parts = [batch.double()[:, first :: cfg.optim.accumulate] for first in range(cfg.optim.accumulate)]
         for first, second in parts:
             q1, q2 = byol.predictor(byol.online(first)), byol.predictor(byol.online(second))
             with torch.no_grad():
