@@ -152,7 +152,7 @@ class RunConfig:
     """Folder of the run: checkpoint, metrics, config. None: runs/DATE-TIME. --out is the same: torchrun takes --run
     for an option of its own."""
     resume: bool = False
-    """Continue the run in --run from its checkpoint."""
+    """Continue the run in --run from its last sound checkpoint; begin it where there is none."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of weights, order and views."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
