@@ -90,12 +90,9 @@ def inverse(grad_scale: Tensor) -> Tensor:
 
 
 def lars_foreach(batch: Batch) -> None:
-    """One step by torch._foreach, in place: what a CPU runs, and a GPU where the kernels do not reach."""
+    """One step by torch._foreach, in place: what a GPU runs where the kernels do not reach."""
     if batch.found_inf is None:
         step_foreach(batch)
-    elif batch.found_inf.device.type == "cpu":  # reading it waits for nothing
-        if batch.found_inf == 0:
-            step_foreach(batch)
     else:
         step_and_restore(batch, batch.found_inf)
 

@@ -29,6 +29,7 @@ from torch import Tensor
 from ._eager import eager
 from ._triton import tl, triton
 from .chunks import CODES, LAUNCH, chunk_of, load_fp32, store_fp32
+from .lars_cpu import step_on_cpu
 from .lars_rule import HALF, Batch, Rule, check, check_rates, check_scaling, lars_foreach
 from .tensors import (
     Uploaded,
@@ -265,7 +266,7 @@ def run(batch: Batch, table: Table | None = None) -> Table | None:
     if table is None:
         check(batch)
         if not (on_gpu(device) and fits(batch)):
-            lars_foreach(batch)
+            (step_on_cpu if device.type == "cpu" else lars_foreach)(batch)
             return None
     else:
         check_scaling(batch)

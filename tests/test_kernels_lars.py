@@ -4,12 +4,13 @@ import copy
 import gc
 import math
 import weakref
+from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rsdnet.kernels import LARS, chunks, lars, lars_groups, lars_rule, lars_step, tensors
+from rsdnet.kernels import LARS, chunks, lars, lars_cpu, lars_groups, lars_rule, lars_step, tensors
 from rsdnet.kernels.lars import PlainLARS, lars_
 from torch import nn
 
@@ -18,7 +19,7 @@ DEVICES = ["cpu", *(["cuda"] if GPU else [])]
 KERNEL = DEVICES[-1]
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
 ODD = [(1,), (2,), (3,), (17,), (1023,), (5, 205), (), (0,), (3, 5, 2)]
-WAYS = ["plain", "foreach", "kernel"]
+WAYS = ["plain", "cpu", "foreach", "kernel"]
 
 
 @pytest.fixture
@@ -54,10 +55,14 @@ def by_kernel(monkeypatch):
 
 
 @pytest.fixture
-def way(request):
-    """The optimizer's class and its device: one tensor at a time, by torch._foreach, or by the kernels."""
+def way(request, monkeypatch):
+    """The optimizer's class and its device: one tensor at a time, block by block, by torch._foreach, or by kernels."""
     if request.param == "kernel":
         request.getfixturevalue("by_kernel")
+    if request.param == "cpu":
+        monkeypatch.setattr(lars_cpu, "BLOCK", 7)
+    if request.param == "foreach":
+        monkeypatch.setattr(lars_step, "step_on_cpu", lars_rule.lars_foreach)
     return (PlainLARS if request.param == "plain" else LARS), KERNEL if request.param == "kernel" else "cpu"
 
 
@@ -310,7 +315,8 @@ def test_norms_of_many_chunks_are_added_up(by_kernel, monkeypatch):
     exponents=st.tuples(st.integers(-12, 12), st.integers(-12, 12)),
     seed=st.integers(0, 99),
 )
-def test_foreach_is_the_reference_is_the_published_rule(shapes, types, rule, exponents, seed):
+@pytest.mark.parametrize("step", [lars_cpu.step_on_cpu, lars_rule.lars_foreach])
+def test_a_step_on_a_cpu_is_the_reference_is_the_published_rule(step, shapes, types, rule, exponents, seed):
     lr, momentum, weight_decay, trust, adapt = rule
     _, params = parameters_of(shapes, types, seed, "cpu")
     _, grads = parameters_of(shapes, types, seed + 1, "cpu")
@@ -324,7 +330,8 @@ def test_foreach_is_the_reference_is_the_published_rule(shapes, types, rule, exp
     options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "adapt": adapt}
     start = [p.detach().double().flatten().tolist() for p in params]
     fast, plain = LARS(params, **options), PlainLARS(others, **options)
-    fast.step()
+    with mock.patch.object(lars_step, "step_on_cpu", step), mock.patch.object(lars_cpu, "BLOCK", 7):
+        fast.step()
     plain.step()
     assert_same(
         fast, plain, max([1.0, *(float(x.detach().abs().max()) for q in others if q.numel() for x in (q, q.grad))])
@@ -668,7 +675,7 @@ def test_stands_in_a_cuda_graph():
     assert_same(*made)
 
 
-@pytest.mark.parametrize("way", ["foreach", "kernel"], indirect=True)
+@pytest.mark.parametrize("way", ["cpu", "foreach", "kernel"], indirect=True)
 def test_tensors_that_do_not_fit_are_named(way):
     _, device = way
     options = {"momentum": 0.9, "weight_decay": 0.1, "trust": 1e-3, "adapt": True}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rsdnet.kernels import LARS, chunks, lars, lars_groups, lars_rule, lars_step
+from rsdnet.kernels import LARS, chunks, lars, lars_cpu, lars_groups, lars_rule, lars_step
 from rsdnet.kernels.lars import PlainLARS, lars_
 from torch import nn
 
@@ -16,21 +16,20 @@ DEVICES = ["cpu", *(["cuda"] if GPU else [])]
 KERNEL = DEVICES[-1]
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
 SCALES = [1.0, 65536.0, 0.5, 3.0]
-WAYS = ["plain", "foreach", "restored", "kernel"]
+WAYS = ["plain", "cpu", "restored", "kernel"]
 
 
 @pytest.fixture
 def way(request, monkeypatch):
-    """The optimizer's class and its device: one tensor at a time; by torch._foreach, which reads found_inf or, as on a
-    GPU, takes the step back; by the kernels, on the GPU or in the interpreter."""
+    """The optimizer's class and its device: one tensor at a time; block by block; by torch._foreach, which takes the
+    step back; by the kernels, on the GPU or in the interpreter."""
     if request.param == "kernel" and not GPU:
         monkeypatch.setattr(lars, "on_gpu", lambda device: True)
         monkeypatch.setattr(lars_step, "on_gpu", lambda device: True)
+    if request.param == "cpu":
+        monkeypatch.setattr(lars_cpu, "BLOCK", 7)
     if request.param == "restored":
-        monkeypatch.setattr(lars_step, "lars_foreach", lambda batch: (
-            lars_rule.step_foreach(batch) if batch.found_inf is None
-            else lars_rule.step_and_restore(batch, batch.found_inf)
-        ))  # fmt: skip
+        monkeypatch.setattr(lars_step, "step_on_cpu", lars_rule.lars_foreach)
     return (PlainLARS if request.param == "plain" else LARS), KERNEL if request.param == "kernel" else "cpu"
 
 
@@ -92,7 +91,7 @@ def test_scaled_gradients_are_unscaled_before_all_else(way, scale, dtype):
         torch.testing.assert_close(state["momentum"].double(), momentum, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("way", ["plain", "foreach", "restored"], indirect=True)
+@pytest.mark.parametrize("way", ["plain", "cpu", "restored"], indirect=True)
 @pytest.mark.parametrize("scale", SCALES)
 def test_on_a_cpu_grad_scaler_gives_the_bits_of_unscaling_by_hand(way, scale):
     cls, _ = way
@@ -329,7 +328,7 @@ def test_opcheck(device):
         torch.library.opcheck(lars_step._lars, (*tensors, [0, 1], *rules, number(8.0, device), number(found, device)))
 
 
-@pytest.mark.parametrize("way", ["foreach", "restored", "kernel"], indirect=True)
+@pytest.mark.parametrize("way", ["cpu", "restored", "kernel"], indirect=True)
 def test_the_function_takes_a_scale_too(way):
     _, device = way
     options = {"momentum": 0.5, "weight_decay": 0.1, "trust": 0.1, "adapt": True}

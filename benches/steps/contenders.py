@@ -54,14 +54,16 @@ class Knobs:
 # ---- rsdnet -------------------------------------------------------------------------------------------------
 
 
-def ours(setting: Setting, folder: Path | None, compiled: bool = True) -> Contender:
-    """rsdnet's engine, compiled or eager, fed by its stream and its views."""
-    from rsdnet.engine import Engine
+def ours(setting: Setting, folder: Path | None, compiled: bool | None = None) -> Contender:
+    """rsdnet's engine fed by its stream and its views. compiled: None for what a run does here."""
+    from rsdnet.engine import Engine, compiles
     from rsdnet.ranks import Ranks
 
     device, knobs = torch.device(setting.device), Knobs(setting)
     torch.manual_seed(0)
-    engine = Engine(setting.config(folder), device, Ranks(0, 1, 0, device), compile=compiled, dtype=setting.dtype)
+    cfg = setting.config(folder)
+    compile = compiles(cfg, device) if compiled is None else compiled
+    engine = Engine(cfg, device, Ranks(0, 1, 0, device), compile=compile, dtype=setting.dtype)
 
     def step(views: Tensor) -> Tensor:
         lr, tau = knobs()
@@ -71,7 +73,7 @@ def ours(setting: Setting, folder: Path | None, compiled: bool = True) -> Conten
     def note() -> str:
         return "in a CUDA graph" if engine.graph.graph is not None else ""
 
-    name = "rsdnet" if compiled else "rsdnet, eager"
+    name = "rsdnet" if compiled is None else "rsdnet, compiled" if compiled else "rsdnet, eager"
     return Contender(name, step, lambda: our_views(setting, needed(folder)), DataConfig().slots, note)
 
 
@@ -178,6 +180,7 @@ def byol_pytorch(setting: Setting, folder: Path | None) -> Contender:
 
 CONTENDERS: dict[str, Callable[[Setting, Path | None], Contender]] = {
     "rsdnet": ours,
+    "rsdnet, compiled": lambda setting, folder: ours(setting, folder, compiled=True),
     "rsdnet, eager": lambda setting, folder: ours(setting, folder, compiled=False),
     "reference": reference,
     "reference, compiled": lambda setting, folder: reference(setting, folder, compiled=True),
