@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+
 from rsdnet.config import Config, ModelConfig, OptimConfig, RunConfig, ViewConfig
 from rsdnet.errors import command
 from rsdnet.memory import Setting, advised, attempt

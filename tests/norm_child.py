@@ -4,9 +4,10 @@ import copy
 import sys
 
 import torch
+from torch import Tensor, nn
+
 from rsdnet.norm import synchronise
 from rsdnet.ranks import Ranks, open_ranks
-from torch import Tensor, nn
 
 
 def close(name: str, result: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:

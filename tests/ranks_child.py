@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+
 from rsdnet.errors import DataError, command
 from rsdnet.ranks import open_ranks
 from rsdnet.replicas import check_replicas

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from rsdnet.config import Config, ModelConfig, OptimConfig, ViewConfig
-from rsdnet.engine import Engine
 from rsdnet.kernels.lars import PlainLARS, lars_groups
 from rsdnet.kernels.loss import byol_loss_formula
 from torch import Tensor
+
+from rsdnet.config import Config, ModelConfig, OptimConfig, ViewConfig
+from rsdnet.engine import Engine
 
 CPU = torch.device("cpu")
 SIZE, BATCH = 32, 16

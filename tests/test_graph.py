@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from rsdnet import graph
 from rsdnet.graph import TIMED, WARM, Graph
-from torch import Tensor
 
 CUDA = torch.device("cuda")
 
@@ -118,7 +119,6 @@ def test_replayed_steps_are_the_steps(optimizer: str, compile: bool) -> None:
     import dataclasses
 
     from rsdnet.engine import Engine
-
     from tests.test_engine import config, views
 
     losses = {}

@@ -15,6 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from torch import Tensor
+
 from rsdnet import checkpoint, config, engine, memory
 from rsdnet.config import Config, ModelConfig, OptimConfig
 from rsdnet.errors import DataError
@@ -22,8 +24,6 @@ from rsdnet.memory import Setting
 from rsdnet.ranks import ALONE, Ranks
 from rsdnet.run import Run
 from rsdnet.train import main
-from torch import Tensor
-
 from tests.torchrun import REPO
 
 QUIET = Console(quiet=True)

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from safetensors.torch import load_file
+
 from rsdnet import config, profile
 from rsdnet.config import Config
 from rsdnet.profile import PHASES, WARM, Profile
 from rsdnet.ranks import ALONE
 from rsdnet.train import train
-from safetensors.torch import load_file
-
 from tests.torchrun import torchrun
 
 SMALL = (

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from rsdnet.errors import DataError
 from rsdnet.ranks import ALONE, open_ranks
 from rsdnet.replicas import words
-
 from tests.torchrun import torchrun
 
 

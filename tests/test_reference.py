@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load
 from torch import Tensor, nn
 
-from benches.reference import train as reference
 from benches.peers import Absent
+from benches.reference import train as reference
 from benches.reference.data import Pair, Patches, loader
 from benches.reference.model import BYOL, encoder, loss_of
 from benches.reference.optim import LARS, MOMENTUM, TRUST, move_target, optimizer_of
