@@ -22,9 +22,13 @@ def test_a_signal_is_noted_and_told_again_at_once_noted_too(which: signal.Signal
 
 def test_ctrl_c_pressed_again_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "IMPATIENT", -1.0)
-    with Stopper() as stopper:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stopper.signal == signal.SIGTERM
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with Stopper() as stopper:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopper.signal == signal.SIGTERM
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
