@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pybind11
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -74,7 +74,7 @@ reader = Extension(
     language="c++",
 )
 setup(
-    packages=["rsdnet", "rsdnet.layouts", "rsdnet.report", "rsdnet.kernels"],
+    packages=[*find_packages(include=["rsdnet", "rsdnet.*"]), "rsdnet.kernels"],
     package_dir={"rsdnet": "rsdnet", "rsdnet.kernels": "kernels"},
     ext_modules=[reader],
     cmdclass={"build_ext": BuildReader},

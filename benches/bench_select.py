@@ -7,7 +7,7 @@ import pytest
 import torch
 from rsdnet.kernels import draw_bands
 from rsdnet.kernels.select import select_bands
-from rsdnet.kernels.take import take_bands_backward_reference, take_bands_reference
+from rsdnet.kernels.select_kernel import take_bands_backward_reference, take_bands_reference
 from torch import Tensor
 
 from benches.clock import DEVICE

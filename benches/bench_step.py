@@ -23,7 +23,7 @@ from benches.steps.contenders import CONTENDERS, Contender
 from benches.steps.record import MEMORY, SHARE, Book, notes
 from benches.steps.setting import Setting, settings
 from benches.steps.turns import RESIDENT, Local, Times, against, race
-from rsdnet.progress import bar
+from rsdnet.console import bar
 
 OURS, REFERENCE = "rsdnet", "reference"
 OTHERWISE = "rsdnet, eager" if GPU else "rsdnet, compiled"  # what a run does not do here

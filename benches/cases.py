@@ -12,7 +12,18 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from rsdnet.kernels import ViewSpec, blur, chunks, cosine, ema, lars_step, philox, records, take, views
+from rsdnet.kernels import (
+    ViewSpec,
+    blur,
+    ema,
+    lars_step,
+    loss_kernel,
+    multi_tensor_kernel,
+    philox,
+    records,
+    select_kernel,
+    views,
+)
 from torch import Tensor
 from triton.runtime import JITFunction
 
@@ -98,13 +109,15 @@ def select_cases() -> Iterator[Case]:
     ):  # fmt: skip
         images, bands = meta(B, 10, 120, 120, dtype=dtype), meta(B, channels, dtype=torch.int64)
         name = f"C={channels} {str(dtype)[6:]} to {short(out)} {'NHWC' if nhwc else 'NCHW'}"
-        given = take.empty_bands(images, channels, out, nhwc), images, *by_band, bands, float("nan")
+        given = select_kernel.empty_bands(images, channels, out, nhwc), images, *by_band, bands, float("nan")
         drawn = samples, meta(dtype=torch.int64), 1 << 40, 0
-        yield from cases_of(f"{name} drawn", take.launch_take, *given, drawn)
+        yield from cases_of(f"{name} drawn", select_kernel.launch_take, *given, drawn)
         if dtype == torch.float32:
-            yield from cases_of(f"{name} given", take.launch_take, *given)
+            yield from cases_of(f"{name} given", select_kernel.launch_take, *given)
             grad = meta(B, channels, 120, 120, dtype=out)
-            yield from cases_of(name, take.launch_take_backward, images, grad, images, by_band[1], bands, float("nan"))
+            yield from cases_of(
+                name, select_kernel.launch_take_backward, images, grad, images, by_band[1], bands, float("nan")
+            )
 
 
 def loss_cases() -> Iterator[Case]:
@@ -116,19 +129,27 @@ def loss_cases() -> Iterator[Case]:
     ):  # fmt: skip
         x, none = meta(b, d, dtype=dtype), meta(0, dtype=dtype)
         slopes = x, x, factors
-        name, pairs = f"D={d} {short(dtype)}", meta(*cosine.partial_shape(b, d, 2))
-        yield from cases_of(name, cosine.launch_cosine, loss, pairs, arrived, [x] * 4, *slopes)
-        yield from cases_of(name, cosine.launch_cosine_backward, x, x, *slopes, loss)
+        name, pairs = f"D={d} {short(dtype)}", meta(*loss_kernel.partial_shape(b, d, 2))
+        yield from cases_of(name, loss_kernel.launch_cosine, loss, pairs, arrived, [x] * 4, *slopes)
+        yield from cases_of(name, loss_kernel.launch_cosine_backward, x, x, *slopes, loss)
         if d == D:
-            one, nothing = meta(*cosine.partial_shape(b, d, 1)), (none, none, meta(0))
-            yield from cases_of(f"{name} one side", cosine.launch_cosine, loss, one, arrived, [x] * 2, x, none, factors)
-            yield from cases_of(f"{name} no gradient", cosine.launch_cosine, loss, pairs, arrived, [x] * 4, *nothing)
+            one, nothing = meta(*loss_kernel.partial_shape(b, d, 1)), (none, none, meta(0))
+            yield from cases_of(
+                f"{name} one side", loss_kernel.launch_cosine, loss, one, arrived, [x] * 2, x, none, factors
+            )
+            yield from cases_of(
+                f"{name} no gradient", loss_kernel.launch_cosine, loss, pairs, arrived, [x] * 4, *nothing
+            )
 
 
 def lars_cases() -> Iterator[Case]:
     """Tensors of one type, of parameters in bf16 with their masters, and of several types; also with a loss scale."""
     parts = meta(169, lars_step.COLUMNS, dtype=torch.int64), meta(8, dtype=torch.int64), meta(5000, dtype=torch.int32)
-    for name, grad, copy in (("fp32", 0, 0), ("bf16 with masters", 1, 1), ("mixed", chunks.MIXED, chunks.MIXED)):
+    for name, grad, copy in (
+        ("fp32", 0, 0),
+        ("bf16 with masters", 1, 1),
+        ("mixed", multi_tensor_kernel.MIXED, multi_tensor_kernel.MIXED),
+    ):
         yield from cases_of(name, lars_step.launch_lars, parts, meta(5000, 2), grad, copy)
         yield from cases_of(f"{name} scaled", lars_step.launch_lars, parts, meta(5000, 2), grad, copy, meta(), meta())
 
@@ -137,7 +158,8 @@ def target_cases() -> Iterator[Case]:
     """tau on the device and as a float; pairs of one type and of several."""
     parts = meta(164, ema.COLUMNS, dtype=torch.int64), meta(0, dtype=torch.int64), meta(5000, dtype=torch.int32)
     for name, tau, code in (
-        ("fp32", meta(), 0), ("fp32 fixed tau", 0.99, 0), ("bf16", meta(), 1), ("mixed", meta(), chunks.MIXED)
+        ("fp32", meta(), 0), ("fp32 fixed tau", 0.99, 0), ("bf16", meta(), 1),
+        ("mixed", meta(), multi_tensor_kernel.MIXED),
     ):  # fmt: skip
         yield from cases_of(name, ema.launch_update_target, parts, tau, code)
 

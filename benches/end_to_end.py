@@ -25,8 +25,8 @@ from benches.steps.record import FILE, Book, notes
 from benches.steps.remote import Failed, Remote
 from benches.steps.setting import Setting, settings
 from benches.steps.turns import RESIDENT, STREAM, Seat, against, race
+from rsdnet.console import bar
 from rsdnet.errors import DataError, command
-from rsdnet.progress import bar
 
 OURS = "rsdnet"
 WHAT = "end to end"

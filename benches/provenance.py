@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from rsdnet.environment import processor
+from rsdnet.training.environment import processor
 
 
 def commit() -> str:

@@ -20,14 +20,14 @@ from torch import nn
 from benches.report import rows_of
 from rsdnet.config import Config
 from rsdnet.errors import DataError, command
-from rsdnet.model import BYOL
+from rsdnet.methods.byol import BYOL
 
 SIZES = (1, 8, 64, 256, 1024)
 NODE = 8  # GPUs that NVSwitch joins (NVIDIA, HGX H200 data sheet)
 NVLINK = 450e9  # bytes a second each way of one H200 (NVIDIA, H200 data sheet: 900 GB/s both ways)
 INFINIBAND = 50e9  # bytes a second each way of one 400 Gb/s NDR port, one a GPU (NVIDIA, DGX H200 user guide)
 GRADIENT = 4  # bytes of a gradient's element: float32
-STATISTICS = 2 * 8  # bytes a channel that a BatchNorm's message holds: two float64 (rsdnet/norm.py)
+STATISTICS = 2 * 8  # bytes a channel that a BatchNorm's message holds: two float64 (rsdnet/model/sync_batchnorm.py)
 # Online forward 1, online backward 2, target forward 1: the share of a step's FLOPs that the backward has.
 BACKWARD = 0.5
 SMALL = 0.05  # of a step: costs below are called small

@@ -1,11 +1,11 @@
 """Kernels for self-supervised learning on raw satellite bands; torch and triton are all they need."""
 
 from .blur import blur_views, draw_sigma, gaussian_blur
+from .draws import MODALITIES, Plan, ViewSpec, draw_bands, draw_modalities, draw_plan
 from .ema import update_target_
 from .lars import LARS, lars_groups
 from .loss import byol_loss, cosine_loss
 from .philox import philox_words
-from .plan import MODALITIES, Plan, ViewSpec, draw_bands, draw_modalities, draw_plan
 from .records import DTYPE_CODES, BandRow, band_table, check_records
 from .select import select_bands, take_bands
 from .views import render_views

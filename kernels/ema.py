@@ -23,8 +23,8 @@ from torch import Tensor
 
 from ._eager import eager
 from ._triton import tl, triton
-from .chunks import CODES, LAUNCH, chunk_of, load_fp32, store_fp32
-from .tensors import Uploaded, Words, common_code, current, is_capturing, is_dense, on_gpu, same_layout
+from .multi_tensor import Uploaded, Words, common_code, current, is_capturing, is_dense, on_gpu, same_layout
+from .multi_tensor_kernel import CODES, LAUNCH, chunk_of, load_fp32, store_fp32
 
 COLUMNS = 5  # elements, first chunk, address of the target, of the online, code of their type
 TABLES = 8  # kept for as many lists of tensors

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ._eager import eager
 from .lars_rule import HALF, Batch, Rule, check_rate, lars_reference, state_dtype, trust_ratios
 from .lars_step import Table, lars_, run, traced
-from .tensors import is_capturing, is_dense, on_gpu, same_layout
+from .multi_tensor import is_capturing, is_dense, on_gpu, same_layout
 
 PRESERVE = torch.preserve_format
 __all__ = ["LARS", "PlainLARS", "lars_", "lars_groups"]

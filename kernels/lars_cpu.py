@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .lars_rule import HALF, Batch, Rule, inverse
-from .tensors import is_dense, same_layout
+from .multi_tensor import is_dense, same_layout
 
 BLOCK = 1 << 18  # elements: 1 MB of float32; smaller ones cost calls, larger ones leave the caches
 

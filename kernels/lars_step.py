@@ -28,10 +28,9 @@ from torch import Tensor
 
 from ._eager import eager
 from ._triton import tl, triton
-from .chunks import CODES, LAUNCH, chunk_of, load_fp32, store_fp32
 from .lars_cpu import step_on_cpu
 from .lars_rule import HALF, Batch, Rule, check, check_rates, check_scaling, lars_foreach
-from .tensors import (
+from .multi_tensor import (
     Uploaded,
     Words,
     common_code,
@@ -42,6 +41,7 @@ from .tensors import (
     on_gpu,
     same_layout,
 )
+from .multi_tensor_kernel import CODES, LAUNCH, chunk_of, load_fp32, store_fp32
 
 # elements, first chunk, addresses of weight, gradient, momentum and copy, group, codes of the gradient and the copy
 COLUMNS = 9

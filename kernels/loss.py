@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ._eager import eager
-from .cosine import LIFT, cosine_loss_reference, launch_cosine, launch_cosine_backward, partial_shape, unit_rows
+from .loss_kernel import LIFT, cosine_loss_reference, launch_cosine, launch_cosine_backward, partial_shape, unit_rows
 
 MAX_D = 8192  # a row lies in the registers of one program
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ._eager import eager
+from .draws import OUT_DTYPES, band_words, draw_positions
 from .philox import check_seed
-from .plan import OUT_DTYPES, band_words, draw_positions
-from .take import (
+from .select_kernel import (
     BLOCK,
     empty_bands,
     launch_take,

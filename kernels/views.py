@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from ._triton import tl, triton
+from .draws import ViewSpec, draw_plan
 from .philox import CROP, JITTER, SPECKLE, TURN, check_seed, epoch_tensor, philox4, seed_words, uniform_of
-from .plan import ViewSpec, draw_plan
 from .records import ALIGN, MAX_SIDE, check_batch, check_records
 from .sampling import LEAST, axis_of, draw_speckle, resample, sample_bands, speckle_of, speckle_share
 

@@ -10,12 +10,12 @@ from rich.console import Console
 from torch import Tensor
 
 from rsdnet import bands, config
+from rsdnet.augment import band_table, spec_of, training_views
 from rsdnet.config import Config
+from rsdnet.data.samples import Samples, pools_of, statistics
 from rsdnet.errors import DataError, command
 from rsdnet.files import aside
 from rsdnet.kernels import ViewSpec, render_views
-from rsdnet.samples import Samples, pools_of, statistics
-from rsdnet.views import band_table, spec_of, training_views
 
 SHOWN = 2.0  # standard deviations either side of the mean that a picture's grey levels span
 WHOLE = 128  # pixels a side of the whole patches in the grid

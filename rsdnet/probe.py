@@ -20,18 +20,21 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from rsdnet import checkpoint, config, linear
-from rsdnet.catalog import SPLITS
+from rsdnet import config, runfolder
 from rsdnet.config import Config
+from rsdnet.data.catalog import SPLITS
+from rsdnet.data.samples import pools_of
+from rsdnet.distributed import ALONE, Ranks, open_ranks
 from rsdnet.errors import DataError, command
-from rsdnet.features import BATCH, Labelled, frozen, labelled_modalities
+from rsdnet.evaluate import linear
+from rsdnet.evaluate.features import BATCH, Labelled, frozen, labelled_modalities
 from rsdnet.files import aside
-from rsdnet.model import ResNet
-from rsdnet.precision import AUTOCAST, precision_of
-from rsdnet.ranks import ALONE, Ranks, open_ranks
-from rsdnet.samples import pools_of
+from rsdnet.model.encoders import ResNet
+from rsdnet.runfolder import PROBE
+from rsdnet.training import checkpoint
+from rsdnet.training.precision import AUTOCAST, precision_of
 
-JSON, CHART = "probe.json", "probe.png"
+CHART = "probe.png"
 # The three-channel rows: true colour; both polarisations with the first once more.
 TRIPLES = {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV")}
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -62,11 +65,11 @@ def load_encoder(run: Path) -> tuple[ResNet, Config, dict[str, Tensor]]:
 
     Raises DataError where the folder holds neither or they are damaged.
     """
-    path = run / checkpoint.ENCODER
+    path = run / runfolder.ENCODER
     if path.is_file():
         tensors, meta = checkpoint.load(path)
-    elif (run / checkpoint.FILE).is_file():
-        path = run / checkpoint.FILE
+    elif (run / runfolder.CHECKPOINT).is_file():
+        path = run / runfolder.CHECKPOINT
         tensors, meta = checkpoint.load(path)
         tensors = checkpoint.under("model", tensors)
         tensors = {n.removeprefix("online.encoder."): t for n, t in tensors.items() if n.startswith("online.encoder.")}
@@ -141,7 +144,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str,
         "size": options.size,
     }
     if found := ranks.collect(saved(options, identity))[0]:
-        console.print(f"{options.run / JSON} holds this evaluation already (--force to repeat it)")
+        console.print(f"{options.run / PROBE} holds this evaluation already (--force to repeat it)")
         return found
     with ranks.together():
         compared = contenders(encoder, cfg, ranks.device)
@@ -166,7 +169,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str,
 
 def saved(options: Options, identity: dict[str, Any]) -> dict[str, Any] | None:
     """The evaluation that the run holds already, where it is of `identity` and need not be repeated."""
-    path = options.run / JSON
+    path = options.run / PROBE
     if options.force or not path.is_file():
         return None
     found = json.loads(path.read_text())
@@ -263,7 +266,7 @@ def main() -> None:
         result = probe(options, console, ranks)
         if not ranks.main:
             return
-        with aside(options.run / JSON) as temporary:
+        with aside(options.run / PROBE) as temporary:
             temporary.write_text(json.dumps(result, indent=1) + "\n")
         chart(result, options.run / CHART)
         show(result, console)

@@ -21,7 +21,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from rsdnet.errors import DataError, command
-from rsdnet.synthesis import MS_BANDS, SEASONS, synthesise
+from rsdnet.synthetic.world import MS_BANDS, SEASONS, synthesise
 
 VERSION = 1  # of what is drawn: raised when the same seed gives other pixels
 PIXEL = 10.0  # m

@@ -18,31 +18,31 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from rsdnet import checkpoint, config
+from rsdnet import config, runfolder
+from rsdnet.augment import band_table, rendered, spec_of
 from rsdnet.config import Config
-from rsdnet.cost import matmul_peak, step_flops
-from rsdnet.environment import FILE as ENVIRONMENT
-from rsdnet.environment import environment
+from rsdnet.data.loader import Stream, check_batch
+from rsdnet.data.samples import Samples, pools_of, statistics
+from rsdnet.distributed import Ranks, open_ranks
 from rsdnet.errors import DataError, Echo, command
+from rsdnet.evaluate.knn import KNN
 from rsdnet.files import aside, sweep
-from rsdnet.knn import KNN
-from rsdnet.memory import advised, watched
-from rsdnet.monitor import METRICS, Monitor
-from rsdnet.precision import AUTOCAST, precision_of, set_policy
-from rsdnet.profile import Profile
-from rsdnet.ranks import Ranks, open_ranks
-from rsdnet.run import CONFIG, Run
-from rsdnet.samples import Samples, pools_of, statistics
-from rsdnet.signals import Stopper
-from rsdnet.stream import Stream, check_batch
-from rsdnet.views import band_table, rendered, spec_of
+from rsdnet.monitor.flops import matmul_peak, step_flops
+from rsdnet.monitor.metrics import Monitor
+from rsdnet.monitor.out_of_memory import advised, watched
+from rsdnet.monitor.profiler import Profile
+from rsdnet.runfolder import CONFIG, ENVIRONMENT, METRICS
+from rsdnet.training import checkpoint
+from rsdnet.training.environment import environment
+from rsdnet.training.precision import precision_of, set_policy
+from rsdnet.training.run import Run
+from rsdnet.training.signals import Stopper
 
 DESCRIPTION = """Pre-train an encoder with BYOL on Sentinel-1/2 patches (RSDnet, arXiv 2205.02049).
 --config FILE.toml sets any of these options by table and key; the command line goes over it.
 Without --data it trains on embedded synthetic scenes, made on the first run, with the settings of rsdnet/demo.toml.
 On several GPUs: torchrun --nproc-per-node N -m rsdnet.train ...; on several machines: docs/cluster.md."""
 DEMO = Path(__file__).with_name("demo.toml")
-__all__ = ["AUTOCAST", "CONFIG", "Run", "main", "precision_of", "train"]
 
 
 def train(cfg: Config, console: Console, ranks: Ranks) -> int:
@@ -58,7 +58,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
     with ranks.together():
         open_folder(run, console)
     if run.step >= run.steps:
-        if ranks.main and not (run.folder / checkpoint.ENCODER).is_file():
+        if ranks.main and not (run.folder / runfolder.ENCODER).is_file():
             run.export()
         console.print(f"{run.folder} is complete: {run.steps} steps")
         return 0
@@ -88,7 +88,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         return 128 + stop
     if ranks.main:
         run.export()
-    console.print(f"{run.folder}: {run.steps} steps done; the encoder is {run.folder / checkpoint.ENCODER}")
+    console.print(f"{run.folder}: {run.steps} steps done; the encoder is {run.folder / runfolder.ENCODER}")
     return 0
 
 
@@ -260,7 +260,7 @@ def complete(cfg: Config, saved: Path | None) -> Config:
     Raises DataError where it contradicts the run that it continues, whose configuration is `saved`.
     """
     if not cfg.data.data:
-        from rsdnet import demo  # needs rasterio and lmdb, which training on a database does not
+        from rsdnet.synthetic import demo  # needs rasterio and lmdb, which training on a database does not
 
         cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(demo.prepare(),)))
     if saved and saved.is_file() and (changed := config.differences(config.read(saved), cfg)):

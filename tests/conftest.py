@@ -30,7 +30,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of 60 small samples in three classes: see tests/tiny.py."""
-    from tests import tiny
+    """A database of 60 small samples in three classes: see tests/support/tiny.py."""
+    from tests.support import tiny
 
     return tiny.make(tmp_path_factory.mktemp("tiny") / "db")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
-from tests.environments import compiling
+from tests.support import tiny
+from tests.support.environments import compiling
 
 REPO = Path(__file__).resolve().parent.parent
 SNIPPETS = re.findall(r"```python\n(.*?)```", (REPO / "kernels/README.md").read_text(), re.DOTALL)

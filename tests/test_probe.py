@@ -12,12 +12,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
-from rsdnet import linear, probe
-from rsdnet.catalog import Catalog
+from rsdnet import probe
 from rsdnet.config import Config
-from rsdnet.features import Labelled
-from rsdnet.ranks import ALONE
-from tests import tiny
+from rsdnet.data.catalog import Catalog
+from rsdnet.distributed import ALONE
+from rsdnet.evaluate import linear
+from rsdnet.evaluate.features import Labelled
+from tests.support import tiny
 
 FAST = ("--size=20", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu",
         "--precision=fp32", "--threads=1")  # fmt: skip

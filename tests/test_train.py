@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rsdnet.report import record
-from tests import tiny
+from tests.support import tiny
 
 SMALL = ("--size=20", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu")
 FAST = (*SMALL, "--precision=fp32", "--threads=1", "--log-every=1")
@@ -281,7 +281,7 @@ def test_weights_that_do_not_fit_the_databases(tiny_db: Path, tmp_path: Path) ->
 
 def test_a_cache_larger_than_what_is_free(tiny_db: Path, tmp_path: Path) -> None:
     code = (
-        "import rsdnet.cache as c; c.free_bytes = lambda device: 10\n"
+        "import rsdnet.data.cache as c; c.free_bytes = lambda device: 10\n"
         "from rsdnet.errors import command; from rsdnet.train import main; command(main)\n"
     )
     argv = ("--data", tiny_db, "--run", tmp_path / "run", *FAST, "--cache=host")
@@ -294,7 +294,7 @@ def test_a_cache_larger_than_what_is_free(tiny_db: Path, tmp_path: Path) -> None
 
 
 def test_damage_is_an_error_where_it_is_not_to_be_left_out(tmp_path: Path) -> None:
-    from rsdnet.catalog import Catalog
+    from rsdnet.data.catalog import Catalog
 
     db = tiny.make(tmp_path / "db")
     catalog = Catalog.read(db)
@@ -370,7 +370,7 @@ def test_a_loss_that_is_not_finite(tiny_db: Path, tmp_path: Path) -> None:
 
 
 def test_a_catalog_that_names_absent_keys(tmp_path: Path) -> None:
-    from rsdnet.catalog import Catalog
+    from rsdnet.data.catalog import Catalog
 
     db = tiny.make(tmp_path / "db")
     catalog = Catalog.read(db)
@@ -417,7 +417,7 @@ def test_the_encoder_is_evaluated_every_so_often_and_nothing_else_changes(
 
 
 def test_an_evaluation_without_labels_is_refused_before_training(tmp_path: Path) -> None:
-    from rsdnet.catalog import Catalog
+    from rsdnet.data.catalog import Catalog
 
     db = tiny.make(tmp_path / "db")
     catalog = Catalog.read(db)

@@ -12,7 +12,7 @@ from benches.peers import Absent
 from benches.reading.pairs import getter
 from benches.reading.peers import address
 from benches.reading.plan import Plan
-from rsdnet import disk
+from rsdnet.info import disk
 
 SECTOR = 4096  # bytes that direct reads are aligned to
 BLOCK = 4 << 20  # bytes of a sequential read

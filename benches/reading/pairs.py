@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from rsdnet.catalog import Catalog, objects
+from rsdnet.data.catalog import Catalog, objects
 from rsdnet.errors import DataError
 from rsdnet.files import aside
 

@@ -52,7 +52,7 @@ def streamed(folder: Path, batch: int, threads: int = 0, batches: int | None = N
     """The stream as a user makes it. batches: that many, over epochs; none: an epoch."""
     from benches.reading.pairs import SMALL
     from rsdnet import bands
-    from rsdnet.stream import Stream
+    from rsdnet.data.loader import Stream
 
     pools = {"ms": tuple(n for n in bands.MS if n in SMALL.ms), "sar": bands.SAR}
     return Stream(folder, batch=batch, pools=pools, threads=threads, stop=batches)
@@ -101,7 +101,7 @@ def engine_batches(folder: Path, batch: int, threads: int) -> Iterator[None]:
     from benches.reading.ours import Ours
     from benches.reading.pairs import SMALL
     from benches.reading.plan import Plan
-    from rsdnet.catalog import Catalog
+    from rsdnet.data.catalog import Catalog
 
     catalog = Catalog.read(folder)
     plan = Plan(Pairs(folder, SMALL, list(catalog.ms), list(catalog.sar)), batch)

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from benches.peers import Absent, peer, peer_version
 from rsdnet.config import ModelConfig
-from rsdnet.model import ResNet
+from rsdnet.model.encoders import ResNet
 
 WIDTH = 64  # of torchvision's first stage
 

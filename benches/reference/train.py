@@ -18,12 +18,13 @@ from benches.reference.data import Patches, loader
 from benches.reference.model import BYOL
 from benches.reference.optim import move_target, optimizer_of
 from benches.reference.transforms import in_worker, on_device
-from rsdnet import checkpoint, config
+from rsdnet import config, runfolder
+from rsdnet.augment import band_table
 from rsdnet.config import Config
+from rsdnet.console import bar
+from rsdnet.data.samples import pools_of, statistics
 from rsdnet.errors import DataError, command
-from rsdnet.progress import bar
-from rsdnet.samples import pools_of, statistics
-from rsdnet.views import band_table
+from rsdnet.training import checkpoint
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -145,7 +146,7 @@ def write(cfg: Config, folder: Path, trainer: Trainer, losses: list[float], seco
     lines = [json.dumps({"step": step, "loss": loss}) for step, loss in enumerate(losses)]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     weights = {name: t for name, t in trainer.byol.online[0].state_dict().items() if not name.startswith("fc.")}
-    checkpoint.save(folder / checkpoint.ENCODER, weights, {"step": len(losses), "config": config.to_tables(cfg)})
+    checkpoint.save(folder / runfolder.ENCODER, weights, {"step": len(losses), "config": config.to_tables(cfg)})
     print(f"{folder}: {len(losses)} steps of the reference in {seconds:,.0f} s, its encoder {trainer.byol.made_of}")
 
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benches.clock import DEVICE, GPU, copy_bandwidth
 from benches.steps.setting import Setting
-from rsdnet.cost import matmul_peak
+from rsdnet.monitor.flops import matmul_peak
 
 # Bytes a parameter by what a step does to it beside the networks, float32: LARS reads parameter and gradient for the
 # norms and again with the momentum for the update, and writes parameter and momentum; the target's average reads both

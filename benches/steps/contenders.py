@@ -15,8 +15,8 @@ from torch import Tensor
 
 from benches.peers import Absent, peer_version
 from benches.steps.setting import STEPS, Setting
-from rsdnet import schedules
 from rsdnet.config import DataConfig
+from rsdnet.training import optim
 
 WARMUP = STEPS // 10
 Step = Callable[[Tensor], Tensor]
@@ -45,8 +45,8 @@ class Knobs:
         self.optim, self.at = setting.config().optim, 0
 
     def __call__(self) -> tuple[float, float]:
-        lr = schedules.learning_rate(self.at % STEPS, STEPS, self.optim.lr, self.optim.batch, WARMUP)
-        tau = schedules.tau(self.at % STEPS, STEPS, self.optim.tau)
+        lr = optim.learning_rate(self.at % STEPS, STEPS, self.optim.lr, self.optim.batch, WARMUP)
+        tau = optim.tau(self.at % STEPS, STEPS, self.optim.tau)
         self.at += 1
         return lr, tau
 
@@ -56,8 +56,8 @@ class Knobs:
 
 def ours(setting: Setting, folder: Path | None, compiled: bool | None = None) -> Contender:
     """rsdnet's engine fed by its stream and its views. compiled: None for what a run does here."""
-    from rsdnet.engine import Engine, compiles
-    from rsdnet.ranks import Ranks
+    from rsdnet.distributed import Ranks
+    from rsdnet.training.step import Engine, compiles
 
     device, knobs = torch.device(setting.device), Knobs(setting)
     torch.manual_seed(0)
@@ -80,9 +80,9 @@ def ours(setting: Setting, folder: Path | None, compiled: bool | None = None) ->
 @contextmanager
 def our_views(setting: Setting, folder: Path) -> Iterator[Iterator[Tensor]]:
     """The stream's batches, rendered beside the step: what rsdnet.train does."""
-    from rsdnet.samples import pools_of, statistics
-    from rsdnet.stream import Stream
-    from rsdnet.views import band_table, rendered, spec_of
+    from rsdnet.augment import band_table, rendered, spec_of
+    from rsdnet.data.loader import Stream
+    from rsdnet.data.samples import pools_of, statistics
 
     cfg = setting.config(folder)
     table = band_table(cfg, statistics(cfg, pools_of(cfg.views))).to(setting.device)

@@ -23,10 +23,10 @@ from benches.peers import Absent, peer
 from benches.reading.measure import single
 from benches.steps.record import Book
 from benches.steps.setting import Setting
+from rsdnet.data.samples import pools_of
+from rsdnet.distributed import ALONE
 from rsdnet.errors import DataError
-from rsdnet.features import Labelled
-from rsdnet.ranks import ALONE
-from rsdnet.samples import pools_of
+from rsdnet.evaluate.features import Labelled
 
 CONFIG = Path(__file__).parents[2] / "rsdnet" / "demo.toml"
 PARTS = 5  # of the loss curve
@@ -64,7 +64,7 @@ def learn(data: Path | None, seeds: Sequence[int], steps: int, threads: int, boo
 def embedded() -> Path:
     """The demo's database. Raises Absent without rasterio, which makes it."""
     peer("rasterio")
-    from rsdnet import demo
+    from rsdnet.synthetic import demo
 
     return demo.prepare()
 

@@ -17,7 +17,9 @@ from benches.reading.measure import Ratio, quantiles
 from benches.steps.contenders import Contender
 from benches.steps.setting import Setting, resident
 
-WARM = 10 if GPU else 3  # steps before anything is timed: compilation, cuDNN's choice, rsdnet/graph.py's trial
+WARM = (
+    10 if GPU else 3
+)  # steps before anything is timed: compilation, cuDNN's choice, rsdnet/training/cuda_graph.py's trial
 STREAM, RESIDENT = "stream", "resident"  # where a turn's views come from
 
 

@@ -1,5 +1,5 @@
 // Runs the tests, or those whose names contain the argument. --write FOLDER: writes the databases of
-// databases.hpp as files instead, for the fuzzer's corpus and for tests/test_cpp.py.
+// databases.hpp as files instead, for the fuzzer's corpus and for tests/csrc/test_cpp.py.
 #include <unistd.h>
 
 #include <cstdio>

@@ -11,7 +11,7 @@ from rsdnet import config
 from rsdnet.config import Config
 from rsdnet.errors import DataError
 from rsdnet.report.record import Record, text
-from rsdnet.train import CONFIG
+from rsdnet.runfolder import CONFIG
 
 QUALITY = 85  # of WebP, which takes a third of a PNG's bytes on noise
 

@@ -15,13 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from rsdnet import checkpoint
-from rsdnet.environment import FILE as ENVIRONMENT
+from rsdnet import runfolder
 from rsdnet.errors import DataError
-from rsdnet.monitor import METRICS
-from rsdnet.probe import JSON
-from rsdnet.profile import FILE as PROFILE
-from rsdnet.train import CONFIG
+from rsdnet.runfolder import CONFIG, ENVIRONMENT, METRICS, PROBE, PROFILE
 
 CLIPPED = 400  # characters of a value that are shown
 LARGEST = 3.4e38  # of a float32: what lies beyond counts as not finite
@@ -184,7 +180,7 @@ def flat(tables: dict[str, Any]) -> dict[str, str]:
 
 def _read_probe(record: Record) -> None:
     """Fill `probe`: "bands" {band: {contender: {score: number}}}, "means" {contender: F1}, and "data" as words."""
-    path = record.folder / JSON
+    path = record.folder / PROBE
     if not path.is_file():
         return
     try:
@@ -204,7 +200,7 @@ def _read_probe(record: Record) -> None:
             "protocol": {key: text(found.get(key)) for key in ("data", "limit", "size")},
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        record.notes.append(f"{JSON} is damaged: run python -m rsdnet.probe again with --force.")
+        record.notes.append(f"{PROBE} is damaged: run python -m rsdnet.probe again with --force.")
 
 
 def _read_profile(record: Record) -> None:
@@ -249,8 +245,8 @@ def _read_progress(record: Record) -> None:
     """How many samples the run trains on, and whether its end was reached."""
     from safetensors import SafetensorError, safe_open
 
-    record.complete = (record.folder / checkpoint.ENCODER).is_file()
+    record.complete = (record.folder / runfolder.ENCODER).is_file()
     with contextlib.suppress(OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
-        with safe_open(record.folder / checkpoint.FILE, framework="numpy") as file:
+        with safe_open(record.folder / runfolder.CHECKPOINT, framework="numpy") as file:
             samples = json.loads(file.metadata()["meta"])["samples"]
         record.samples = samples if isinstance(samples, int) else 0

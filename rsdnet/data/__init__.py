@@ -1,0 +1,1 @@
+"""From databases to batches of raw bands on the device."""

@@ -1,0 +1,208 @@
+"""A database in parts that independent jobs ingest (`--shard I/N`), and the reading of such parts as one.
+
+Part I of N lies in DB/shard-000I-of-000N and is a whole database: of a stretch of the sources, in order, so that the
+parts one after the other are what one job would have written, row by row. Wherever a database is asked for, DB stands
+for all of them. What a catalog and stats.json cannot say of a part, its histograms, is in `histograms.safetensors`.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rsdnet.data import catalog
+from rsdnet.data.statistics import Accumulator, Summary
+from rsdnet.errors import DataError
+from rsdnet.files import aside
+
+HISTOGRAMS = "histograms.safetensors"
+_FOLDER = re.compile(r"shard-(\d+)-of-(\d+)")
+_NAMED = 10  # shards that a message names, of any number
+
+
+class Shard(NamedTuple):
+    """Part `number` (from 0) of `of`."""
+
+    number: int
+    of: int
+
+    @property
+    def name(self) -> str:
+        """Its folder's."""
+        return f"shard-{self.number:04}-of-{self.of:04}"
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def stretch(self, count: int) -> slice:
+        """Its part of `count` things in order: sizes differ by one at most, and all parts joined are the whole."""
+        return slice(count * self.number // self.of, count * (self.number + 1) // self.of)
+
+
+def parse(text: str) -> Shard:
+    """--shard as a shard. Raises DataError for anything that names none."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    shard = Shard(*map(int, match.groups())) if match else Shard(0, 0)
+    if shard.number >= shard.of:
+        raise DataError(f"--shard is {text!r}, but must be I/N with I from 0 to N - 1: 0/8, 1/8, ... 7/8 for 8 jobs")
+    return shard
+
+
+def found(db: Path) -> list[Shard]:
+    """The shards that have a folder below `db`, by number; finished or not."""
+    names = [entry.name for entry in os.scandir(db) if entry.is_dir()] if db.is_dir() else []
+    shards = (Shard(*map(int, match.groups())) for match in map(_FOLDER.fullmatch, names) if match)
+    return sorted(shard for shard in shards if (db / shard.name).is_dir())
+
+
+def check_room(db: Path, shard: Shard | None) -> None:
+    """Raise DataError where `db` holds what cannot be read as one with `shard`; None: with a database of its own."""
+    if shard and (db / catalog.DATA).exists():
+        raise DataError(f"{db} holds a database that is no shard: name another folder for --shard {shard}")
+    other = next((other for other in found(db) if shard is None or other.of != shard.of), None)
+    if other:
+        want = f"--shard I/{other.of}"
+        raise DataError(f"{db} holds {other.name}: go on with {want}, name another folder, or delete its shards")
+
+
+def parts(db: Path) -> tuple[Path, ...]:
+    """The folders that `db` stands for: its shards in the order of their numbers, or `db` itself where it holds none.
+
+    Shards without a sample (more jobs than sources, a stretch of bad ones) are left out: there is nothing to read.
+    Raises DataError where the shards are not all there, finished and of one ingest, or none has a sample.
+    """
+    shards = found(db)
+    if not shards:
+        return (db,)
+    if (db / catalog.DATA).exists():
+        raise DataError(f"{db} holds {catalog.DATA} and {shards[0].name}: delete one of them, or name a shard alone")
+    counts = sorted({shard.of for shard in shards})
+    if len(counts) > 1:
+        raise DataError(f"{db} holds shards of {' and of '.join(map(str, counts))}: delete those of all but one ingest")
+    every = [Shard(number, counts[0]) for number in range(counts[0])]
+    _require_whole(db, every)
+    _require_alike(db, every)
+    held = tuple(db / shard.name for shard in every if catalog.count(db / shard.name))
+    if not held:
+        raise DataError(f"{db}: none of its {len(every)} shards holds a sample: see left_out.tsv in each")
+    return held
+
+
+def _require_whole(db: Path, every: Sequence[Shard]) -> None:
+    missing = [shard for shard in every if not (db / shard.name).is_dir()]
+    rest = [shard for shard in every if shard not in set(missing)]
+    unfinished = [shard for shard in rest if not _finished(db / shard.name)]
+    faults = [
+        f"{what} {', '.join(map(str, shards[:_NAMED]))}{', ...' if len(shards) > _NAMED else ''}"
+        for what, shards in (("missing:", missing), ("not finished:", unfinished))
+        if shards
+    ]
+    if faults:
+        raise DataError(f"{db}: shards are {'; '.join(faults)}: run `python -m rsdnet.ingest ... --shard` of each")
+
+
+def _finished(folder: Path) -> bool:
+    return (folder / catalog.CATALOG).is_file() and not (folder / catalog.JOURNAL).exists()
+
+
+def _require_alike(db: Path, every: Sequence[Shard]) -> None:
+    """Raise DataError where the shards were made with different options, or of different files."""
+    first = options(catalog.read_meta(db / every[0].name))
+    for shard in every[1:]:
+        own = options(catalog.read_meta(db / shard.name))
+        differing = [name for name in {**first, **own} if first.get(name) != own.get(name)]
+        if not differing:
+            continue
+        name = next((name for name in differing if name != "listing"), "listing")
+        how = (
+            f"of other files in {own.get('source')}"
+            if name == "listing"
+            else f"with {name} {own.get(name)!r}, not {first.get(name)!r},"
+        )
+        raise DataError(f"{db}: shard {shard} was made {how} than shard {every[0]}: delete one and ingest it anew")
+
+
+def options(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a catalog's metadata all shards of one ingest share: the options, and the digest of all sources."""
+    own = meta.get("ingest")
+    return own if isinstance(own, dict) else {}
+
+
+def of_one_ingest(metas: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether catalogs with this metadata are one database: a single one, or shards of one ingest."""
+    return len(metas) == 1 or bool(options(metas[0]) and all(options(meta) == options(metas[0]) for meta in metas))
+
+
+def classes(lists: Sequence[tuple[str, ...]], metas: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The class names of each catalog; of shards, those that a whole ingest would have.
+
+    Where a data set names no classes, they are the label ids up to the highest found, and a shard knows its own alone.
+    """
+    keys = [json.dumps(options(meta), sort_keys=True) for meta in metas]
+    longest: dict[str, tuple[str, ...]] = {}
+    for key, own in zip(keys, lists, strict=True):
+        longest[key] = max(longest.get(key, ()), own, key=len)
+    return [longest[key] if options(meta) else own for key, own, meta in zip(keys, lists, metas, strict=True)]
+
+
+def divide(total: int, counts: Sequence[int]) -> list[int]:
+    """`total` in parts proportional to `counts`, each rounded up or down; all of it to the first where all are 0."""
+    if not sum(counts):
+        return [total, *[0] * (len(counts) - 1)]
+    ends = [total * end // sum(counts) for end in accumulate(counts, initial=0)]
+    return [end - begin for begin, end in pairwise(ends)]
+
+
+def write_histograms(folder: Path, bands: Mapping[str, Accumulator]) -> None:
+    """Write what `read_stats` pools: a band's values counted, and the moments of floats. Aside first, then renamed."""
+    from safetensors.numpy import save_file
+
+    tensors, rest = dict[str, np.ndarray](), dict[str, Any]()
+    for band, summed in bands.items():
+        for kind, counts in summed.counts.items():
+            used = np.flatnonzero(counts)
+            start, end = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+            tensors[f"{band}/{kind}"] = counts[start:end].copy()
+            rest[f"{band}/{kind}"] = {"start": start, "moments": None if kind == "count" else summed.moments}
+        rest[band] = summed.invalid
+    with aside(folder / HISTOGRAMS) as temporary:
+        save_file(tensors, temporary, metadata={"rsdnet": json.dumps(rest)})
+
+
+def _summaries(folder: Path) -> Iterator[tuple[str, Summary]]:
+    """(band, what is counted of it) of one shard. Raises DataError on a file that is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / HISTOGRAMS
+    try:
+        with safe_open(path, "numpy") as file:
+            rest = json.loads(file.metadata()["rsdnet"])
+            for key in file.keys():  # noqa: SIM118 - no mapping
+                band, kind = key.split("/")
+                moments = rest[key]["moments"]
+                counts = file.get_tensor(key)
+                yield band, Summary(kind, rest.pop(band, 0), rest[key]["start"], counts, moments and tuple(moments))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is missing or damaged ({error}): delete {folder} and ingest it anew") from error
+
+
+def read_stats(db: Path) -> dict[str, Any]:
+    """The content of stats.json of the database `db`; of a folder of shards, what one ingest would have written.
+
+    Integers' statistics are exact; floats' mean and standard deviation are joined in the order of the shards.
+    Raises DataError as `catalog.read_stats` and `parts` do.
+    """
+    folders = parts(db)
+    if folders == (db,):
+        return catalog.read_stats(db)
+    tables = [catalog.read_stats(folder) for folder in folders]
+    pooled: dict[str, Accumulator] = {}
+    for folder in folders:
+        for band, summary in _summaries(folder):
+            pooled.setdefault(band, Accumulator()).add(summary)
+    return tables[0] | {"bands": {band: pooled[band].result() for band in sorted(pooled)}}

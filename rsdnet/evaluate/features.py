@@ -1,0 +1,154 @@
+"""Features of labelled patches: whole patches of one band or a few, rendered and encoded, each rank its share."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rsdnet import bands
+from rsdnet.augment import band_table
+from rsdnet.config import Config
+from rsdnet.data.databases import Scan
+from rsdnet.data.samples import Samples, pools_of, statistics
+from rsdnet.distributed import Ranks
+from rsdnet.errors import DataError
+from rsdnet.kernels import ViewSpec, render_views
+
+BATCH = 256  # samples encoded at once
+KEEP = 1 << 30  # bytes of views to keep for the next time they are asked for
+
+
+class Labelled:
+    """Labelled samples of one modality, rendered whole, with their splits and labels.
+
+    cfg: of the run that is evaluated. size: pixels a side as the encoder sees them; 0: their own, or the run's views'
+    where that is more. keep: bytes of views to keep on the device.
+    ranks: each renders and encodes whole batches, every world-th, so the features are those of one process.
+    Raises DataError where there is no labelled sample.
+    """
+
+    def __init__(
+        self, cfg: Config, databases: tuple[Path, ...], modality: str, ranks: Ranks, *, size: int = 0,
+        batch: int = BATCH, keep: int = KEEP,
+    ) -> None:  # fmt: skip
+        self.samples = Samples(databases, modality, pools_of(cfg.views), labelled=True, threads=cfg.data.reader_threads)
+        own = dataclasses.replace(cfg.views, modality=modality)  # type: ignore[arg-type]
+        own_cfg = dataclasses.replace(cfg, views=own, data=dataclasses.replace(cfg.data, data=databases))
+        self.table = band_table(own_cfg, statistics(own_cfg, pools_of(cfg.views))).to(ranks.device)
+        self.spec = ViewSpec.plain(size or max(cfg.views.size, self.native_side()))
+        self.ranks, self.batch, self.keep = ranks, batch, keep
+        self._kept: dict[tuple[str, ...], list[Tensor]] = {}  # of views, the oldest first
+        catalog = self.samples.catalog
+        del self.samples.catalog  # hundreds of bytes a sample, which is read again if it is asked for
+        self.split = catalog.split
+        """(N,) str: the samples' splits."""
+        self.classes, indices = np.unique(catalog.label.astype(np.int64), return_inverse=True)
+        self.labels = torch.from_numpy(indices)
+        """(N,) int64 in range(len(classes)). A class of the test split that the train split lacks counts as missed."""
+        self.positions = np.arange(len(self.samples))
+        """(N,) of the samples, among those of the database, that are encoded."""
+
+    def native_side(self) -> int:
+        """Pixels a side of the first sample's finest band."""
+        pool = self.samples.pools[self.samples.modality]
+        _, records = self.samples.read(np.zeros(1, np.int64), pool.reshape(1, 1, -1))
+        return int(records[..., 2:4].max())
+
+    def take(self, positions: np.ndarray) -> None:
+        """Go on with the samples at `positions` (n,) alone."""
+        self.positions, self.split = self.positions[positions], self.split[positions]
+        self.labels = self.labels[torch.from_numpy(positions)]
+        self._kept.clear()
+
+    def part(self, split: str) -> Tensor:
+        """(n,) int64: where the samples of a split are."""
+        return torch.from_numpy(np.flatnonzero(self.split == split))
+
+    def require(self, *splits: str) -> None:
+        """Raise DataError where a split has no sample, or the train split has one class only."""
+        for name in splits:
+            if not len(self.part(name)):
+                raise DataError(
+                    f"{self.samples.where}: no labelled sample in the {name} split, so an encoder cannot be judged by "
+                    "it: name a database that has some"
+                )
+        if len(self.labels[self.part("train")].unique()) < 2:
+            raise DataError(
+                f"{self.samples.where}: one class only in the train split, so there is nothing to tell apart"
+            )
+
+    def unseen(self) -> list[str]:
+        """Names of the classes that the test split has and the train split has not."""
+        seen, tested = (set(self.labels[self.part(name)].tolist()) for name in ("train", "test"))
+        names, labels = self.samples.classes, (int(self.classes[index]) for index in sorted(tested - seen))
+        return [names[label] if label < len(names) else str(label) for label in labels]
+
+    def views(self, names: tuple[str, ...]) -> Iterator[Tensor]:
+        """This rank's batches (b, len(names), S, S), float32, in order; the channels are the bands `names`."""
+        needed = self._bytes(names)
+        if names not in self._kept and needed <= self.keep:
+            while self._kept and sum(map(self._bytes, self._kept)) + needed > self.keep:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[names] = list(self._render(names))
+        yield from self._kept.get(names) or self._render(names)
+
+    def features(self, names: tuple[str, ...], of: Callable[[Tensor], Tensor]) -> Tensor:
+        """(N, F) float32 features on the CPU, on every rank: `of` applied to every batch of `views`."""
+        with torch.inference_mode():
+            own = [of(batch).float().cpu() for batch in self.views(names)]
+        return torch.cat(own) if self.ranks.world == 1 else self._join(own)
+
+    def _starts(self) -> range:
+        """Where this rank's batches begin."""
+        starts = range(0, len(self.positions), self.batch)
+        return starts[self.ranks.share(len(starts))]
+
+    def _bytes(self, names: tuple[str, ...]) -> int:
+        """Of this rank's views, at most."""
+        return 4 * len(self._starts()) * self.batch * len(names) * self.spec.size**2
+
+    def _render(self, names: tuple[str, ...]) -> Iterator[Tensor]:
+        ids = np.array([bands.band_id(name) for name in names], np.int32)
+        for start in self._starts():
+            positions = self.positions[start : start + self.batch]
+            chosen = np.broadcast_to(ids, (len(positions), 1, len(ids))).copy()
+            data, records = self.samples.read(positions, chosen)
+            rows = torch.from_numpy(self.samples.rows[positions])
+            data, records, rows = (tensor.to(self.ranks.device) for tensor in (data, records, rows))
+            yield render_views(data, records, rows, self.table, self.spec, seed=0, epoch=0)[0]
+
+    def _join(self, own: list[Tensor]) -> Tensor:
+        """All ranks' features (N, F) in the order of the samples, of this rank's batches (b, F)."""
+        world, batches = self.ranks.world, -(-len(self.positions) // self.batch)
+        width = max(self.ranks.collect(own[0].shape[1] if own else 0))
+        padded = torch.zeros(-(-batches // world) * self.batch, width)
+        for number, features in enumerate(own):
+            padded[number * self.batch :][: len(features)] = features
+        every, joined = self.ranks.gather(padded), torch.empty(len(self.positions), width)
+        for number, target in enumerate(joined.split(self.batch)):
+            target.copy_(every[number % world][number // world * self.batch :][: len(target)])
+        return joined
+
+
+def frozen(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """What gives the features (b, F) of views (b, C, S, S) by a network in eval mode, under autocast to `dtype`."""
+
+    def features(views: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            return network(views.contiguous(memory_format=torch.channels_last))
+
+    return features
+
+
+def labelled_modalities(databases: Sequence[Path], modality: str) -> list[str]:
+    """The sensors of `modality` that the databases hold labelled samples of. Raises DataError where they hold none."""
+    catalogs = Scan(databases)
+    wanted = modality.split("+")
+    found = [m for m in wanted if any(piece.catalog.mask(modality=m, labelled=True).any() for piece in catalogs)]
+    if not found:
+        where = ", ".join(str(path) for path in databases)
+        raise DataError(f"{where}: no labelled samples with {modality} entries, so an encoder cannot be judged by it")
+    return found

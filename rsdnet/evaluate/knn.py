@@ -1,0 +1,98 @@
+"""How well an encoder tells classes apart while it trains: a vote of nearest labelled neighbours, nothing fitted."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rsdnet.config import Config
+from rsdnet.data.samples import pools_of
+from rsdnet.distributed import ALONE, Ranks
+from rsdnet.evaluate import linear
+from rsdnet.evaluate.features import Labelled, frozen, labelled_modalities
+
+# Wu et al. 2018 (arXiv 1805.01978), section 3.4: temperature 0.07 and 200 neighbours in a bank of 1.28 million. Of two
+# thousand 200 would be a whole class; 20 is what Caron et al. 2021 (arXiv 2104.14294) take throughout.
+NEIGHBOURS, TEMPERATURE = 20, 0.07
+BLOCK = 1024  # queries compared with the whole bank at once
+KEEP = 1 << 28  # bytes of views to keep on the device beside the training
+
+
+class KNN:
+    """kNN F1 of an encoder on labelled databases: the train split is the bank; val, or else test, the queries.
+
+    cfg: of the run. limit: samples at most of either, always the same ones. ranks: all of them call alike.
+    Raises DataError where there is no label, no sample in a split, or one class only.
+    """
+
+    def __init__(
+        self, cfg: Config, databases: Sequence[Path], device: torch.device, ranks: Ranks = ALONE, limit: int = 2000
+    ) -> None:
+        self.device, self.channels = device, cfg.views.channels
+        ranks = dataclasses.replace(ranks, device=device)
+        self.parts: list[tuple[Labelled, tuple[str, ...], str]] = []
+        """Of each modality: the samples, the bands, the split of the queries."""
+        for modality in labelled_modalities(databases, cfg.views.modality):
+            labelled = Labelled(cfg, tuple(databases), modality, ranks, keep=KEEP)
+            queries = "val" if len(labelled.part("val")) else "test"
+            labelled.require("train", queries)
+            labelled.take(np.sort(np.concatenate([some(labelled.part(s), limit) for s in ("train", queries)])))
+            labelled.require("train", queries)
+            self.parts.append((labelled, pools_of(cfg.views)[modality], queries))
+
+    def __call__(self, encoder: nn.Module, dtype: torch.dtype) -> dict[str, float]:
+        """{"knn_f1": mean over the bands, "knn_f1/B04": macro F1 of a band, ...}, the same on every rank.
+
+        dtype: of autocast; float32: none. The encoder, its modes and torch's random state are left as they are.
+        """
+        with evaluating(encoder):
+            of = frozen(encoder, self.device, dtype)
+            each = {
+                f"knn_f1/{name}": self._score(labelled, labelled.features((name,) * self.channels, of), queries)
+                for labelled, names, queries in self.parts
+                for name in names
+            }
+        return {"knn_f1": float(np.mean(list(each.values()))), **each}
+
+    def _score(self, labelled: Labelled, features: Tensor, queries: str) -> float:
+        """Macro F1 of the samples of the split `queries`."""
+        bank, asked = labelled.part("train"), labelled.part(queries)
+        features, labels = features.to(self.device), labelled.labels.to(self.device)
+        classes = len(labelled.classes)
+        found = predict(features[asked], features[bank], labels[bank], classes)
+        return linear.scores(found.cpu(), labelled.labels[asked], classes)[0]
+
+
+def predict(queries: Tensor, bank: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Classes (Q,) of the features `queries` (Q, F), by a vote of their nearest in `bank` (N, F) of `labels` (N,).
+
+    A neighbour of cosine similarity s votes with exp(s / 0.07) (Wu et al. 2018, section 3.4).
+    """
+    bank, votes = nn.functional.normalize(bank, dim=1), nn.functional.one_hot(labels, classes).float()
+    found = []
+    for block in nn.functional.normalize(queries, dim=1).split(BLOCK):
+        similarity, nearest = (block @ bank.T).topk(min(NEIGHBOURS, len(bank)))
+        weights = (similarity / TEMPERATURE).exp()
+        found.append((votes[nearest] * weights[..., None]).sum(1).argmax(1))
+    return torch.cat(found)
+
+
+def some(rows: Tensor, limit: int) -> np.ndarray:
+    """At most `limit` of the rows (n,): drawn, since a catalog's first ones, or every n-th, may be of one class."""
+    return np.random.default_rng(0).permutation(rows.numpy())[:limit]
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Every module of `network` in eval mode while entered, and in its own again after."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,70 @@
+"""What this machine has free, and how to say it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+# A container's limit, its usage, and what of that is page cache: control groups of version 2, of version 1.
+_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+     "/sys/fs/cgroup/memory/memory.stat"),
+)  # fmt: skip
+_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")  # NVIDIA, AMD, either under WSL
+
+
+def free_memory() -> int:
+    """Bytes of RAM that can be had, within this container's limit. The page cache counts: the kernel gives it back."""
+    free = _meminfo("MemAvailable")
+    for limit, usage, stat in _GROUPS:
+        room = _number(limit)
+        if room is not None:
+            free = min(free, room - (_number(usage) or 0) + _file_cache(stat))
+    return max(free, 0)
+
+
+def free_bytes(device: "torch.device") -> int:
+    """Bytes that can still be had on a device: a GPU's, or the host's."""
+    if device.type != "cuda":
+        return free_memory()
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def gpu_memory() -> tuple[str, int] | None:
+    """Name and free bytes of the GPU; None without one. PyTorch, slow to import, is asked only where there may be."""
+    if not any(any(Path("/dev").glob(pattern)) for pattern in _DEVICES):
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_name(), int(torch.cuda.mem_get_info()[0])
+
+
+def _meminfo(name: str) -> int:
+    """A line of /proc/meminfo, in bytes."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) << 10
+    return 1 << 62  # a kernel that does not say
+
+
+def _number(path: str) -> int | None:
+    """The number in a file of the kernel; None where there is none ("max"), or no file."""
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _file_cache(stat: str) -> int:
+    """Bytes of page cache that the container's usage includes and that can be dropped."""
+    try:
+        lines = dict(line.split() for line in Path(stat).read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(lines.get("inactive_file", lines.get("total_inactive_file", 0)))

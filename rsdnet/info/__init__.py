@@ -1,0 +1,1 @@
+"""The state of a database: `python -m rsdnet.info DB`."""

@@ -1,0 +1,4 @@
+from rsdnet.errors import command
+from rsdnet.info.info import main
+
+command(main)

@@ -1,0 +1,1 @@
+"""GeoTIFFs to a database: `python -m rsdnet.ingest LAYOUT SOURCE DB`."""

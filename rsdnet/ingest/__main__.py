@@ -1,0 +1,4 @@
+from rsdnet.errors import command
+from rsdnet.ingest.ingest import main
+
+command(main)

@@ -1,0 +1,1 @@
+"""Self-supervised methods: loss, target and forward over two views."""

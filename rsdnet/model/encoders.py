@@ -1,0 +1,144 @@
+"""Encoders: ResNet with torchvision's parameter names."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 5 left); torchvision/models/resnet.py's names."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)) + identity)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut; the stride sits on the 3x3 one, as in torchvision (ResNet v1.5)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        outputs = planes * self.expansion
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + identity)
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+# He et al. 2016, table 1: block and number of blocks in each of the four stages.
+DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+class ResNet(nn.Module):
+    """ResNet encoder: (B, channels, H, W) to (B, features), torchvision's network without its last layer `fc`.
+
+    name: "resnet18", "resnet34" or "resnet50". width: channels of the first stage, 64 in torchvision.
+    recompute: activation checkpointing, block by block.
+    """
+
+    def __init__(self, name: str, channels: int, width: int = 64, recompute: bool = False) -> None:
+        super().__init__()
+        self.recompute = recompute
+        block, depths = DEPTHS[name]
+        self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inputs = width
+        for stage, depth in enumerate(depths):
+            planes = width * 2**stage
+            blocks = []
+            for index in range(depth):
+                blocks.append(block(inputs, planes, 2 if stage > 0 and index == 0 else 1))
+                inputs = planes * block.expansion
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.features = inputs
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # torchvision/models/resnet.py, ResNet.__init__
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.late(self.early(x))
+
+    def early(self, x: Tensor) -> Tensor:
+        """Stem and stages 1 to 3: a third of the parameters, most of the work."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for stage in range(1, 4):
+            x = self._stage(stage, x)
+        return x
+
+    def late(self, x: Tensor) -> Tensor:
+        """Stage 4 and the mean over pixels."""
+        return self.avgpool(self._stage(4, x)).flatten(1)
+
+    def _stage(self, stage: int, x: Tensor) -> Tensor:
+        for block in self.get_submodule(f"layer{stage}").children():
+            x = recomputed(block, x) if self.recompute and torch.is_grad_enabled() else block(x)
+        return x
+
+
+def recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """block(x), of which only x is kept: the backward computes the rest again.
+
+    BatchNorm's running statistics move once all the same.
+    """
+    if torch.compiler.is_compiling():  # the graph's second forward has no side effects
+        return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+
+    def contexts() -> tuple[Any, Any]:
+        return contextlib.nullcontext(), still(block)
+
+    return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+
+
+@contextlib.contextmanager
+def still(module: nn.Module) -> Iterator[None]:
+    """While entered, a forward in training mode leaves the running statistics of BatchNorm as they are."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:  # a momentum of 0 writes back what is there
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count

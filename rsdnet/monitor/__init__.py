@@ -1,0 +1,1 @@
+"""The numbers of a run: metrics, health, display, FLOPs, profile."""

@@ -1,0 +1,1 @@
+"""Synthetic Sentinel-1/2 scenes, and the demo database made of them."""

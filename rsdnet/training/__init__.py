@@ -1,0 +1,1 @@
+"""The step, the optimizers, and the run with its checkpoints."""

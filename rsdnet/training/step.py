@@ -1,0 +1,188 @@
+"""The step: both views through online and target network, loss, backward, optimizer, target.
+
+Everything that a step reads and writes keeps its address: parameters, state, learning rate, tau, loss scale, counts.
+So nothing is compiled twice, nothing waits for the device, and one CUDA graph can hold it all.
+"""
+
+import contextlib
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from rsdnet.config import Config
+from rsdnet.distributed import ALONE, Ranks
+from rsdnet.kernels import LARS, update_target_
+from rsdnet.methods.byol import BYOL, Forward, Network
+from rsdnet.model.sync_batchnorm import synchronise
+from rsdnet.phases import Phase, untimed
+from rsdnet.training.cuda_graph import Graph
+from rsdnet.training.optim import optimizer_of
+
+# The loss scale of fp16: torch.amp.GradScaler's defaults.
+SCALE, GROWTH, BACKOFF, INTERVAL = 2.0**16, 2.0, 0.5, 2000
+
+
+class Output(NamedTuple):
+    """What a step gives, on the device, valid until the next step."""
+
+    loss: Tensor  # () float32 in [0, 8]: the mean over this rank's samples
+    z1: Tensor  # (b, D) online projections of the first view: of the last micro-batch
+    z2: Tensor  # (b, D) of the second
+    norm: Tensor  # () float32: of the gradient, over all ranks
+    skipped: Tensor  # () int64: steps so far whose gradient was not finite, so that they changed nothing
+    in_a_row: Tensor  # () int64: of those, the last ones without a good step between
+
+
+class Engine:
+    """Networks, optimizer, and the step that moves them, on this rank's device.
+
+    A step takes a batch of all ranks, here in `accumulate` micro-batches. Its gradient is the mean over the whole
+    batch, and the learning rate is the batch's; only BatchNorm sees one micro-batch (of all ranks) at a time, so that
+    its statistics are those of fewer samples. A step whose gradient is not finite changes nothing but the loss scale.
+    compile: torch.compile. dtype: autocast's; float32 for none.
+    """
+
+    def __init__(
+        self, cfg: Config, device: torch.device, ranks: Ranks = ALONE, *, compile: bool, dtype: torch.dtype
+    ) -> None:
+        self.device, self.dtype, self.accumulate = device, dtype, cfg.optim.accumulate
+        self.byol = BYOL(cfg.views.channels, cfg.model).to(device)
+        if cfg.run.channels_last:
+            self.byol.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if ranks.world > 1 and cfg.model.batchnorm == "sync":
+            synchronise(self.byol, ranks.world)
+        self.online, self.target = self.byol.online_parameters(), self.byol.target_parameters()
+        self.trained = [*self.online, *self.byol.predictor.parameters()]
+        self.statistics = [buffer for buffer in self.byol.buffers() if buffer.is_floating_point()]
+        self._before = [torch.empty_like(buffer) for buffer in self.statistics]
+        self.lr, self.tau = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.optimizer = optimizer_of(cfg, self.byol, self.lr)
+        half = dtype is torch.float16
+        self.scale = torch.full((), SCALE, device=device) if half else None
+        self._unscale = None if self.scale is None else self.scale.clone()  # what the last gradients are scaled by
+        self.growth = torch.zeros((), dtype=torch.int32, device=device)  # good steps since the scale changed
+        self.skipped, self.in_a_row = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
+        self.network: nn.Module = self.byol
+        if ranks.world > 1:
+            self.network = replicated(self.byol, device)
+        if compile and ranks.world > 1:
+            compile_regions(self.byol)
+        elif compile:
+            self.byol.compile(fullgraph=True)
+        self.phase: Phase = untimed
+        self.graph = Graph(self._step, cfg.run.cuda_graph if ranks.world == 1 else "off", device)
+
+    def set(self, *, lr: float, tau: float) -> None:
+        """Learning rate and tau of the steps from now on."""
+        self.lr.fill_(lr)
+        self.tau.fill_(tau)
+
+    def step(self, views: Tensor) -> Output:
+        """Move online network, predictor and target by one step. views: (2, B, C, S, S), this rank's of the batch.
+
+        Raises RuntimeError where the micro-batches do not divide B.
+        """
+        if views.shape[1] % self.accumulate:
+            raise RuntimeError(f"views: {views.shape[1]} samples in {self.accumulate} micro-batches")
+        return self.graph(views)
+
+    def _step(self, views: Tensor) -> Output:
+        for param in self.trained:  # here, not at the end: until now the gradients can be looked at
+            param.grad = None
+        torch._foreach_copy_(self._before, self.statistics)
+        loss, last = self._gradients(views)
+        with self.phase("optimiser"):
+            norm = self._norm()
+            finite = norm.isfinite()
+            self._optimize(1.0 - finite.float())
+        with self.phase("target"):
+            update_target_(self.target, self.online, torch.where(finite, self.tau, 1.0))
+            # What a skipped batch left in BatchNorm's statistics goes: this takes the bits of `_before` where it is 0.
+            update_target_(self.statistics, self._before, finite.float())
+        self.skipped += ~finite
+        self.in_a_row += 1
+        self.in_a_row *= ~finite
+        return Output(loss, last.z1, last.z2, norm, self.skipped, self.in_a_row)
+
+    def _gradients(self, views: Tensor) -> tuple[Tensor, Forward]:
+        """Forward and backward of all micro-batches: the loss's mean, and what the last one gave."""
+        loss = torch.zeros((), device=self.device)
+        for index in range(self.accumulate):
+            part = micro_batch(views, index, self.accumulate)
+            with self._sync(index == self.accumulate - 1):
+                with self.phase("forward"), self.autocast():
+                    last = self.network(part)
+                share = last.loss / self.accumulate
+                with self.phase("backward"):
+                    (share if self.scale is None else share * self.scale).backward()
+            loss += share.detach()
+        return loss, last
+
+    def autocast(self) -> torch.autocast:
+        """The type that convolutions and products take."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+    def _sync(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Ranks add up their gradients in the last micro-batch's backward alone."""
+        several = isinstance(self.network, DistributedDataParallel)
+        return contextlib.nullcontext() if last or not several else self.network.no_sync()  # type: ignore[operator]
+
+    def _norm(self) -> Tensor:
+        """Norm of the gradient, unscaled."""
+        norm = nn.utils.get_total_norm([param.grad for param in self.trained if param.grad is not None])
+        return norm if self.scale is None else norm / self.scale
+
+    def _optimize(self, bad: Tensor) -> None:
+        """The optimizer's step, by torch's protocol for those that unscale and skip on the device."""
+        if self._unscale is not None and self.scale is not None:
+            self._unscale.copy_(self.scale)
+        self.optimizer.grad_scale, self.optimizer.found_inf = self._unscale, bad  # type: ignore[attr-defined]
+        self.optimizer.step()
+        if self.scale is not None:
+            torch._amp_update_scale_(self.scale, self.growth, bad, GROWTH, BACKOFF, INTERVAL)
+
+    def trust_ratios(self) -> Tensor:
+        """LARS's ratios, (P,) float32, with the last step's gradients; empty for other optimizers."""
+        return self.optimizer.trust_ratios() if isinstance(self.optimizer, LARS) else self.lr.new_empty(0)
+
+    def counters(self) -> dict[str, Tensor]:
+        """What a checkpoint holds beside networks and optimizer."""
+        found = {"skipped": self.skipped, "in_a_row": self.in_a_row, "growth": self.growth}
+        return found if self.scale is None else found | {"scale": self.scale}
+
+
+def compiles(cfg: Config, device: torch.device) -> bool:
+    """Whether a run compiles its networks: where that is asked for, and by itself on a GPU."""
+    return cfg.run.compile == "on" or (cfg.run.compile == "auto" and device.type == "cuda")
+
+
+def micro_batch(views: Tensor, index: int, count: int) -> Tensor:
+    """Micro-batch `index` of `count` of views (2, B, C, S, S): every count-th sample.
+
+    Ranks hold consecutive stretches of the batch, so it is the same samples on any number of ranks.
+    """
+    return views if count == 1 else views[:, index::count].clone()
+
+
+def replicated(byol: BYOL, device: torch.device) -> DistributedDataParallel:
+    """The networks on every rank: gradients are averaged while the backward goes on.
+
+    Buffers are not sent: those of synchronised norms are alike, those of local ones each rank's own.
+    """
+    ids = [device] if device.type == "cuda" else None
+    with warnings.catch_warnings():  # torch 2.13 has another word for it, which 2.11 does not know
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(byol, ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def compile_regions(byol: BYOL) -> None:
+    """Compile the networks in parts, so that the gradients of the last ones, most of the parameters, are on their way
+    while the backward of the first ones, most of the work, goes on: one graph would hand them all over at its end."""
+    for network in (byol.online, byol.target):
+        assert isinstance(network, Network)
+        network.early = torch.compile(network.early, fullgraph=True)  # type: ignore[method-assign]
+        network.late = torch.compile(network.late, fullgraph=True)  # type: ignore[method-assign]
+    byol.predictor.compile(fullgraph=True)

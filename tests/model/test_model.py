@@ -1,0 +1,150 @@
+"""Networks and BYOL against published parameter counts, closed forms and a second derivation in float64."""
+
+import math
+
+import pytest
+import torch
+import torch._dynamo.testing
+from rsdnet.kernels import LARS, lars_groups, update_target_
+
+from rsdnet.config import ModelConfig
+from rsdnet.methods.byol import BYOL
+from rsdnet.model.encoders import ResNet
+from rsdnet.training import optim
+
+SMALL = ModelConfig(encoder="resnet18", width=8, hidden=32, dim=16)
+
+
+# torchvision's published parameter counts (docs, models table), less its layer `fc` of 1000 classes.
+@pytest.mark.parametrize(
+    ("name", "total", "features"),
+    [("resnet18", 11_689_512, 512), ("resnet34", 21_797_672, 512), ("resnet50", 25_557_032, 2048)],
+)
+def test_encoders_have_torchvisions_parameters(name: str, total: int, features: int) -> None:
+    encoder = ResNet(name, channels=3)
+    assert encoder.features == features
+    assert sum(p.numel() for p in encoder.parameters()) == total - (features + 1) * 1000
+
+
+def test_parameter_names_are_torchvisions() -> None:
+    names = ResNet("resnet50", 3).state_dict().keys()
+    for name in (
+        "conv1.weight",
+        "bn1.running_mean",
+        "layer1.0.downsample.0.weight",
+        "layer1.0.downsample.1.num_batches_tracked",
+        "layer3.5.conv3.weight",
+        "layer4.2.bn3.bias",
+    ):
+        assert name in names
+    assert not [name for name in names if name.startswith("fc")]
+    assert "layer1.0.downsample.0.weight" not in ResNet("resnet18", 3).state_dict()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 12])
+@pytest.mark.parametrize("size", [17, 32])
+def test_any_number_of_channels(channels: int, size: int) -> None:
+    encoder = ResNet("resnet18", channels, width=8)
+    assert encoder(torch.randn(2, channels, size, size)).shape == (2, 64)
+
+
+def formula(byol: BYOL, views: torch.Tensor) -> torch.Tensor:
+    """Grill et al. 2020, eq. 2, written out in float64 with torch's own cosine."""
+    q = [byol.predictor(byol.online(view)) for view in views]
+    z = [byol.target(view) for view in views]
+    cos = torch.nn.functional.cosine_similarity
+    return (4 - 2 * cos(q[0], z[1]) - 2 * cos(q[1], z[0])).mean()
+
+
+def test_loss_is_the_papers_formula() -> None:
+    torch.manual_seed(0)
+    byol, views = BYOL(1, SMALL), torch.randn(2, 6, 1, 16, 16)
+    loss = byol(views).loss
+    twin = BYOL(1, SMALL).double()
+    twin.load_state_dict(byol.state_dict())
+    assert loss.item() == pytest.approx(formula(twin, views.double()).item(), rel=1e-4)
+
+
+def test_both_views_go_through_one_compiled_graph() -> None:
+    """No graph break, one compilation for changing views, and the gradients of eager mode."""
+    torch.manual_seed(0)
+    byol, views = BYOL(1, SMALL), torch.randn(3, 2, 6, 1, 20, 20)
+    twin = BYOL(1, SMALL)
+    twin.load_state_dict(byol.state_dict())
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(twin, fullgraph=True, backend=counter)
+    for batch in views:
+        eager, graph = byol(batch), compiled(batch)
+        torch.testing.assert_close(graph.loss, eager.loss)
+        byol.zero_grad(), twin.zero_grad()
+        eager.loss.backward(), graph.loss.backward()
+    for p, q in zip(byol.parameters(), twin.parameters(), strict=True):
+        if p.requires_grad:
+            torch.testing.assert_close(q.grad, p.grad, rtol=1e-3, atol=1e-5)
+    assert counter.frame_count == 1
+
+
+def test_views_go_one_after_the_other_unless_asked_otherwise() -> None:
+    torch.manual_seed(0)
+    views = torch.randn(2, 6, 1, 16, 16)
+    views[1] += 3  # other statistics than the first view
+    separate = BYOL(1, SMALL)
+    joint = BYOL(1, ModelConfig(**{**SMALL.__dict__, "concatenate_views": True}))
+    joint.load_state_dict(separate.state_dict())
+    mean = separate.online.encoder.bn1.running_mean.clone()
+    separate(views), joint(views)
+    assert separate.online.encoder.bn1.num_batches_tracked == 2
+    assert joint.online.encoder.bn1.num_batches_tracked == 1
+    assert not torch.equal(mean, separate.online.encoder.bn1.running_mean)
+    # DeepMind's order: view 1 enters the running mean first, view 2 second (torch's momentum 0.1).
+    first, second = (separate.online.encoder.conv1(view).mean((0, 2, 3)) for view in views)
+    torch.testing.assert_close(separate.online.encoder.bn1.running_mean, 0.9 * 0.1 * first + 0.1 * second)
+
+
+def test_silent_error_1_the_target_is_a_network_of_its_own() -> None:
+    """torchgeo PR 3954: target and online shared one backbone, so nothing was averaged."""
+    torch.manual_seed(0)
+    byol = BYOL(1, SMALL)
+    online, target = byol.online_parameters(), byol.target_parameters()
+    assert not {p.data_ptr() for p in online} & {p.data_ptr() for p in target}
+    start = [p.detach().clone() for p in target]
+    addresses = [p.data_ptr() for p in target]
+    optimizer = LARS(lars_groups(torch.nn.ModuleList([byol.online, byol.predictor]), 1e-6), lr=torch.tensor(0.5))
+    buffers = {name: b.clone() for name, b in byol.online.named_buffers()}
+    byol(torch.randn(2, 8, 1, 16, 16)).loss.backward()
+    assert all(p.grad is None for p in target)
+    optimizer.step()
+    update_target_(target, online, torch.tensor(0.9))
+    for old, new, moved in zip(start, target, online, strict=True):
+        torch.testing.assert_close(new.detach(), old + 0.1 * (moved.detach() - old))
+    assert any(not torch.equal(t, o) for t, o in zip(target, online, strict=True))
+    assert [p.data_ptr() for p in target] == addresses
+    assert any(not torch.equal(buffers[name], b) for name, b in byol.target.named_buffers())
+
+
+def test_a_forward_gives_the_projections_of_both_views_without_gradient() -> None:
+    torch.manual_seed(0)
+    byol, views = BYOL(1, SMALL), torch.randn(2, 16, 1, 32, 32)
+    _, z1, z2 = byol(views)
+    for found, expected in zip((z1, z2), byol.project(byol.online, views), strict=True):
+        torch.testing.assert_close(found, expected)
+        assert not found.requires_grad
+
+
+def test_learning_rate_as_deepmind_wrote_it() -> None:
+    """Grill et al. 2020, section 3.3: linear warm-up, then cosine to 0; lr = base * batch / 256."""
+    rate = [optim.learning_rate(step, 1000, 0.45, 1024, 100) for step in range(1001)]
+    assert rate[0] == 0
+    assert rate[50] == pytest.approx(0.9)
+    assert rate[100] == pytest.approx(1.8)
+    assert rate[550] == pytest.approx(0.9)
+    assert rate[1000] == pytest.approx(0, abs=1e-12)
+    assert max(rate) == rate[100]
+    assert optim.learning_rate(0, 10, 0.2, 256, 0) == pytest.approx(0.2)
+
+
+def test_tau_as_deepmind_wrote_it() -> None:
+    assert optim.tau(0, 100, 0.99) == pytest.approx(0.99)
+    assert optim.tau(50, 100, 0.99) == pytest.approx(1 - 0.01 * (math.cos(math.pi / 2) + 1) / 2)
+    assert optim.tau(100, 100, 0.99) == pytest.approx(1)
