@@ -209,7 +209,7 @@ def test_wherever_it_dies_it_continues_to_the_same(
     radar[0, :12] = np.nan
     geotiffs.write(next(source.rglob("*s1_4_p3.tif")), radar)
     ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "whole"))
-    monkeypatch.setattr(command, "_CHUNK_BYTES", 50_000)  # about two sources a transaction
+    monkeypatch.setattr(ingest, "_CHUNK_BYTES", 50_000)  # about two sources a transaction
     put, write, calls = writer.Writer.put, writer.Journal._write, [0]
 
     def dying_put(self: writer.Writer, entries: object) -> None:
