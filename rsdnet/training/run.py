@@ -9,7 +9,7 @@ from rsdnet import config, runfolder
 from rsdnet.config import Config
 from rsdnet.distributed import Ranks, check_replicas
 from rsdnet.errors import DataError
-from rsdnet.training import checkpoint
+from rsdnet.training import checkpoint, optim
 from rsdnet.training.archive import Archive
 from rsdnet.training.precision import AUTOCAST, precision_of
 from rsdnet.training.step import Engine, compiles
@@ -32,9 +32,8 @@ class Run:
 
     def schedule(self) -> dict[str, float]:
         """Set learning rate and tau for this step, and name them."""
-        optim = self.cfg.optim
-        lr = optim.learning_rate(self.step, self.steps, optim.lr, optim.batch, self.warmup)
-        tau = optim.tau(self.step, self.steps, optim.tau)
+        lr = optim.learning_rate(self.step, self.steps, self.cfg.optim.lr, self.cfg.optim.batch, self.warmup)
+        tau = optim.tau(self.step, self.steps, self.cfg.optim.tau)
         self.engine.set(lr=lr, tau=tau)
         return {"lr": lr, "tau": tau, "epoch": self.step // self.steps_per_epoch}
 
