@@ -20,17 +20,17 @@ from typing import NamedTuple
 
 import pytest
 
-from benches.peers import Absent, peer
-from benches.reading import processes
-from benches.reading.cold import against, race
-from benches.reading.disk import Direct
-from benches.reading.measure import Wrong, cores, duel, one_core, quantiles, single
-from benches.reading.ours import Ours
-from benches.reading.pairs import BIGEARTHNET, SMALL, Pairs, Shape, make
-from benches.reading.peers import ByHand, ConfigILM, Contender, Loaded, Memcpy, Raster, write_tiffs
-from benches.reading.plan import Plan
-from benches.reading.progress import making
-from benches.reading.record import Tell, teller
+from benches.core.peers import Absent, peer
+from benches.reader import processes
+from benches.reader.cold import against, race
+from benches.reader.disk import Direct
+from benches.reader.measure import Wrong, cores, duel, one_core, quantiles, single
+from benches.reader.ours import Ours
+from benches.reader.pairs import BIGEARTHNET, SMALL, Pairs, Shape, make
+from benches.reader.peers import ByHand, ConfigILM, Contender, Loaded, Memcpy, Raster, write_tiffs
+from benches.reader.workload import Plan
+from benches.reader.progress import making
+from benches.reader.record import Tell, teller
 from rsdnet.errors import DataError
 
 FULL, LEAST = 20_000, 8  # pairs

@@ -14,15 +14,15 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from benches.clock import GPU
-from benches.peers import Absent
-from benches.reading.measure import quantiles, single
-from benches.steps import ceilings
-from benches.steps.child import reason
-from benches.steps.contenders import CONTENDERS, Contender
-from benches.steps.record import MEMORY, SHARE, Book, notes
-from benches.steps.setting import Setting, settings
-from benches.steps.turns import RESIDENT, Local, Times, against, race
+from benches.core.clock import GPU
+from benches.core.peers import Absent
+from benches.reader.measure import quantiles, single
+from benches.training import ceilings
+from benches.training.child import reason
+from benches.training.contenders import CONTENDERS, Contender
+from benches.training.record import MEMORY, SHARE, Book, notes
+from benches.training.setting import Setting, settings
+from benches.training.turns import RESIDENT, Local, Times, against, race
 from rsdnet.console import bar
 
 OURS, REFERENCE = "rsdnet", "reference"

@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from benches import clock, rows
-from benches.contest import Contest, Entrant, Hold, error, rotation
-from benches.peers import Absent
-from benches.provenance import commit, machine
+from benches.ops.contest import Contest, Entrant, Hold, error, rotation
+from benches.core.peers import Absent
+from benches.core.provenance import commit, machine
 
 BUDGET = {"tiny": 0.01, "small": 0.3, "full": 0.5}  # seconds a provider is timed
 ROUNDS = {"tiny": (3, 5), "small": (7, 100), "full": (10, 200)}  # at least and at most

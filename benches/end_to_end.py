@@ -18,13 +18,13 @@ from typing import Literal, NamedTuple
 import tyro
 from rich.console import Console
 
-from benches.clock import GPU
-from benches.peers import Absent, peer
-from benches.reading.measure import quantiles
-from benches.steps.record import FILE, Book, notes
-from benches.steps.remote import Failed, Remote
-from benches.steps.setting import Setting, settings
-from benches.steps.turns import RESIDENT, STREAM, Seat, against, race
+from benches.core.clock import GPU
+from benches.core.peers import Absent, peer
+from benches.reader.measure import quantiles
+from benches.training.record import FILE, Book, notes
+from benches.training.remote import Failed, Remote
+from benches.training.setting import Setting, settings
+from benches.training.turns import RESIDENT, STREAM, Seat, against, race
 from rsdnet.console import bar
 from rsdnet.errors import DataError, command
 
@@ -207,7 +207,7 @@ def database(place: Path, setting: Setting, count: int) -> Path:
     Raises Absent without py-lmdb, DataError without room.
     """
     peer("lmdb")
-    from benches.reading.pairs import BIGEARTHNET, COARSE, FINE, Shape, make
+    from benches.reader.pairs import BIGEARTHNET, COARSE, FINE, Shape, make
 
     if count < setting.batch:
         raise DataError(f"--pairs {count}: a batch has {setting.batch}, so give at least as many")
@@ -234,7 +234,7 @@ def main() -> None:
     book = Book(options.rows, show)
     console.print(f"{book.shared['device']}; {book.shared['versions']}", highlight=False, markup=False)
     if options.learn:
-        from benches.steps.curves import learn
+        from benches.training.curves import learn
 
         learn(options.data, options.seeds, options.steps, options.threads, book)
     else:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benches import rows
-from benches.provenance import commit, machine
+from benches.core.provenance import commit, machine
 from benches.report import Row, cell, per_seed
 from rsdnet.errors import DataError, command
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from benches import report
-from benches.reading import pairs, record
-from benches.reading.measure import Ratio, Wrong, check, duel, quantiles
-from benches.reading.peers import ByHand
-from benches.reading.plan import Plan
+from benches.reader import pairs, record
+from benches.reader.measure import Ratio, Wrong, check, duel, quantiles
+from benches.reader.peers import ByHand
+from benches.reader.workload import Plan
 from rsdnet.errors import DataError
 
 pytest.importorskip("pytest_benchmark")
@@ -185,7 +185,7 @@ def test_a_duel_is_the_ratio_over_the_same_samples_at_other_times(
     small: pairs.Pairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("benches.reading.measure.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("benches.reader.measure.time.perf_counter", lambda: clock[0])
     plan = Plan(small, 2)
     fast, slow = Timed(plan, 1.0, clock), Timed(plan, 4.0, clock)
     assert duel(fast, slow, steps=2, rounds=5) == Ratio(4.0, 4.0, 4.0)

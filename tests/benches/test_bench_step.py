@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benches import bench_step, report
-from benches.peers import Absent
-from benches.reading.measure import Ratio
+from benches.core.peers import Absent
+from benches.reader.measure import Ratio
 from benches.reference.model import BYOL
-from benches.steps import ceilings, contenders, record
-from benches.steps.contenders import Contender
-from benches.steps.setting import Setting, resident, settings
-from benches.steps.turns import RESIDENT, STREAM, Local, against, race
+from benches.training import ceilings, contenders, record
+from benches.training.contenders import Contender
+from benches.training.setting import Setting, resident, settings
+from benches.training.turns import RESIDENT, STREAM, Local, against, race
 from rsdnet.monitor.flops import step_flops
 
 pytest.importorskip("pytest_benchmark")

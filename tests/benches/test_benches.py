@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benches import contest, networks
-from benches.rows import COLUMNS
+from benches.core.rows import COLUMNS
 from rsdnet.model.encoders import ResNet
 from rsdnet.model.heads import head
 from tests.support.environments import compiling

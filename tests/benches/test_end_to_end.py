@@ -13,12 +13,12 @@ from rich.console import Console
 
 from benches import end_to_end, networks, rows, scaling
 from benches.end_to_end import Clock, Options, planned
-from benches.peers import Absent
-from benches.reading.measure import single
+from benches.core.peers import Absent
+from benches.reader.measure import single
 from benches.reference import train as reference
-from benches.steps import curves, record
-from benches.steps.remote import Failed, Remote
-from benches.steps.setting import settings
+from benches.training import curves, record
+from benches.training.remote import Failed, Remote
+from benches.training.setting import settings
 from rsdnet import probe
 from rsdnet.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig, ViewConfig
 from rsdnet.errors import DataError

@@ -10,9 +10,9 @@ from rsdnet.kernels.select import select_bands
 from rsdnet.kernels.select_kernel import take_bands_backward_reference, take_bands_reference
 from torch import Tensor
 
-from benches.clock import DEVICE
-from benches.contest import Contest, Entrant, Hold, compiled, graphed, ours
-from benches.peers import peer, peer_version
+from benches.core.clock import DEVICE
+from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
+from benches.core.peers import peer, peer_version
 
 SEED, BANDS = 7, 10
 SHAPES = {"tiny": (4, 8), "small": (64, 60), "full": (1024, 120)}  # B, pixels a side

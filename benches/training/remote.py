@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benches.peers import Absent
-from benches.steps.setting import Setting
+from benches.core.peers import Absent
+from benches.training.setting import Setting
 
 PATIENCE = 20  # seconds for a process to end by itself
 
@@ -31,7 +31,7 @@ class Remote:
         job = {"setting": setting.to_json(), "contender": contender, "folder": str(folder)}
         self.left = left
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benches.steps.child", json.dumps(job)],
+            [sys.executable, "-m", "benches.training.child", json.dumps(job)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],

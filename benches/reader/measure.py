@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 
 if TYPE_CHECKING:  # they need py-lmdb, which quantiles do not
-    from benches.reading.peers import Contender
+    from benches.reader.peers import Contender
 
 
 class Wrong(Exception):

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benches.peers import Absent, peer_version
-from benches.steps.setting import STEPS, Setting
+from benches.core.peers import Absent, peer_version
+from benches.training.setting import STEPS, Setting
 from rsdnet.config import DataConfig
 from rsdnet.training import optim
 
@@ -147,7 +147,7 @@ def opened(source: Any) -> Iterator[Iterator[Tensor]]:
 
 def lightly(setting: Setting, folder: Path | None) -> Contender:
     """lightly's heads, loss, LARS, moving average and transforms, put together as its example byol.py does."""
-    from benches.steps.lightly import Lightly, LightlyViews
+    from benches.training.lightly import Lightly, LightlyViews
 
     knobs = Knobs(setting)
     torch.manual_seed(0)
@@ -165,7 +165,7 @@ def lightly(setting: Setting, folder: Path | None) -> Contender:
 
 def byol_pytorch(setting: Setting, folder: Path | None) -> Contender:
     """byol-pytorch's module; its two augmentations are given the two bands of a sample."""
-    from benches.steps.byol_pytorch import ByolPytorch, StandardisedViews
+    from benches.training.byol_pytorch import ByolPytorch, StandardisedViews
 
     knobs = Knobs(setting)
     torch.manual_seed(0)

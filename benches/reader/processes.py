@@ -1,4 +1,4 @@
-"""Processes of their own, for what is told of a whole process: `python -m benches.reading.processes JOB FOLDER BATCH`.
+"""Processes of their own, for what is told of a whole process: `python -m benches.reader.processes JOB FOLDER BATCH`.
 
 memory: resident memory after an epoch of the stream, as a user streams a database of small values.
 allocations: calls of malloc and its like a batch once a stream has warmed up; counted by LD_PRELOAD (native.py).
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benches.reading.native import library
-from benches.reading.pairs import Pairs
+from benches.reader.native import library
+from benches.reader.pairs import Pairs
 
 WARM, COUNTED = 64, 256  # batches
 SAMPLED = 50  # batches from one look at the memory to the next
@@ -50,7 +50,7 @@ def answer(words: list[str], more: dict[str, str]) -> dict[str, Any]:
 
 def streamed(folder: Path, batch: int, threads: int = 0, batches: int | None = None) -> Any:
     """The stream as a user makes it. batches: that many, over epochs; none: an epoch."""
-    from benches.reading.pairs import SMALL
+    from benches.reader.pairs import SMALL
     from rsdnet import bands
     from rsdnet.data.loader import Stream
 
@@ -98,9 +98,9 @@ def counted(batches: Iterator[Any]) -> float:
 
 def engine_batches(folder: Path, batch: int, threads: int) -> Iterator[None]:
     """The batches of the C++ stream alone: each is handed back at once."""
-    from benches.reading.ours import Ours
-    from benches.reading.pairs import SMALL
-    from benches.reading.plan import Plan
+    from benches.reader.ours import Ours
+    from benches.reader.pairs import SMALL
+    from benches.reader.workload import Plan
     from rsdnet.data.catalog import Catalog
 
     catalog = Catalog.read(folder)

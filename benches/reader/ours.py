@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benches.reading.pairs import Pairs
-from benches.reading.plan import SEED, VIEWS, Bands, Plan, ids
+from benches.reader.pairs import Pairs
+from benches.reader.workload import SEED, VIEWS, Bands, Plan, ids
 from rsdnet import _reader, bands
 
 SLOTS = 3

@@ -13,7 +13,7 @@ from rsdnet.kernels.records import ALIGN
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from benches.clock import DEVICE
+from benches.core.clock import DEVICE
 
 SEED = 7
 VIEWS = 2

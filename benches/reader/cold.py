@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from benches.reading.disk import Direct, evict
-from benches.reading.measure import Ratio, check, quantiles, seconds
-from benches.reading.ours import Ours
+from benches.reader.disk import Direct, evict
+from benches.reader.measure import Ratio, check, quantiles, seconds
+from benches.reader.ours import Ours
 
 Speeds = dict[str, list[float]]  # bytes a second by contender, a number a round
 

@@ -19,10 +19,10 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.console import Console
 
-from benches.peers import Absent, peer
-from benches.reading.measure import single
-from benches.steps.record import Book
-from benches.steps.setting import Setting
+from benches.core.peers import Absent, peer
+from benches.reader.measure import single
+from benches.training.record import Book
+from benches.training.setting import Setting
 from rsdnet.data.samples import pools_of
 from rsdnet.distributed import ALONE
 from rsdnet.errors import DataError

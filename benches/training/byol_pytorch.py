@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benches.peers import peer
+from benches.core.peers import peer
 from benches.reference.data import Patches, loader
 from benches.reference.model import encoder
 from benches.reference.optim import optimizer_of
 from benches.reference.train import table_of
 from benches.reference.transforms import standardised
-from benches.steps.setting import Setting
+from benches.training.setting import Setting
 
 
 class Take(nn.Module):

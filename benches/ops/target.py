@@ -10,8 +10,8 @@ from rsdnet.kernels.ema import update_target_reference
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from benches.clock import DEVICE
-from benches.contest import Contest, Entrant, Hold, compiled, graphed, ours
+from benches.core.clock import DEVICE
+from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
 from benches.networks import parameters
 
 TAU = 0.99

@@ -9,10 +9,10 @@ from rsdnet.kernels import LARS
 from rsdnet.kernels.lars_rule import Batch, Rule, lars_foreach, lars_reference
 from torch import Tensor
 
-from benches.clock import DEVICE
-from benches.contest import Contest, Entrant, Hold, compiled, graphed, ours
+from benches.core.clock import DEVICE
+from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
 from benches.networks import parameters
-from benches.peers import peer, peer_version
+from benches.core.peers import peer, peer_version
 
 LR, MOMENTUM, WEIGHT_DECAY, TRUST = 1.0, 0.9, 1e-6, 1e-3
 # A few roundings of float32; a first step moves a weight by 1e-3 of itself. lightly's and timm's ratio has an epsilon,

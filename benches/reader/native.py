@@ -9,7 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from benches.peers import Absent
+from benches.core.peers import Absent
 
 HERE = Path(__file__).parent
 

@@ -13,10 +13,10 @@ from rsdnet.kernels import ViewSpec, render_views
 from rsdnet.kernels.views import render_reference
 from torch import Tensor
 
-from benches.batches import SEED, Batch, Kind, by_grid_sample, make_batch, moved_bytes, source_affine, standardised
-from benches.clock import DEVICE
-from benches.contest import Contest, Entrant, Hold, compiled, graphed, ours
-from benches.peers import peer, peer_version
+from benches.ops.batches import SEED, Batch, Kind, by_grid_sample, make_batch, moved_bytes, source_affine, standardised
+from benches.core.clock import DEVICE
+from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
+from benches.core.peers import peer, peer_version
 
 SHAPES = {"tiny": (4, 8, 16), "small": (32, 60, 64), "full": (1024, 120, 128)}  # B, pixels a side of a patch, S
 TOLERANCE = 3e-3  # half a unit in the last place of bf16, and a little

@@ -12,10 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from benches.clock import GPU
-from benches.reading.measure import Ratio, quantiles
-from benches.steps.contenders import Contender
-from benches.steps.setting import Setting, resident
+from benches.core.clock import GPU
+from benches.reader.measure import Ratio, quantiles
+from benches.training.contenders import Contender
+from benches.training.setting import Setting, resident
 
 WARM = (
     10 if GPU else 3

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from benches.clock import DEVICE, GPU, copy_bandwidth
-from benches.steps.setting import Setting
+from benches.core.clock import DEVICE, GPU, copy_bandwidth
+from benches.training.setting import Setting
 from rsdnet.monitor.flops import matmul_peak
 
 # Bytes a parameter by what a step does to it beside the networks, float32: LARS reads parameter and gradient for the

@@ -8,10 +8,10 @@ from threading import Thread
 
 import numpy as np
 
-from benches.peers import Absent
-from benches.reading.pairs import getter
-from benches.reading.peers import address
-from benches.reading.plan import Plan
+from benches.core.peers import Absent
+from benches.reader.pairs import getter
+from benches.reader.peers import address
+from benches.reader.workload import Plan
 from rsdnet.info import disk
 
 SECTOR = 4096  # bytes that direct reads are aligned to

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
-from benches.peers import Absent, peer, peer_version
-from benches.reading.native import blocks
-from benches.reading.pairs import Pairs, decoded, getter, opened
-from benches.reading.plan import Bands, Plan
+from benches.core.peers import Absent, peer, peer_version
+from benches.reader.native import blocks
+from benches.reader.pairs import Pairs, decoded, getter, opened
+from benches.reader.workload import Bands, Plan
 from rsdnet import bands
 
 SIDE = 120  # pixels that ConfigILM resamples every band to

@@ -12,7 +12,7 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from benches.reading.pairs import Pairs, decoded, getter
+from benches.reader.pairs import Pairs, decoded, getter
 from rsdnet import _reader, bands
 
 SEED, VIEWS = 7, 2

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from benches import rows
-from benches.clock import GPU
-from benches.peers import peer_version
-from benches.provenance import commit, machine
-from benches.reading.measure import Ratio
-from benches.reading.record import is_met
-from benches.steps.setting import Setting
+from benches.core.clock import GPU
+from benches.core.peers import peer_version
+from benches.core.provenance import commit, machine
+from benches.reader.measure import Ratio
+from benches.reader.record import is_met
+from benches.training.setting import Setting
 
 COLUMNS = (
     "date", "commit", "device", "versions", "shape", "batch", "precision", "workers", "what", "beside",

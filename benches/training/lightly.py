@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benches.peers import peer
+from benches.core.peers import peer
 from benches.reference.data import Pair, Patches, loader
 from benches.reference.model import encoder
 from benches.reference.optim import MOMENTUM, TRUST
 from benches.reference.train import table_of
-from benches.steps.setting import Setting
+from benches.training.setting import Setting
 
 SPREAD = 2.5  # standard deviations about the mean that 256 levels of grey cover
 

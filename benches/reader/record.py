@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benches import rows
-from benches.provenance import commit
-from benches.reading.measure import Ratio, cores
+from benches.core.provenance import commit
+from benches.reader.measure import Ratio, cores
 
 COLUMNS = (
     "date", "commit", "machine", "versions", "pairs", "what", "contender", "unit",

@@ -9,9 +9,9 @@ from rsdnet.kernels.loss import byol_loss_formula, byol_loss_reference
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from benches.clock import DEVICE
-from benches.contest import Contest, Entrant, Hold, compiled, graphed, ours
-from benches.peers import peer, peer_version
+from benches.core.clock import DEVICE
+from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
+from benches.core.peers import peer, peer_version
 
 SHAPES = {"tiny": (8, 16), "small": (512, 256), "full": (4096, 256)}  # B, D
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

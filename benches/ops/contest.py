@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benches.clock import GPU, cache_bytes
-from benches.peers import Absent
+from benches.core.clock import GPU, cache_bytes
+from benches.core.peers import Absent
 
 Step = Callable[[], Any]
 CHECKED = 1234  # seed of the inputs that are checked; those that are timed count from 0

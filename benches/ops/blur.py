@@ -9,9 +9,9 @@ from rsdnet.kernels.blur import gaussian_blur, gaussian_blur_reference
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from benches.clock import DEVICE
-from benches.contest import Contest, Entrant, Hold, compiled, graphed, ours
-from benches.peers import peer, peer_version
+from benches.core.clock import DEVICE
+from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
+from benches.core.peers import peer, peer_version
 
 SHAPES = {"tiny": (4, 20), "small": (32, 64), "full": (1024, 128)}  # B, S
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -1,4 +1,4 @@
-"""A contender in a process of its own: `python -m benches.steps.child JOB`, which remote.py starts.
+"""A contender in a process of its own: `python -m benches.training.child JOB`, which remote.py starts.
 
 JOB is JSON: {"setting", "contender", "folder"}. Each answer is a line of JSON on stdout: first {"ready": its
 name, "note"}, then {"seconds"} to each line {"steps", "source"} of stdin; {"absent"} or {"failed"} with the reason end
@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from benches.peers import Absent
-from benches.steps.contenders import CONTENDERS
-from benches.steps.setting import Setting
-from benches.steps.turns import Local
+from benches.core.peers import Absent
+from benches.training.contenders import CONTENDERS
+from benches.training.setting import Setting
+from benches.training.turns import Local
 
 
 def serve(job: dict[str, Any], answer: Any) -> None:
