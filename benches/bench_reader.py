@@ -28,9 +28,9 @@ from benches.reader.measure import Wrong, cores, duel, one_core, quantiles, sing
 from benches.reader.ours import Ours
 from benches.reader.pairs import BIGEARTHNET, SMALL, Pairs, Shape, make
 from benches.reader.peers import ByHand, ConfigILM, Contender, Loaded, Memcpy, Raster, write_tiffs
-from benches.reader.workload import Plan
 from benches.reader.progress import making
 from benches.reader.record import Tell, teller
+from benches.reader.workload import Plan
 from rsdnet.errors import DataError
 
 FULL, LEAST = 20_000, 8  # pairs

@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import pytest
 import torch
 from rsdnet.kernels.blur import gaussian_blur, gaussian_blur_reference
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
 from benches.core.clock import DEVICE
-from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
 from benches.core.peers import peer, peer_version
+from benches.ops.contest import Contender, Contest, Op
 
 SHAPES = {"tiny": (4, 20), "small": (32, 64), "full": (1024, 128)}  # B, S
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -51,12 +50,14 @@ def radius(size: int) -> int:
     return size // 10 // 2
 
 
-def blurring(function: Callable[..., Tensor]) -> Entrant:
+def blurring(function: Callable[..., Tensor]) -> Contender:
     """A function of images, sigma and radius."""
-    return Entrant(lambda pair: lambda: function(*pair, radius=radius(pair[0].shape[-1])), lambda _, blurred: [blurred])
+    return Contender(
+        lambda pair: lambda: function(*pair, radius=radius(pair[0].shape[-1])), lambda _, blurred: [blurred]
+    )
 
 
-def kornia_blur() -> Entrant:
+def kornia_blur() -> Contender:
     gaussian_blur2d = peer("kornia.filters").gaussian_blur2d
 
     def blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
@@ -65,7 +66,7 @@ def kornia_blur() -> Entrant:
     return replace(blurring(blur), version=peer_version("kornia"))
 
 
-def torchvision_blur() -> Entrant:
+def torchvision_blur() -> Contender:
     """Image by image, since it takes one sigma for all images that it is given; sigma on the host for nothing."""
     functional = peer("torchvision.transforms.v2.functional")
 
@@ -76,21 +77,12 @@ def torchvision_blur() -> Entrant:
             [functional.gaussian_blur(image, window, [s, s]) for image, s in zip(images, sigma, strict=True)]
         )
 
-    return Entrant(prepare, lambda _, blurred: [blurred], peer_version("torchvision"))
+    return Contender(prepare, lambda _, blurred: [blurred], peer_version("torchvision"))
 
 
-@pytest.mark.parametrize(
-    "provider", ["reference", "reference, compiled", "ours", "ours, graph", "kornia", "torchvision"]
-)
-@pytest.mark.parametrize("dtype", TYPES)
-def bench_blur(hold: Hold, shapes: str, backend: str, provider: str, dtype: str) -> None:
-    held = contest(shapes, dtype)
-    entrants = {
-        "reference": lambda: blurring(gaussian_blur_reference),
-        "reference, compiled": lambda: blurring(compiled(gaussian_blur_reference, backend)),
-        "ours": lambda: ours(blurring(gaussian_blur)),
-        "ours, graph": lambda: graphed(ours(blurring(gaussian_blur)), held),
-        "kornia": kornia_blur,
-        "torchvision": torchvision_blur,
-    }
-    hold(provider, held, entrants[provider])
+OP = Op(
+    "gaussian_blur", tuple(TYPES), contest,
+    plain={"reference": (blurring, gaussian_blur_reference)},
+    ours=lambda: blurring(gaussian_blur),
+    peers={"kornia": kornia_blur, "torchvision": torchvision_blur},
+)  # fmt: skip

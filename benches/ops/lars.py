@@ -1,18 +1,18 @@
 """LARS over the parameters of ResNet-50 and BYOL's heads, beside its reference, lightly's and timm's."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import pytest
 import torch
 from rsdnet.kernels import LARS
 from rsdnet.kernels.lars_rule import Batch, Rule, lars_foreach, lars_reference
 from torch import Tensor
 
 from benches.core.clock import DEVICE
-from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
-from benches.networks import parameters
 from benches.core.peers import peer, peer_version
+from benches.ops.contest import Contender, Contest, Op
+from benches.ops.networks import parameters
 
 LR, MOMENTUM, WEIGHT_DECAY, TRUST = 1.0, 0.9, 1e-6, 1e-3
 # A few roundings of float32; a first step moves a weight by 1e-3 of itself. lightly's and timm's ratio has an epsilon,
@@ -22,7 +22,7 @@ STEPS = 3  # that are checked, so that momentum counts
 Tensors = dict[str, list[Tensor]]
 
 
-def contest(shapes: str) -> Contest:
+def contest(shapes: str, dtype: str) -> Contest:
     """A step in place. Must move: gradients, parameters and momenta read, the last two written; and where the norms say
     by how much, parameters and gradients read once before (no cache holds those of a ResNet-50)."""
     sizes = parameters(shapes)
@@ -44,7 +44,7 @@ def contest(shapes: str) -> Contest:
         return [stepped(p.detach().double(), p.grad.double()) for p in tensors["params"] if p.grad is not None]
 
     shape = f"{len(sizes)} tensors, {count / 1e6:.3g} M"
-    return Contest("LARS", "step", shape, "fp32", 4 * (5 * count + 2 * adapting), make, expected, TOLERANCE, STEPS)
+    return Contest("LARS", "step", shape, dtype, 4 * (5 * count + 2 * adapting), make, expected, TOLERANCE, STEPS)
 
 
 def stepped(param: Tensor, grad: Tensor) -> Tensor:
@@ -67,9 +67,9 @@ def groups(tensors: Tensors, **others: Any) -> list[dict[str, Any]]:
     return [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0, **others}]
 
 
-def optimiser(make: Callable[[Tensors], torch.optim.Optimizer], package: str = "") -> Entrant:
+def optimiser(make: Callable[[Tensors], torch.optim.Optimizer], package: str = "") -> Contender:
     """An optimiser's step."""
-    return Entrant(
+    return Contender(
         lambda tensors: make(tensors).step,
         lambda tensors, _: tensors["params"],
         peer_version(package) if package else "",
@@ -87,20 +87,20 @@ def our_lars(tensors: Tensors) -> torch.optim.Optimizer:
     return optimiser
 
 
-def lightly_lars() -> Entrant:
+def lightly_lars() -> Contender:
     """Leaves the adaptation out where the weight decay is 0."""
     lars = peer("lightly.utils.lars").LARS
     return optimiser(lambda t: lars(groups(t), lr=LR, momentum=MOMENTUM, trust_coefficient=TRUST), "lightly")
 
 
-def timm_lars(foreach: bool) -> Entrant:
+def timm_lars(foreach: bool) -> Contender:
     """Leaves the adaptation out where the weight decay is 0, unless always_adapt."""
     lars = peer("timm.optim").Lars
     made = {"lr": LR, "momentum": MOMENTUM, "trust_coeff": TRUST, "foreach": foreach}
     return optimiser(lambda t: lars(groups(t), **made), "timm")
 
 
-def on_batch(function: Callable[[Batch], None]) -> Entrant:
+def on_batch(function: Callable[[Batch], None]) -> Contender:
     """A function of a batch of two groups."""
 
     def prepare(tensors: Tensors) -> Callable[[], None]:
@@ -111,7 +111,7 @@ def on_batch(function: Callable[[Batch], None]) -> Entrant:
         batch = Batch(params, grads, momenta, [], [int(param.ndim <= 1) for param in params], rules)
         return lambda: function(batch)
 
-    return Entrant(prepare, lambda tensors, _: tensors["params"])
+    return Contender(prepare, lambda tensors, _: tensors["params"])
 
 
 def one_by_one(batch: Batch) -> None:
@@ -119,22 +119,9 @@ def one_by_one(batch: Batch) -> None:
         lars_reference(param, grad, momentum, batch.rules[group])
 
 
-@pytest.mark.parametrize(
-    "provider",
-    ["reference", "reference, compiled", "foreach", "foreach, compiled", "ours", "ours, graph", "lightly", "timm",
-     "timm, foreach"],
+OP = Op(
+    "LARS", ("fp32",), contest,
+    plain={"reference": (on_batch, one_by_one), "foreach": (on_batch, lars_foreach)},
+    ours=lambda: optimiser(our_lars),
+    peers={"lightly": lightly_lars, "timm": partial(timm_lars, False), "timm, foreach": partial(timm_lars, True)},
 )  # fmt: skip
-def bench_lars(hold: Hold, shapes: str, backend: str, provider: str) -> None:
-    held = contest(shapes)
-    entrants = {
-        "reference": lambda: on_batch(one_by_one),
-        "reference, compiled": lambda: on_batch(compiled(one_by_one, backend)),
-        "foreach": lambda: on_batch(lars_foreach),
-        "foreach, compiled": lambda: on_batch(compiled(lars_foreach, backend)),
-        "ours": lambda: ours(optimiser(our_lars)),
-        "ours, graph": lambda: graphed(ours(optimiser(our_lars)), held),
-        "lightly": lightly_lars,
-        "timm": lambda: timm_lars(False),
-        "timm, foreach": lambda: timm_lars(True),
-    }
-    hold(provider, held, entrants[provider])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import pytest
 import torch
 from rsdnet.kernels import byol_loss
 from rsdnet.kernels.loss import byol_loss_formula, byol_loss_reference
@@ -10,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from benches.core.clock import DEVICE
-from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
 from benches.core.peers import peer, peer_version
+from benches.ops.contest import Contender, Contest, Op
 
 SHAPES = {"tiny": (8, 16), "small": (512, 256), "full": (4096, 256)}  # B, D
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -37,7 +36,7 @@ def contest(shapes: str, dtype: str) -> Contest:
     return Contest("byol_loss", "forward+backward", f"B={b} D={d}", dtype, moved, make, expected, TOLERANCE[dtype])
 
 
-def backward(loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Entrant:
+def backward(loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Contender:
     """A differentiable loss, forward and backward."""
 
     def prepare(four: Four) -> Callable[[], list[Tensor]]:
@@ -47,10 +46,10 @@ def backward(loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Entran
 
         return step
 
-    return Entrant(prepare)
+    return Contender(prepare)
 
 
-def explicit(function: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Entrant:
+def explicit(function: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Contender:
     """The reference, which gives the gradients (2, B, D) with the loss."""
 
     def prepare(four: Four) -> Callable[[], list[Tensor]]:
@@ -62,29 +61,20 @@ def explicit(function: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, 
 
         return step
 
-    return Entrant(prepare)
+    return Contender(prepare)
 
 
-def lightly_loss() -> Entrant:
+def lightly_loss() -> Contender:
     """As lightly's BYOL example adds it up: the mean of both sides, which is ours up to a factor and a constant."""
     criterion = peer("lightly.loss").NegativeCosineSimilarity()
     made = backward(lambda q1, q2, z1, z2: 0.5 * (criterion(q1, z2) + criterion(q2, z1)))
-    scaled = Entrant(made.prepare, lambda _, got: [4 + 4 * got[0], 4 * got[1], 4 * got[2]], peer_version("lightly"))
+    scaled = Contender(made.prepare, lambda _, got: [4 + 4 * got[0], 4 * got[1], 4 * got[2]], peer_version("lightly"))
     return scaled
 
 
-@pytest.mark.parametrize(
-    "provider", ["reference", "reference, compiled", "autograd, compiled", "ours", "ours, graph", "lightly"]
-)
-@pytest.mark.parametrize("dtype", TYPES)
-def bench_byol_loss(hold: Hold, shapes: str, backend: str, provider: str, dtype: str) -> None:
-    held = contest(shapes, dtype)
-    entrants = {
-        "reference": lambda: explicit(byol_loss_reference),
-        "reference, compiled": lambda: explicit(compiled(byol_loss_reference, backend)),
-        "autograd, compiled": lambda: backward(compiled(byol_loss_formula, backend)),
-        "ours": lambda: ours(backward(byol_loss)),
-        "ours, graph": lambda: graphed(ours(backward(byol_loss)), held),
-        "lightly": lightly_loss,
-    }
-    hold(provider, held, entrants[provider])
+OP = Op(
+    "byol_loss", tuple(TYPES), contest,
+    plain={"reference": (explicit, byol_loss_reference), "autograd": (backward, byol_loss_formula)},
+    ours=lambda: backward(byol_loss),
+    peers={"lightly": lightly_loss},
+)  # fmt: skip

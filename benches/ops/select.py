@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import pytest
 import torch
 from rsdnet.kernels import draw_bands
 from rsdnet.kernels.select import select_bands
@@ -11,8 +10,8 @@ from rsdnet.kernels.select_kernel import take_bands_backward_reference, take_ban
 from torch import Tensor
 
 from benches.core.clock import DEVICE
-from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
 from benches.core.peers import peer, peer_version
+from benches.ops.contest import Contender, Contest, Op
 
 SEED, BANDS = 7, 10
 SHAPES = {"tiny": (4, 8), "small": (64, 60), "full": (1024, 120)}  # B, pixels a side
@@ -70,7 +69,7 @@ def drawn_bands(samples: Tensor, epoch: Tensor) -> Tensor:
     return draw_bands(SEED, epoch, samples, 1, 1, {"ms": range(BANDS)}, "ms")[:, 0]
 
 
-def selecting(function: Pick) -> Entrant:
+def selecting(function: Pick) -> Contender:
     """A function from a batch to its bands; where the images want a gradient, that too by autograd."""
 
     def prepare(batch: Batch) -> Callable[[], list[Tensor]]:
@@ -80,7 +79,7 @@ def selecting(function: Pick) -> Entrant:
 
         return step
 
-    return Entrant(prepare)
+    return Contender(prepare)
 
 
 def our_bands(batch: Batch) -> Tensor:
@@ -97,8 +96,8 @@ def reference(images: Tensor, mean: Tensor, std: Tensor, samples: Tensor, epoch:
     return [made, take_bands_backward_reference(grad, images, std, bands, nodata)]
 
 
-def explicit(function: Callable[..., list[Tensor]]) -> Entrant:
-    return Entrant(lambda x: lambda: function(x.images.detach(), x.mean, x.std, x.samples, x.epoch, x.grad))
+def explicit(function: Callable[..., list[Tensor]]) -> Contender:
+    return Contender(lambda x: lambda: function(x.images.detach(), x.mean, x.std, x.samples, x.epoch, x.grad))
 
 
 def taken(batch: Batch) -> Tensor:
@@ -109,7 +108,7 @@ def taken(batch: Batch) -> Tensor:
     return (raw.int() & 0xFFFF if images.dtype == torch.uint16 else raw).float()
 
 
-def kornia_bands() -> Entrant:
+def kornia_bands() -> Contender:
     """The drawn planes by indexing, then kornia's normalize with each sample's mean and standard deviation."""
     normalize = peer("kornia.enhance").normalize
 
@@ -119,7 +118,7 @@ def kornia_bands() -> Entrant:
     return replace(selecting(select), version=peer_version("kornia"))
 
 
-def torchvision_bands() -> Entrant:
+def torchvision_bands() -> Contender:
     """Its normalize on all bands, as it takes one mean a channel for all images; then the drawn planes."""
     normalize = peer("torchvision.transforms.v2.functional").normalize
 
@@ -132,21 +131,12 @@ def torchvision_bands() -> Entrant:
 
         return selecting(select).prepare(batch)
 
-    return Entrant(prepare, version=peer_version("torchvision"))
+    return Contender(prepare, version=peer_version("torchvision"))
 
 
-@pytest.mark.parametrize(
-    "provider", ["reference", "reference, compiled", "ours", "ours, graph", "kornia", "torchvision"]
-)
-@pytest.mark.parametrize("kind", KINDS)
-def bench_select_bands(hold: Hold, shapes: str, backend: str, kind: str, provider: str) -> None:
-    held = contest(shapes, kind)
-    entrants = {
-        "reference": lambda: explicit(reference),
-        "reference, compiled": lambda: explicit(compiled(reference, backend)),
-        "ours": lambda: ours(selecting(our_bands)),
-        "ours, graph": lambda: graphed(ours(selecting(our_bands)), held),
-        "kornia": kornia_bands,
-        "torchvision": torchvision_bands,
-    }
-    hold(provider, held, entrants[provider])
+OP = Op(
+    "select_bands", tuple(KINDS), contest,
+    plain={"reference": (explicit, reference)},
+    ours=lambda: selecting(our_bands),
+    peers={"kornia": kornia_bands, "torchvision": torchvision_bands},
+)  # fmt: skip

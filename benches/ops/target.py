@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from rsdnet.kernels import update_target_
 from rsdnet.kernels.ema import update_target_reference
@@ -11,15 +10,15 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from benches.core.clock import DEVICE
-from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
-from benches.networks import parameters
+from benches.ops.contest import Contender, Contest, Op
+from benches.ops.networks import parameters
 
 TAU = 0.99
 TOLERANCE = 2e-7  # a few roundings of float32; leaving the update out is an error of 1e-2
 Lists = tuple[list[Tensor], list[Tensor], Tensor]
 
 
-def contest(shapes: str) -> Contest:
+def contest(shapes: str, dtype: str) -> Contest:
     """Targets in place. Must move: targets and onlines read, targets written."""
     sizes = parameters(shapes, predictor=False)
     count = sum(torch.Size(size).numel() for size in sizes)
@@ -33,16 +32,16 @@ def contest(shapes: str) -> Contest:
         return [TAU * target.double() + (1 - TAU) * online.double() for target, online in zip(*lists[:2], strict=True)]
 
     shape = f"{len(sizes)} tensors, {count / 1e6:.3g} M"
-    return Contest("update_target_", "step", shape, "fp32", 3 * 4 * count, make, expected, TOLERANCE)
+    return Contest("update_target_", "step", shape, dtype, 3 * 4 * count, make, expected, TOLERANCE)
 
 
-def entrant(function: Callable[..., Any], tau: float | None = None) -> Entrant:
+def averaging(function: Callable[..., Any], tau: float | None = None) -> Contender:
     """A function of targets, onlines and tau: the tensor on the device, or a float."""
 
     def prepare(lists: Lists) -> Callable[[], Any]:
         return lambda: function(lists[0], lists[1], lists[2] if tau is None else tau)
 
-    return Entrant(prepare, lambda lists, _: lists[0])
+    return Contender(prepare, lambda lists, _: lists[0])
 
 
 def one_by_one(targets: list[Tensor], onlines: list[Tensor], tau: Tensor) -> None:
@@ -54,17 +53,12 @@ def lerp_(targets: list[Tensor], onlines: list[Tensor], tau: float) -> None:
     torch._foreach_lerp_(targets, onlines, 1 - tau)
 
 
-@pytest.mark.parametrize(
-    "provider", ["reference", "reference, compiled", "ours", "ours, graph", "foreach_lerp_", "swa_utils"]
-)
-def bench_update_target(hold: Hold, shapes: str, backend: str, provider: str) -> None:
-    held = contest(shapes)
-    entrants = {
-        "reference": lambda: entrant(one_by_one),
-        "reference, compiled": lambda: entrant(compiled(one_by_one, backend)),
-        "ours": lambda: ours(entrant(update_target_)),
-        "ours, graph": lambda: graphed(ours(entrant(update_target_)), held),
-        "foreach_lerp_": lambda: entrant(lerp_, TAU),
-        "swa_utils": lambda: entrant(get_ema_multi_avg_fn(TAU), TAU),
-    }
-    hold(provider, held, entrants[provider])
+OP = Op(
+    "update_target_", ("fp32",), contest,
+    plain={"reference": (averaging, one_by_one)},
+    ours=lambda: averaging(update_target_),
+    peers={
+        "foreach_lerp_": lambda: averaging(lerp_, TAU),
+        "swa_utils": lambda: averaging(get_ema_multi_avg_fn(TAU), TAU),
+    },
+)  # fmt: skip

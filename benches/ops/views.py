@@ -7,16 +7,15 @@ to float32, clip, jitter, standardise, crop, resample, turn, to bf16, into the o
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from rsdnet.kernels import ViewSpec, render_views
 from rsdnet.kernels.views import render_reference
 from torch import Tensor
 
-from benches.ops.batches import SEED, Batch, Kind, by_grid_sample, make_batch, moved_bytes, source_affine, standardised
 from benches.core.clock import DEVICE
-from benches.ops.contest import Contest, Entrant, Hold, compiled, graphed, ours
 from benches.core.peers import peer, peer_version
+from benches.ops.batches import SEED, Batch, Kind, by_grid_sample, make_batch, moved_bytes, source_affine, standardised
+from benches.ops.contest import Contender, Contest, Op
 
 SHAPES = {"tiny": (4, 8, 16), "small": (32, 60, 64), "full": (1024, 120, 128)}  # B, pixels a side of a patch, S
 TOLERANCE = 3e-3  # half a unit in the last place of bf16, and a little
@@ -44,18 +43,18 @@ def flat(_: Batch, views: Tensor) -> list[Tensor]:
     return [views.reshape(-1, *views.shape[-3:])]
 
 
-def rendering(function: Callable[..., Tensor]) -> Entrant:
+def rendering(function: Callable[..., Tensor]) -> Contender:
     """render_views."""
-    return Entrant(
+    return Contender(
         lambda x: lambda: function(x.data, x.records, x.samples, x.table, x.spec, seed=SEED, epoch=x.epoch), flat
     )
 
 
-def reference(function: Callable[..., Tensor]) -> Entrant:
-    return Entrant(lambda x: lambda: function(x.data, x.records, x.samples, x.table, x.spec, SEED, x.epoch), flat)
+def reference(function: Callable[..., Tensor]) -> Contender:
+    return Contender(lambda x: lambda: function(x.data, x.records, x.samples, x.table, x.spec, SEED, x.epoch), flat)
 
 
-def dense(function: Callable[[tuple[Kind, ...], Tensor], Tensor], version: str = "", **others: Any) -> Entrant:
+def dense(function: Callable[[tuple[Kind, ...], Tensor], Tensor], version: str = "", **others: Any) -> Contender:
     """A function of dense tensors that fills the views (V * B, 1, S, S)."""
 
     def prepare(batch: Batch) -> Callable[[], Tensor]:
@@ -63,10 +62,10 @@ def dense(function: Callable[[tuple[Kind, ...], Tensor], Tensor], version: str =
         shape = (v * b, 1, batch.spec.size, batch.spec.size)
         return lambda: function(batch.kinds, torch.empty(shape, dtype=batch.spec.dtype, device=DEVICE))
 
-    return Entrant(prepare, lambda _, views: [views], version, **others)
+    return Contender(prepare, lambda _, views: [views], version, **others)
 
 
-def kornia_views() -> Entrant:
+def kornia_views() -> Contender:
     """One warp_affine a kind of band: crop, flip and turn at once."""
     warp_affine = peer("kornia.geometry.transform").warp_affine
 
@@ -83,7 +82,7 @@ def kornia_views() -> Entrant:
     return dense(render, peer_version("kornia"))
 
 
-def torchvision_views() -> Entrant:
+def torchvision_views() -> Contender:
     """resized_crop, flip and turn image by image, as its transforms draw one crop for all images that they are given.
 
     Its boxes are whole pixels and its resize does not look past them: it is compared with just that, in float64.
@@ -121,22 +120,9 @@ def whole(kind: Kind) -> tuple[list[Any], ...]:
     return kind.to.tolist(), boxes, kind.flip.tolist(), kind.turns.tolist()
 
 
-@pytest.mark.parametrize(
-    "provider",
-    ["reference", "reference, compiled", "grid_sample", "grid_sample, compiled", "ours", "ours, graph", "kornia",
-     "torchvision, whole pixels"],
+OP = Op(
+    "render_views", tuple(MODES), contest,
+    plain={"reference": (reference, render_reference), "grid_sample": (dense, by_grid_sample)},
+    ours=lambda: rendering(render_views),
+    peers={"kornia": kornia_views, "torchvision, whole pixels": torchvision_views},
 )  # fmt: skip
-@pytest.mark.parametrize("mode", MODES)
-def bench_render_views(hold: Hold, shapes: str, backend: str, mode: str, provider: str) -> None:
-    held = contest(shapes, mode)
-    entrants = {
-        "reference": lambda: reference(render_reference),
-        "reference, compiled": lambda: reference(compiled(render_reference, backend)),
-        "grid_sample": lambda: dense(by_grid_sample),
-        "grid_sample, compiled": lambda: dense(compiled(by_grid_sample, backend)),
-        "ours": lambda: ours(rendering(render_views)),
-        "ours, graph": lambda: graphed(ours(rendering(render_views)), held),
-        "kornia": kornia_views,
-        "torchvision, whole pixels": torchvision_views,
-    }
-    hold(provider, held, entrants[provider])

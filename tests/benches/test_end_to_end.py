@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 
 from benches import end_to_end, networks, rows, scaling
-from benches.end_to_end import Clock, Options, planned
 from benches.core.peers import Absent
+from benches.end_to_end import Clock, Options, planned
 from benches.reader.measure import single
 from benches.reference import train as reference
 from benches.training import curves, record
