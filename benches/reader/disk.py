@@ -11,7 +11,7 @@ import numpy as np
 from benches.core.peers import Absent
 from benches.reader.pairs import getter
 from benches.reader.peers import address
-from benches.reader.workload import Plan
+from benches.reader.workload import Workload
 from rsdnet.info import disk
 
 SECTOR = 4096  # bytes that direct reads are aligned to
@@ -53,17 +53,17 @@ def maps(path: Path) -> list[tuple[int, int, int]]:
 
 
 class Direct:
-    """Reads past the page cache, FLIGHT at a time, as many bytes as the plan's steps have.
+    """Reads past the page cache, FLIGHT at a time, as many bytes as a workload's steps have.
 
     random: the blocks of those steps in their order, with the sectors that they touch; else one large block after the
     other. Raises Absent where the file system has no direct reads.
     """
 
-    def __init__(self, plan: Plan, random: bool) -> None:
-        self.plan, self.random = plan, random
+    def __init__(self, workload: Workload, random: bool) -> None:
+        self.workload, self.random = workload, random
         self.name = f"the disk's own {'random' if random else 'sequential'} reads"
         self.blocks: dict[int, list[tuple[int, int]]] = {}
-        self.path = plan.pairs.folder / "data.mdb"
+        self.path = workload.pairs.folder / "data.mdb"
         try:
             self.file = os.open(self.path, os.O_RDONLY | os.O_DIRECT)
             os.preadv(self.file, [mmap.mmap(-1, SECTOR)], 0)
@@ -72,11 +72,11 @@ class Direct:
 
     def prepare(self, steps: range) -> None:
         """(first byte, bytes) of each read of a step."""
-        sizes = {step: self.plan.sizes(step).ravel().tolist() for step in steps}
+        sizes = {step: self.workload.sizes(step).ravel().tolist() for step in steps}
         end = self.path.stat().st_size // BLOCK * BLOCK
         for step in steps:
             if self.random:
-                begins = locate(self.plan, step)
+                begins = locate(self.workload, step)
                 self.blocks[step] = [sectors(begin, size) for begin, size in zip(begins, sizes[step], strict=True)]
             else:
                 count = max(1, sum(sizes[step]) // BLOCK)
@@ -106,11 +106,11 @@ def sectors(begin: int, size: int) -> tuple[int, int]:
     return first, -(-(begin + size) // SECTOR) * SECTOR - first
 
 
-def locate(plan: Plan, step: int) -> list[int]:
+def locate(workload: Workload, step: int) -> list[int]:
     """Where in the file each band of a step begins."""
-    get = getter(plan.pairs.folder)
-    addresses = [address(get(key.encode()), name) for key, name in plan.entries(step)]
-    spans = maps(plan.pairs.folder / "data.mdb")
+    get = getter(workload.pairs.folder)
+    addresses = [address(get(key.encode()), name) for key, name in workload.entries(step)]
+    spans = maps(workload.pairs.folder / "data.mdb")
     places = []
     for at in addresses:
         begin, _, offset = next(span for span in spans if span[0] <= at < span[1])

@@ -70,12 +70,10 @@ def keys(pair: int) -> tuple[str, str]:
     return f"S2A_MSIL2A_{day}T101031_N9999_R022_T33UUP_{where}", f"S1A_IW_GRDH_1SDV_{day}T165043_33UUP_{where}"
 
 
-def make(
-    folder: Path, shape: Shape, count: int, progress: Callable[[str, int, int], None] = lambda what, done, of: None
-) -> Pairs:
+def make(folder: Path, shape: Shape, count: int, progress: Callable[[int], None] = lambda made: None) -> Pairs:
     """The database of `count` pairs in `folder`/<shape>-<count>, made where it is not there whole.
 
-    progress: called with what is made, how many of how many. Raises DataError where the disk lacks the room.
+    progress: called with the number of pairs written. Raises DataError where the disk lacks the room.
     """
     place = folder / f"{shape.name}-{count}"
     mark = {"shape": asdict(shape), "pairs": count, "seed": SEED}
@@ -91,7 +89,7 @@ def make(
             with environment.begin(write=True) as transaction:
                 for key, value in entries(shape, first, min(BLOCK, count - first)):
                     transaction.put(key.encode(), value)
-            progress(place.name, min(first + BLOCK, count), count)
+            progress(min(first + BLOCK, count))
         environment.sync(True)
     _catalog(pairs).write(place)
     with aside(place / MARK) as temporary:

@@ -1,7 +1,6 @@
 """The peers on a warm cache: ConfigILM, py-lmdb by hand, memcpy, torch's DataLoader over py-lmdb, rasterio.
 
-Each reads a plan's steps by `run` and shows by `take` what it reads. The order of the samples and the bands drawn are
-worked out for them by `prepare`, outside the time.
+Contenders as harness.py runs them. Order and drawn bands are worked out for them by `prepare`, outside the time.
 """
 
 import ctypes
@@ -9,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -24,23 +23,10 @@ from torch.utils.data import DataLoader, Dataset
 from benches.core.peers import Absent, peer, peer_version
 from benches.reader.native import blocks
 from benches.reader.pairs import Pairs, decoded, getter, opened
-from benches.reader.workload import Bands, Plan
+from benches.reader.workload import Bands, Workload
 from rsdnet import bands
 
 SIDE = 120  # pixels that ConfigILM resamples every band to
-
-
-class Contender(Protocol):
-    """Reads the plan's steps. `take`: the bytes of each band of each sample of a step, to be held against the plan."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def plan(self) -> Plan: ...
-
-    def prepare(self, steps: range) -> None: ...
-    def run(self, steps: range) -> None: ...
-    def take(self, step: int) -> Bands: ...
 
 
 # ---- ConfigILM ----------------------------------------------------------------------------------------------
@@ -53,20 +39,20 @@ class ConfigILM:
     where it is not installed: `name` says which.
     """
 
-    def __init__(self, plan: Plan, names: tuple[str, ...] = ()) -> None:
-        shape = plan.pairs.shape
-        self.plan, self.names = plan, names or (*shape.sar, *shape.ms)
+    def __init__(self, workload: Workload, names: tuple[str, ...] = ()) -> None:
+        shape = workload.pairs.shape
+        self.workload, self.names = workload, names or (*shape.sar, *shape.ms)
         self.samples: dict[int, list[str]] = {}
         what = f"{len(self.names)} bands" if names else "all bands"
         try:
-            self.read = package(plan.pairs, self.names)
+            self.read = package(workload.pairs, self.names)
             self.name, self.note = f"ConfigILM {peer_version('configilm')}, {what}", ""
         except Absent as reason:
-            self.read, self.name = plain(plan.pairs, self.names), f"ConfigILM's steps, {what}"
+            self.read, self.name = plain(workload.pairs, self.names), f"ConfigILM's steps, {what}"
             self.note = f"written plainly: {reason}"
 
     def prepare(self, steps: range) -> None:
-        self.samples = {step: [self.plan.pairs.ms[s] for s in self.plan.samples(step)] for step in steps}
+        self.samples = {step: [self.workload.pairs.ms[s] for s in self.workload.samples(step)] for step in steps}
 
     def run(self, steps: range) -> None:
         for step in steps:
@@ -74,10 +60,10 @@ class ConfigILM:
                 self.read(key)
 
     def take(self, step: int) -> Bands:
-        sides = self.plan.pairs.shape.ms | self.plan.pairs.shape.sar
+        sides = self.workload.pairs.shape.ms | self.workload.pairs.shape.sar
         given = []
-        for sample, chosen in zip(self.plan.samples(step), self.plan.bands(step).tolist(), strict=True):
-            image = self.read(self.plan.pairs.ms[sample]).numpy()
+        for sample, chosen in zip(self.workload.samples(step), self.workload.bands(step).tolist(), strict=True):
+            image = self.read(self.workload.pairs.ms[sample]).numpy()
             names = [bands.NAMES[band] for band in chosen]
             given.append([native(image[self.names.index(n)], sides[n], n in bands.SAR) for n in names])
         return given
@@ -138,36 +124,37 @@ class ByHand:
     """The fastest way found in pure Python: one transaction, values as memory views, the layout by the header's bytes.
 
     frombuffer: copy each band through np.frombuffer, as one would write it; else by a slice of the memory view, which
-    is faster. Tried too, and slower: `Cursor.getmulti` a batch.
+    is faster. `Cursor.getmulti` a batch was slower than either.
     """
 
-    def __init__(self, plan: Plan, frombuffer: bool) -> None:
-        self.plan, self.frombuffer = plan, frombuffer
+    def __init__(self, workload: Workload, frombuffer: bool) -> None:
+        self.workload, self.frombuffer = workload, frombuffer
         self.name = "py-lmdb and np.frombuffer" if frombuffer else "py-lmdb and slices of its memory views"
-        self.get = getter(plan.pairs.folder)
-        shape = plan.pairs.shape
+        self.get = getter(workload.pairs.folder)
+        shape = workload.pairs.shape
         largest = sum(4 * side**2 for side in (shape.ms | shape.sar).values())
-        self.out = np.zeros(plan.batch * largest, np.uint8)
+        self.out = np.zeros(workload.batch * largest, np.uint8)
         self.wanted: dict[int, list[tuple[bytes, str]]] = {}
         self.ends: list[int] = []
 
     def prepare(self, steps: range) -> None:
-        """The key of the entry and the name of each band of each sample, one after the other."""
-        self.wanted = {step: [(key.encode(), name) for key, name in self.plan.entries(step)] for step in steps}
+        """Entry's key and name of each band, sample by sample."""
+        self.wanted = {step: [(key.encode(), name) for key, name in self.workload.entries(step)] for step in steps}
 
     def run(self, steps: range) -> None:
-        copy = self._frombuffer if self.frombuffer else self._slices
         for step in steps:
-            copy(self.wanted[step])
+            self._copy(self.wanted[step])
 
     def take(self, step: int) -> Bands:
         self.prepare(range(step, step + 1))
-        self.run(range(step, step + 1))
-        return self.plan.split([self.out[a:b].tobytes() for a, b in zip([0, *self.ends[:-1]], self.ends, strict=True)])
+        self._copy(self.wanted[step])
+        begins = [0, *self.ends[:-1]]
+        return self.workload.split([self.out[a:b].tobytes() for a, b in zip(begins, self.ends, strict=True)])
 
-    # The two ways are written out: a call a band would slow a peer down.
-    def _slices(self, wanted: list[tuple[bytes, str]]) -> None:
-        get, known, out, at = self.get, LAYOUTS, memoryview(self.out.data), 0
+    def _copy(self, wanted: list[tuple[bytes, str]]) -> None:  # one loop without calls of our own, which would cost
+        get, known, at = self.get, LAYOUTS, 0
+        slices, frombuffer, byte = not self.frombuffer, np.frombuffer, np.uint8
+        out: Any = memoryview(self.out.data) if slices else self.out
         self.ends = ends = []
         for key, name in wanted:
             value = get(key)
@@ -176,22 +163,7 @@ class ByHand:
                 layout = known[len(value)] = layout_of(value)
             begin, end = layout[2][name]
             to = at + end - begin
-            out[at:to] = value[begin:end]
-            at = to
-            ends.append(at)
-
-    def _frombuffer(self, wanted: list[tuple[bytes, str]]) -> None:
-        get, known, out, at = self.get, LAYOUTS, self.out, 0
-        frombuffer, byte = np.frombuffer, np.uint8
-        self.ends = ends = []
-        for key, name in wanted:
-            value = get(key)
-            layout = known.get(len(value))
-            if layout is None or value[: layout[0]].tobytes() != layout[1]:
-                layout = known[len(value)] = layout_of(value)
-            begin, end = layout[2][name]
-            to = at + end - begin
-            out[at:to] = frombuffer(value, byte, end - begin, begin)
+            out[at:to] = value[begin:end] if slices else frombuffer(value, byte, end - begin, begin)
             at = to
             ends.append(at)
 
@@ -217,9 +189,9 @@ class Memcpy:
     threads: that share each step. A loop in C; of ctypes.memmove where there is no compiler.
     """
 
-    def __init__(self, plan: Plan, slots: list[NDArray], threads: int = 1) -> None:
-        self.plan, self.slots, self.threads = plan, slots, threads
-        self.get = getter(plan.pairs.folder)
+    def __init__(self, workload: Workload, slots: list[NDArray], threads: int = 1) -> None:
+        self.workload, self.slots, self.threads = workload, slots, threads
+        self.get = getter(workload.pairs.folder)
         self.steps: dict[int, list[NDArray]] = {}
         try:
             self.copy, self.name = copier(blocks().copy_blocks), "memcpy"
@@ -247,16 +219,16 @@ class Memcpy:
     def take(self, step: int) -> Bands:
         self.prepare(range(step, step + 1))
         self.run(range(step, step + 1))
-        slot, sizes = self.slots[step % len(self.slots)], self.plan.sizes(step).ravel()
-        return self.plan.split([slot[a : a + n].tobytes() for a, n in zip(places(sizes), sizes, strict=True)])
+        slot, sizes = self.slots[step % len(self.slots)], self.workload.sizes(step).ravel()
+        return self.workload.split([slot[a : a + n].tobytes() for a, n in zip(places(sizes), sizes, strict=True)])
 
     def _share(self, steps: range, number: int) -> None:
         for step in steps:
             self.copy(*self.steps[step][number])
 
     def _blocks(self, step: int) -> NDArray[np.uint64]:
-        source = [address(self.get(key.encode()), name) for key, name in self.plan.entries(step)]
-        sizes = self.plan.sizes(step).ravel()
+        source = [address(self.get(key.encode()), name) for key, name in self.workload.entries(step)]
+        sizes = self.workload.sizes(step).ravel()
         target = self.slots[step % len(self.slots)].ctypes.data + places(sizes)
         return np.stack([np.array(part, np.uint64) for part in (source, target, sizes)])
 
@@ -312,15 +284,14 @@ def collate(samples: list[list[Tensor]]) -> tuple[Tensor, list[int]]:
     return out, sizes
 
 
-class Batches:
-    """Batch sampler: the samples of some steps."""
+class Steps:
+    """Batch sampler: keys and bands of the samples of some steps."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.steps = plan, range(0)
-        self.named: dict[int, list[tuple[str, str, list[str]]]] = {}
+    def __init__(self) -> None:
+        self.steps, self.keys = range(0), dict[int, list[tuple[str, str, list[str]]]]()
 
     def __iter__(self) -> Iterator[list[tuple[str, str, list[str]]]]:
-        return (self.named[step] for step in self.steps)
+        return (self.keys[step] for step in self.steps)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -332,11 +303,11 @@ class Loaded:
     It does not resample: what it hands over are the drawn bands' bytes.
     """
 
-    def __init__(self, plan: Plan, workers: int) -> None:
-        self.plan, self.batches = plan, Batches(plan)
+    def __init__(self, workload: Workload, workers: int) -> None:
+        self.workload, self.batches = workload, Steps()
         self.name = f"torch DataLoader, py-lmdb and safetensors, {workers} workers"
         self.loader = DataLoader(
-            Entries(plan.pairs.folder),
+            Entries(workload.pairs.folder),
             batch_sampler=self.batches,  # type: ignore[arg-type]
             num_workers=workers,
             collate_fn=collate,
@@ -345,7 +316,7 @@ class Loaded:
         )
 
     def prepare(self, steps: range) -> None:
-        self.batches.named |= {step: self.plan.named(step) for step in steps}
+        self.batches.keys |= {step: self.workload.keys(step) for step in steps}
 
     def run(self, steps: range) -> None:
         self.batches.steps = steps
@@ -360,7 +331,7 @@ class Loaded:
         self.prepare(range(step, step + 1))
         self.batches.steps = range(step, step + 1)
         ((data, sizes),) = list(self.loader)
-        return self.plan.split([part.numpy().tobytes() for part in data.split(sizes)])
+        return self.workload.split([part.numpy().tobytes() for part in data.split(sizes)])
 
 
 # ---- rasterio -----------------------------------------------------------------------------------------------
@@ -369,15 +340,15 @@ class Loaded:
 class Raster:
     """rasterio over GeoTIFFs: one file a band, not compressed, as BigEarthNet comes."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, workload: Workload, folder: Path) -> None:
         rasterio = peer("rasterio")
-        self.plan, self.folder = plan, folder
+        self.workload, self.folder = workload, folder
         self.name = f"rasterio {rasterio.__version__}, GeoTIFFs"
         self.open, self.env = rasterio.open, rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
         self.paths: dict[int, list[str]] = {}
 
     def prepare(self, steps: range) -> None:
-        self.paths = {step: [self._path(*entry) for entry in self.plan.entries(step)] for step in steps}
+        self.paths = {step: [self._path(*entry) for entry in self.workload.entries(step)] for step in steps}
 
     def run(self, steps: range) -> None:
         with self.env:
@@ -388,7 +359,7 @@ class Raster:
     def take(self, step: int) -> Bands:
         self.prepare(range(step, step + 1))
         with self.env:
-            return self.plan.split([self._read(path).tobytes() for path in self.paths[step]])
+            return self.workload.split([self._read(path).tobytes() for path in self.paths[step]])
 
     def _read(self, path: str) -> NDArray:
         with self.open(path) as file:

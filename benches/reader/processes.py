@@ -1,8 +1,7 @@
-"""Processes of their own, for what is told of a whole process: `python -m benches.reader.processes JOB FOLDER BATCH`.
+"""Numbers of a whole process, each measured in one of its own: `python -m benches.reader.processes JOB FOLDER BATCH`.
 
-memory: resident memory after an epoch of the stream, as a user streams a database of small values.
-allocations: calls of malloc and its like a batch once a stream has warmed up; counted by LD_PRELOAD (native.py).
-The answer is one line of JSON.
+memory: resident memory over an epoch of the loader, on a database of small values. allocations: calls of malloc and
+its like for a batch once warmed up, counted by LD_PRELOAD (native.py). The answer is one line of JSON.
 """
 
 import ctypes
@@ -15,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from benches.reader.native import library
-from benches.reader.pairs import Pairs
+from benches.reader.pairs import SMALL, Pairs
 
 WARM, COUNTED = 64, 256  # batches
-SAMPLED = 50  # batches from one look at the memory to the next
+SAMPLED = 50  # batches between two looks at the memory
 
 
 def memory(pairs: Pairs, batch: int) -> dict[str, int]:
-    """The most KiB while streaming an epoch: "own" (anonymous and shared memory: no file's pages), "all" resident."""
+    """The largest KiB over an epoch: "own" (anonymous and shared, no pages of files) and "all" (resident)."""
     return answer(["memory", str(pairs.folder), str(batch)], {})
 
 
 def allocations(pairs: Pairs, batch: int, threads: int) -> dict[str, float]:
-    """Calls of malloc a batch: "engine", the C++ stream alone; "stream", with rsdnet.stream.Stream around it.
+    """Calls of malloc for a batch: of the C++ "stream" alone, and of the Python "loader" around it.
 
     Raises Absent without a C compiler.
     """
@@ -36,7 +35,7 @@ def allocations(pairs: Pairs, batch: int, threads: int) -> dict[str, float]:
 
 
 def answer(words: list[str], more: dict[str, str]) -> dict[str, Any]:
-    """What the process says. Raises RuntimeError with its last line where it fails."""
+    """The process's answer. Raises RuntimeError with its last line where it fails."""
     command = [sys.executable, "-m", __name__, *words]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)} | more
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -48,9 +47,8 @@ def answer(words: list[str], more: dict[str, str]) -> dict[str, Any]:
 # ---- in such a process --------------------------------------------------------------------------------------
 
 
-def streamed(folder: Path, batch: int, threads: int = 0, batches: int | None = None) -> Any:
-    """The stream as a user makes it. batches: that many, over epochs; none: an epoch."""
-    from benches.reader.pairs import SMALL
+def loader(folder: Path, batch: int, threads: int = 0, batches: int | None = None) -> Any:
+    """The loader as a user makes it. batches: their number, over several epochs; None: one epoch."""
     from rsdnet import bands
     from rsdnet.data.loader import Stream
 
@@ -58,25 +56,35 @@ def streamed(folder: Path, batch: int, threads: int = 0, batches: int | None = N
     return Stream(folder, batch=batch, pools=pools, threads=threads, stop=batches)
 
 
+def stream_batches(folder: Path, batch: int, threads: int) -> Iterator[None]:
+    """The batches of the C++ stream alone, each handed back at once."""
+    from benches.reader.ours import Ours
+    from benches.reader.workload import Workload
+    from rsdnet.data.catalog import Catalog
+
+    catalog = Catalog.read(folder)
+    workload = Workload(Pairs(folder, SMALL, list(catalog.ms), list(catalog.sar)), batch)
+    with Ours(workload, threads).stream(range(2 * (WARM + COUNTED))) as stream:
+        while (given := stream.next()) is not None:
+            yield stream.release(given[0])
+
+
 def resident() -> dict[str, int]:
     """KiB of this process: see `memory`."""
-    found = dict.fromkeys(("Rss", "Anonymous", "Shmem"), 0)
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:
-        name, _, value = line.partition(":")
-        if name in found:
-            found[name] = int(value.split()[0])
-    shared = found["Shmem"]  # in some kernels only in /proc/self/status
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssShmem:"):
-            shared = int(line.split()[1])
-    return {"own": found["Anonymous"] + shared, "all": found["Rss"]}
+    found = {}
+    for file in ("smaps_rollup", "status"):  # shared memory stands in the second alone on some kernels
+        for line in Path(f"/proc/self/{file}").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if value.strip().endswith("kB"):
+                found[name] = int(value.split()[0])
+    return {"own": found["Anonymous"] + found.get("RssShmem", found.get("Shmem", 0)), "all": found["Rss"]}
 
 
 def most_resident(folder: Path, batch: int) -> dict[str, int]:
     looks = []
-    with streamed(folder, batch) as stream:
-        for number, _ in enumerate(stream, start=1):
-            if number % SAMPLED == 0 or number == len(stream):
+    with loader(folder, batch) as batches:
+        for number, _ in enumerate(batches, start=1):
+            if number % SAMPLED == 0 or number == len(batches):
                 looks.append(resident())
     return {name: max(look[name] for look in looks) for name in looks[0]}
 
@@ -96,25 +104,12 @@ def counted(batches: Iterator[Any]) -> float:
     return max(0, calls() - begin - idle) / COUNTED
 
 
-def engine_batches(folder: Path, batch: int, threads: int) -> Iterator[None]:
-    """The batches of the C++ stream alone: each is handed back at once."""
-    from benches.reader.ours import Ours
-    from benches.reader.pairs import SMALL
-    from benches.reader.workload import Plan
-    from rsdnet.data.catalog import Catalog
-
-    catalog = Catalog.read(folder)
-    plan = Plan(Pairs(folder, SMALL, list(catalog.ms), list(catalog.sar)), batch)
-    with Ours(plan, threads).stream(range(2 * (WARM + COUNTED))) as stream:
-        while (given := stream.next()) is not None:
-            yield stream.release(given[0])
-
-
 def main(job: str, folder: Path, batch: int, threads: int = 0) -> dict[str, Any]:
+    """The answer to one job."""
     if job == "memory":
         return most_resident(folder, batch)
-    engine = counted(engine_batches(folder, batch, threads))
-    return {"engine": engine, "stream": counted(iter(streamed(folder, batch, threads, 2 * (WARM + COUNTED))))}
+    stream = counted(stream_batches(folder, batch, threads))
+    return {"stream": stream, "loader": counted(iter(loader(folder, batch, threads, 2 * (WARM + COUNTED))))}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Which bands of which samples the contenders read, in which order: the same for all, worked out before the clock runs.
+"""Order and bands of the samples that all contenders read, worked out before the clock runs.
 
-A step is a batch. The order is the stream's own (a fresh permutation each epoch), and so are the drawn bands; peers get
-both for nothing. What a step must give is decoded by py-lmdb and the safetensors package, which every contender is
-held against byte for byte.
+A step is a batch. The order is the loader's own (a fresh permutation each epoch), and so are the drawn bands; peers get
+both for nothing. The expected bytes are decoded by py-lmdb and the safetensors package.
 """
 
 from collections.abc import Sequence
@@ -16,8 +15,6 @@ from benches.reader.pairs import Pairs, decoded, getter
 from rsdnet import _reader, bands
 
 SEED, VIEWS = 7, 2
-DRAWN = "one MS and one SAR band of each pair"
-WHOLE = "all bands of each pair"
 Bands = list[list[bytes]]  # bytes of each band of each sample of a step
 
 
@@ -28,8 +25,8 @@ def ids(names: Sequence[str]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Steps over a database. names: of the bands read of every sample; none: one is drawn from MS, one from SAR."""
+class Workload:
+    """Steps over a database. names: bands read of every sample; empty: one is drawn from MS and one from SAR."""
 
     pairs: Pairs
     batch: int
@@ -37,11 +34,12 @@ class Plan:
 
     @property
     def epoch_steps(self) -> int:
+        """Steps of an epoch; the incomplete last one is left out."""
         return len(self.pairs) // self.batch
 
     @cached_property
     def pools(self) -> tuple[list[int], list[int]]:
-        """MS and SAR bands that are drawn from: all that the trainer draws from and the pairs have."""
+        """MS and SAR bands that are drawn from: those of the trainer that the pairs have."""
         shape = self.pairs.shape
         return ids(tuple(n for n in bands.MS if n in shape.ms)), ids(tuple(n for n in bands.SAR if n in shape.sar))
 
@@ -59,20 +57,20 @@ class Plan:
         epoch = step // self.epoch_steps
         return _reader.draw_bands(SEED, epoch, self.samples(step), VIEWS, 1, *self.pools, "ms+sar")[..., 0]
 
-    def named(self, step: int) -> list[tuple[str, str, list[str]]]:
-        """Of each sample: keys of its S2 and its S1 entry, and the names of the bands to read."""
+    def keys(self, step: int) -> list[tuple[str, str, list[str]]]:
+        """Keys of each sample's S2 and S1 entry, and the names of the bands to read."""
         chosen = zip(self.samples(step).tolist(), self.bands(step).tolist(), strict=True)
         return [(self.pairs.ms[s], self.pairs.sar[s], [bands.NAMES[band] for band in row]) for s, row in chosen]
 
     def entries(self, step: int) -> list[tuple[str, str]]:
-        """Of each band of each sample: the key of its entry, and its name."""
-        return [(sar if n in bands.SAR else ms, n) for ms, sar, names in self.named(step) for n in names]
+        """Entry's key and name of each band, sample by sample."""
+        return [(sar if n in bands.SAR else ms, n) for ms, sar, names in self.keys(step) for n in names]
 
     def expected(self, step: int) -> Bands:
-        """What the step must give."""
-        given = []
+        """The bytes of a step."""
         get = getter(self.pairs.folder)
-        for *keys, names in self.named(step):
+        given = []
+        for *keys, names in self.keys(step):
             ms, sar = (decoded(bytes(get(key.encode()))) for key in keys)
             given.append([(ms | sar)[name].tobytes() for name in names])
         return given
