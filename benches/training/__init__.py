@@ -1,1 +1,4 @@
-"""What `bench_step` and `end_to_end` share: settings, contenders, turns side by side, ceilings, rows."""
+"""The training step beside the reference and the peers: for `bench_step` and `end_to_end`."""
+
+SPEED, SHARE = "x samples/s", "of the step"  # units
+PACKAGES = ("numpy", "triton", "torchvision", "kornia", "lightly", "byol-pytorch", "lmdb", "safetensors")  # in the rows

@@ -1,6 +1,5 @@
 """byol-pytorch's BYOL. Its module augments one batch twice; here each augmentation first takes its own band."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from benches.core.peers import peer
-from benches.reference.data import Patches, loader
 from benches.reference.model import encoder
 from benches.reference.optim import optimizer_of
-from benches.reference.train import table_of
+from benches.reference.train import Views, table_of
 from benches.reference.transforms import standardised
 from benches.training.setting import Setting
 
@@ -76,21 +74,13 @@ class ByolPytorch:
         return loss.detach()
 
 
-class StandardisedViews:
-    """Endless batches of whole standardised bands (2, B, 1, H, H): the module augments them on the device."""
+def views_of(setting: Setting, folder: Path) -> Views:
+    """Batches of whole standardised bands (2, B, 1, H, H): the module augments them on the device."""
+    cfg, device = setting.config(folder), torch.device(setting.device)
+    table = table_of(cfg).to(device)
 
-    def __init__(self, setting: Setting, folder: Path) -> None:
-        cfg = setting.config(folder)
-        self.device, self.table = torch.device(setting.device), table_of(cfg).to(setting.device)
-        patches = Patches(folder, cfg.views, setting.side, cfg.data.split)
-        self.loader = loader(patches, setting.batch, setting.workers, 0, self.device.type == "cuda")
+    def batch(images: Tensor, bands: Tensor, _: Tensor) -> Tensor:
+        jitter = torch.rand(*bands.shape, 2, device=device)
+        return standardised(images, table[bands], jitter).transpose(0, 1)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for batch in self.loader:
-            images, bands, _ = (part.to(self.device, non_blocking=True) for part in batch)
-            jitter = torch.rand(*bands.shape, 2, device=self.device)
-            yield standardised(images, self.table[bands], jitter).transpose(0, 1)
-
-    def close(self) -> None:
-        """End the workers."""
-        del self.loader
+    return Views(cfg, folder, setting.side, device, setting.workers, batch=batch)

@@ -1,4 +1,4 @@
-"""What bounds a step: its FLOPs and bytes, counted, over the ceilings of matrix products and copies, measured.
+"""The roofline of a step: its FLOPs and bytes, counted, over the ceilings of matrix products and copies, measured.
 
 Counted on the device "meta", which computes nothing, over the reference's networks, whose layers are rsdnet's.
 """
@@ -17,21 +17,21 @@ from benches.core.clock import DEVICE, GPU, copy_bandwidth
 from benches.training.setting import Setting
 from rsdnet.monitor.flops import matmul_peak
 
-# Bytes a parameter by what a step does to it beside the networks, float32: LARS reads parameter and gradient for the
-# norms and again with the momentum for the update, and writes parameter and momentum; the target's average reads both
-# and writes one; autocast reads each of both networks and writes it in 2 bytes.
+# Bytes a parameter outside the networks, float32: LARS reads parameter and gradient for the norms and again with the
+# momentum for the update, and writes parameter and momentum; the target's average reads both and writes one; autocast
+# reads each parameter of both networks and writes it in 2 bytes.
 LARS_BYTES, TARGET_BYTES, CAST_BYTES = 4 * 7, 4 * 3, 6
 
 
 class Ceilings(NamedTuple):
-    """Of the device: floating-point operations and bytes a second."""
+    """Of a device: floating-point operations and bytes a second."""
 
     flops: float
     bytes: float
 
 
 class Work(NamedTuple):
-    """One operation's, at least."""
+    """The least FLOPs and bytes of one operation."""
 
     kind: str
     flops: float
@@ -55,18 +55,17 @@ class Counted:
         return sum(work.bytes for work in self.works)
 
     def seconds(self, ceilings: Ceilings) -> float:
-        """The least time: each operation after the other, at whichever ceiling is nearer."""
+        """The least time: each operation after the other, at the nearer ceiling."""
         return sum(max(work.flops / ceilings.flops, work.bytes / ceilings.bytes) for work in self.works)
 
 
-def measured(dtype: torch.dtype) -> Ceilings | None:
-    """This GPU's: a matrix product of random numbers in `dtype`, and a copy. None on a CPU."""
-    bandwidth = copy_bandwidth()
-    return None if bandwidth is None else Ceilings(matmul_peak(torch.device(DEVICE), dtype), bandwidth)
+def measured(dtype: torch.dtype) -> Ceilings:
+    """This GPU's: a matrix product of random numbers in `dtype`, and a copy."""
+    return Ceilings(matmul_peak(torch.device(DEVICE), dtype), copy_bandwidth() or 0.0)
 
 
 def count(setting: Setting) -> Counted:
-    """What one step must do: two views through online and target network and predictor, backward, LARS, target.
+    """The work of one step: two views through online and target network and predictor, backward, LARS, target.
 
     Convolutions and matrix products read their inputs and write their outputs once. BatchNorm reads its input for the
     statistics and to normalise, and writes once; its backward reads input and gradient twice and writes once. ReLU
@@ -74,21 +73,16 @@ def count(setting: Setting) -> Counted:
     """
     from benches.reference.model import BYOL
 
-    cfg = setting.config()
+    cfg, half = setting.config(), setting.precision != "fp32"
     with torch.device("meta"):
-        byol = BYOL(cfg.model, cfg.views.channels).to(torch.bfloat16 if setting.precision != "fp32" else torch.float32)
+        byol = BYOL(cfg.model, cfg.views.channels).to(torch.bfloat16 if half else torch.float32)
         views = torch.empty(2, setting.batch, 1, setting.size, setting.size, dtype=next(byol.parameters()).dtype)
     with Counting() as counting:
         byol(views).backward()
-    return Counted([*counting.works, *updates(byol, setting.precision != "fp32")])
-
-
-def updates(byol: Any, half: bool) -> list[Work]:
-    """Optimizer, target and autocast's copies, which read and write every parameter."""
     online, target = (sum(p.numel() for p in module.parameters()) for module in (byol.online, byol.target))
     trained = online + sum(p.numel() for p in byol.predictor.parameters())
-    works = [Work("optimizer", 0, LARS_BYTES * trained), Work("target", 0, TARGET_BYTES * target)]
-    return works + [Work("casts", 0, CAST_BYTES * (trained + target))] * half
+    works = [*counting.works, Work("optimizer", 0, LARS_BYTES * trained), Work("target", 0, TARGET_BYTES * target)]
+    return Counted(works + [Work("casts", 0, CAST_BYTES * (trained + target))] * half)
 
 
 class Counting(TorchDispatchMode):
@@ -103,12 +97,11 @@ class Counting(TorchDispatchMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
-        name = packet.__name__
         if packet in flop_registry:
             flops = flop_registry[packet](*args, **(kwargs or {}), out_val=out)
             self.works.append(Work("products", flops, size(args) + size(out)))
-        elif rule := next((rule for key, rule in RULES.items() if key in name), None):
-            self.works.append(rule(args, out))
+        elif found := next(((kind, rule) for part, kind, rule in RULES if part in packet.__name__), None):
+            self.works.append(Work(found[0], 0, found[1](args, out)))
         return out
 
 
@@ -117,53 +110,43 @@ def size(tensors: Any) -> int:
     return sum(t.numel() * t.element_size() for t in tree_leaves(tensors) if isinstance(t, Tensor))
 
 
-def _norm(args: Any, out: Any) -> Work:
-    return Work("norms", 0, 3 * size(args[0]))
+def pooled(args: Any, out: Any) -> int:
+    """Bytes of a pooling."""
+    return size(args[0]) + size(out[0] if isinstance(out, tuple) else out)
 
 
-def _norm_backward(args: Any, out: Any) -> Work:
-    return Work("norms", 0, 5 * size(args[0]))
+def added(args: Any, out: Any) -> int:
+    """Bytes of an addition of two activations."""
+    return size(args[1]) if all(isinstance(side, Tensor) and side.ndim == 4 for side in args[:2]) else 0
 
 
-def _pool(args: Any, out: Any) -> Work:
-    first = out[0] if isinstance(out, tuple) else out
-    return Work("pooling", 0, size(args[0]) + size(first))
+# Part of the operation's name, kind, bytes from arguments and result; the first that fits.
+RULES: tuple[tuple[str, str, Callable[[Any, Any], int]], ...] = (
+    ("batch_norm_backward", "norms", lambda args, out: 5 * size(args[0])),
+    ("batch_norm", "norms", lambda args, out: 3 * size(args[0])),
+    ("max_pool2d", "pooling", pooled),
+    ("avg_pool2d", "pooling", pooled),
+    ("mean", "pooling", pooled),
+    ("add", "additions", added),
+)
 
+# ---- shares of the step's time ------------------------------------------------------------------------------
 
-def _add(args: Any, out: Any) -> Work:
-    both = all(isinstance(side, Tensor) and side.ndim == 4 for side in args[:2])
-    return Work("additions", 0, size(args[1]) if both else 0)
-
-
-# By a part of the operation's name, the longer ones first.
-RULES: dict[str, Callable[[Any, Any], Work]] = {
-    "batch_norm_backward": _norm_backward,
-    "batch_norm": _norm,
-    "max_pool2d": _pool,
-    "avg_pool2d": _pool,
-    "mean": _pool,
-    "add": _add,
-}
-
-# ---- where the time goes ------------------------------------------------------------------------------------
-
-# Kernels by a part of their name, the first that fits. Inductor names its own by what they fuse, convolutions that
-# they follow among it, so they stand before those.
+# Kernels by a part of their name, the first that fits. Inductor names its own by the operations that they fuse, a
+# preceding convolution among them, so they stand before the convolutions.
+ELEMENTWISE = "BatchNorm, ReLU and other elementwise"
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("optimizer", ("lars",)),
     ("target", ("update_target", "lerp")),
-    ("loss", ("cosine",)),
+    ("loss", ("cosine", "loss")),
     ("views", ("render_kernel", "blur_kernel")),
     ("copies", ("memcpy", "memset")),
-    (
-        "BatchNorm, ReLU and other elementwise",
-        ("triton_poi", "triton_red", "triton_per", "bn_", "batch_norm", "batchnorm"),
-    ),
+    (ELEMENTWISE, ("triton_poi", "triton_red", "triton_per", "bn_", "batch_norm", "batchnorm")),
     (
         "convolutions and matrix products",
         ("conv", "gemm", "grad", "fprop", "xmma", "cutlass", "nvjet", "implicit", "cublas", "triton_tem"),
     ),
-    ("BatchNorm, ReLU and other elementwise", ("elementwise", "pool", "reduce", "relu", "vectorized", "norm")),
+    (ELEMENTWISE, ("elementwise", "pool", "reduce", "relu", "vectorized", "norm")),
 )
 OTHER, IDLE = "other kernels", "no kernel runs"
 
@@ -195,6 +178,6 @@ def profiled(step: Callable[[], Any], steps: int) -> list[tuple[str, float]] | N
             torch.cuda.synchronize()
     except RuntimeError:
         return None
-    on_gpu = torch.autograd.DeviceType.CUDA  # where torch's own marks of a span of kernels are, too
+    on_gpu = torch.autograd.DeviceType.CUDA  # torch's own marks of a span of kernels have that device, too
     events = [event for event in profile.events() if event.device_type == on_gpu and not event.is_user_annotation]
     return [(event.name, event.device_time_total / 1e6) for event in events] or None

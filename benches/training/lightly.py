@@ -1,7 +1,6 @@
 """lightly's BYOL: its heads, loss, LARS, moving average and transforms, in the loop of its examples/pytorch/byol.py."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from benches.core.peers import peer
-from benches.reference.data import Pair, Patches, loader
+from benches.reference.data import Pair
 from benches.reference.model import encoder
 from benches.reference.optim import MOMENTUM, TRUST
-from benches.reference.train import table_of
+from benches.reference.train import Views, table_of
 from benches.training.setting import Setting
 
 SPREAD = 2.5  # standard deviations about the mean that 256 levels of grey cover
@@ -94,23 +93,9 @@ class Transforms:
         return {"size": self.size, "table": self.table, "steps": None}
 
 
-class LightlyViews:
-    """Endless batches of views as lightly's users feed it: transforms in the DataLoader's workers."""
-
-    made_by = "lightly's BYOLTransform"
-
-    def __init__(self, setting: Setting, folder: Path) -> None:
-        peer("lightly.transforms.byol_transform")
-        cfg = setting.config(folder)
-        self.device = torch.device(setting.device)
-        own = Transforms(setting.size, table_of(cfg))
-        patches = Patches(folder, cfg.views, setting.side, cfg.data.split, own)
-        self.loader = loader(patches, setting.batch, setting.workers, 0, self.device.type == "cuda")
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for images, _, _ in self.loader:
-            yield images.to(self.device, non_blocking=True).transpose(0, 1)
-
-    def close(self) -> None:
-        """End the workers."""
-        del self.loader
+def views_of(setting: Setting, folder: Path) -> Views:
+    """Batches of views as lightly's users feed it: transforms in the DataLoader's workers."""
+    peer("lightly.transforms.byol_transform")
+    cfg = setting.config(folder)
+    each = Transforms(setting.size, table_of(cfg))
+    return Views(cfg, folder, setting.side, torch.device(setting.device), setting.workers, each=each)

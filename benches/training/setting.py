@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benches.core.clock import DEVICE, GPU
 from rsdnet.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig, Statistics, ViewConfig
 
 STEPS = 10_000  # of the schedule, of which a comparison takes the first
@@ -36,7 +37,7 @@ class Setting:
     workers: int = 1
     threads: int = 0
     backend: str = "inductor"
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    device: str = DEVICE
 
     @property
     def shape(self) -> str:
@@ -64,9 +65,14 @@ class Setting:
             run=RunConfig(precision=self.precision, threads=self.threads),  # type: ignore[arg-type]
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for a process of its own."""
-        return dataclasses.asdict(self)
+    def conditions(self) -> dict[str, Any]:
+        """Of its rows."""
+        return {"shape": self.shape, "batch": self.batch, "precision": self.precision, "workers": self.workers}
+
+    def speeds(self, ours: float, other: float) -> dict[str, str]:
+        """Samples a second of two, from seconds a step; on a CPU, whose rows hold ratios alone, nothing."""
+        both = {"samples/s": ours, "beside samples/s": other}
+        return {name: f"{self.batch / seconds:.4g}" for name, seconds in both.items()} if GPU else {}
 
 
 def resident(setting: Setting) -> Tensor:
@@ -79,7 +85,7 @@ def resident(setting: Setting) -> Tensor:
 
 def has_bf16() -> bool:
     """Whether this machine multiplies bf16 itself."""
-    if torch.cuda.is_available():
+    if GPU:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
@@ -90,14 +96,14 @@ def settings(shapes: str, *, workers: int, threads: int, backend: str = "inducto
     full is the trainer's: ResNet-50 at 128 px and ResNet-18 at 64 px in bf16 (fp16 where there is none). small is what
     a few CPU cores take: ResNet-18 at 64 px in fp32, and in bf16 where the processor has it. tiny is for the tests.
     """
-    other = {"workers": workers, "threads": threads, "backend": backend}
+    other: dict[str, Any] = {"workers": workers, "threads": threads, "backend": backend}
     half = "bf16" if has_bf16() else "fp16"
     if shapes == "full":
         return [
-            Setting("resnet50", 64, 128, 1024, 4096, 256, half, "bigearthnet", **other),  # type: ignore[arg-type]
-            Setting("resnet18", 64, 64, 256, 4096, 256, half, "bigearthnet", **other),  # type: ignore[arg-type]
+            Setting("resnet50", 64, 128, 1024, 4096, 256, half, "bigearthnet", **other),
+            Setting("resnet18", 64, 64, 256, 4096, 256, half, "bigearthnet", **other),
         ]
     if shapes == "small":
-        small = Setting("resnet18", 64, 64, 32, 4096, 256, "fp32", "bigearthnet", **other)  # type: ignore[arg-type]
+        small = Setting("resnet18", 64, 64, 32, 4096, 256, "fp32", "bigearthnet", **other)
         return [small, dataclasses.replace(small, precision="bf16")] if has_bf16() else [small]
-    return [Setting("resnet18", 8, 32, 8, 32, 16, "fp32", "tiny", **other)]  # type: ignore[arg-type]
+    return [Setting("resnet18", 8, 32, 8, 32, 16, "fp32", "tiny", **other)]
