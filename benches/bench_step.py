@@ -29,8 +29,8 @@ OURS, REFERENCE, ALONE = "rsdnet", "reference", "step alone"
 OTHERWISE = "rsdnet, eager" if GPU else "rsdnet, compiled"  # the choice that a run does not take here
 ORDER = (OURS, REFERENCE, "reference, compiled", "lightly", "byol-pytorch", OTHERWISE)
 # The targets of ResNet-50 at 128 px on an H200; on a CPU: at least as fast as every peer at equal precision.
-SPEEDS = {REFERENCE: ">= 1.8", "reference, compiled": ">= 1.1"}
-ON_A_CPU = ">= 1"
+TARGETS = {REFERENCE: ">= 1.8", "reference, compiled": ">= 1.1"} if GPU else {}
+LEAST = "" if GPU else ">= 1"
 LEAST_MEMORY, LEAST_SHARE = "<= 0.85", ">= 0.6"
 LARGE = "resnet50"  # the encoder that the targets of a GPU are for
 PROFILED = 5  # steps
@@ -75,9 +75,7 @@ def measure(setting: Setting, kept: Results, scale: Scale, done: Callable[[int],
     for name, seat in seats.items():
         if name == OURS:
             continue
-        target = (
-            "" if name == OTHERWISE or (GPU and setting.encoder != LARGE) else SPEEDS.get(name, "") if GPU else ON_A_CPU
-        )
+        target = "" if name == OTHERWISE or (GPU and setting.encoder != LARGE) else TARGETS.get(name, LEAST)
         note = "; ".join(filter(None, [f"ours {seats[OURS].note}" if seats[OURS].note else "", seat.note]))
         also = setting.speeds(own, quantiles(times[name]).p50)
         ratio = against(times, OURS, name)

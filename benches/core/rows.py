@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 
-from benches.core.clock import GPU
 from benches.core.peers import peer_version
 from benches.core.turns import Ratio, cores
 from rsdnet.errors import DataError
@@ -132,7 +131,7 @@ def commit() -> str:
 
 def machine() -> str:
     """The GPU, or the processor and the cores that this process may use."""
-    if GPU:
+    if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return f"{names[0].partition(':')[2].strip() if names else platform.machine()}, {cores()} cores"
@@ -141,5 +140,7 @@ def machine() -> str:
 def versions(packages: tuple[str, ...]) -> str:
     """Versions of the system, of torch and of those packages that are installed."""
     told = [f"Python {platform.python_version()}", f"Linux {platform.release().split('-')[0]}"]
-    told += [f"torch {torch.__version__}"] + ([f"cuDNN {torch.backends.cudnn.version()}"] if GPU else [])
+    told += [f"torch {torch.__version__}"] + (
+        [f"cuDNN {torch.backends.cudnn.version()}"] if torch.cuda.is_available() else []
+    )
     return ", ".join(told + [f"{package} {found}" for package in packages if (found := peer_version(package))])
