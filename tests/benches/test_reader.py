@@ -27,14 +27,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> pairs.Pairs:
 
 
 def test_every_comparison_has_a_row(tmp_path: Path, bench: Run) -> None:
-    done = bench("pytest", *READER, f"--rows={tmp_path}")
+    done = bench("pytest", *READER, "-k", "not whole", f"--rows={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     found = rows.read(tmp_path / "reader.csv")
     told = "\n".join(f"{row['what']} | {row['contender']}" for row in found)
     for wanted in (
         "one MS and one SAR band, one thread | memcpy",
-        "all bands, one thread | memcpy",
-        "all bands, one thread | ConfigILM",
+        "one MS and one SAR band, one thread | ConfigILM",
         "one thread | py-lmdb and slices of its memory views",
         "one thread | py-lmdb and np.frombuffer",
         "2 threads | one thread",
