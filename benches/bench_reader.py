@@ -11,6 +11,7 @@ reader works them out in the time that is measured.
 """
 
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -164,6 +165,21 @@ def bench_look_ahead_on_a_warm_cache(setting: Setting) -> None:
     with one_core():
         on, off = (Ours(plan, 1, hints=hints, name=f"look-ahead {hints}") for hints in ("on", "off"))
         setting.duel(f"{DRAWN}, one thread, look-ahead on", on, off)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
+def bench_pread_against_map(setting: Setting, names: tuple[str, ...], threads: int) -> None:
+    """`pread` beside the memory map on a warm cache, by wall clock and by CPU time."""
+    plan, scale = setting.plan(names), setting.scale
+    if threads > cores():
+        pytest.skip(f"{cores()} core")
+    what = f"{WHOLE if names else DRAWN}, {'one thread' if threads == 1 else '2 threads'}, access pread"
+    with one_core() if threads == 1 else nullcontext():
+        read, mapped = (Ours(plan, threads, access, "off", f"access {access}") for access in ("pread", "map"))
+        for clock, unit in ((time.perf_counter, SAMPLES), (time.process_time, "x samples/CPU s")):
+            ratio = duel(read, mapped, steps=scale.steps, rounds=scale.rounds, clock=clock)
+            setting.tell(what, mapped.name, ratio, unit, ">= 0.9")
 
 
 # ---- several threads ----------------------------------------------------------------------------------------
