@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 
 setup: $(VENV)/installed
 
-SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.cpp csrc/*.hpp)
+SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.[ch]pp csrc/*/*.[ch]pp)
 INSTALL  = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable
 
 $(VENV)/installed: $(SOURCES)

@@ -2,9 +2,9 @@
 #include <map>
 #include <set>
 
-#include "../layout.hpp"
-#include "../tests/databases.hpp"
-#include "fuzz.hpp"
+#include "safetensors/layout.hpp"
+#include "tests/databases.hpp"
+#include "fuzz/fuzz.hpp"
 
 namespace rsdnet::fuzz {
 namespace {

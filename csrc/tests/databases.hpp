@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "../layout.hpp"
+#include "safetensors/layout.hpp"
 
 namespace rsdnet::test {
 
