@@ -75,7 +75,9 @@ void check_meta(const File& file, const uint8_t* page) {
     if (const auto version = load<uint32_t>(meta + 4); version != kVersion) wrong_format(file, version);
 }
 
-// One page of the tree.
+using Buffer = std::vector<uint8_t>;  // the bytes of one page
+
+// One page of the tree: a copy of its own, so that what was checked is what is used.
 struct Page {
     const uint8_t* start;
     uint64_t number;
@@ -85,7 +87,7 @@ struct Page {
 // One node of a page. Its header and key lie inside the page.
 struct Node {
     const uint8_t* start;
-    uint32_t low;  // its fields, loaded once: what was checked is what is used, even if the file changes
+    uint32_t low;
     uint16_t flags, key_bytes;
 
     std::string_view key() const { return {reinterpret_cast<const char*>(start) + kNodeHeader, key_bytes}; }
@@ -102,8 +104,11 @@ class Tree {
   public:
     Tree(const File& file, const Meta& meta) : file_(file), meta_(meta) {}
 
-    Page page(uint64_t number, bool leaf) const {
-        const uint8_t* const start = file_.data() + place(number);
+    // Reads a page into `buffer`, whose memory it then refers to.
+    Page page(uint64_t number, bool leaf, Buffer& buffer) const {
+        buffer.resize(meta_.page_size);
+        file_.read(offset_of(number), meta_.page_size, buffer.data());
+        const uint8_t* const start = buffer.data();
         if ((load<uint16_t>(start + 10) & kPageKinds) != (leaf ? kLeaf : kBranch)) {
             damaged_page(file_, number, "is of the wrong kind");
         }
@@ -114,9 +119,6 @@ class Tree {
         }
         return {start, number, nodes};
     }
-
-    // Reads a page's bytes anew, where they are not mapped.
-    void fetch(uint64_t number) const { file_.need(place(number), meta_.page_size); }
 
     Node node(const Page& page, uint64_t i) const {
         const uint64_t offset = load<uint16_t>(page.start + kPageHeader + 2 * i);
@@ -129,8 +131,8 @@ class Tree {
         damaged_page(file_, page.number, "has a node that lies outside it");
     }
 
-    // The entry of a leaf's node, its value inside the file.
-    Item item(const Page& page, const Node& node) const {
+    // The value of a leaf's node, inside the file.
+    Value value(const Page& page, const Node& node) const {
         const uint64_t bytes = node.bytes();
         const auto room = static_cast<uint64_t>(page.start + meta_.page_size - node.data());
         if (node.flags & (kSubDatabase | kDuplicates)) {
@@ -138,14 +140,14 @@ class Tree {
                 file_.path() + ": entry " + quoted(node.key()) +
                 " is a sub-database, not a patch; give a database that rico-hdl or rsdnet.ingest wrote");
         }
-        uint64_t offset = static_cast<uint64_t>(node.data() - file_.data());
+        uint64_t offset = offset_of(page.number) + static_cast<uint64_t>(node.data() - page.start);
         if (node.flags & kBigData) {
             if (room < 8) damaged_page(file_, page.number, "has a node that lies outside it");
             offset = overflow(load<uint64_t>(node.data()), bytes);
         } else if (bytes > room) {
             damaged_page(file_, page.number, "has a value that lies outside it");
         }
-        return {offset, node.key().data(), static_cast<uint32_t>(bytes), node.key_bytes};
+        return {offset, static_cast<uint32_t>(bytes)};
     }
 
     // Lets a disk fetch all children of a page at once: leaf pages lie scattered among the values.
@@ -161,7 +163,7 @@ class Tree {
     uint64_t root() const { return meta_.root; }
 
   private:
-    uint64_t place(uint64_t number) const {
+    uint64_t offset_of(uint64_t number) const {
         if (number < 2) damaged(file_, "a tree page lies on a meta page");
         if (number > meta_.last_page) damaged(file_, "its tree has a page past its last page");
         if (number >= file_.size() / meta_.page_size) truncated(file_);
@@ -182,12 +184,12 @@ class Tree {
     const Meta& meta_;
 };
 
-// Calls visit(item) for every entry, in the order of their keys.
+// Calls visit(key, value) for every entry, in the order of their keys.
 class Walk {
   public:
-    using Visit = std::function<void(const Item&)>;
-    Walk(const File& file, const Meta& meta, bool fetch)
-        : file_(file), tree_(file, meta), most_(file.size() / meta.page_size), fetch_(fetch) {}
+    using Visit = std::function<void(std::string_view, const Value&)>;
+    Walk(const File& file, const Meta& meta)
+        : file_(file), tree_(file, meta), most_(file.size() / meta.page_size), buffers_(meta.depth) {}
 
     void run(const Visit& visit) { descend(tree_.root(), 1, visit); }
 
@@ -196,13 +198,12 @@ class Walk {
         // A tree has no page twice, so a loop or a shared page shows by the count.
         if (++pages_ > most_) damaged(file_, "its tree has more pages than the file");
         const bool leaf = level == tree_.depth();
-        if (fetch_) tree_.fetch(number);
-        const Page page = tree_.page(number, leaf);
-        if (fetch_ && !leaf && level + 1 == tree_.depth()) tree_.ask_ahead(page);
+        const Page page = tree_.page(number, leaf, buffers_[level - 1u]);
+        if (level + 1 == tree_.depth()) tree_.ask_ahead(page);
         for (uint64_t i = 0; i < page.nodes; ++i) {
             const Node node = tree_.node(page, i);
             if (leaf) {
-                visit(tree_.item(page, node));
+                visit(node.key(), tree_.value(page, node));
             } else {
                 descend(node.child(), level + 1, visit);
             }
@@ -212,7 +213,7 @@ class Walk {
     const File& file_;
     Tree tree_;
     uint64_t pages_ = 0, most_;
-    bool fetch_;
+    std::vector<Buffer> buffers_;  // by level
 };
 
 // The first node of a page whose key is not less than `key`. A branch's first node stands for all lesser
@@ -251,10 +252,6 @@ Meta read_meta(const File& file) {
     return two.transaction > one.transaction ? two : one;
 }
 
-bool is_overflow(const Meta& meta, uint64_t offset) {
-    return offset % meta.page_size == kPageHeader;
-}
-
 void check_tree(const File& file, const Meta& meta) {
     if ((meta.flags & 0x7FFF) != 0) {
         throw Error(file.path() + ": keeps duplicates or integer keys (flags " + std::to_string(meta.flags) +
@@ -268,33 +265,36 @@ void check_tree(const File& file, const Meta& meta) {
     if (meta.last_page >= (uint64_t{1} << 48) / meta.page_size)
         damaged(file, "its last page is out of range");
     uint64_t entries = 0;
-    Walk(file, meta, true).run([&](const Item&) { ++entries; });
+    Walk(file, meta).run([&](std::string_view, const Value&) { ++entries; });
     if (entries != meta.entries) damaged(file, "its tree and its entry count disagree");
 }
 
-bool find_item(const File& file, const Meta& meta, std::string_view key, Item* item) {
+bool find_value(const File& file, const Meta& meta, std::string_view key, Value* value) {
     const Tree tree(file, meta);
+    Buffer buffer;
     uint64_t number = tree.root();
     for (uint16_t level = 1; level < tree.depth(); ++level) {
-        const Page page = tree.page(number, false);
+        const Page page = tree.page(number, false, buffer);
         uint64_t i = lower_bound(tree, page, 1, key);
         if (i == page.nodes || tree.node(page, i).key() != key) --i;
         number = tree.node(page, i).child();
     }
-    const Page leaf = tree.page(number, true);
+    const Page leaf = tree.page(number, true, buffer);
     const uint64_t i = lower_bound(tree, leaf, 0, key);
     if (i == leaf.nodes) return false;
     const Node node = tree.node(leaf, i);
     if (node.key() != key) return false;
-    *item = tree.item(leaf, node);
+    *value = tree.value(leaf, node);
     return true;
 }
 
-std::vector<Item> list_items(const File& file, const Meta& meta) {
-    std::vector<Item> items;
-    items.reserve(meta.entries);
-    Walk(file, meta, false).run([&](const Item& item) { items.push_back(item); });
-    return items;
+std::vector<Entry> list_entries(const File& file, const Meta& meta) {
+    std::vector<Entry> entries;
+    entries.reserve(meta.entries);
+    Walk(file, meta).run([&](std::string_view key, const Value& value) {
+        entries.push_back({std::string(key), value});
+    });
+    return entries;
 }
 
 }  // namespace rsdnet

@@ -1,8 +1,8 @@
 // The tree of an LMDB 0.9 database: checked whole, then searched and listed, without harm whatever is in it.
 //
-// LMDB's own library trusts its file: a damaged page number or node offset makes it read outside its map, and
-// it reads by map alone. This code reads the format (lib/mdb.c of LMDB 0.9.35, structs MDB_page, MDB_node,
-// MDB_db and MDB_meta; 64-bit, little-endian), checks every number before it follows it, and never writes.
+// LMDB's own library trusts its file: a damaged page number or node offset makes it read outside its map.
+// This code reads the format (lib/mdb.c of LMDB 0.9.35, structs MDB_page, MDB_node, MDB_db and MDB_meta;
+// 64-bit, little-endian), checks every number before it follows it, and never writes.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +14,15 @@
 
 namespace rsdnet {
 
-// An entry. Its key lies in data() of its file, which lives as long as the Database.
-struct Item {
-    uint64_t offset;  // of the value in the file
-    const char* key;
-    uint32_t bytes;  // of the value; LMDB stores sizes in 32 bits
-    uint16_t key_bytes;
+// The value of an entry.
+struct Value {
+    uint64_t offset;  // in the file
+    uint32_t bytes;   // LMDB stores sizes in 32 bits
+};
 
-    std::string_view name() const { return {key, key_bytes}; }
+struct Entry {
+    std::string key;
+    Value value;
 };
 
 // What a meta page says about the database.
@@ -39,17 +40,14 @@ struct Meta {
 // meta pages.
 Meta read_meta(const File& file);
 
-// A value on pages of its own starts right after a page's header; one that lies in a leaf page never does.
-bool is_overflow(const Meta& meta, uint64_t offset);
-
-// Fetches every page of the tree and checks every node against the file's size. Values are not touched.
+// Reads every page of the tree and checks every node against the file's size. Values are not touched.
 // Error if the file is truncated or damaged, holds no entries, or holds sub-databases or duplicates.
 void check_tree(const File& file, const Meta& meta);
 
 // Looks up a key in a checked tree; false if it is absent. Any number of threads.
-bool find_item(const File& file, const Meta& meta, std::string_view key, Item* item);
+bool find_value(const File& file, const Meta& meta, std::string_view key, Value* value);
 
 // All entries of a checked tree, in the order of their keys.
-std::vector<Item> list_items(const File& file, const Meta& meta);
+std::vector<Entry> list_entries(const File& file, const Meta& meta);
 
 }  // namespace rsdnet

@@ -5,10 +5,10 @@
 
 #include <algorithm>
 
+#include "error.hpp"
 #include "python/bindings.hpp"
 #include "python/convert.hpp"
 #include "sampling/draws.hpp"
-#include "error.hpp"
 #include "sampling/philox.hpp"
 
 namespace py = pybind11;
@@ -88,13 +88,13 @@ py::array_t<uint32_t> philox_words(const py::buffer& key, const py::buffer& coun
 }  // namespace
 
 void bind_draws(py::module_& module) {
-    module.def(
-        "draw_bands", &draw, py::arg("seed"), py::arg("epoch"), py::arg("samples"), py::arg("views"),
-        py::arg("channels"), py::arg("ms_pool"), py::arg("sar_pool"), py::arg("modality"),
-        "Band ids of each view, int32 (B, views, channels): a pure function of (seed, epoch, sample, "
-        "view).\n\n"
-        "samples: int64 (B,), rows of the catalog. ms_pool, sar_pool: band ids. modality: 'ms+sar' (the two\n"
-        "sensors in random order), 'ms' or 'sar'. Raises ValueError for what is out of range.");
+    module.def("draw_bands", &draw, py::arg("seed"), py::arg("epoch"), py::arg("samples"), py::arg("views"),
+               py::arg("channels"), py::arg("ms_pool"), py::arg("sar_pool"), py::arg("modality"),
+               "Band ids of each view, int32 (B, views, channels): a pure function of (seed, epoch, sample,\n"
+               "view).\n\n"
+               "samples: int64 (B,), rows of the catalog. ms_pool, sar_pool: band ids. modality: 'ms+sar'\n"
+               "(the two sensors in random order), 'ms' or 'sar'. Raises ValueError for what is out of\n"
+               "range.");
     module.def(
         "philox", &philox_words, py::arg("key"), py::arg("counter"),
         "Philox4x32-10 (Salmon et al. 2011): key uint32 (2,), counter uint32 (n, 4) to uint32 (n, 4).");

@@ -4,9 +4,9 @@
 
 #include <optional>
 
+#include "error.hpp"
 #include "python/bindings.hpp"
 #include "python/convert.hpp"
-#include "error.hpp"
 #include "python/sample_table.hpp"
 #include "python/session.hpp"
 #include "read/stream.hpp"
@@ -168,49 +168,34 @@ void bind_stream(py::module_& module) {
              py::arg("drop_last") = true, py::arg("first") = 0, py::arg("last"), py::arg("stride") = 1,
              py::arg("threads") = 0, py::arg("ahead") = 2, py::arg("hints") = "auto",
              py::arg("damaged") = "raise",
-             "slots: (data uint8 (M,), records int64 (batch, V, C, 5), samples int64 (batch,), positions "
-             "int64 "
-             "(batch,)),\n"
-             "writable. bands: None to draw V = views of C = channels bands (rsdnet._reader.draw_bands), or "
-             "band ids "
-             "that\n"
-             "are read of every sample (V = 1). quotas: samples of each database in an epoch; None: all, "
-             "once.\n"
-             "rank, world: this consumer's share of each global batch of world * batch samples. drop_last: "
-             "whether "
-             "an\n"
-             "epoch's last samples are left when they do not fill a global batch; else they are shared out.\n"
-             "first, last, stride: the steps to read; step s is of epoch s // steps_per_epoch. threads: 0 "
-             "for all "
-             "cores.\n"
-             "ahead: batches planned before there is a slot for them. hints: tell the kernel what comes "
-             "next; auto: "
-             "where\n"
-             "it is not in memory. damaged: an entry that cannot be read raises, or the next sample of its "
-             "batch "
-             "stands in.")
+             "slots: (data uint8 (M,), records int64 (batch, V, C, 5), samples int64 (batch,), positions\n"
+             "int64 (batch,)), writable. bands: None to draw V = views of C = channels bands\n"
+             "(rsdnet._reader.draw_bands), or band ids that are read of every sample (V = 1). quotas:\n"
+             "samples of each database in an epoch; None: all, once. rank, world: this consumer's share of\n"
+             "each global batch of world * batch samples. drop_last: whether an epoch's last samples are\n"
+             "left when they do not fill a global batch; else they are shared out. first, last, stride:\n"
+             "the steps to read; step s is of epoch s // steps_per_epoch. threads: 0 for all cores. ahead:\n"
+             "batches planned before there is a slot for them. hints: tell the kernel what comes next;\n"
+             "auto: where it is not in memory. damaged: an entry that cannot be read raises, or the next\n"
+             "sample of its batch stands in.")
         .def_property_readonly("steps_per_epoch",
                                [](const RunningStream& self) { return self.stream->steps_per_epoch(); })
         .def_property_readonly(
             "ready", [](const RunningStream& self) { return self.stream->stats().ready; },
             "Batches that wait for the consumer.")
         .def("next", &next,
-             "(slot, count, bytes, epoch, step) of the next batch, or None at the end or once closed. Waits "
-             "without "
-             "the GIL.")
+             "(slot, count, bytes, epoch, step) of the next batch, or None at the end or once closed.\n"
+             "Waits without the GIL.")
         .def(
             "release", [](RunningStream& self, size_t slot) { self.stream->release(slot); }, py::arg("slot"),
             "The slot may be filled again.")
         .def(
             "close", [](RunningStream& self) { self.stream->close(); },
             py::call_guard<py::gil_scoped_release>(), "Ends the threads.")
-        .def(
-            "stats", &stats,
-            "samples and bytes delivered; seconds since the start; waited: of them, the consumer; idle: of "
-            "all "
-            "threads;\n"
-            "ready, planned: batches; threads; left_out: samples that others stood in for; hints: given now; "
-            "hinted: ranges.");
+        .def("stats", &stats,
+             "samples and bytes delivered; seconds since the start; waited: of them, the consumer; idle:\n"
+             "of all threads; ready, planned: batches; threads; left_out: samples that others stood in\n"
+             "for; hints: given now; hinted: ranges.");
 }
 
 }  // namespace rsdnet

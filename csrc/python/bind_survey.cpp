@@ -3,14 +3,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 
+#include "error.hpp"
 #include "python/bindings.hpp"
 #include "python/convert.hpp"
-#include "error.hpp"
-#include "read/meter.hpp"
 #include "python/session.hpp"
 #include "read/survey.hpp"
 
@@ -36,9 +37,9 @@ auto ask(Bound& self, Ask&& question) {
 }
 
 std::unique_ptr<Bound> make(Reader& reader, std::optional<int64_t> database, bool whole) {
-    const int64_t index = database_index(reader, database);
+    if (database) database_of(reader, *database);
     const Session session(reader);
-    auto bound = std::make_unique<Bound>(reader, index, whole);
+    auto bound = std::make_unique<Bound>(reader, database.value_or(-1), whole);
     reader.check_unchanged();
     return bound;
 }
@@ -53,8 +54,7 @@ uint64_t advance(Bound& self, int64_t entries) {
 py::list damaged(Bound& self) {
     const auto found = ask(self, [](const Survey& survey) { return survey.damaged(); });
     py::list out(found.size());
-    for (size_t i = 0; i < found.size(); ++i)
-        out[i] = py::make_tuple(text(found[i].entry.name()), found[i].reason);
+    for (size_t i = 0; i < found.size(); ++i) out[i] = py::make_tuple(text(found[i].key), found[i].reason);
     return out;
 }
 
@@ -73,63 +73,53 @@ py::list schemas(Bound& self) {
 
 py::list spread(Reader& self, int64_t count, int64_t database) {
     Reader& reader = here(self);
-    const auto index = static_cast<size_t>(database_index(reader, database));
+    const Database& from = database_of(reader, database);
     if (count < 1) throw py::value_error("count must be at least 1");
-    std::vector<Item> items;
+    std::vector<Entry> entries;
     {
         const Session session(reader);
-        items = reader.database(index).items();
+        entries = from.list();
         reader.check_unchanged();
     }
-    const size_t taken = std::min(items.size(), static_cast<size_t>(count));
+    const size_t taken = std::min(entries.size(), static_cast<size_t>(count));
     py::list out(taken);
-    for (size_t i = 0; i < taken; ++i) out[i] = text(items[i * items.size() / taken].name());
+    for (size_t i = 0; i < taken; ++i) out[i] = text(entries[i * entries.size() / taken].key);
     return out;
 }
 
 py::array_t<int64_t> extents(Reader& self, const py::object& names, int64_t database) {
     Reader& reader = here(self);
-    const int64_t index = database_index(reader, database);
-    const Keys keys(names);
+    const Database& from = database_of(reader, database);
+    const std::vector<std::string> keys = parse_keys(names);
     py::array_t<int64_t> result({static_cast<py::ssize_t>(keys.size()), py::ssize_t{2}});
     int64_t* out = result.mutable_data();
     const Session session(reader);
-    for (size_t i = 0; i < keys.size(); ++i, out += 2) {
-        Entry entry{};
-        if (!reader.find(keys[i], index, &entry))
-            throw Error(reader.paths()[static_cast<size_t>(index)] + ": has no entry " + quoted(keys[i]));
-        out[0] = static_cast<int64_t>(entry.offset);
-        out[1] = entry.bytes;
+    for (const std::string& key : keys) {
+        const Value value = find_value(from, key);
+        *out++ = static_cast<int64_t>(value.offset);
+        *out++ = value.bytes;
     }
     reader.check_unchanged();
     return result;
 }
 
-py::tuple copy(const py::buffer& source_, const py::buffer& blocks_, const py::buffer& out_, int64_t threads,
-               double seconds) {
-    const Buffer source(source_, "source"), blocks(blocks_, "blocks"), out(out_, "out", true);
-    source.need<uint8_t>();
-    blocks.need<int64_t>();
-    out.need<uint8_t>();
-    if (blocks.info.ndim != 2 || blocks.info.shape[1] != 2 || blocks.info.shape[0] < 1)
-        throw py::value_error("blocks has shape " + blocks.shape() + "; expected (N, 2)");
-    if (threads < 1 || threads > 1024) throw py::value_error("threads must be 1 to 1,024");
-    const auto count = static_cast<size_t>(blocks.info.shape[0]);
-    const auto size = static_cast<uint64_t>(source.info.size), room = static_cast<uint64_t>(out.info.size);
-    const auto* const all = reinterpret_cast<const Block*>(blocks.data<int64_t>());
-    for (size_t i = 0; i < count; ++i) {
-        if (all[i].offset > size || all[i].bytes > size - all[i].offset)
-            throw py::value_error("block " + std::to_string(i) + " lies outside the source");
-        if (all[i].bytes > room / static_cast<uint64_t>(threads))
-            throw py::value_error("block " + std::to_string(i) + " is larger than a thread's part of out");
+void copy_blocks(const py::buffer& from, const py::buffer& blocks, const py::buffer& to) {
+    const Buffer source(from, "source"), list(blocks, "blocks"), out(to, "out", true);
+    source.need<uint8_t>(), list.need<int64_t>(), out.need<uint8_t>();
+    if (list.info.ndim != 2 || list.info.shape[1] != 3)
+        throw py::value_error("blocks has shape " + list.shape() + "; expected (N, 3)");
+    const py::gil_scoped_release release;
+    const int64_t* const end = list.data<int64_t>() + list.info.size;
+    for (const int64_t* block = list.data<int64_t>(); block != end; block += 3) {
+        const int64_t bytes = block[2];
+        const auto inside = [&](int64_t offset, int64_t size) {
+            return offset >= 0 && bytes >= 0 && bytes <= size && offset <= size - bytes;
+        };
+        if (!inside(block[0], source.info.size) || !inside(block[1], out.info.size))
+            throw std::out_of_range("a block lies outside source or out");
+        std::memcpy(out.data<uint8_t>() + block[1], source.data<uint8_t>() + block[0],
+                    static_cast<size_t>(bytes));
     }
-    Copied copied{};
-    {
-        const py::gil_scoped_release release;
-        copied = copy_blocks(source.data<uint8_t>(), all, count, out.data<uint8_t>(), room,
-                             static_cast<int>(threads), seconds);
-    }
-    return py::make_tuple(copied.bytes, copied.seconds);
 }
 
 }  // namespace
@@ -140,12 +130,11 @@ void bind_survey(py::module_& module) {
                       "Headers are checked against the values' real sizes; with `whole` every byte is read.")
         .def(py::init(&make), py::arg("reader"), py::arg("database") = py::none(), py::arg("whole") = false,
              py::keep_alive<1, 2>(),
-             "database: the index of one of reader.paths; without it all. Ends as the reader does: "
-             "ReaderError\n"
-             "where a database was truncated, deleted or written to.")
+             "database: the index of one of reader.paths; without it all. Ends as the reader does:\n"
+             "ReaderError where a database was truncated, deleted or written to.")
         .def("advance", &advance, py::arg("entries"),
-             "Looks at so many entries more, on all threads of the reader without the GIL. Returns how many "
-             "are done.")
+             "Looks at so many entries more, on all threads of the reader without the GIL. Returns how\n"
+             "many are done.")
         .def_property_readonly(
             "total", [](Bound& self) { return ask(self, std::mem_fn(&Survey::total)); },
             "Entries to look at.")
@@ -166,15 +155,13 @@ void bind_survey(py::module_& module) {
     module.def("spread", &spread, py::arg("reader"), py::arg("count"), py::arg("database") = 0,
                "At most `count` keys of a database, evenly spread over it, in byte order.");
     module.def("extents", &extents, py::arg("reader"), py::arg("keys"), py::arg("database") = 0,
-               "Where the values of these keys lie in the database's file: int64 (N, 2), first byte and how "
+               "Where the values of these keys lie in the database's file: int64 (N, 2), first byte and how\n"
                "many.");
-    module.def(
-        "copy_blocks", &copy, py::arg("source"), py::arg("blocks"), py::arg("out"), py::arg("threads"),
-        py::arg("seconds"),
-        "Copies blocks with memcpy, over and over for `seconds`: (bytes copied, seconds taken).\n\n"
-        "source: uint8 (N,). blocks: int64 (K, 2), first byte and how many. out: uint8, writable; each "
-        "thread\n"
-        "writes to a part of its own. Runs without the GIL.");
+    module.def("copy_blocks", &copy_blocks, py::arg("source"), py::arg("blocks"), py::arg("out"),
+               "Copies blocks with memcpy, in order, without the GIL: the measure that reading is held\n"
+               "against.\n\n"
+               "source: uint8 (N,). blocks: int64 (K, 3), each first byte in source, first byte in out, and\n"
+               "how many. out: uint8, writable. Raises IndexError for a block outside them.");
 }
 
 }  // namespace rsdnet

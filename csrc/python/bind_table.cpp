@@ -3,13 +3,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "error.hpp"
 #include "python/bindings.hpp"
 #include "python/convert.hpp"
-#include "error.hpp"
-#include "sampling/order.hpp"
-#include "sampling/permutation.hpp"
 #include "python/sample_table.hpp"
 #include "python/session.hpp"
+#include "sampling/order.hpp"
+#include "sampling/permutation.hpp"
 
 namespace py = pybind11;
 
@@ -25,7 +25,7 @@ std::unique_ptr<SampleTable> make(py::object reader, const std::string& modality
     return made;
 }
 
-Table::Keys parse_keys(const py::object& column) {
+Table::Keys parse_column(const py::object& column) {
     Table::Keys keys;
     if (column.is_none()) return keys;
     for (const py::handle key : column) {
@@ -37,11 +37,10 @@ Table::Keys parse_keys(const py::object& column) {
 Table::Faults add(SampleTable& self, size_t database, const py::buffer& rows, const py::object& ms,
                   const py::object& sar) {
     Reader& reader = here(self.table->reader());
-    if (database >= reader.databases())
-        throw py::index_error("database " + std::to_string(database) + " is out of range");
+    database_of(reader, static_cast<int64_t>(database));
     const Buffer numbers(rows, "rows");
     numbers.need<int64_t>();
-    const Table::Keys ms_keys = parse_keys(ms), sar_keys = parse_keys(sar);
+    const Table::Keys ms_keys = parse_column(ms), sar_keys = parse_column(sar);
     const auto count = static_cast<size_t>(numbers.info.size);
     const Modality modality = self.table->modality();
     if ((modality != Modality::kSar && ms_keys.size() != count) ||
@@ -121,15 +120,43 @@ void keep(SampleTable& self, const py::buffer& arena) {
     self.arena.emplace(std::move(block));
 }
 
-py::tuple get_state(const SampleTable& self) {
-    return py::make_tuple(self.reader, py::bytes(self.table->save()));
+// What __init__ takes, then what add() takes for each database: the process that unpickles opens and checks
+// anew.
+py::tuple get_state(SampleTable& self) {
+    const Table& table = *self.table;
+    if (table.is_kept())
+        throw Error("a Table whose samples are in a cache cannot be pickled; pickle it before");
+    const char* const names[] = {"ms+sar", "ms", "sar"};
+    py::list parts;
+    const py::array_t<int64_t> all = rows(self);
+    size_t first = 0;
+    for (size_t database = 0; database < table.counts().size(); ++database) {
+        const size_t count = table.counts()[database];
+        std::pair<Table::Keys, Table::Keys> keys;
+        {
+            const Session session(here(table.reader()));
+            keys = table.keys(database);
+        }
+        py::list columns[2];
+        for (const bool sar : {false, true})
+            for (const auto& key : sar ? keys.second : keys.first) columns[sar].append(py::bytes(*key));
+        parts.append(py::make_tuple(all[py::slice(first, first + count, 1)], columns[0], columns[1]));
+        first += count;
+    }
+    return py::make_tuple(self.reader, names[static_cast<int>(table.modality())], table.pool(false),
+                          table.pool(true), parts);
 }
 
 std::unique_ptr<SampleTable> set_state(const py::tuple& state) {
-    if (state.size() != 2) throw py::value_error("this is no pickled Table");
-    auto made = std::make_unique<SampleTable>();
-    made->reader = state[0];
-    made->table = Table::restore(made->reader.cast<Reader&>(), state[1].cast<std::string>());
+    using Pool = std::vector<int32_t>;
+    auto made = make(state[0], state[1].cast<std::string>(), state[2].cast<Pool>(), state[3].cast<Pool>());
+    size_t database = 0;
+    for (const py::handle part : state[4]) {
+        const auto columns = part.cast<py::tuple>();
+        const auto faults = add(*made, database++, columns[0].cast<py::buffer>(), columns[1], columns[2]);
+        if (!faults.empty())
+            throw Error(faults[0].second + "; it could be read before: make the samples anew");
+    }
     return made;
 }
 
@@ -185,16 +212,13 @@ void bind_table(py::module_& module) {
         "The samples that can be read: where the values of their patches lie, 24 bytes each.\n\n"
         "Not to be used by two threads at once. Pickles, until it is kept.")
         .def(py::init(&make), py::arg("reader"), py::arg("modality"), py::arg("ms_pool"), py::arg("sar_pool"),
-             "modality: 'ms+sar', 'ms' or 'sar'. Pools: the band ids that a sample's patch of each sensor "
-             "must "
-             "hold.")
+             "modality: 'ms+sar', 'ms' or 'sar'. Pools: the band ids that a sample's patch of each sensor\n"
+             "must hold.")
         .def("add", &add, py::arg("database"), py::arg("rows"), py::arg("ms"), py::arg("sar"),
              "Adds samples whose entries can be read; gives [(index, reason)] of the others.\n\n"
-             "database: index of the reader's, ascending from call to call. rows: int64 (n,), the samples' "
-             "numbers.\n"
-             "ms, sar: keys (str, bytes or None), n each; None for a sensor that is not shown. Headers are "
-             "checked "
-             "on all threads.")
+             "database: index of the reader's, ascending from call to call. rows: int64 (n,), the samples'\n"
+             "numbers. ms, sar: keys (str, bytes or None), n each; None for a sensor that is not shown.\n"
+             "Headers are checked on all threads.")
         .def("__len__", [](const SampleTable& self) { return self.table->size(); })
         .def_property_readonly("rows", &rows, "The samples' numbers, int64 (N,).")
         .def_property_readonly(
@@ -211,22 +235,23 @@ void bind_table(py::module_& module) {
             },
             py::arg("modality"), "Bytes of the largest band of a sensor's pool, rounded up to 16.")
         .def("gather", &gather, py::arg("positions"), py::arg("bands"), py::arg("out"), py::arg("records"),
-             "Copies bands of samples into `out`, as Reader.gather does.\n\n"
-             "positions: int64 (B,), below len(table). bands: int32 (B, ...). out: uint8 (N,), writable.\n"
-             "records: int64, bands' shape + (5,), writable. Returns the bytes the bands take; where that is "
-             "more "
-             "than\n`out` has, nothing is copied.")
+             "Copies bands of samples as they lie on disk, one after the other, into `out`.\n\n"
+             "positions: int64 (B,), below len(table). bands: band ids, int32 (B, ...). out: uint8 (N,),\n"
+             "writable; bands begin at multiples of 16 bytes. records: int64, bands' shape + (5,),\n"
+             "writable: byte offset, type code (0 uint8, 1 int16, 2 uint16, 3 float16, 4 float32), height,\n"
+             "width, band id. Returns the bytes the bands take; where that is more than `out` has, nothing\n"
+             "is copied. Runs on all threads without the GIL. Raises ReaderError with database, key and\n"
+             "reason.")
         .def_property_readonly(
             "arena_bytes", [](SampleTable& self) { return self.table->lay_out(); },
             "Bytes of all pool bands of all samples in one block.")
         .def("place", &place, py::arg("first"),
              "Where sample `first` begins in the block; of len(table): arena_bytes.")
         .def("load", &load, py::arg("part"), py::arg("first"), py::arg("count"),
-             "Copies samples [first, first + count) to `part`, uint8: the block's bytes from place(first) "
-             "on. On all "
-             "threads.")
+             "Copies samples [first, first + count) to `part`, uint8: the block's bytes from place(first)\n"
+             "on. On all threads.")
         .def("keep", &keep, py::arg("arena"),
-             "From now on everything is read from `arena`, which load() has filled; no database is touched "
+             "From now on everything is read from `arena`, which load() has filled; no database is touched\n"
              "again.")
         .def(
             "device", [](SampleTable& self) { self.table->keep(nullptr); },
@@ -234,9 +259,8 @@ void bind_table(py::module_& module) {
         .def(py::pickle(&get_state, &set_state));
     module.def("permute", &permute, py::arg("seed"), py::arg("epoch"), py::arg("which"), py::arg("n"),
                py::arg("positions"),
-               "Where a random permutation of range(n) sends positions, int64 (k,): a pure function of its "
-               "arguments "
-               "in O(1)\nmemory. which: tells apart the permutations of one (seed, epoch).");
+               "Where a random permutation of range(n) sends positions, int64 (k,): a pure function of its\n"
+               "arguments in O(1) memory. which: tells apart the permutations of one (seed, epoch).");
     module.def(
         "order", &order, py::arg("seed"), py::arg("epoch"), py::arg("counts"), py::arg("quotas"),
         py::arg("positions"),

@@ -48,11 +48,13 @@ std::string encode(py::handle key, size_t position) {
     return bytes.cast<std::string>();
 }
 
-Keys::Keys(const py::object& keys) {
+std::vector<std::string> parse_keys(const py::object& keys) {
     if (py::isinstance<py::str>(keys) || py::isinstance<py::bytes>(keys)) {
         throw py::type_error("keys is one string; give a list of them");
     }
-    for (const py::handle key : keys) names_.push_back(encode(key, names_.size()));
+    std::vector<std::string> names;
+    for (const py::handle key : keys) names.push_back(encode(key, names.size()));
+    return names;
 }
 
 std::string to_text(const std::vector<py::ssize_t>& shape) {

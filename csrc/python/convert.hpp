@@ -18,17 +18,8 @@ pybind11::str text(std::string_view bytes);
 // A key, str or bytes, encoded; TypeError that names its position if it is neither.
 std::string encode(pybind11::handle key, size_t position);
 
-// A sequence of str or bytes, encoded.
-class Keys {
-  public:
-    explicit Keys(const pybind11::object& keys);  // TypeError that names the first item that is neither
-
-    size_t size() const { return names_.size(); }
-    const std::string& operator[](size_t i) const { return names_[i]; }
-
-  private:
-    std::vector<std::string> names_;
-};
+// A sequence of str or bytes, encoded. TypeError that names the first item that is neither.
+std::vector<std::string> parse_keys(const pybind11::object& keys);
 
 // "ms+sar", "ms" or "sar". ValueError for anything else.
 Modality parse_modality(const std::string& name);

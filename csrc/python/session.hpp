@@ -4,9 +4,9 @@
 #include <pybind11/pybind11.h>
 
 #include <mutex>
-#include <optional>
 #include <string>
 
+#include "error.hpp"
 #include "read/reader.hpp"
 
 namespace rsdnet {
@@ -16,9 +16,7 @@ class Session {
   public:
     // `reads`: whether databases will be read.
     explicit Session(Reader& reader, bool reads = true) : lock_(reader.mutex()) {
-        if (!reads) return;
-        arm_fault_handler();
-        reader.check_files();
+        if (reads) reader.check_files();
     }
 
   private:
@@ -32,14 +30,20 @@ inline Reader& here(Reader& reader) {
     return reader;
 }
 
-// The index that names one of the reader's databases; -1 for None: all of them. IndexError if there is none.
-inline int64_t database_index(const Reader& reader, std::optional<int64_t> database) {
-    if (!database) return -1;
-    if (*database < 0 || static_cast<uint64_t>(*database) >= reader.databases()) {
-        throw pybind11::index_error("database " + std::to_string(*database) +
+// One of the reader's databases. IndexError if there is none.
+inline const Database& database_of(const Reader& reader, int64_t index) {
+    if (index < 0 || static_cast<uint64_t>(index) >= reader.databases()) {
+        throw pybind11::index_error("database " + std::to_string(index) +
                                     " is out of range; the reader has " + std::to_string(reader.databases()));
     }
-    return *database;
+    return reader.database(static_cast<size_t>(index));
+}
+
+// The value of a key. Error if it is absent.
+inline Value find_value(const Database& database, const std::string& key) {
+    Value value{};
+    if (!database.find(key, &value)) throw Error(database.path() + ": has no entry " + quoted(key));
+    return value;
 }
 
 }  // namespace rsdnet

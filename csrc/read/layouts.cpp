@@ -11,12 +11,11 @@ namespace {
 constexpr size_t kMostLayouts = 1024;
 
 // The prefix of a value, from the file.
-std::string_view read_prefix(const Database& database, uint64_t offset, uint32_t bytes,
-                             std::string& scratch) {
+std::string_view read_prefix(const File& file, const Value& value, std::string& scratch) {
     uint8_t length[kLengthBytes] = {};
-    if (bytes >= kLengthBytes) database.read(offset, 0, kLengthBytes, length);
-    scratch.resize(prefix_bytes(length, bytes));
-    database.read(offset, 0, scratch.size(), reinterpret_cast<uint8_t*>(scratch.data()));
+    if (value.bytes >= kLengthBytes) file.read(value.offset, kLengthBytes, length);
+    scratch.resize(prefix_bytes(length, value.bytes));
+    file.read(value.offset, scratch.size(), reinterpret_cast<uint8_t*>(scratch.data()));
     if (scratch.compare(0, kLengthBytes, reinterpret_cast<const char*>(length), kLengthBytes) != 0) {
         throw Error("it changed while it was read");
     }
@@ -38,16 +37,16 @@ const Layout* LayoutCache::add(std::unique_ptr<Layout>& layout) {
     return layouts_.try_emplace(prefix, std::move(layout)).first->second.get();
 }
 
-const Layout& layout_of(const Database& database, uint64_t offset, uint32_t bytes, const Spellings& spellings,
-                        LayoutCache& cache, RecentLayouts& recent) {
+const Layout& layout_of(const File& file, const Value& value, const Spellings& spellings, LayoutCache& cache,
+                        RecentLayouts& recent) {
     for (const Layout* layout : recent.layouts) {
-        if (layout && layout->value_bytes() == bytes &&
-            database.begins_with(offset, layout->prefix, recent.scratch)) {
+        if (layout && layout->value_bytes() == value.bytes &&
+            file.equals(value.offset, layout->prefix, recent.scratch)) {
             return *layout;
         }
     }
-    const std::string_view prefix = read_prefix(database, offset, bytes, recent.scratch);
-    const uint64_t payload = bytes - prefix.size();
+    const std::string_view prefix = read_prefix(file, value, recent.scratch);
+    const uint64_t payload = value.bytes - prefix.size();
     const Layout* layout = cache.find(prefix);
     if (!layout) {
         auto parsed = std::make_unique<Layout>(parse_layout(prefix, payload, spellings));

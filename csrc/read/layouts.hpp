@@ -35,10 +35,10 @@ struct RecentLayouts {
     std::string scratch;
 };
 
-// The layout of the value of `bytes` bytes at `offset`, its prefix compared byte for byte. Error (the reason
-// alone) if it is no sound safetensors.
-const Layout& layout_of(const Database& database, uint64_t offset, uint32_t bytes, const Spellings& spellings,
-                        LayoutCache& cache, RecentLayouts& recent);
+// The layout of a value, its prefix compared byte for byte. Error (the reason alone) if it is no sound
+// safetensors.
+const Layout& layout_of(const File& file, const Value& value, const Spellings& spellings, LayoutCache& cache,
+                        RecentLayouts& recent);
 
 // The tensor that holds a band, an image that views can be made of. Error (the reason alone) if there is
 // none.

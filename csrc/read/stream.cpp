@@ -15,9 +15,8 @@ namespace {
 constexpr uint64_t kCacheBytes =
     4 << 20;  // slots that together fit a core's share of the caches stay in them
 
-// How many samples ahead the processor is told what comes: tables and headers lie far apart (2 to 4 values
-// ahead were measured best).
-constexpr size_t kDueAhead = 8, kValuesAhead = 4;
+// How many samples ahead the processor fetches a sample's row of the table.
+constexpr size_t kDueAhead = 8;
 
 using Seconds = std::chrono::duration<double>;
 
@@ -62,7 +61,6 @@ Stream::Stream(const Table& table, StreamSpec spec, std::vector<Slot> slots)
         plan.bands.resize(batch * bands_per_sample());
         plan.records.resize(batch * bands_per_sample() * kRecordFields);
     }
-    arm_fault_handler();
     const SignalsBlocked blocked;
     try {
         for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { serve(); });
@@ -309,7 +307,6 @@ void Stream::copy(Plan& plan, size_t begin, size_t end, Worker& worker, size_t& 
     const size_t bands = bands_per_sample();
     for (size_t i = begin; i < end; ++i) {
         plan.failed[i] = 0;
-        if (i + kValuesAhead < end) table_.prefetch_values(plan.due[i + kValuesAhead].sample);
         try {
             if (!table_.is_elsewhere() && plan.bytes > slot.capacity) {
                 throw FileError("a slot has " + std::to_string(slot.capacity) + " bytes, a batch " +

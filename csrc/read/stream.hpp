@@ -14,9 +14,9 @@
 #include <thread>
 #include <vector>
 
+#include "read/table.hpp"
 #include "sampling/draws.hpp"
 #include "sampling/order.hpp"
-#include "read/table.hpp"
 
 namespace rsdnet {
 

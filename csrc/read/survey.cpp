@@ -37,13 +37,11 @@ std::string text_of(const std::vector<Survey::Column>& columns) {
 Survey::Survey(const Reader& reader, int64_t database, bool whole) : whole_(whole) {
     for (size_t d = 0; d < reader.databases(); ++d) {
         if (database >= 0 && static_cast<size_t>(database) != d) continue;
-        const std::vector<Item> items = reader.database(d).items();
         const size_t first = entries_.size();
-        entries_.reserve(first + items.size());
-        for (const Item& item : items)
-            entries_.push_back({item.offset, item.key, item.bytes, item.key_bytes, static_cast<uint16_t>(d)});
-        std::sort(entries_.begin() + static_cast<std::ptrdiff_t>(first), entries_.end(),
-                  [](const Entry& a, const Entry& b) { return a.offset < b.offset; });
+        for (Entry& entry : reader.database(d).list()) entries_.push_back({d, std::move(entry)});
+        std::sort(
+            entries_.begin() + static_cast<std::ptrdiff_t>(first), entries_.end(),
+            [](const Listed& a, const Listed& b) { return a.entry.value.offset < b.entry.value.offset; });
     }
 }
 
@@ -87,30 +85,29 @@ uint64_t Survey::advance(Reader& reader, uint64_t count) {
 // Entries follow each other on disk: so the kernel reads on while threads look at what came before.
 void Survey::ask_ahead(const Reader& reader, size_t begin, size_t end) const {
     for (size_t i = begin; i < end; ++i) {
-        const Entry& entry = entries_[i];
-        const uint64_t bytes = std::min<uint64_t>(entry.bytes, whole_ ? kMostAsked : kPage);
-        reader.database(entry.database).file().ask_ahead(entry.offset, bytes);
+        const auto& [database, entry] = entries_[i];
+        const uint64_t bytes = std::min<uint64_t>(entry.value.bytes, whole_ ? kMostAsked : kPage);
+        reader.database(database).file().ask_ahead(entry.value.offset, bytes);
     }
 }
 
-void Survey::look(Reader& reader, const Entry& entry, RecentLayouts& recent, Found& found) const {
-    const Database& database = reader.database(entry.database);
-    found.bytes += entry.bytes;
+void Survey::look(const Reader& reader, const Listed& listed, RecentLayouts& recent, Found& found) const {
+    const auto& [database, entry] = listed;
+    found.bytes += entry.value.bytes;
     try {
-        const Layout& layout =
-            layout_of(database, entry.offset, entry.bytes, reader.spellings(), reader.layouts(), recent);
+        const Layout& layout = reader.layout(database, entry.value, recent);
         const bool is_cached = &layout != recent.own.get();
-        if (whole_) read_whole(database, entry, found);
+        if (whole_) read_whole(reader.database(database).file(), entry.value, found);
         count(layout, is_cached, found);
     } catch (const Error& error) {
-        found.damaged.push_back({entry, error.what()});
+        found.damaged.push_back({database, entry.key, error.what()});
     }
 }
 
-void Survey::read_whole(const Database& database, const Entry& entry, Found& found) const {
+void Survey::read_whole(const File& file, const Value& value, Found& found) const {
     found.block.resize(kBlock);
-    for (uint64_t at = 0; at < entry.bytes; at += kBlock)
-        database.read(entry.offset, at, std::min(kBlock, entry.bytes - at), found.block.data());
+    for (uint64_t at = 0; at < value.bytes; at += kBlock)
+        file.read(value.offset + at, std::min(kBlock, value.bytes - at), found.block.data());
 }
 
 void Survey::count(const Layout& layout, bool is_cached, Found& found) const {
@@ -135,8 +132,7 @@ std::vector<Survey::Damage> Survey::damaged() const {
     std::vector<Damage> all;
     for (const Found& found : found_) all.insert(all.end(), found.damaged.begin(), found.damaged.end());
     std::sort(all.begin(), all.end(), [](const Damage& a, const Damage& b) {
-        return std::make_tuple(a.entry.database, a.entry.name()) <
-               std::make_tuple(b.entry.database, b.entry.name());
+        return std::tie(a.database, a.key) < std::tie(b.database, b.key);
     });
     return all;
 }

@@ -18,8 +18,8 @@ class Survey {
   public:
     // An entry that cannot be read, and why.
     struct Damage {
-        Entry entry;
-        std::string reason;  // without file and key
+        size_t database;
+        std::string key, reason;  // without file and key
     };
     // What the entries of one schema hold, in payload order.
     struct Column {
@@ -61,15 +61,20 @@ class Survey {
         std::vector<uint8_t> block;
     };
 
-    void look(Reader& reader, const Entry& entry, RecentLayouts& recent, Found& found) const;
-    void read_whole(const Database& database, const Entry& entry, Found& found) const;
+    struct Listed {
+        size_t database;
+        Entry entry;
+    };
+
+    void look(const Reader& reader, const Listed& listed, RecentLayouts& recent, Found& found) const;
+    void read_whole(const File& file, const Value& value, Found& found) const;
     void count(const Layout& layout, bool is_cached, Found& found) const;
     void ask_ahead(const Reader& reader, size_t begin, size_t end) const;
 
     bool whole_;
     uint64_t done_ = 0;
-    std::vector<Entry> entries_;  // in the order in which their values lie on disk
-    std::vector<Found> found_;    // by worker
+    std::vector<Listed> entries_;  // in the order in which their values lie on disk
+    std::vector<Found> found_;     // by worker
 };
 
 }  // namespace rsdnet

@@ -9,6 +9,7 @@
 namespace rsdnet {
 namespace {
 
+constexpr size_t kCheckChunk = 256;   // samples whose headers a thread checks at once
 constexpr size_t kMostShared = 4096;  // layouts that a table keeps; further ones are parsed at each reading
 
 }  // namespace
@@ -49,7 +50,7 @@ std::vector<Image> Table::images_of(const Layout& layout, bool sar) const {
 }
 
 // Keeps the place of a value and, if it is new, its layout.
-Table::Place Table::register_value(bool sar, uint32_t sample, const Entry& entry, const Layout& layout) {
+Table::Place Table::register_value(bool sar, uint32_t sample, const Value& value, const Layout& layout) {
     const auto known = by_prefix_.find(layout.prefix);
     uint64_t index = kOwnLayout;
     if (known != by_prefix_.end() && layouts_[known->second]->payload == layout.payload) {
@@ -61,31 +62,30 @@ Table::Place Table::register_value(bool sar, uint32_t sample, const Entry& entry
         images_[0].emplace_back(), images_[1].emplace_back();
     }
     if (index == kOwnLayout) {
-        own_bytes_[sar][sample] = entry.bytes;
+        own_bytes_[sar][sample] = value.bytes;
     } else if (images_[sar][index].empty()) {
         images_[sar][index] = images_of(layout, sar);
     }
-    return entry.offset << 16 | index;
+    return value.offset << 16 | index;
 }
 
-// The entry of a key; else why there is none.
+// Finds a key's value; else says why there is none.
 std::string Table::look_up(size_t database, bool sar, const std::optional<std::string>& key,
-                           Entry& entry) const {
+                           Value& value) const {
     if (!key) return std::string("it has no ") + (sar ? "sar" : "ms") + " entry";
-    if (reader_.find(*key, static_cast<int64_t>(database), &entry)) return {};
+    if (reader_.database(database).find(*key, &value)) return {};
     return "key " + quoted(*key) + " of the catalog is not in " + reader_.paths()[database];
 }
 
-// Nothing if views can be made of an entry; else why not.
-std::string Table::check_header(bool sar, const Entry& entry, RecentLayouts& recent) const {
+// Nothing if views can be made of a value; else why not.
+std::string Table::check_header(size_t database, bool sar, const std::string& key, const Value& value,
+                                RecentLayouts& recent) const {
     try {
-        images_of(layout_of(reader_.database(entry.database), entry.offset, entry.bytes, reader_.spellings(),
-                            reader_.layouts(), recent),
-                  sar);
+        images_of(reader_.layout(database, value, recent), sar);
     } catch (const FileError&) {
         throw;
     } catch (const Error& error) {
-        return reader_.describe_error(entry, error.what());
+        return reader_.describe_error(database, key, error.what());
     }
     return {};
 }
@@ -102,7 +102,7 @@ Table::Faults Table::add(size_t database, const int64_t* rows, size_t count, con
         }
     }
     struct Found {
-        Entry entries[2];
+        Value values[2];
         std::string fault;
     };
     std::vector<Found> found(count);
@@ -112,23 +112,20 @@ Table::Faults Table::add(size_t database, const int64_t* rows, size_t count, con
         const File& file = reader_.database(database).file();
         for (const bool is_sar : {false, true}) {
             if (!shows(is_sar)) continue;
+            bool ahead = false;  // on a cold disk one header after the other would wait for it each time
             for (size_t i = begin; i < end; ++i) {
-                if (found[i].fault.empty())
-                    found[i].fault = look_up(database, is_sar, (*keys[is_sar])[i], found[i].entries[is_sar]);
-            }
-            // On a cold disk one header after the other would wait for it each time.
-            const auto sound = [&](size_t i) { return found[i].fault.empty(); };
-            const Entry* const middle =
-                sound((begin + end) / 2) ? &found[(begin + end) / 2].entries[is_sar] : nullptr;
-            if (!middle || !file.is_cached(middle->offset, 1)) {
-                for (size_t i = begin; i < end; ++i) {
-                    const Entry& entry = found[i].entries[is_sar];
-                    if (sound(i)) file.ask_ahead(entry.offset, std::min<uint64_t>(entry.bytes, kHeader));
-                }
+                auto& [values, fault] = found[i];
+                if (fault.empty()) fault = look_up(database, is_sar, (*keys[is_sar])[i], values[is_sar]);
+                if (!fault.empty()) continue;
+                const Value& value = values[is_sar];
+                ahead = ahead || !file.is_cached(value.offset);
+                if (ahead) file.ask_ahead(value.offset, std::min<uint64_t>(value.bytes, kHeader));
             }
             for (size_t i = begin; i < end; ++i) {
-                if (sound(i))
-                    found[i].fault = check_header(is_sar, found[i].entries[is_sar], reader_.recent(worker));
+                auto& [values, fault] = found[i];
+                if (fault.empty())
+                    fault = check_header(database, is_sar, *(*keys[is_sar])[i], values[is_sar],
+                                         reader_.recent(worker));
             }
         }
     });
@@ -136,7 +133,7 @@ Table::Faults Table::add(size_t database, const int64_t* rows, size_t count, con
     Faults faults;
     for (size_t i = 0; i < count; ++i) {
         if (found[i].fault.empty()) {
-            append(database, static_cast<uint32_t>(rows[i]), found[i].entries);
+            append(database, static_cast<uint32_t>(rows[i]), found[i].values);
         } else {
             faults.emplace_back(i, std::move(found[i].fault));
         }
@@ -145,15 +142,13 @@ Table::Faults Table::add(size_t database, const int64_t* rows, size_t count, con
 }
 
 // Adds one sample, or nothing if its headers have changed since they were checked.
-void Table::append(size_t database, uint32_t row, const Entry (&entries)[2]) {
+void Table::append(size_t database, uint32_t row, const Value (&values)[2]) {
     const auto sample = static_cast<uint32_t>(samples_.size());
     Sample made{{0, 0}, row, 0};
     for (const bool sar : {false, true}) {
         if (!shows(sar)) continue;
-        const Entry& entry = entries[sar];
-        const Layout& layout = layout_of(reader_.database(database), entry.offset, entry.bytes,
-                                         reader_.spellings(), reader_.layouts(), reader_.recent(0));
-        made.places[sar] = register_value(sar, sample, entry, layout);
+        const Layout& layout = reader_.layout(database, values[sar], reader_.recent(0));
+        made.places[sar] = register_value(sar, sample, values[sar], layout);
     }
     samples_.push_back(made);
     ++counts_[database];
@@ -162,8 +157,7 @@ void Table::append(size_t database, uint32_t row, const Entry (&entries)[2]) {
 
 size_t Table::database_of(uint32_t sample) const {
     const auto after = std::upper_bound(first_.begin(), first_.end(), uint64_t{sample});
-    auto database = static_cast<size_t>(after - first_.begin()) - 1;
-    return database;
+    return static_cast<size_t>(after - first_.begin()) - 1;
 }
 
 uint64_t Table::band_bytes(bool sar) const {
@@ -179,15 +173,27 @@ uint64_t Table::band_bytes(bool sar) const {
     return most;
 }
 
-void Table::fail(uint32_t sample, bool sar, const std::string& reason) const {
-    const size_t index = database_of(sample);
-    const Database& database = reader_.database(index);
-    for (const Item& item : database.items()) {  // slow, and rare
-        if (item.offset == offset_of(samples_[sample].places[sar])) {
-            throw Error(database.path() + ": entry " + quoted(item.name()) + ": " + reason);
-        }
+std::pair<Table::Keys, Table::Keys> Table::keys(size_t database) const {
+    std::unordered_map<uint64_t, std::string> by_offset;
+    for (Entry& entry : reader_.database(database).list())
+        by_offset[entry.value.offset] = std::move(entry.key);
+    reader_.check_unchanged();
+    Keys keys[2];
+    for (const bool sar : {false, true}) {
+        for (uint64_t i = 0; shows(sar) && i < counts_[database]; ++i)
+            keys[sar].push_back(by_offset.at(offset_of(samples_[first_[database] + i].places[sar])));
     }
-    throw Error(database.path() + ": sample " + std::to_string(samples_[sample].row) + ": " + reason);
+    return {std::move(keys[0]), std::move(keys[1])};
+}
+
+void Table::fail(uint32_t sample, bool sar, const std::string& reason) const {
+    const size_t database = database_of(sample);
+    for (const Entry& entry : reader_.database(database).list()) {  // slow, and rare
+        if (entry.value.offset == offset_of(samples_[sample].places[sar]))
+            throw Error(reader_.describe_error(database, entry.key, reason));
+    }
+    throw Error(reader_.database(database).path() + ": sample " + std::to_string(samples_[sample].row) +
+                ": " + reason);
 }
 
 // The bands of a sample's patch, by index in the pool.
@@ -195,9 +201,8 @@ const std::vector<Image>& Table::images(uint32_t sample, bool sar, Scratch& scra
     const Place place = samples_[sample].places[sar];
     if (layout_of_place(place) != kOwnLayout) return images_[sar][layout_of_place(place)];
     const uint32_t bytes = own_bytes_[sar].at(sample);
-    scratch.own = images_of(layout_of(reader_.database(database_of(sample)), offset_of(place), bytes,
-                                      reader_.spellings(), reader_.layouts(), scratch.recent),
-                            sar);
+    const Value value{offset_of(place), bytes};
+    scratch.own = images_of(reader_.layout(database_of(sample), value, scratch.recent), sar);
     return scratch.own;
 }
 
@@ -234,9 +239,8 @@ void Table::describe(uint32_t sample, const int32_t* bands, size_t count, uint64
 void Table::check_prefix(uint32_t sample, bool sar, Scratch& scratch) const {
     const Place place = samples_[sample].places[sar];
     if (layout_of_place(place) == kOwnLayout) return;  // parsed at each reading
-    const Database& database = reader_.database(database_of(sample));
-    const std::string& prefix = layouts_[layout_of_place(place)]->prefix;
-    if (!database.begins_with(offset_of(place), prefix, scratch.recent.scratch)) {
+    const File& file = reader_.database(database_of(sample)).file();
+    if (!file.equals(offset_of(place), layouts_[layout_of_place(place)]->prefix, scratch.recent.scratch)) {
         throw Error("its header is not the one that was checked when the database was opened");
     }
 }
@@ -246,7 +250,7 @@ void Table::copy(uint32_t sample, const int64_t* records, size_t count, uint8_t*
     if (is_elsewhere()) return;
     bool checked[2] = {kept_, kept_};
     bool sar = false;
-    const Database& database = reader_.database(database_of(sample));
+    const File& file = reader_.database(database_of(sample)).file();
     try {
         for (size_t i = 0; i < count; ++i, records += kRecordFields) {
             size_t index = 0;
@@ -261,7 +265,7 @@ void Table::copy(uint32_t sample, const int64_t* records, size_t count, uint8_t*
             if (kept_) {
                 copy_block(out + records[0], arena_ + value + image.at, image.bytes, stores);
             } else {
-                database.read(value, image.at, image.bytes, out + records[0], stores);
+                file.read(value + image.at, image.bytes, out + records[0]);
             }
         }
     } catch (const FileError&) {
@@ -292,20 +296,6 @@ uint64_t Table::gather(const int64_t* positions, size_t count, const int32_t* ba
     });
     check_unchanged();
     return bytes;
-}
-
-void Table::prefetch_values(uint32_t sample) const {
-    const File& file = reader_.database(database_of(sample)).file();
-    if (kept_ || file.access() == Access::kPread) return;
-    constexpr size_t kLine = 64, kSmall = 2048;  // of larger values the bands are copied in long runs
-    for (const bool sar : {false, true}) {
-        const Place place = samples_[sample].places[sar];
-        if (!shows(sar) || layout_of_place(place) == kOwnLayout) continue;
-        const uint8_t* const value = file.data() + offset_of(place);
-        const Layout& layout = *layouts_[layout_of_place(place)];
-        const size_t bytes = layout.value_bytes() <= kSmall ? layout.value_bytes() : layout.prefix.size();
-        for (size_t at = 0; at < bytes; at += kLine) __builtin_prefetch(value + at);
-    }
 }
 
 size_t Table::ask_ahead(uint32_t sample, const int32_t* bands, size_t count, Scratch& scratch) const {
@@ -339,9 +329,8 @@ bool Table::is_cached(uint32_t sample, int32_t band, Scratch& scratch) const {
     if (kept_) return true;
     const auto [sar, index] = pool_index(band);
     const Image& image = images(sample, sar, scratch)[index];
-    return reader_.database(database_of(sample))
-        .file()
-        .is_cached(offset_of(samples_[sample].places[sar]) + image.at, image.bytes);
+    const File& file = reader_.database(database_of(sample)).file();
+    return file.is_cached(offset_of(samples_[sample].places[sar]) + image.at);
 }
 
 void Table::check_unchanged() const {

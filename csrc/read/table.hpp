@@ -14,10 +14,20 @@
 #include <utility>
 #include <vector>
 
-#include "sampling/draws.hpp"
+#include "read/blocks.hpp"
 #include "read/reader.hpp"
+#include "sampling/draws.hpp"
 
 namespace rsdnet {
+
+// A record is int64 [byte offset in the buffer, dtype code, height, width, band id].
+constexpr int64_t kRecordFields = 5;
+// Bands start at multiples of this many bytes, so that a GPU can load them in wide words.
+constexpr uint64_t kAlignment = 16;
+
+inline uint64_t aligned(uint64_t bytes) {
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 // A band of a value: where it lies and what it is.
 struct Image {
@@ -74,12 +84,11 @@ class Table {
     // reader; call under its mutex.
     uint64_t gather(const int64_t* positions, size_t count, const int32_t* bands, size_t each, uint8_t* out,
                     uint64_t capacity, int64_t* records) const;
-    // Has the processor fetch what describe() reads of a sample; what copy() compares of its values.
+    // Has the processor fetch what describe() reads of a sample.
     void prefetch(uint32_t sample) const { __builtin_prefetch(&samples_[sample]); }
-    void prefetch_values(uint32_t sample) const;
     // Has the kernel fetch what copy() will read. Returns the ranges asked for.
     size_t ask_ahead(uint32_t sample, const int32_t* bands, size_t count, Scratch& scratch) const;
-    // True if the page cache holds a band of the sample.
+    // Whether the page cache holds the start of a band of the sample.
     bool is_cached(uint32_t sample, int32_t band, Scratch& scratch) const;
     // Error if a database that is still read has changed.
     void check_unchanged() const;
@@ -95,9 +104,8 @@ class Table {
     bool is_kept() const { return kept_; }
     bool is_elsewhere() const { return kept_ && !arena_; }
 
-    // For pickling: everything but the reader, in one string.
-    std::string save() const;
-    static std::unique_ptr<Table> restore(Reader& reader, std::string_view state);
+    // The keys of the samples of a database, as add() took them. Slow: lists its entries.
+    std::pair<Keys, Keys> keys(size_t database) const;
 
   private:
     // Offset of a value (48 bits), and which layout it has: an index into layouts_, or kOwnLayout.
@@ -117,14 +125,13 @@ class Table {
     size_t database_of(uint32_t sample) const;
     std::pair<bool, size_t> pool_index(int32_t band) const;
     std::vector<Image> images_of(const Layout& layout, bool sar) const;
-    std::string look_up(size_t database, bool sar, const std::optional<std::string>& key, Entry& entry) const;
-    std::string check_header(bool sar, const Entry& entry, RecentLayouts& recent) const;
-    void append(size_t database, uint32_t row, const Entry (&entries)[2]);
-    Place register_value(bool sar, uint32_t sample, const Entry& entry, const Layout& layout);
+    std::string look_up(size_t database, bool sar, const std::optional<std::string>& key, Value& value) const;
+    std::string check_header(size_t database, bool sar, const std::string& key, const Value& value,
+                             RecentLayouts& recent) const;
+    void append(size_t database, uint32_t row, const Value (&values)[2]);
+    Place register_value(bool sar, uint32_t sample, const Value& value, const Layout& layout);
     const std::vector<Image>& images(uint32_t sample, bool sar, Scratch& scratch) const;
     void check_prefix(uint32_t sample, bool sar, Scratch& scratch) const;
-    template <typename In>
-    void restore_values(bool sar, In& in);
     [[noreturn]] void fail(uint32_t sample, bool sar, const std::string& reason) const;
 
     Reader& reader_;

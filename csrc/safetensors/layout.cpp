@@ -15,22 +15,22 @@ constexpr size_t kMostDimensions = 32;            // NPY_MAXDIMS of numpy 1; num
 
 // Every whole-byte type of the format. Codes to gather: those the view kernels read.
 constexpr Dtype kDtypes[] = {
-    {"U8", "uint8", 1, 0, "|u1"},
-    {"I16", "int16", 2, 1, "<i2"},
-    {"U16", "uint16", 2, 2, "<u2"},
-    {"F16", "float16", 2, 3, "<f2"},
-    {"F32", "float32", 4, 4, "<f4"},
-    {"BOOL", "bool", 1, -1, "|b1"},
-    {"I8", "int8", 1, -1, "|i1"},
-    {"I32", "int32", 4, -1, "<i4"},
-    {"U32", "uint32", 4, -1, "<u4"},
-    {"I64", "int64", 8, -1, "<i8"},
-    {"U64", "uint64", 8, -1, "<u8"},
-    {"F64", "float64", 8, -1, "<f8"},
-    {"C64", "complex64", 8, -1, "<c8"},
-    {"BF16", "bfloat16", 2, -1, nullptr},
-    {"F8_E4M3", "float8_e4m3", 1, -1, nullptr},
-    {"F8_E5M2", "float8_e5m2", 1, -1, nullptr},
+    {"U8", "uint8", 1, 0},
+    {"I16", "int16", 2, 1},
+    {"U16", "uint16", 2, 2},
+    {"F16", "float16", 2, 3},
+    {"F32", "float32", 4, 4},
+    {"BOOL", "bool", 1, -1},
+    {"I8", "int8", 1, -1},
+    {"I32", "int32", 4, -1},
+    {"U32", "uint32", 4, -1},
+    {"I64", "int64", 8, -1},
+    {"U64", "uint64", 8, -1},
+    {"F64", "float64", 8, -1},
+    {"C64", "complex64", 8, -1},
+    {"BF16", "bfloat16", 2, -1},
+    {"F8_E4M3", "float8_e4m3", 1, -1},
+    {"F8_E5M2", "float8_e5m2", 1, -1},
 };
 
 const Dtype* find_dtype(std::string_view code) {

@@ -14,11 +14,10 @@
 namespace rsdnet {
 
 struct Dtype {
-    const char* code;   // as the header spells it: "U16"
-    const char* name;   // as numpy spells it: "uint16"
-    uint32_t bytes;     // of one value
-    int32_t gather;     // code in a record (DTYPE_CODES of rsdnet.kernels); -1: views cannot use this type
-    const char* numpy;  // numpy's type string; null where numpy has none
+    const char* code;  // as the header spells it: "U16"
+    const char* name;  // as numpy spells it: "uint16"
+    uint32_t bytes;    // of one value
+    int32_t gather;    // code in a record (DTYPE_CODES of rsdnet.kernels); -1: views cannot use this type
 };
 
 struct Tensor {
