@@ -11,7 +11,6 @@ reader works them out in the time that is measured.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -167,21 +166,6 @@ def bench_look_ahead_on_a_warm_cache(setting: Setting) -> None:
         setting.duel(f"{DRAWN}, one thread, look-ahead on", on, off)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
-def bench_pread_against_map(setting: Setting, names: tuple[str, ...], threads: int) -> None:
-    """`pread` beside the memory map on a warm cache, by wall clock and by CPU time."""
-    plan, scale = setting.plan(names), setting.scale
-    if threads > cores():
-        pytest.skip(f"{cores()} core")
-    what = f"{WHOLE if names else DRAWN}, {'one thread' if threads == 1 else '2 threads'}, access pread"
-    with one_core() if threads == 1 else nullcontext():
-        read, mapped = (Ours(plan, threads, access, "off", f"access {access}") for access in ("pread", "map"))
-        for clock, unit in ((time.perf_counter, SAMPLES), (time.process_time, "x samples/CPU s")):
-            ratio = duel(read, mapped, steps=scale.steps, rounds=scale.rounds, clock=clock)
-            setting.tell(what, mapped.name, ratio, unit, ">= 0.9")
-
-
 # ---- several threads ----------------------------------------------------------------------------------------
 
 
@@ -237,18 +221,16 @@ def bench_against_rasterio(setting: Setting, names: tuple[str, ...], tmp_path: P
 
 @pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
 def bench_cold_cache(setting: Setting, names: tuple[str, ...]) -> None:
-    """All cores on a cold cache, with look-ahead and without, by map and by pread, beside the disk itself."""
+    """All cores on a cold cache, with look-ahead and without, beside the disk itself."""
     plan, what = setting.plan(names), f"{WHOLE if names else DRAWN}, cold cache, {cores()} threads"
     asked, automatic, unasked = (f"look-ahead {hints}" for hints in ("on", "auto", "off"))
-    read, alone = (f"access pread, look-ahead {hints}" for hints in ("on", "off"))
     with setting.attempt(what, unasked):
         disk = [Direct(plan, random) for random in (False, True)]
         readers = [Ours(plan, cores(), hints=name.split()[-1], name=name) for name in (asked, automatic, unasked)]
-        readers += [Ours(plan, cores(), "pread", name.split()[-1], name) for name in (read, alone)]
         rounds = min(setting.scale.rounds, COLD_ROUNDS)
         speeds = race([*readers, *disk], steps=max(1, setting.scale.steps // 2), rounds=rounds)
     told = ", ".join(f"{other.name} {statistics.median(speeds[other.name]) / 1e6:,.0f} MB/s" for other in disk)
-    for ours, other in ((asked, unasked), (automatic, unasked), (alone, unasked), (read, alone), (read, asked)):
+    for ours, other in ((asked, unasked), (automatic, unasked)):
         setting.tell(f"{what}, {ours}", other, against(speeds, ours, other), SAMPLES)
     for own in disk:
         setting.tell(f"{what}, {automatic}", own.name, against(speeds, automatic, own.name), BYTES, note=told)

@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -58,10 +58,8 @@ def check(contender: "Contender", steps: Sequence[int]) -> None:
             )
 
 
-def duel(
-    ours: "Contender", other: "Contender", *, steps: int, rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> Ratio:
-    """How many times the other's speed ours is, over the rounds. clock: time.process_time for CPU time, all threads'.
+def duel(ours: "Contender", other: "Contender", *, steps: int, rounds: int) -> Ratio:
+    """How many times the other's speed ours is, over the rounds.
 
     A round: `steps` steps by the one and then by the other, who goes first by turns. In a round they read other
     samples, so that none finds its bytes in the processor's caches; over all rounds both read the same ones.
@@ -76,18 +74,18 @@ def duel(
     for n in range(rounds):
         mine, theirs = parts[n], parts[(n + (rounds + 1) // 2) % rounds]
         if n % 2:
-            taken = seconds(ours, mine, clock), seconds(other, theirs, clock)
+            taken = seconds(ours, mine), seconds(other, theirs)
         else:
-            taken = tuple(reversed((seconds(other, theirs, clock), seconds(ours, mine, clock))))  # type: ignore[assignment]
+            taken = tuple(reversed((seconds(other, theirs), seconds(ours, mine))))  # type: ignore[assignment]
         ratios.append(taken[1] / taken[0])
     return quantiles(ratios)
 
 
-def seconds(contender: Runner, steps: range, clock: Callable[[], float] = time.perf_counter) -> float:
+def seconds(contender: Runner, steps: range) -> float:
     """That the contender takes for the steps."""
-    begin = clock()
+    begin = time.perf_counter()
     contender.run(steps)
-    return clock() - begin
+    return time.perf_counter() - begin
 
 
 @contextmanager
