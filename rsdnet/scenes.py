@@ -20,6 +20,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 
+from rsdnet.console import progress
 from rsdnet.errors import DataError, command
 from rsdnet.synthetic.world import MS_BANDS, SEASONS, synthesise
 
@@ -145,11 +146,11 @@ def write_scenes(
     places: int,
     world: World = World(),
     workers: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
+    show: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Write places 0 .. places - 1 below `out`; returns how many were written, the others being there already.
 
-    workers: processes; 0 = one a core. progress is called with the number of places done so far.
+    workers: processes; 0 = one a core. show: called with the number of places done so far.
     Raises DataError on values out of range, a folder of other scenes, or a disk that is full.
     """
     if places < 1 or world.size < 32 or workers < 0 or world.seed < 0:
@@ -161,14 +162,14 @@ def write_scenes(
     if workers == 1:
         for place in range(places):
             written += write_place(out, world, place)
-            progress(place + 1)
+            show(place + 1)
         return written
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(write_place, out, world, place) for place in range(places)]
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 written += future.result()
-                progress(done)
+                show(done)
         except BrokenProcessPool as error:
             raise DataError(f"a worker died while writing {out} (out of memory?): use fewer --workers") from error
         finally:
@@ -179,8 +180,6 @@ def write_scenes(
 def main() -> None:
     """The command `python -m rsdnet.scenes`."""
     import tyro
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     def scenes(
         out: Annotated[Path, tyro.conf.Positional], places: int = 200, size: int = 256, seed: int = 0, workers: int = 0
@@ -194,13 +193,8 @@ def main() -> None:
             seed: The world: another seed, other places.
             workers: Processes; 0 = one a core.
         """
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            task = bar.add_task("scenes", total=places)
-            written = write_scenes(
-                out, places, World(seed, size), workers, lambda done: bar.update(task, completed=done)
-            )
+        with progress("scenes", places, "places") as show:
+            written = write_scenes(out, places, World(seed, size), workers, show)
         print(f"{out}: {places} places of {size} px, {written} written now, {places - written} were there")
 
     tyro.cli(scenes, prog="python -m rsdnet.scenes")
