@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from rsdnet.console import bar
+from rsdnet.console import progress
 from rsdnet.errors import command
 from rsdnet.synthetic.geotiffs import World, write_scenes
 
@@ -26,8 +26,8 @@ def scenes(
         seed: The world: another seed, other places.
         workers: Processes; 0 = one a core.
     """
-    with bar("scenes", places, "places") as show:
-        written = write_scenes(out, places, World(seed, size), workers, lambda done: show(done, None))
+    with progress("scenes", places, "places") as show:
+        written = write_scenes(out, places, World(seed, size), workers, show)
     print(f"{out}: {places} places of {size} px, {written} written now, {places - written} were there")
 
 

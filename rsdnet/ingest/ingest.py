@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from safetensors.numpy import load
 
 from rsdnet.console import progress
@@ -160,7 +161,7 @@ def _read_all(
     rest = sources[journal.done :]
     with (
         contextlib.closing(Chunk(layout.folder, journal, writer)) as chunk,
-        progress(len(sources), journal.done) as step,
+        progress("ingest", len(sources), "sources", done=journal.done, console=Console()) as show,
         executor(layout.workers, len(rest)) as pool,
     ):
         for result in in_order(pool, rest, recipe, look_ahead=4 * count(layout.workers)):
@@ -169,7 +170,7 @@ def _read_all(
             if not tally.samples and tally.sources == min(_ALL_BAD, len(sources)):
                 _require_hope(layout, every[:_ALL_BAD], recipe, journal, tally.first_reason)
             chunk.add(record, result)
-            step(f"{tally.left_out:,} left out")
+            show(tally.sources, f"{tally.left_out:,} left out")
         chunk.commit()
         chunk.wait()
 

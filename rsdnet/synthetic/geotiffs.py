@@ -68,11 +68,11 @@ def write_scenes(
     places: int,
     world: World = World(),
     workers: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
+    show: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Write places 0 .. places - 1 below `out`. Returns how many were written; the others were there already.
 
-    workers: processes; 0 = one a core. progress: called with the number of places done so far.
+    workers: processes; 0 = one a core. show: called with the number of places done so far.
     Raises DataError on values out of range, a folder of another world, or a full disk.
     """
     if places < 1 or world.size < 32 or workers < 0 or world.seed < 0:
@@ -84,14 +84,14 @@ def write_scenes(
     if workers == 1:
         for place in range(places):
             written += write_place(out, world, place)
-            progress(place + 1)
+            show(place + 1)
         return written
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(write_place, out, world, place) for place in range(places)]
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 written += future.result()
-                progress(done)
+                show(done)
         except BrokenProcessPool as error:
             raise DataError(f"a worker died while writing {out} (out of memory?): use fewer --workers") from error
         finally:

@@ -14,7 +14,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from rsdnet import bands, console
+from rsdnet import bands
 from rsdnet.data.catalog import Catalog, objects
 from rsdnet.errors import DataError
 from rsdnet.info import disk
@@ -252,19 +252,6 @@ def test_pieces_keep_the_bar_moving() -> None:
     assert module.next_piece(1000, 9.0) == 500
     assert module.next_piece(1000, 1e-12) == 2000
     assert module.next_piece(64, 9.0) == 64
-
-
-def test_progress_in_a_pipe_is_a_line_every_ten_seconds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
-    with console.bar("reading", 400) as show:
-        for clock[0], done in ((4.0, 10), (20.0, 100), (29.0, 200)):
-            show(done, done * 30 * 10**6)
-    written = capsys.readouterr()
-    assert not written.out
-    assert written.err.splitlines() == ["reading 100/400, 5 entries/s, 150 MB/s, 60 s to go"]
 
 
 @pytest.mark.parametrize("access", ["map", "pread"])
