@@ -80,12 +80,7 @@ class BigEarthNet(Layout):
 
     def recipe(self) -> Recipe:
         codes = {code: label for label, codes in enumerate(CLASSES.values()) for code in codes}
-        return Recipe(
-            *self.tiling,
-            {"ms": bands.S2L2A, "sar": ("VH", "VV")},
-            classes={"corine": codes},
-            raw_map=True,
-        )
+        return Recipe(*self.tiling, {"ms": bands.S2L2A, "sar": ("VH", "VV")}, classes={"corine": codes}, raw_map=True)
 
     def level(self) -> str:
         return "L2A"

@@ -57,11 +57,7 @@ class Sen12ms(Layout):
     def recipe(self) -> Recipe:
         dfc = {number: number - 1 for number in range(1, 11)}
         igbp = {value: number - 1 for value, number in enumerate(IGBP_TO_DFC) if number}
-        return Recipe(
-            *self.tiling,
-            {"ms": bands.S2L1C, "sar": S1_BANDS},
-            classes={"dfc": dfc, "lc": igbp},
-        )
+        return Recipe(*self.tiling, {"ms": bands.S2L1C, "sar": S1_BANDS}, classes={"dfc": dfc, "lc": igbp})
 
     def level(self) -> str:
         return "L1C"
