@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from rsdnet import bands
-from rsdnet.console import bar
+from rsdnet.console import progress, size
 from rsdnet.data import catalog, shards
 from rsdnet.data.catalog import Catalog
 from rsdnet.data.databases import Piece, Scan
@@ -74,12 +74,14 @@ def survey(reader: "Reader", verify: bool) -> "Survey":
 
     found = Survey(reader, None, verify)
     piece = _LEAST
-    with bar("reading" if verify else "checking", found.total) as show:
+    first = time.perf_counter()
+    with progress("reading" if verify else "checking", found.total, "entries") as show:
         while found.done < found.total:
             began = time.perf_counter()
             done = found.advance(piece)
-            piece = next_piece(piece, time.perf_counter() - began)
-            show(done, found.bytes if verify else None)
+            now = time.perf_counter()
+            piece = next_piece(piece, now - began)
+            show(done, f"{size(found.bytes / (now - first))}/s" if verify else "")
     return found
 
 
@@ -104,7 +106,7 @@ def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
     tally = count(reader, _pieces(folders))
     found = survey(reader, verify)
     damaged = found.damaged
-    sizes = f"{sum(path.stat().st_size for path in paths) / 1e6:,.1f} MB, {found.payload / 1e6:,.1f} MB of them pixels"
+    sizes = f"{size(sum(path.stat().st_size for path in paths))}, {size(found.payload)} of them pixels"
     what = paths[0] if len(paths) == 1 else f"{db}: {len(paths)} shards"
     console.print(f"{what}: {found.total:,} entries, {sizes}")
     if tally is None:

@@ -124,9 +124,7 @@ def test_room_for_caches(free: float, fits: str, cache: str) -> None:
     assert "--cache device: would not fit (about 4.4 GB of 4.0 GB free on a GPU)" in text
 
 
-def test_sizes_are_told_as_people_read_them() -> None:
-    told = [hardware.size(count) for count in (0, 999, 1000, 73_000, 5.5e9, 2e12, 3e15)]
-    assert told == ["0 bytes", "999 bytes", "1.0 KB", "73.0 KB", "5.5 GB", "2.0 TB", "3000.0 TB"]
+def test_free_memory_is_part_of_the_machines() -> None:
     assert 0 < hardware.free_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
