@@ -119,9 +119,11 @@ class Past:
 
         "norm" is the gradient's norm, unless a step was skipped, which has a check of its own.
         """
-        found = {**line, "new_skips": line.get("skipped", self.skipped) - self.skipped}
-        found |= {"usual_rank": self._usual("effective_rank", 0.0), "usual_norm": self._usual("grad_norm", math.inf)}
-        if "grad_norm" in line and not found["new_skips"]:
+        usual = {"usual_rank": self._usual("effective_rank", 0.0), "usual_norm": self._usual("grad_norm", math.inf)}
+        found = {**line, **usual}
+        if "skipped" in line:
+            found["new_skips"] = line["skipped"] - self.skipped
+        if "grad_norm" in line and not found.get("new_skips"):
             norm = line["grad_norm"]
             found |= {"norm": norm, "finite_norm": norm if math.isfinite(norm) else math.nan}
         return found | ({"best_f1": self.best_f1} if self.best_f1 else {})
