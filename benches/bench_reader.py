@@ -29,7 +29,7 @@ from benches.reader.ours import Ours
 from benches.reader.pairs import BIGEARTHNET, SMALL, Pairs, Shape, make
 from benches.reader.peers import ByHand, ConfigILM, Loaded, Memcpy, Raster, write_tiffs
 from benches.reader.workload import Workload
-from rsdnet.console import bar
+from rsdnet.console import progress
 from rsdnet.errors import DataError
 
 FULL, LEAST = 20_000, 8  # pairs
@@ -103,8 +103,8 @@ def bench(pytestconfig: pytest.Config, results: Callable[..., Results]) -> Itera
         @cache
         def database(shape: Shape, count: int) -> Pairs:
             try:
-                with capture.global_and_fixture_disabled(), bar(f"{shape.name} database", count, "pairs") as done:
-                    return make(Path(place), shape, count, lambda made: done(made, None))
+                with capture.global_and_fixture_disabled(), progress(f"{shape.name} database", count, "pairs") as done:
+                    return make(Path(place), shape, count, done)
             except DataError as error:
                 pytest.exit(f"error: {error}", returncode=2)
 
@@ -131,10 +131,9 @@ def bench_against_memcpy(bench: Bench, names: tuple[str, ...]) -> None:
 )
 def bench_against_configilm(bench: Bench, names: tuple[str, ...], theirs: tuple[str, ...], target: str) -> None:
     """Beside ConfigILM's all bands, since it cannot choose them by sample; of two fixed bands, beside its two."""
-    workload = bench.workload(names)
-    with one_core():
-        other = ConfigILM(workload, theirs)
-        bench.duel(f"{READ[names]}, one thread", Ours(workload, 1), other, target=target, note=other.note)
+    workload, what = bench.workload(names), f"{READ[names]}, one thread"
+    with bench.attempt(what, "ConfigILM"), one_core():
+        bench.duel(what, Ours(workload, 1), ConfigILM(workload, theirs), target=target)
 
 
 @pytest.mark.parametrize("frombuffer", [False, True], ids=["slices", "frombuffer"])
@@ -208,17 +207,15 @@ def bench_against_rasterio(bench: Bench, names: tuple[str, ...], tmp_path: Path)
 
 @drawn_and_whole
 def bench_cold_cache(bench: Bench, names: tuple[str, ...]) -> None:
-    """All cores on a cold cache, with look-ahead and without, by map and by pread, beside the disk itself."""
+    """All cores on a cold cache, with look-ahead and without, beside the disk itself."""
     workload, what = bench.workload(names), f"{READ[names]}, cold cache, {cores()} threads"
     asked, automatic, unasked = (f"look-ahead {hints}" for hints in ("on", "auto", "off"))
-    read, alone = (f"access pread, look-ahead {hints}" for hints in ("on", "off"))
     with bench.attempt(what, unasked):
         disks = [Direct(workload, random) for random in (False, True)]
         readers = [Ours(workload, cores(), hints=name.split()[-1], name=name) for name in (asked, automatic, unasked)]
-        readers += [Ours(workload, cores(), "pread", name.split()[-1], name) for name in (read, alone)]
         rounds = min(bench.scale.rounds, COLD_ROUNDS)
         times = cold_race(readers, disks, steps=max(1, bench.scale.steps // 2), rounds=rounds)
-    for ours, other in ((asked, unasked), (automatic, unasked), (alone, unasked), (read, alone), (read, asked)):
+    for ours, other in ((asked, unasked), (automatic, unasked)):
         bench.tell(f"{what}, {ours}", other, against(times, ours, other), SAMPLES)
     told = ", ".join(f"{disk.name} {1e-6 / statistics.median(times[disk.name]):,.0f} MB/s" for disk in disks)
     for disk in disks:

@@ -23,7 +23,7 @@ from benches.training.contenders import CONTENDERS
 from benches.training.remote import reason
 from benches.training.seat import RESIDENT, Local, step_race
 from benches.training.setting import Setting, settings
-from rsdnet.console import bar
+from rsdnet.console import progress
 
 OURS, REFERENCE, ALONE = "rsdnet", "reference", "step alone"
 OTHERWISE = "rsdnet, eager" if GPU else "rsdnet, compiled"  # the choice that a run does not take here
@@ -56,8 +56,8 @@ def bench_step(pytestconfig: pytest.Config, results: Callable[..., Results], whi
     setting, scale, kept = found[which], SCALES[shapes], results("training", PACKAGES)
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     title = f"{setting.shape}, {setting.precision}"
-    with capture.global_and_fixture_disabled(), bar(title, len(ORDER) + scale.rounds, "turns") as done:
-        measure(setting, kept, scale, lambda turns: done(turns, None))
+    with capture.global_and_fixture_disabled(), progress(title, len(ORDER) + scale.rounds, "turns") as done:
+        measure(setting, kept, scale, done)
 
 
 def measure(setting: Setting, kept: Results, scale: Scale, done: Callable[[int], None]) -> None:

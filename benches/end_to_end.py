@@ -25,7 +25,7 @@ from benches.training import PACKAGES, SPEED
 from benches.training.remote import Failed, Remote
 from benches.training.seat import LOADED, RESIDENT, Seat, step_race
 from benches.training.setting import Setting, settings
-from rsdnet.console import bar
+from rsdnet.console import progress
 from rsdnet.errors import DataError, command
 
 OURS = "rsdnet"
@@ -180,10 +180,10 @@ def measure(options: Options, kept: Results) -> None:
             for row in wanted:
                 run.without(row, why)
             return
-        with bar("comparisons", len(wanted), "rows") as done:
+        with progress("comparisons", len(wanted), "rows") as done:
             for number, row in enumerate(wanted):
                 run.compare(row, folder)
-                done(number + 1, None)
+                done(number + 1)
 
 
 def database(place: Path, setting: Setting, count: int) -> Path:
@@ -200,8 +200,8 @@ def database(place: Path, setting: Setting, count: int) -> Path:
     tiny = Shape(
         "tiny", dict.fromkeys(FINE, side) | dict.fromkeys(COARSE, side // 2), dict.fromkeys(("VH", "VV"), side)
     )
-    with bar("pairs", count, "pairs") as done:
-        folder = make(place, BIGEARTHNET if side == 120 else tiny, count, lambda made: done(made, None)).folder
+    with progress("pairs", count, "pairs") as done:
+        folder = make(place, BIGEARTHNET if side == 120 else tiny, count, done).folder
     with open(folder / "data.mdb", "rb") as file:  # warms the page cache
         while file.read(1 << 24):
             pass

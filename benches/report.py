@@ -28,10 +28,10 @@ NO_ROWS = {
 
 def comparisons(rows: Sequence[Row]) -> str:
     """A table for each machine and setting: the last row of each comparison, missed targets included."""
-    groups: dict[str, dict[tuple[str, str], Row]] = {}
+    groups: dict[str, dict[tuple[str, ...], Row]] = {}
     for row in rows:
         last = groups.setdefault(f"{settings(row)}; {row['machine']}", {})
-        last[row["what"], re.sub(r" [\d.]+$", "", row["contender"])] = row  # whatever its version
+        last[row["what"], re.sub(r" [\d.]+$", "", row["contender"]), row["unit"]] = row  # whatever its version
     return "\n\n".join(comparison_table(list(last.values()), title) for title, last in groups.items())
 
 

@@ -9,8 +9,6 @@ from threading import Thread
 import numpy as np
 
 from benches.core.peers import Absent
-from benches.reader.pairs import getter
-from benches.reader.peers import address
 from benches.reader.workload import Workload
 from rsdnet.info import disk
 
@@ -41,15 +39,10 @@ def evict(path: Path) -> None:
 
 def unmap(path: Path) -> None:
     """Take the pages of a file out of this process's maps of it: mapped pages are not evicted. They come again."""
-    for begin, end, _ in maps(path):
-        _libc.madvise(begin, end - begin, mmap.MADV_DONTNEED)
-
-
-def maps(path: Path) -> list[tuple[int, int, int]]:
-    """This process's maps of a file: first address, address after the last, place of the first in the file."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    found = [line.split()[:3] for line in lines if line.endswith(str(path.resolve()))]
-    return [(*(int(part, 16) for part in span.split("-")), int(offset, 16)) for span, _, offset in found]  # type: ignore[misc]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(str(path.resolve())):
+            begin, end = (int(part, 16) for part in line.split()[0].split("-"))
+            _libc.madvise(begin, end - begin, mmap.MADV_DONTNEED)
 
 
 class Direct:
@@ -72,14 +65,12 @@ class Direct:
 
     def prepare(self, steps: range) -> None:
         """(first byte, bytes) of each read of a step."""
-        sizes = {step: self.workload.sizes(step).ravel().tolist() for step in steps}
         end = self.path.stat().st_size // BLOCK * BLOCK
         for step in steps:
             if self.random:
-                begins = locate(self.workload, step)
-                self.blocks[step] = [sectors(begin, size) for begin, size in zip(begins, sizes[step], strict=True)]
+                self.blocks[step] = [sectors(*block) for block in self.workload.blocks(step).tolist()]
             else:
-                count = max(1, sum(sizes[step]) // BLOCK)
+                count = max(1, int(self.workload.sizes(step).sum()) // BLOCK)
                 self.blocks[step] = [((step * count + n) * BLOCK % max(end, 1), BLOCK) for n in range(count)]
 
     def run(self, steps: range) -> None:
@@ -104,15 +95,3 @@ def sectors(begin: int, size: int) -> tuple[int, int]:
     """The smallest run of whole sectors around a block."""
     first = begin // SECTOR * SECTOR
     return first, -(-(begin + size) // SECTOR) * SECTOR - first
-
-
-def locate(workload: Workload, step: int) -> list[int]:
-    """Where in the file each band of a step begins."""
-    get = getter(workload.pairs.folder)
-    addresses = [address(get(key.encode()), name) for key, name in workload.entries(step)]
-    spans = maps(workload.pairs.folder / "data.mdb")
-    places = []
-    for at in addresses:
-        begin, _, offset = next(span for span in spans if span[0] <= at < span[1])
-        places.append(at - begin + offset)
-    return places

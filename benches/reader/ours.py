@@ -18,14 +18,12 @@ SIZES = (1, 2, 2, 2, 4)  # bytes of a pixel by type code: uint8, int16, uint16, 
 class Ours:
     """Streams of a workload's steps, filled by `threads` threads."""
 
-    def __init__(
-        self, workload: Workload, threads: int, access: str = "map", hints: str = "auto", name: str = "rsdnet"
-    ) -> None:
+    def __init__(self, workload: Workload, threads: int, hints: str = "auto", name: str = "rsdnet") -> None:
         self.name, self.workload, self.threads, self.hints = name, workload, threads, hints
         pairs, named = workload.pairs, set(ids(workload.names))
         sar = set(ids(bands.SAR))
         pools = (sorted({*workload.pools[0], *(named - sar)}), sorted({*workload.pools[1], *(named & sar)}))
-        reader = _reader.Reader([str(pairs.folder)], bands.spellings(), threads, access=access)
+        reader = _reader.Reader([str(pairs.folder)], bands.spellings(), threads)
         self.table = _reader.Table(reader, "ms+sar", *pools)
         assert not self.table.add(0, np.arange(len(pairs)), pairs.ms, pairs.sar), "samples were left out"
         self.slots = [self._slot() for _ in range(SLOTS)]

@@ -157,6 +157,18 @@ def decoded(value: bytes) -> dict[str, NDArray]:
     return load(value)
 
 
+Layout = tuple[int, bytes, dict[str, tuple[int, int]]]  # bytes before the payload, those, {band: its place}
+LAYOUTS: dict[int, Layout] = {}  # by the value's length
+
+
+def layout_of(value: memoryview) -> Layout:
+    """An entry's layout by its header."""
+    start = 8 + int.from_bytes(value[:8], "little")
+    tensors = json.loads(bytes(value[8:start]))
+    places = {name: tuple(start + n for n in tensor["data_offsets"]) for name, tensor in tensors.items()}
+    return start, bytes(value[:start]), places  # type: ignore[return-value]
+
+
 def _catalog(pairs: Pairs) -> Catalog:
     count = len(pairs)
     return Catalog(

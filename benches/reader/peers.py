@@ -3,8 +3,6 @@
 Contenders as harness.py runs them. Order and drawn bands are worked out for them by `prepare`, outside the time.
 """
 
-import ctypes
-import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +15,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
-from benches.core.peers import Absent, peer, peer_version
-from benches.reader.native import blocks
-from benches.reader.pairs import Pairs, decoded, getter, opened
+from benches.core.peers import peer, peer_version
+from benches.reader.pairs import LAYOUTS, Pairs, decoded, getter, layout_of, opened
 from benches.reader.workload import Bands, Workload
-from rsdnet import bands
+from rsdnet import _reader, bands
 
 SIDE = 120  # pixels that ConfigILM resamples every band to
 
@@ -33,23 +29,27 @@ SIDE = 120  # pixels that ConfigILM resamples every band to
 
 
 class ConfigILM:
-    """ConfigILM: two transactions, decode both entries whole, resample each band to 120 px float32, stack.
+    """ConfigILM's BENv2LDMBReader: two transactions, decode both entries whole, resample each band to 120 px float32.
 
-    names: the bands that it resamples and stacks, none for all. The package's own reader, or its steps written plainly
-    where it is not installed: `name` says which.
+    names: the bands that it resamples and stacks, none for all. Raises Absent where the package is not installed.
     """
 
     def __init__(self, workload: Workload, names: tuple[str, ...] = ()) -> None:
-        shape = workload.pairs.shape
-        self.workload, self.names = workload, names or (*shape.sar, *shape.ms)
+        module, pairs = peer("configilm.extra.BENv2_utils"), workload.pairs
+        self.workload, self.names = workload, names or (*pairs.shape.sar, *pairs.shape.ms)
+        self.name = f"ConfigILM {peer_version('configilm')}, {f'{len(names)} bands' if names else 'all bands'}"
         self.samples: dict[int, list[str]] = {}
-        what = f"{len(self.names)} bands" if names else "all bands"
-        try:
-            self.read = package(workload.pairs, self.names)
-            self.name, self.note = f"ConfigILM {peer_version('configilm')}, {what}", ""
-        except Absent as reason:
-            self.read, self.name = plain(workload.pairs, self.names), f"ConfigILM's steps, {what}"
-            self.note = f"written plainly: {reason}"
+        metadata = pairs.folder / "metadata.parquet"
+        nothing = pyarrow.array([[]] * len(pairs), pyarrow.list_(pyarrow.string()))  # labels
+        table = pyarrow.table({"patch_id": pairs.ms, "labels": nothing, "s1_name": pairs.sar})
+        pyarrow.parquet.write_table(table, metadata)
+        self.reader = module.BENv2LDMBReader(  # as BENv2DataSet sets it up
+            pairs.folder,
+            metadata,
+            bands=list(self.names),
+            process_bands_fn=lambda layers, order: module.stack_and_interpolate(layers, order, SIDE, "nearest"),
+        )
+        self.reader.env = opened(pairs.folder)  # its own map of 8 GiB would hold 30,000 pairs at most
 
     def prepare(self, steps: range) -> None:
         self.samples = {step: [self.workload.pairs.ms[s] for s in self.workload.samples(step)] for step in steps}
@@ -57,14 +57,13 @@ class ConfigILM:
     def run(self, steps: range) -> None:
         for step in steps:
             for key in self.samples[step]:
-                self.read(key)
+                self.reader[key]
 
     def take(self, step: int) -> Bands:
         sides = self.workload.pairs.shape.ms | self.workload.pairs.shape.sar
         given = []
-        for sample, chosen in zip(self.workload.samples(step), self.workload.bands(step).tolist(), strict=True):
-            image = self.read(self.workload.pairs.ms[sample]).numpy()
-            names = [bands.NAMES[band] for band in chosen]
+        for key, _, names in self.workload.keys(step):
+            image = self.reader[key][0].numpy()
             given.append([native(image[self.names.index(n)], sides[n], n in bands.SAR) for n in names])
         return given
 
@@ -75,46 +74,6 @@ def native(image: NDArray, side: int, radar: bool) -> bytes:
     small = image[::factor, ::factor]
     same = image.dtype == np.float32 and np.array_equal(small.repeat(factor, 0).repeat(factor, 1), image)
     return small.astype(np.float32 if radar else np.uint16).tobytes() if same else b""
-
-
-def package(pairs: Pairs, names: tuple[str, ...]) -> Callable[[str], Tensor]:
-    """BENv2LDMBReader, as BENv2DataSet sets it up; without a table of labels. Raises Absent where it is not there."""
-    module = peer("configilm.extra.BENv2_utils")
-    metadata = pairs.folder / "metadata.parquet"
-    nothing = pyarrow.array([[]] * len(pairs), pyarrow.list_(pyarrow.string()))
-    pyarrow.parquet.write_table(
-        pyarrow.table({"patch_id": pairs.ms, "labels": nothing, "s1_name": pairs.sar}), metadata
-    )
-    reader = module.BENv2LDMBReader(
-        pairs.folder,
-        metadata,
-        bands=list(names),
-        process_bands_fn=lambda layers, order: module.stack_and_interpolate(layers, order, SIDE, "nearest"),
-    )
-    reader.env = opened(pairs.folder)  # its own map of 8 GiB would hold 30,000 pairs at most
-    return lambda key: reader[key][0]
-
-
-def plain(pairs: Pairs, names: tuple[str, ...]) -> Callable[[str], Tensor]:
-    """The steps of ConfigILM 0.7.1 (BENv2LDMBReader.__getitem__, stack_and_interpolate; lhackel-tub/ConfigILM)."""
-    environment, other = opened(pairs.folder), dict(zip(pairs.ms, pairs.sar, strict=True))
-
-    def resampled(layer: NDArray) -> Tensor:
-        image = torch.Tensor(np.float32(layer))
-        if layer.shape == (SIDE, SIDE):
-            return image
-        return interpolate(image[None, None], (SIDE, SIDE), mode="nearest").squeeze()
-
-    def read(key: str) -> Tensor:
-        layers: dict[str, NDArray] = {}
-        for name in (key, other[key]):
-            with environment.begin(buffers=True) as transaction:
-                value: Any = transaction.get(name.encode())
-            layers.update(decoded(bytes(value)))
-        layers = {band: layer for band, layer in layers.items() if band in names}
-        return torch.stack([resampled(layers[band]) for band in names])
-
-    return read
 
 
 # ---- py-lmdb by hand ----------------------------------------------------------------------------------------
@@ -168,43 +127,27 @@ class ByHand:
             ends.append(at)
 
 
-Layout = tuple[int, bytes, dict[str, tuple[int, int]]]  # bytes before the payload, those, {band: its place}
-LAYOUTS: dict[int, Layout] = {}  # by the value's length
-
-
-def layout_of(value: memoryview) -> Layout:
-    """An entry's layout by its header."""
-    start = 8 + int.from_bytes(value[:8], "little")
-    tensors = json.loads(bytes(value[8:start]))
-    places = {name: tuple(start + n for n in tensor["data_offsets"]) for name, tensor in tensors.items()}
-    return start, bytes(value[:start]), places  # type: ignore[return-value]
-
-
 # ---- memcpy -------------------------------------------------------------------------------------------------
 
 
 class Memcpy:
-    """memcpy of the same blocks in the same order, from py-lmdb's map to slots as large as the stream's, in turn.
+    """memcpy of the same blocks in the same order, from a map of the file to slots as large as the stream's, in turn.
 
-    threads: that share each step. A loop in C; of ctypes.memmove where there is no compiler.
+    threads: that share each step.
     """
 
     def __init__(self, workload: Workload, slots: list[NDArray], threads: int = 1) -> None:
         self.workload, self.slots, self.threads = workload, slots, threads
-        self.get = getter(workload.pairs.folder)
+        self.source = np.memmap(workload.pairs.folder / "data.mdb", np.uint8, "r")
         self.steps: dict[int, list[NDArray]] = {}
-        try:
-            self.copy, self.name = copier(blocks().copy_blocks), "memcpy"
-        except Absent:
-            self.copy, self.name = memmove, "ctypes.memmove"
-        if threads > 1:
-            self.name += f" on {threads} threads"
+        self.name = f"memcpy on {threads} threads" if threads > 1 else "memcpy"
 
     def prepare(self, steps: range) -> None:
-        """For each step and thread (3, blocks): where from, where to, bytes."""
+        """For each step and thread (blocks, 3): from, to, bytes."""
         for step in steps:
-            shares = np.array_split(self._blocks(step), self.threads, axis=1)
-            self.steps[step] = [np.ascontiguousarray(share) for share in shares]
+            begins, sizes = self.workload.blocks(step).T
+            blocks = np.column_stack([begins, places(sizes), sizes])
+            self.steps[step] = np.array_split(blocks, self.threads)
 
     def run(self, steps: range) -> None:
         if self.threads == 1:
@@ -224,34 +167,13 @@ class Memcpy:
 
     def _share(self, steps: range, number: int) -> None:
         for step in steps:
-            self.copy(*self.steps[step][number])
-
-    def _blocks(self, step: int) -> NDArray[np.uint64]:
-        source = [address(self.get(key.encode()), name) for key, name in self.workload.entries(step)]
-        sizes = self.workload.sizes(step).ravel()
-        target = self.slots[step % len(self.slots)].ctypes.data + places(sizes)
-        return np.stack([np.array(part, np.uint64) for part in (source, target, sizes)])
+            _reader.copy_blocks(self.source, self.steps[step][number], self.slots[step % len(self.slots)])
 
 
 def places(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where blocks of these sizes begin, one after the other at multiples of 16 bytes, as the stream lays them."""
+    """Begins of blocks of these sizes, one after the other at multiples of 16 bytes, as the stream lays them."""
     ends = np.cumsum(-(-sizes // 16) * 16)
     return np.concatenate([[0], ends[:-1]])
-
-
-def address(value: memoryview, name: str) -> int:
-    """Of a band in memory."""
-    return np.frombuffer(value, np.uint8).ctypes.data + layout_of(value)[2][name][0]
-
-
-def copier(function: Any) -> Callable[[NDArray, NDArray, NDArray], None]:
-    """The loop in C over arrays of addresses and sizes."""
-    return lambda source, target, sizes: function(len(sizes), source.ctypes.data, target.ctypes.data, sizes.ctypes.data)
-
-
-def memmove(source: NDArray, target: NDArray, sizes: NDArray) -> None:
-    for to, begin, size in zip(target.tolist(), source.tolist(), sizes.tolist(), strict=True):
-        ctypes.memmove(to, begin, size)
 
 
 # ---- torch's DataLoader -------------------------------------------------------------------------------------

@@ -1,19 +1,22 @@
 """Numbers of a whole process, each measured in one of its own: `python -m benches.reader.processes JOB FOLDER BATCH`.
 
 memory: resident memory over an epoch of the loader, on a database of small values. allocations: calls of malloc and
-its like for a batch once warmed up, counted by LD_PRELOAD (native.py). The answer is one line of JSON.
+its like for a batch once warmed up, counted by LD_PRELOAD. The answer is one line of JSON.
 """
 
 import ctypes
 import json
 import os
+import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benches.reader.native import library
+from benches.core.peers import Absent
 from benches.reader.pairs import SMALL, Pairs
 
 WARM, COUNTED = 64, 256  # batches
@@ -31,7 +34,21 @@ def allocations(pairs: Pairs, batch: int, threads: int) -> dict[str, float]:
     Raises Absent without a C compiler.
     """
     words = ["allocations", str(pairs.folder), str(batch), str(threads)]
-    return answer(words, {"LD_PRELOAD": str(library("allocations"))})
+    with counter() as library:
+        return answer(words, {"LD_PRELOAD": str(library)})
+
+
+@contextmanager
+def counter() -> Iterator[Path]:
+    """allocations.c as a shared library, compiled in a temporary folder. Raises Absent where that fails."""
+    with tempfile.TemporaryDirectory(prefix="rsdnet-bench-") as folder:
+        made, compiler = Path(folder) / "allocations.so", shlex.split(os.environ.get("CC", "cc"))
+        source = Path(__file__).with_name("allocations.c")
+        try:
+            subprocess.run([*compiler, "-O2", "-shared", "-fPIC", source, "-o", made], capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise Absent(f"allocations.c cannot be compiled: {error}") from error
+        yield made
 
 
 def answer(words: list[str], more: dict[str, str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from benches.reader.pairs import Pairs, decoded, getter
+from benches.reader.pairs import Pairs, decoded, getter, layout_of
 from rsdnet import _reader, bands
 
 SEED, VIEWS = 7, 2
@@ -82,6 +82,13 @@ class Workload:
             for name, side in sides.items():
                 size[bands.band_id(name)] = side**2 * pixel
         return size[self.bands(step)]
+
+    def blocks(self, step: int) -> NDArray[np.int64]:
+        """(batch * bands, 2) first byte in data.mdb and bytes of each band of a step."""
+        entries, get = self.entries(step), getter(self.pairs.folder)
+        values = _reader.extents(_reader.Reader([self.pairs.folder]), [key for key, _ in entries])[:, 0]
+        inside = [layout_of(get(key.encode()))[2][name][0] for key, name in entries]
+        return np.column_stack([values + inside, self.sizes(step).ravel()])
 
     def split(self, parts: Sequence[bytes]) -> Bands:
         """Bands of a step, one after the other, as a list a sample."""

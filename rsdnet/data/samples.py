@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.progress import track
+from rich.console import Console
 from torch import Tensor
 
 from rsdnet import bands
 from rsdnet._reader import Reader, Table, draw_bands
 from rsdnet.config import Config, ViewConfig
+from rsdnet.console import track
 from rsdnet.data import cache, databases, shards
 from rsdnet.data.catalog import Catalog
 from rsdnet.data.databases import Piece, Scan
@@ -39,7 +40,7 @@ class Samples:
     sample must have.
     pools: the bands to draw from, which each of those entries must hold.
     split, labelled: as `Catalog.mask` takes them. threads: of the reader; 0 for all cores.
-    access: "map", or "pread" where a file is on a network. catalog: one, or one a database, instead of
+    catalog: one, or one a database, instead of
     their `catalog.parquet`. damaged: what to do about a sample with an entry that is absent or damaged or lacks a band:
     "leave out" (`left_out` counts them by reason) or "raise".
 
@@ -56,7 +57,6 @@ class Samples:
         split: str | None = None,
         labelled: bool | None = None,
         threads: int = 0,
-        access: str = "map",
         catalog: Catalog | Sequence[Catalog] | None = None,
         damaged: Damaged = "leave out",
     ) -> None:
@@ -66,7 +66,7 @@ class Samples:
         self.databases = tuple(itertools.chain.from_iterable(self._parts))
         """The folders that are read."""
         self.pools = {m: np.array([bands.band_id(name) for name in pools[m]], np.int32) for m in ("ms", "sar")}
-        self.reader = Reader([str(path) for path in self.databases], bands.spellings(), threads, access)
+        self.reader = Reader([str(path) for path in self.databases], bands.spellings(), threads)
         self.arena: Tensor | None = None
         """The cache, (N,) uint8, where there is one: see `keep`."""
         self.kept: cache.Place = "none"
@@ -175,7 +175,7 @@ class Samples:
         home = cache.home_of(place, device)
         if self.arena is None:
             self.check_cache(place, device)
-            bar = functools.partial(track, description="filling the cache", disable=not progress)
+            bar = functools.partial(track, title="filling the cache", console=Console(quiet=not progress))
             self.arena = cache.load(self.table, place, device, bar)
             self.kept = place
         elif self.kept != place or self.arena.device.type != home.type:

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
 from rsdnet import bands
-from rsdnet.console import bar
+from rsdnet.console import progress, size
 from rsdnet.data import catalog, shards
 from rsdnet.data.catalog import Catalog
 from rsdnet.data.databases import Piece, Scan
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from rsdnet._reader import Reader, Survey
-
-Access = Literal["map", "pread"]
 
 _KEYS = ("ms", "sar", "map")
 _NAMED = 10  # damaged entries and absent keys that are named, of any number
@@ -76,12 +74,14 @@ def survey(reader: "Reader", verify: bool) -> "Survey":
 
     found = Survey(reader, None, verify)
     piece = _LEAST
-    with bar("reading" if verify else "checking", found.total) as show:
+    first = time.perf_counter()
+    with progress("reading" if verify else "checking", found.total, "entries") as show:
         while found.done < found.total:
             began = time.perf_counter()
             done = found.advance(piece)
-            piece = next_piece(piece, time.perf_counter() - began)
-            show(done, found.bytes if verify else None)
+            now = time.perf_counter()
+            piece = next_piece(piece, now - began)
+            show(done, f"{size(found.bytes / (now - first))}/s" if verify else "")
     return found
 
 
@@ -91,23 +91,22 @@ def next_piece(entries: int, seconds: float) -> int:
     return int(min(max(wanted, entries / 2, _LEAST), entries * 2))
 
 
-def info(db: Path, verify: bool = False, write: Path | None = None, access: Access = "map") -> int:
+def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
     """Print what the database in folder `db`, or its shards, hold. Returns 1 if anything is damaged or absent, else 0.
 
-    verify: read every entry whole. write: a file for all that is damaged or absent, as JSON. access: as `Reader` takes
-    it.
+    verify: read every entry whole. write: a file for all that is damaged or absent, as JSON.
     Raises DataError if it cannot be opened, or its catalog is damaged.
     """
     from rsdnet._reader import Reader
 
     console = terminal()
     folders = shards.parts(db)
-    reader = Reader(folders, bands.spellings(), access=access)
+    reader = Reader(folders, bands.spellings())
     paths = [reader_file(folder) for folder in folders]
     tally = count(reader, _pieces(folders))
     found = survey(reader, verify)
     damaged = found.damaged
-    sizes = f"{sum(path.stat().st_size for path in paths) / 1e6:,.1f} MB, {found.payload / 1e6:,.1f} MB of them pixels"
+    sizes = f"{size(sum(path.stat().st_size for path in paths))}, {size(found.payload)} of them pixels"
     what = paths[0] if len(paths) == 1 else f"{db}: {len(paths)} shards"
     console.print(f"{what}: {found.total:,} entries, {sizes}")
     if tally is None:
@@ -252,8 +251,6 @@ def main() -> int:
         """Read every entry whole, not its header alone."""
         json: Path | None = None
         """Write all damaged entries and absent keys into this file."""
-        access: Access = "map"
-        """How to read values: "map", or "pread" where the folder lies on a network file system."""
         speed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
         """Measure how fast this machine reads the database, and say what bounds that. Parts of the database leave the
         page cache for it."""
@@ -264,7 +261,7 @@ def main() -> int:
     try:
         status = 0
         if options.verify or options.json or not options.speed:
-            status = info(options.db, options.verify, options.json, options.access)
+            status = info(options.db, options.verify, options.json)
         if options.speed:
             from rsdnet.info.speed import speed
 

@@ -4,15 +4,16 @@ Reads are measured cold (the page cache has dropped what is read, and says so) a
 memcpy give for the same blocks. What could not be measured says why.
 """
 
-import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsdnet.console import percent, size
+from rsdnet.console import Show, percent, progress, size
 from rsdnet.errors import DataError
 from rsdnet.hardware import free_memory, gpu_memory
 from rsdnet.info import disk
@@ -166,10 +167,24 @@ class _Memory:
         self.blocks = np.column_stack([starts.astype(np.int64) // 16 * 16, subject.drawn])
 
     def copy(self, threads: int, seconds: float) -> Rate:
-        """memcpy for so long."""
+        """memcpy for so long, each thread's blocks one after the other into a part of `out` of its own."""
         from rsdnet._reader import copy_blocks
 
-        copied, took = copy_blocks(self.source, self.blocks, self.out, threads, seconds)
+        part = len(self.out) // threads
+
+        def work(thread: int) -> int:
+            first, sizes = self.blocks[thread::threads].T
+            to = thread * part + (np.cumsum(sizes) - sizes) % (part - self.blocks[:, 1].max() + 1)
+            blocks, copied = np.column_stack([first, to, sizes]), 0
+            while not copied or time.perf_counter() - began < seconds:
+                copy_blocks(self.source, blocks, self.out)
+                copied += int(sizes.sum())
+            return copied
+
+        began = time.perf_counter()
+        with ThreadPoolExecutor(threads) as pool:
+            copied = sum(pool.map(work, range(threads)))
+        took = time.perf_counter() - began
         return Rate(copied / took, copied / took / float(self.blocks[:, 1].mean()), took)
 
 
@@ -223,8 +238,8 @@ def speed(db: Path, seconds: float = 20.0) -> None:
 
     if not seconds > 0:
         raise DataError(f"--seconds {seconds} is not above 0: give about how long it may take")
-    with _stages() as say:
-        figures, subject = measure(db, seconds, say)
+    with progress("measuring", 20) as show:
+        figures, subject = measure(db, seconds, _stages(show))
     console = terminal()
     console.print(table(figures, subject.name))
     held = "not told to this user" if figures.cached is None else percent(figures.cached)
@@ -241,21 +256,13 @@ def _remarks(figures: Figures, subject: Subject) -> Iterator[str]:
         yield f"other programs keep this machine busy (load {load:.1f} on {figures.threads} cores): figures are low"
 
 
-@contextlib.contextmanager
-def _stages() -> Iterator[Callable[[str, float], None]]:
-    """A function to call with the name of a stage and the seconds it takes of 20: a bar on a terminal, else nothing."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+def _stages(show: Show) -> Callable[[str, float], None]:
+    """A function to call with the name of a stage that begins and the seconds it takes of 20."""
+    done = before = 0.0
 
-    columns = (TextColumn("measuring"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[stage]}"))
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task("", total=20, stage="choosing samples")
-        before = 0.0
+    def say(stage: str, share: float) -> None:
+        nonlocal done, before
+        done, before = done + before, share
+        show(done, stage)
 
-        def say(stage: str, share: float) -> None:
-            nonlocal before
-            shown.update(task, advance=before, stage=stage)
-            before = share
-
-        yield say
+    return say
