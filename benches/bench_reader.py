@@ -23,7 +23,7 @@ from benches.core.peers import Absent, peer
 from benches.core.rows import Results
 from benches.core.turns import Wrong, against, cores, quantiles
 from benches.reader import processes
-from benches.reader.disk import Direct
+from benches.reader.disk import Disk
 from benches.reader.harness import Contender, cold_race, duel, one_core
 from benches.reader.ours import Ours
 from benches.reader.pairs import BIGEARTHNET, SMALL, Pairs, Shape, make
@@ -211,7 +211,7 @@ def bench_cold_cache(bench: Bench, names: tuple[str, ...]) -> None:
     workload, what = bench.workload(names), f"{READ[names]}, cold cache, {cores()} threads"
     asked, automatic, unasked = (f"look-ahead {hints}" for hints in ("on", "auto", "off"))
     with bench.attempt(what, unasked):
-        disks = [Direct(workload, random) for random in (False, True)]
+        disks = [Disk(workload, random) for random in (False, True)]
         readers = [Ours(workload, cores(), hints=name.split()[-1], name=name) for name in (asked, automatic, unasked)]
         rounds = min(bench.scale.rounds, COLD_ROUNDS)
         times = cold_race(readers, disks, steps=max(1, bench.scale.steps // 2), rounds=rounds)

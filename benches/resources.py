@@ -161,29 +161,28 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
 def show(rows: Iterator[dict[str, Any]], console: Console) -> None:
     """The table, a section a target."""
     table = Table(title=f"kernels compiled offline, triton {triton.__version__}", caption=CAPTION)
-    for name in ("target", "kernel", "case"):
-        table.add_column(name)
-    for name in ("warps", "registers", "spills", "local B", "shared B", "load B", "blocks/SM", "warps/SM", "occupancy"):
-        table.add_column(name, justify="right")
     last = None
     for row in rows:
-        if last not in (None, row["target"]):
+        if last is None:
+            for name in shown(row):
+                table.add_column(name, justify="left" if name in ("target", "kernel", "case") else "right")
+        elif last != row["target"]:
             table.add_section()
         last = row["target"]
-        spills = row["spills"] + row["scalar_spills"] if "spills" in row else "-"
-        local = row.get("stack", 0) + row["local"]
-        numbers = (
-            row["warps"],
-            row["registers"],
-            spills,
-            local,
-            row["shared"],
-            f"{row['load']} ({row['usual_load']})",
-            row["blocks"],
-        )
-        name = row["kernel"].removesuffix("_kernel")
-        table.add_row(last, name, row["case"], *map(str, numbers), str(row["resident"]), f"{row['occupancy']:.0%}")
+        table.add_row(*map(str, shown(row).values()))
     console.print(table)
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row's cells by column."""
+    return {
+        "target": row["target"], "kernel": row["kernel"].removesuffix("_kernel"), "case": row["case"],
+        "warps": row["warps"], "registers": row["registers"],
+        "spills": row["spills"] + row["scalar_spills"] if "spills" in row else "-",
+        "local B": row.get("stack", 0) + row["local"], "shared B": row["shared"],
+        "load B": f"{row['load']} ({row['usual_load']})",
+        "blocks/SM": row["blocks"], "warps/SM": row["resident"], "occupancy": f"{row['occupancy']:.0%}",
+    }  # fmt: skip
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from benches.core.turns import Ratio, Times, Wrong, against, race
+from benches.reader.disk import Disk, evict
 from benches.reader.workload import Bands, Workload
 
 
@@ -28,17 +29,6 @@ class Contender(Protocol):
     def prepare(self, steps: range) -> None: ...
     def run(self, steps: range) -> None: ...
     def take(self, step: int) -> Bands: ...
-
-
-class Disk(Protocol):
-    """Reads past the page cache: `moved` bytes in some steps, which are not compared."""
-
-    @property
-    def name(self) -> str: ...
-
-    def prepare(self, steps: range) -> None: ...
-    def run(self, steps: range) -> None: ...
-    def moved(self, steps: range) -> int: ...
 
 
 def check(contender: Contender, steps: Sequence[int]) -> None:
@@ -73,8 +63,6 @@ def cold_race(contenders: Sequence[Contender], disks: Sequence[Disk], *, steps: 
     In a round all read other samples, since a host may cache what one has just read. Raises Wrong where a contender
     gives wrong bytes, Absent where the machine does not evict.
     """
-    from benches.reader.disk import evict
-
     workload, everybody = contenders[0].workload, [*contenders, *disks]
     for contender in contenders:
         check(contender, (0,))
@@ -86,7 +74,7 @@ def cold_race(contenders: Sequence[Contender], disks: Sequence[Disk], *, steps: 
         part = range(first, first + steps)
         evict(workload.pairs.folder / "data.mdb")
         taken = seconds(each, part)
-        return taken / (sum(workload.sizes(s).sum() for s in part) if number < len(contenders) else each.moved(part))  # type: ignore[union-attr]
+        return taken / (each.moved(part) if isinstance(each, Disk) else int(sum(workload.sizes(s).sum() for s in part)))
 
     return race({each.name: partial(turn, number) for number, each in enumerate(everybody)}, rounds)
 
