@@ -12,11 +12,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
-from rsdnet import probe
 from rsdnet.config import Config
 from rsdnet.data.catalog import Catalog
 from rsdnet.distributed import ALONE
-from rsdnet.evaluate import linear
+from rsdnet.evaluate import linear, variants
 from rsdnet.evaluate.features import Labelled
 from tests.support import tiny
 
@@ -45,10 +44,10 @@ def test_scores_are_scikit_learns() -> None:
 
 def test_band_statistics_are_numpys() -> None:
     views = torch.randn(3, 2, 9, 9)
-    features = probe.band_statistics(views).numpy().reshape(3, 2, 9)
+    features = variants.band_statistics(views).numpy().reshape(3, 2, 9)
     pixels = views.numpy().reshape(3, 2, 81)
     expected = [pixels.mean(2), pixels.std(2), pixels.min(2), pixels.max(2)]
-    expected += list(np.quantile(pixels, probe.QUANTILES, axis=2))
+    expected += list(np.quantile(pixels, variants.QUANTILES, axis=2))
     np.testing.assert_allclose(features, np.stack(expected, -1), rtol=1e-4, atol=1e-5)
 
 
@@ -92,7 +91,7 @@ def test_a_probe_writes_table_json_and_chart(run: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 60 * 4 * 128**2 + 1, 1 << 30])
-def test_views_kept_for_the_next_contender_are_of_the_band_asked_for(tiny_db: Path, keep: int) -> None:
+def test_views_kept_for_the_next_variant_are_of_the_band_asked_for(tiny_db: Path, keep: int) -> None:
     """With room for no band, for one, and for all."""
     labelled = Labelled(Config(), (tiny_db,), "ms", ALONE, batch=10, keep=keep)
     for name in ("B02", "B08", "B02"):
@@ -105,8 +104,8 @@ def test_views_kept_for_the_next_contender_are_of_the_band_asked_for(tiny_db: Pa
 
 def test_a_checkpoint_of_an_unfinished_run_can_be_probed(run: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes((run / "checkpoint.safetensors").read_bytes())
-    early, _, _ = probe.load_encoder(tmp_path)
-    final, cfg, _ = probe.load_encoder(run)
+    early, _, _ = variants.load_encoder(tmp_path)
+    final, cfg, _ = variants.load_encoder(run)
     assert cfg.views.size == 20
     for name, tensor in final.state_dict().items():
         assert torch.equal(tensor, early.state_dict()[name])
