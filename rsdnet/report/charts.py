@@ -80,7 +80,8 @@ class Axis(NamedTuple):
     def ticks(self, *, whole: bool = False) -> list[tuple[float, float]]:
         """(px, value) of round values about evenly apart, whole numbers where asked for."""
         linear = MaxNLocator(TICKS, steps=[1, 2, 5, 10], integer=whole)
-        values = (LogLocator(numticks=TICKS) if self.log else linear).tick_values(self.low, self.high)
+        locator = LogLocator(numticks=TICKS) if self.log else linear
+        values = np.asarray(locator.tick_values(self.low, self.high))
         values = values[(self.low <= values) & (values <= self.high)]
         return list(zip(self.at(values).tolist(), values.tolist(), strict=True))
 
