@@ -1,4 +1,4 @@
-"""What a run keeps of its steps: metrics.jsonl, TensorBoard; what it shows goes to rsdnet/monitor/display.py."""
+"""Metrics of a run's steps, written to metrics.jsonl and TensorBoard and handed to display and health checks."""
 
 import contextlib
 import json
@@ -38,9 +38,9 @@ class Monitor:
     """Gathers the losses of steps on the device and reads them every `every` steps, never in between.
 
     folder: of the run. steps: of the whole schedule; start: those already done. batch: samples a step, of all ranks.
-    flops: of a sample (flops.step_flops); peak: FLOP/s of a device (flops.matmul_peak); what lacks is not shown.
+    flops: of a sample (flops.step_flops); peak: FLOP/s of a device (flops.matmul_peak); None: not shown.
     max_skipped: steps that may be skipped in a row; 0: any number.
-    ranks: every rank makes a monitor and calls it alike, for what is of all; only the main one writes, shows and warns.
+    ranks: every rank makes one and makes the same calls, which are collective; only the main one writes and shows.
     """
 
     def __init__(
@@ -135,9 +135,10 @@ class Monitor:
             torch.cuda.synchronize(self.ranks.device)
 
     def _numbers(self, output: "Output", trust: Callable[[], Tensor] | None) -> tuple[list[float], dict[str, float]]:
-        """Losses of the pending steps, averaged over the ranks, and what else is on the device, in one read.
+        """Losses of the pending steps, averaged over the ranks, and the other numbers on the device, in one read.
 
-        Projections are judged over all ranks' (of their last micro-batches), so that numbers go on on another number.
+        Projections are those of all ranks' last micro-batches, so that a run resumed on another number of ranks has the
+        same measures.
         """
         losses = torch.stack([step.loss for step in self._pending]).double()
         losses = self.ranks.sum_(losses) / self.ranks.world
@@ -153,7 +154,7 @@ class Monitor:
         return read[: len(losses)], numbers | {"skipped": int(numbers["skipped"])}
 
     def _rates(self, elapsed: float, read: dict[str, Any]) -> dict[str, float]:
-        """What the pending steps cost; elapsed: the seconds they took."""
+        """Throughput, waiting, reading and memory of the pending steps. elapsed: the seconds they took."""
         rate = len(self._pending) * self.batch / elapsed
         return {
             "samples_per_s": rate,
@@ -182,7 +183,7 @@ class Monitor:
 
 
 def written(path: Path) -> Iterator[dict[str, float]]:
-    """Of a run that goes on, the lines of its metrics that a watch must know: those with a kNN F1, and the last."""
+    """The logged lines that a resumed run's watch must know: those with a kNN F1, and the last."""
     with open(path) as file:  # checkpoint.truncate_metrics has left sound lines only
         line = ""
         for line in file:

@@ -1,4 +1,4 @@
-"""What a run left in its folder, read for the report: metrics, configuration, probe, environment. Nothing is trusted.
+"""The files of a run, read for the report: metrics, configuration, probe, environment. Nothing is trusted.
 
 A run may still be going, may have died while it wrote a line, or may come from another version: whatever cannot be read
 is left out, and `Record.notes` says so in words.
@@ -40,8 +40,8 @@ class Series:
 
 @dataclass
 class Record:
-    """A run: series by name of the metric, config by "table.key", probe, profile and environment, and notes on what is
-    odd."""
+    """A run: series by name of the metric, config by "table.key", probe, profile and environment, and notes on
+    oddities."""
 
     folder: Path
     name: str

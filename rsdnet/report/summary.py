@@ -1,4 +1,4 @@
-"""A run at a glance: its facts, and what is odd about it, in plain words."""
+"""A run at a glance: its facts, and its oddities, in plain words."""
 
 import datetime
 import math
@@ -41,7 +41,7 @@ def facts(record: Record) -> dict[str, str]:
 
 
 def _measured(record: Record) -> dict[str, str]:
-    """What only some runs measure."""
+    """Facts from metrics that not every run logs."""
     values = {name: series.finite for name, series in record.series.items() if len(series.finite)}
     shown: dict[str, tuple[str, Callable[[np.ndarray], str]]] = {
         "kNN F1, last": ("knn_f1", lambda f1: score(float(f1[-1]))),
@@ -56,7 +56,7 @@ def _measured(record: Record) -> dict[str, str]:
 
 
 def notes(record: Record) -> list[str]:
-    """What is odd about a run, in plain words."""
+    """Oddities of a run, in plain words."""
     found = list(record.notes)
     for name, series in record.series.items():
         bad = ~np.isfinite(series.values)
