@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from rsdnet._reader import Reader, Survey
-
-Access = Literal["map", "pread"]
 
 _KEYS = ("ms", "sar", "map")
 _NAMED = 10  # damaged entries and absent keys that are named, of any number
@@ -93,18 +91,17 @@ def next_piece(entries: int, seconds: float) -> int:
     return int(min(max(wanted, entries / 2, _LEAST), entries * 2))
 
 
-def info(db: Path, verify: bool = False, write: Path | None = None, access: Access = "map") -> int:
+def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
     """Print what the database in folder `db`, or its shards, hold. Returns 1 if anything is damaged or absent, else 0.
 
-    verify: read every entry whole. write: a file for all that is damaged or absent, as JSON. access: as `Reader` takes
-    it.
+    verify: read every entry whole. write: a file for all that is damaged or absent, as JSON.
     Raises DataError if it cannot be opened, or its catalog is damaged.
     """
     from rsdnet._reader import Reader
 
     console = terminal()
     folders = shards.parts(db)
-    reader = Reader(folders, bands.spellings(), access=access)
+    reader = Reader(folders, bands.spellings())
     paths = [reader_file(folder) for folder in folders]
     tally = count(reader, _pieces(folders))
     found = survey(reader, verify)
@@ -254,8 +251,6 @@ def main() -> int:
         """Read every entry whole, not its header alone."""
         json: Path | None = None
         """Write all damaged entries and absent keys into this file."""
-        access: Access = "map"
-        """How to read values: "map", or "pread" where the folder lies on a network file system."""
         speed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
         """Measure how fast this machine reads the database, and say what bounds that. Parts of the database leave the
         page cache for it."""
@@ -266,7 +261,7 @@ def main() -> int:
     try:
         status = 0
         if options.verify or options.json or not options.speed:
-            status = info(options.db, options.verify, options.json, options.access)
+            status = info(options.db, options.verify, options.json)
         if options.speed:
             from rsdnet.info.speed import speed
 
