@@ -66,7 +66,7 @@ def info(db: Path, verify: bool = False, write: Path | None = None, access: Acce
 
 
 @dataclass
-class Samples:
+class Counts:
     """Numbers of samples in a catalog.
 
     splits: per split (None: all of them), samples, with both entries, MS alone, SAR alone, labelled, with a label map.
@@ -97,14 +97,14 @@ class Samples:
                 self.labels[row] += np.bincount(piece.label[own & labelled], minlength=len(self.classes))
 
 
-def _count(reader: "Reader", folders: Sequence[Path]) -> Samples | None:
+def _count(reader: "Reader", folders: Sequence[Path]) -> Counts | None:
     """The samples of a catalog; None without one, and without an ingest that may yet write one."""
     if not any((folders[0] / name).is_file() for name in (catalog.CATALOG, catalog.JOURNAL)):
         return None
-    samples = Samples()
+    counts = Counts()
     for piece in Scan(folders):
-        samples.add(piece.catalog, reader, piece.database)
-    return samples
+        counts.add(piece.catalog, reader, piece.database)
+    return counts
 
 
 def survey(reader: "Reader", verify: bool) -> "Survey":
@@ -129,7 +129,7 @@ def next_piece(entries: int, seconds: float) -> int:
     return int(min(max(wanted, entries / 2, _LEAST), entries * 2))
 
 
-def _print_samples(console: Console, samples: Samples) -> None:
+def _print_samples(console: Console, samples: Counts) -> None:
     facts = ((name, samples.meta.get(name)) for name in ("layout", "level", "patch"))
     console.print(", ".join(f"{name} {value}" for name, value in facts if value) or "samples:")
     splits = table("samples", "split", "all", "ms+sar", "ms only", "sar only", "labelled", "label maps")
