@@ -66,13 +66,14 @@ class BuildReader(build_ext):
             return [name for names in pool.map(compile_one, ext.sources) for name in names]
 
 
+def sources(suffix: str) -> list[str]:
+    """The reader's files, without its tests and fuzzers."""
+    paths = {path.relative_to(ROOT) for path in (ROOT / "csrc").rglob(f"*{suffix}")}
+    return sorted(str(path) for path in paths if path.parts[1] not in ("tests", "fuzz"))
+
+
 os.chdir(ROOT)
-reader = Extension(
-    "rsdnet._reader",
-    sources=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.cpp")),
-    depends=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.hpp")),
-    language="c++",
-)
+reader = Extension("rsdnet._reader", sources(".cpp"), depends=sources(".hpp"), include_dirs=["csrc"], language="c++")
 setup(
     packages=[*find_packages(include=["rsdnet", "rsdnet.*"]), "rsdnet.kernels"],
     package_dir={"rsdnet": "rsdnet", "rsdnet.kernels": "kernels"},

@@ -221,18 +221,16 @@ def bench_against_rasterio(setting: Setting, names: tuple[str, ...], tmp_path: P
 
 @pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
 def bench_cold_cache(setting: Setting, names: tuple[str, ...]) -> None:
-    """All cores on a cold cache, with look-ahead and without, by map and by pread, beside the disk itself."""
+    """All cores on a cold cache, with look-ahead and without, beside the disk itself."""
     plan, what = setting.plan(names), f"{WHOLE if names else DRAWN}, cold cache, {cores()} threads"
     asked, automatic, unasked = (f"look-ahead {hints}" for hints in ("on", "auto", "off"))
-    read, alone = (f"access pread, look-ahead {hints}" for hints in ("on", "off"))
     with setting.attempt(what, unasked):
         disk = [Direct(plan, random) for random in (False, True)]
         readers = [Ours(plan, cores(), hints=name.split()[-1], name=name) for name in (asked, automatic, unasked)]
-        readers += [Ours(plan, cores(), "pread", name.split()[-1], name) for name in (read, alone)]
         rounds = min(setting.scale.rounds, COLD_ROUNDS)
         speeds = race([*readers, *disk], steps=max(1, setting.scale.steps // 2), rounds=rounds)
     told = ", ".join(f"{other.name} {statistics.median(speeds[other.name]) / 1e6:,.0f} MB/s" for other in disk)
-    for ours, other in ((asked, unasked), (automatic, unasked), (alone, unasked), (read, alone), (read, asked)):
+    for ours, other in ((asked, unasked), (automatic, unasked)):
         setting.tell(f"{what}, {ours}", other, against(speeds, ours, other), SAMPLES)
     for own in disk:
         setting.tell(f"{what}, {automatic}", own.name, against(speeds, automatic, own.name), BYTES, note=told)

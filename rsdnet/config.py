@@ -44,8 +44,6 @@ class DataConfig:
     """What to do about a sample that cannot be read: leave it out and count it, or end the run."""
     cache: Literal["none", "host", "device"] = "none"
     """Hold all raw bands in host memory or on the GPU, and read the disk no more; refused where they do not fit."""
-    access: Literal["map", "pread"] = "map"
-    """How files are read: through a memory map, or by pread, for network file systems."""
     lookahead: Count = 2
     """Batches whose entries the kernel is told to fetch from the disk ahead; 0: none."""
     slots: Annotated[int, Field(ge=2)] = 4
@@ -205,15 +203,18 @@ class Config:
 
 # What may differ between a run and its continuation, since it does not change what is computed.
 FREE_ON_RESUME = {
-    "run", "resume", "cache", "access", "damaged", "lookahead", "slots", "reader_threads", "recompute", "cuda_graph",
+    "run", "resume", "cache", "damaged", "lookahead", "slots", "reader_threads", "recompute", "cuda_graph",
     "log_every", "checkpoint_every", "keep", "keep_every", "max_skipped", "knn_every", "knn_data", "profile",
     "tensorboard", "threads",
 }  # fmt: skip
+GONE = {"access"}  # keys of [data] in older runs' files, ignored so that those runs resume
 _ADAPTER = TypeAdapter(Config)
 
 
 def from_tables(tables: dict[str, Any], where: str) -> Config:
     """`tables` as a valid configuration. Raises DataError that names `where` and the first bad key."""
+    if isinstance(data := tables.get("data"), dict):
+        tables = tables | {"data": {key: value for key, value in data.items() if key not in GONE}}
     try:
         config = _ADAPTER.validate_python(tables)
     except ValidationError as error:

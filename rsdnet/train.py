@@ -135,7 +135,6 @@ def open_samples(cfg: Config, ranks: Ranks, console: Console) -> Samples:
         pools_of(cfg.views),
         split=None if cfg.data.split == "all" else cfg.data.split,
         threads=reader_threads(cfg),
-        access=cfg.data.access,
         damaged=cfg.data.damaged,
     )
     if report := samples.report():

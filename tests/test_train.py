@@ -161,7 +161,7 @@ def test_a_complete_run_says_so_and_has_its_encoder(finished: Path) -> None:
 @pytest.mark.parametrize(
     "how",
     [
-        ("--reader-threads=3", "--slots=2", "--lookahead=0", "--access=pread"),
+        ("--reader-threads=3", "--slots=2", "--lookahead=0"),
         ("--cache=host", "--slots=7", "--lookahead=9"),
         ("--cache=device",),
         ("--damaged=raise",),
@@ -196,7 +196,7 @@ def test_a_run_on_weighted_databases_goes_on_in_another_way_of_reading(tmp_path:
     done = subprocess.run([sys.executable, "-c", code, *words], check=False, capture_output=True, text=True)
     assert done.returncode == 7, done.stderr
     assert "data.weights" in refused("--run", tmp_path / "run", "--resume", "--weights", "1", "2")
-    train("--run", tmp_path / "run", "--resume", "--cache=host", "--slots=2", "--access=pread", "--damaged=raise")
+    train("--run", tmp_path / "run", "--resume", "--cache=host", "--slots=2", "--damaged=raise")
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 

@@ -1,6 +1,5 @@
-"""The two pieces of C, compiled by the system's compiler when needed: a loop of memcpy, a counter of malloc."""
+"""The piece of C, compiled by the system's compiler when needed: a counter of malloc."""
 
-import ctypes
 import os
 import shlex
 import shutil
@@ -28,15 +27,6 @@ def library(name: str) -> Path:
     if done.returncode:
         raise Absent(f"{words[0]} does not compile {name}.c: {(done.stderr.splitlines() or [''])[0]}")
     return made
-
-
-@cache
-def blocks() -> ctypes.CDLL:
-    """copy_blocks(count, from, to, bytes)."""
-    loaded = ctypes.CDLL(str(library("blocks")))
-    loaded.copy_blocks.argtypes = [ctypes.c_size_t, *[ctypes.c_void_p] * 3]
-    loaded.copy_blocks.restype = None
-    return loaded
 
 
 _folders: list[tempfile.TemporaryDirectory[str]] = []

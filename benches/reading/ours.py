@@ -15,9 +15,9 @@ SLOTS = 3
 ALIGN = 16  # bytes; where a band begins in a slot
 
 
-def table_of(pairs: Pairs, pools: tuple[list[int], list[int]], threads: int, access: str = "map") -> Any:
+def table_of(pairs: Pairs, pools: tuple[list[int], list[int]], threads: int) -> Any:
     """The pairs as samples of a reader's table."""
-    reader = _reader.Reader([str(pairs.folder)], bands.spellings(), threads, access=access)
+    reader = _reader.Reader([str(pairs.folder)], bands.spellings(), threads)
     table = _reader.Table(reader, "ms+sar", *pools)
     left_out = table.add(0, np.arange(len(pairs)), pairs.ms, pairs.sar)
     if left_out:
@@ -28,12 +28,10 @@ def table_of(pairs: Pairs, pools: tuple[list[int], list[int]], threads: int, acc
 class Ours:
     """Streams of a plan's steps, filled by `threads` threads."""
 
-    def __init__(
-        self, plan: Plan, threads: int, access: str = "map", hints: str = "auto", name: str = "rsdnet"
-    ) -> None:
+    def __init__(self, plan: Plan, threads: int, hints: str = "auto", name: str = "rsdnet") -> None:
         self.name, self.plan, self.threads, self.hints = name, plan, threads, hints
         pools = tuple(sorted({*pool, *wanted}) for pool, wanted in zip(plan.pools, self._wanted(), strict=True))
-        self.table = table_of(plan.pairs, pools, threads, access)  # type: ignore[arg-type]
+        self.table = table_of(plan.pairs, pools, threads)  # type: ignore[arg-type]
         self.slots = [self._slot() for _ in range(SLOTS)]
 
     def _wanted(self) -> tuple[list[int], list[int]]:

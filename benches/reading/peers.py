@@ -4,7 +4,6 @@ Each reads a plan's steps by `run` and shows by `take` what it reads. The order 
 worked out for them by `prepare`, outside the time.
 """
 
-import ctypes
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -22,10 +21,9 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
 from benches.peers import Absent, peer, peer_version
-from benches.reading.native import blocks
 from benches.reading.pairs import Pairs, decoded, getter, opened
 from benches.reading.plan import Bands, Plan
-from rsdnet import bands
+from rsdnet import _reader, bands
 
 SIDE = 120  # pixels that ConfigILM resamples every band to
 
@@ -212,27 +210,23 @@ def layout_of(value: memoryview) -> Layout:
 
 
 class Memcpy:
-    """memcpy of the same blocks in the same order, from py-lmdb's map to slots as large as the stream's, in turn.
+    """memcpy of the same blocks in the same order, from a map of the file to slots as large as the stream's, in turn.
 
-    threads: that share each step. A loop in C; of ctypes.memmove where there is no compiler.
+    threads: that share each step.
     """
 
     def __init__(self, plan: Plan, slots: list[NDArray], threads: int = 1) -> None:
         self.plan, self.slots, self.threads = plan, slots, threads
         self.get = getter(plan.pairs.folder)
+        self.reader = _reader.Reader([plan.pairs.folder])
+        self.source = np.memmap(plan.pairs.folder / "data.mdb", np.uint8, "r")
         self.steps: dict[int, list[NDArray]] = {}
-        try:
-            self.copy, self.name = copier(blocks().copy_blocks), "memcpy"
-        except Absent:
-            self.copy, self.name = memmove, "ctypes.memmove"
-        if threads > 1:
-            self.name += f" on {threads} threads"
+        self.name = f"memcpy on {threads} threads" if threads > 1 else "memcpy"
 
     def prepare(self, steps: range) -> None:
-        """For each step and thread (3, blocks): where from, where to, bytes."""
+        """For each step and thread (blocks, 3): where from, where to, bytes."""
         for step in steps:
-            shares = np.array_split(self._blocks(step), self.threads, axis=1)
-            self.steps[step] = [np.ascontiguousarray(share) for share in shares]
+            self.steps[step] = np.array_split(self._blocks(step), self.threads)
 
     def run(self, steps: range) -> None:
         if self.threads == 1:
@@ -252,13 +246,14 @@ class Memcpy:
 
     def _share(self, steps: range, number: int) -> None:
         for step in steps:
-            self.copy(*self.steps[step][number])
+            _reader.copy_blocks(self.source, self.steps[step][number], self.slots[step % len(self.slots)])
 
-    def _blocks(self, step: int) -> NDArray[np.uint64]:
-        source = [address(self.get(key.encode()), name) for key, name in self.plan.entries(step)]
+    def _blocks(self, step: int) -> NDArray[np.int64]:
+        entries = self.plan.entries(step)
+        values = _reader.extents(self.reader, [key for key, _ in entries])[:, 0]
+        inside = [layout_of(self.get(key.encode()))[2][name][0] for key, name in entries]
         sizes = self.plan.sizes(step).ravel()
-        target = self.slots[step % len(self.slots)].ctypes.data + places(sizes)
-        return np.stack([np.array(part, np.uint64) for part in (source, target, sizes)])
+        return np.column_stack([values + inside, places(sizes), sizes])
 
 
 def places(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -270,16 +265,6 @@ def places(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
 def address(value: memoryview, name: str) -> int:
     """Of a band in memory."""
     return np.frombuffer(value, np.uint8).ctypes.data + layout_of(value)[2][name][0]
-
-
-def copier(function: Any) -> Callable[[NDArray, NDArray, NDArray], None]:
-    """The loop in C over arrays of addresses and sizes."""
-    return lambda source, target, sizes: function(len(sizes), source.ctypes.data, target.ctypes.data, sizes.ctypes.data)
-
-
-def memmove(source: NDArray, target: NDArray, sizes: NDArray) -> None:
-    for to, begin, size in zip(target.tolist(), source.tolist(), sizes.tolist(), strict=True):
-        ctypes.memmove(to, begin, size)
 
 
 # ---- torch's DataLoader -------------------------------------------------------------------------------------

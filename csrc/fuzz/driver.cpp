@@ -10,7 +10,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "fuzz.hpp"
+#include "fuzz/fuzz.hpp"
 
 extern "C" void __sanitizer_set_death_callback(void (*callback)());
 

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "../error.hpp"
+#include "error.hpp"
 
 // The interface of libFuzzer (LLVM, docs/LibFuzzer). driver.cpp has the same where there is none.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);

@@ -8,11 +8,11 @@
 #include <memory>
 #include <set>
 
-#include "../reader.hpp"
-#include "../stream.hpp"
-#include "../survey.hpp"
-#include "../tests/databases.hpp"
-#include "fuzz.hpp"
+#include "fuzz/fuzz.hpp"
+#include "read/reader.hpp"
+#include "read/stream.hpp"
+#include "read/survey.hpp"
+#include "tests/databases.hpp"
 
 namespace rsdnet::fuzz {
 namespace {

@@ -2,9 +2,9 @@
 #include <map>
 #include <set>
 
-#include "../layout.hpp"
-#include "../tests/databases.hpp"
-#include "fuzz.hpp"
+#include "fuzz/fuzz.hpp"
+#include "safetensors/layout.hpp"
+#include "tests/databases.hpp"
 
 namespace rsdnet::fuzz {
 namespace {

@@ -1,7 +1,7 @@
 // Mutations that know where an LMDB file keeps what a reader follows: blind ones would mostly hit pixels.
 #include <algorithm>
 
-#include "fuzz.hpp"
+#include "fuzz/fuzz.hpp"
 
 namespace rsdnet::fuzz {
 namespace {

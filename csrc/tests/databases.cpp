@@ -1,11 +1,11 @@
-#include "databases.hpp"
+#include "tests/databases.hpp"
 
 #include <unistd.h>
 
 #include <cstring>
 #include <fstream>
 
-#include "check.hpp"
+#include "tests/check.hpp"
 
 namespace rsdnet::test {
 namespace {

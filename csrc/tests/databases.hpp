@@ -1,5 +1,6 @@
 // Databases for the tests and the fuzzer, written without the reader's code: safetensors values, and LMDB 0.9
-// files of any page size (LMDB itself writes only the machine's). tests/csrc/test_cpp.py reads them with py-lmdb.
+// files of any page size (LMDB itself writes only the machine's). tests/csrc/test_cpp.py reads them with
+// py-lmdb.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "../layout.hpp"
+#include "safetensors/layout.hpp"
 
 namespace rsdnet::test {
 

@@ -6,8 +6,8 @@
 #include <cstring>
 #include <filesystem>
 
-#include "check.hpp"
-#include "databases.hpp"
+#include "tests/check.hpp"
+#include "tests/databases.hpp"
 
 namespace rsdnet::test {
 

@@ -4,9 +4,9 @@
 #include <cstring>
 #include <memory>
 
-#include "../table.hpp"
-#include "check.hpp"
-#include "databases.hpp"
+#include "read/table.hpp"
+#include "tests/check.hpp"
+#include "tests/databases.hpp"
 
 namespace rsdnet::test {
 

@@ -1,8 +1,8 @@
 #include <random>
 
-#include "../blocks.hpp"
-#include "check.hpp"
-#include "samples.hpp"
+#include "lmdb/blocks.hpp"
+#include "tests/check.hpp"
+#include "tests/samples.hpp"
 
 namespace rsdnet::test {
 

@@ -9,9 +9,9 @@
 #include <memory>
 #include <thread>
 
-#include "../file.hpp"
-#include "check.hpp"
-#include "databases.hpp"
+#include "lmdb/file.hpp"
+#include "tests/check.hpp"
+#include "tests/databases.hpp"
 
 namespace rsdnet::test {
 namespace {

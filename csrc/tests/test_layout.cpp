@@ -1,10 +1,10 @@
 // The parsers of what lies in a value: JSON and the safetensors header.
 #include <cstring>
 
-#include "../json.hpp"
-#include "../layout.hpp"
-#include "check.hpp"
-#include "databases.hpp"
+#include "safetensors/json.hpp"
+#include "safetensors/layout.hpp"
+#include "tests/check.hpp"
+#include "tests/databases.hpp"
 
 namespace rsdnet::test {
 namespace {

@@ -4,9 +4,9 @@
 #include <numeric>
 #include <set>
 
-#include "../order.hpp"
-#include "../permutation.hpp"
-#include "check.hpp"
+#include "sampling/order.hpp"
+#include "sampling/permutation.hpp"
+#include "tests/check.hpp"
 
 namespace rsdnet::test {
 namespace {

@@ -1,6 +1,6 @@
-#include "../draws.hpp"
-#include "../philox.hpp"
-#include "check.hpp"
+#include "sampling/draws.hpp"
+#include "sampling/philox.hpp"
+#include "tests/check.hpp"
 
 namespace rsdnet::test {
 

@@ -2,8 +2,8 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "../pool.hpp"
-#include "check.hpp"
+#include "read/pool.hpp"
+#include "tests/check.hpp"
 
 namespace rsdnet::test {
 

@@ -5,9 +5,9 @@
 #include <random>
 #include <thread>
 
-#include "../reader.hpp"
-#include "check.hpp"
-#include "databases.hpp"
+#include "read/reader.hpp"
+#include "tests/check.hpp"
+#include "tests/databases.hpp"
 
 namespace rsdnet::test {
 namespace {

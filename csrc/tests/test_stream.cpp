@@ -1,5 +1,5 @@
 // The stream: what it delivers, in which order, and that it ends well however it is treated.
-#include "../stream.hpp"
+#include "read/stream.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -7,7 +7,7 @@
 #include <random>
 #include <thread>
 
-#include "samples.hpp"
+#include "tests/samples.hpp"
 
 namespace rsdnet::test {
 namespace {

@@ -1,6 +1,6 @@
-#include "../table.hpp"
+#include "read/table.hpp"
 
-#include "samples.hpp"
+#include "tests/samples.hpp"
 
 namespace rsdnet::test {
 namespace {

@@ -1,9 +1,9 @@
 // Check and search of a database's tree, on files written by databases.cpp.
 #include <cstring>
 
-#include "../database.hpp"
-#include "check.hpp"
-#include "databases.hpp"
+#include "lmdb/database.hpp"
+#include "tests/check.hpp"
+#include "tests/databases.hpp"
 
 namespace rsdnet::test {
 namespace {

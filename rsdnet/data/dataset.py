@@ -31,7 +31,7 @@ class Patch(NamedTuple):
 class Patches(Dataset[Patch]):
     """The samples of several databases by number: patches[i] is a `Patch`.
 
-    databases: folders. bands: names, in the order wanted; None: the paper's ten and VV, VH. split, labelled, access,
+    databases: folders. bands: names, in the order wanted; None: the paper's ten and VV, VH. split, labelled,
     catalog, damaged: as `Samples` takes them. threads: of the reader in each process.
 
     A negative i counts from the end. May be sent to workers by fork and by spawn. Samples with an entry that is absent,
@@ -47,7 +47,6 @@ class Patches(Dataset[Patch]):
         split: str | None = None,
         labelled: bool | None = None,
         threads: int = 1,
-        access: str = "map",
         catalog: Catalog | Sequence[Catalog] | None = None,
         damaged: Damaged = "leave out",
     ) -> None:
@@ -55,7 +54,7 @@ class Patches(Dataset[Patch]):
         pools = _pools(self.bands)
         self.samples = Samples(
             databases, "+".join(modality for modality, pool in pools.items() if pool), pools, split=split,
-            labelled=labelled, threads=threads, access=access, catalog=catalog, damaged=damaged,
+            labelled=labelled, threads=threads, catalog=catalog, damaged=damaged,
         )  # fmt: skip
         self.labels, self.names = self._columns()
         """(N,) int32, -1 for none; and a pyarrow array of names, which costs a few bytes more than its letters."""

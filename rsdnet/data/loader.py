@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 class Stream(IterableDataset[Batch]):
     """Batches of the samples of several databases, shuffled anew each epoch.
 
-    databases: folders, or `Samples` already opened (then catalog, modality, pools, split and access are theirs).
+    databases: folders, or `Samples` already opened (then catalog, modality, pools and split are theirs).
     batch: samples a rank in a step. seed: of order and bands, 0 to 2^63 - 1.
     views, channels: a sample's views and the bands drawn for each; or bands: names, or "all", read of every sample as
     one view. pools: the bands to draw from; None: those of the paper.
@@ -80,7 +80,6 @@ class Stream(IterableDataset[Batch]):
         modality: str = "ms+sar",
         pools: Pools | None = None,
         split: str | None = None,
-        access: str = "map",
         start: int = 0,
         stop: int | None = None,
         rank: int = 0,
@@ -98,7 +97,7 @@ class Stream(IterableDataset[Batch]):
         progress: bool = False,
     ) -> None:
         self.samples = databases if isinstance(databases, Samples) else Samples(
-            databases, modality, pools or pools_of(ViewConfig()), split=split, threads=threads, access=access,
+            databases, modality, pools or pools_of(ViewConfig()), split=split, threads=threads,
             catalog=catalog, damaged=damaged,
         )  # fmt: skip
         self.batch, self.seed, self.rank, self.world, self.drop_last = batch, seed, rank, world, drop_last

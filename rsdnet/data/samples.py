@@ -40,7 +40,7 @@ class Samples:
     sample must have.
     pools: the bands to draw from, which each of those entries must hold.
     split, labelled: as `Catalog.mask` takes them. threads: of the reader; 0 for all cores.
-    access: "map", or "pread" where a file is on a network. catalog: one, or one a database, instead of
+    catalog: one, or one a database, instead of
     their `catalog.parquet`. damaged: what to do about a sample with an entry that is absent or damaged or lacks a band:
     "leave out" (`left_out` counts them by reason) or "raise".
 
@@ -57,7 +57,6 @@ class Samples:
         split: str | None = None,
         labelled: bool | None = None,
         threads: int = 0,
-        access: str = "map",
         catalog: Catalog | Sequence[Catalog] | None = None,
         damaged: Damaged = "leave out",
     ) -> None:
@@ -67,7 +66,7 @@ class Samples:
         self.databases = tuple(itertools.chain.from_iterable(self._parts))
         """The folders that are read."""
         self.pools = {m: np.array([bands.band_id(name) for name in pools[m]], np.int32) for m in ("ms", "sar")}
-        self.reader = Reader([str(path) for path in self.databases], bands.spellings(), threads, access)
+        self.reader = Reader([str(path) for path in self.databases], bands.spellings(), threads)
         self.arena: Tensor | None = None
         """The cache, (N,) uint8, where there is one: see `keep`."""
         self.kept: cache.Place = "none"

@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from rsdnet.errors import command
-from rsdnet.info.info import Access, info
+from rsdnet.info.info import info
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,6 @@ class Options:
     """Read every entry whole, not its header alone."""
     json: Path | None = None
     """Write all damaged entries and absent keys into this file."""
-    access: Access = "map"
-    """How to read values: "map", or "pread" where the folder lies on a network file system."""
     speed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Measure how fast this machine reads the database, and say what bounds that. Parts of the database leave the page
     cache for it."""
@@ -39,7 +37,7 @@ def main() -> int:
     status = 0
     try:
         if options.verify or options.json or not options.speed:
-            status = info(options.db, options.verify, options.json, options.access)
+            status = info(options.db, options.verify, options.json)
         if options.speed:
             from rsdnet.info.speed import speed
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -24,23 +24,21 @@ from rsdnet.info.tables import table, terminal
 if TYPE_CHECKING:
     from rsdnet._reader import Reader, Survey
 
-Access = Literal["map", "pread"]
-
 _KEYS = ("ms", "sar", "map")
 _NAMED = 10  # damaged entries and absent keys that are named
 _LEAST, _PAUSE = 64, 0.1  # least entries in a piece of a survey; seconds that one may take
 
 
-def info(db: Path, verify: bool = False, write: Path | None = None, access: Access = "map") -> int:
+def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
     """Print the contents of the database in folder `db`, or of its shards. Returns 1 if anything is damaged or absent.
 
-    verify: read every entry whole. write: JSON file for all that is damaged or absent. access: see `Reader`.
+    verify: read every entry whole. write: JSON file for all that is damaged or absent.
     Raises DataError if it cannot be opened, or its catalog is damaged.
     """
     from rsdnet._reader import Reader
 
     console, folders = terminal(), shards.parts(db)
-    reader = Reader(folders, bands.spellings(), access=access)
+    reader = Reader(folders, bands.spellings())
     paths = [folder / DATA if folder.is_dir() else folder for folder in folders]
     samples = _count(reader, folders)
     found = survey(reader, verify)

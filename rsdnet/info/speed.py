@@ -5,7 +5,9 @@ memcpy's rates for blocks of the same size. A rate that could not be measured gi
 """
 
 import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -147,17 +149,29 @@ def _rate(selection: Selection, threads: int, hints: str, seconds: float, once: 
 
 def _memcpy(selection: Selection, threads: int) -> Callable[[int, float], Rate]:
     """memcpy of drawn bands' bytes on some threads for some seconds: from far more memory than a cache holds, into as
-    much as a stream's slots."""
+    much as a stream's slots, a part for each thread."""
     from rsdnet._reader import copy_blocks
 
     drawn, largest = selection.drawn, int(selection.drawn.max())
     source = np.ones(max(_SOURCE, largest), np.uint8)
     out = np.ones(max(SLOTS * BATCH * VIEWS * -(-largest // 16) * 16, threads * largest), np.uint8)
-    starts = np.random.default_rng(0).random(len(drawn)) * (len(source) - drawn + 1)
-    blocks = np.column_stack([starts.astype(np.int64) // 16 * 16, drawn])
+    starts = (np.random.default_rng(0).random(len(drawn)) * (len(source) - drawn + 1)).astype(np.int64) // 16 * 16
 
     def copy(threads: int, seconds: float) -> Rate:
-        copied, took = copy_blocks(source, blocks, out, threads, seconds)
+        part, began = len(out) // threads, time.perf_counter()
+
+        def work(thread: int) -> int:
+            sizes, copied = drawn[thread::threads], 0
+            to = thread * part + (np.cumsum(sizes) - sizes) % (part - largest + 1)
+            blocks = np.column_stack([starts[thread::threads], to, sizes])
+            while not copied or time.perf_counter() - began < seconds:
+                copy_blocks(source, blocks, out)
+                copied += int(sizes.sum())
+            return copied
+
+        with ThreadPoolExecutor(threads) as pool:
+            copied = sum(pool.map(work, range(threads)))
+        took = time.perf_counter() - began
         return Rate(copied / took, copied / took / float(drawn.mean()), took)
 
     return copy

@@ -7,6 +7,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from rsdnet.console import duration, percent, size
+
 
 class Display(Progress):
     """A bar with two lines below it on a terminal; plain lines elsewhere. Both fit 120 columns."""
@@ -65,20 +67,13 @@ def learning(loss: float, numbers: dict[str, float]) -> str:
 
 def costs(numbers: dict[str, float]) -> str:
     """The second group: what it costs."""
-    parts = [f"{numbers['samples_per_s']:,.0f} samples/s", f"wait {100 * numbers['wait']:.0f} %"]
+    parts = [f"{numbers['samples_per_s']:,.0f} samples/s", f"wait {percent(numbers['wait'])}"]
     if "tflops" in numbers:
-        share = f" ({100 * numbers['mfu']:.0f} % of peak)" if "mfu" in numbers else ""
+        share = f" ({percent(numbers['mfu'])} of peak)" if "mfu" in numbers else ""
         rate = numbers["tflops"]
         parts.append(f"{rate:,.0f} TFLOP/s{share}" if rate >= 1000 else f"{rate:.3g} TFLOP/s{share}")
-    parts += [f"{numbers['memory_bytes'] / 2**30:.1f} GiB", f"{numbers['read_mb_per_s']:,.0f} MB/s"]
+    parts += [size(numbers["memory_bytes"], binary=True), f"{numbers['read_mb_per_s']:,.0f} MB/s"]
     parts.append(f"{numbers['ready']} ready")
     if numbers["left_out"]:
         parts.append(f"{numbers['left_out']} left out")
     return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from rsdnet.distributed import ALONE, Ranks
 from rsdnet.errors import DataError
-from rsdnet.monitor import flops, health
+from rsdnet.health import Watch
+from rsdnet.monitor import flops, projections
 from rsdnet.monitor.display import Display
 from rsdnet.runfolder import METRICS
 
@@ -52,7 +53,7 @@ class Monitor:
         self._notes: dict[str, float] = {}
         self._last: tuple[Output, Callable[[], Tensor] | None, dict[str, float]] | None = None
         self._began, self._read = time.perf_counter(), dict[str, Any]()
-        self._watch = health.Watch()
+        self._watch = Watch()
         self._shown = Display(console, steps, start) if ranks.main else None
         self._files = _Files(folder, tensorboard) if ranks.main else None
         for line in written(folder / METRICS) if ranks.main and start else ():
@@ -143,7 +144,7 @@ class Monitor:
         named = {"grad_norm": output.norm, "skipped": output.skipped, "in_a_row": output.in_a_row}
         z1, z2 = (torch.cat(self.ranks.gather(z.float())) for z in (output.z1, output.z2))
         if self.ranks.main:
-            named |= health.projections(z1, z2)
+            named |= projections.measures(z1, z2)
             ratios = None if trust is None else trust().float()
             if ratios is not None and len(ratios):
                 named |= dict(zip(TRUST, (ratios.min(), ratios.median(), ratios.max()), strict=True))

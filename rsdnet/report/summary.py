@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rsdnet.monitor.health import Watch
+from rsdnet.health import Watch
 from rsdnet.report.record import Record, Series, text
 
 SLOWEST = 1e-3  # samples/s: below, the number is damaged
@@ -78,7 +78,7 @@ def notes(record: Record) -> list[str]:
 
 
 def watched(record: Record) -> list[str]:
-    """The warnings that training gave, or would have given (rsdnet/monitor/health.py), except of steps skipped."""
+    """The warnings that training gave, or would have given (rsdnet/health.py), except of steps skipped."""
     spread = record.series.get("spread")
     if spread is None:
         return []

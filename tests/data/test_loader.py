@@ -68,14 +68,13 @@ def take(stream: Stream, count: int | None = None) -> list[Batch]:
     seed=st.integers(0, 2**63 - 1), batch=st.integers(1, 20), world=st.integers(1, 4), drop_last=st.booleans(),
     views=st.integers(1, 3), channels=st.integers(1, 3), modality=st.sampled_from(["ms+sar", "ms", "sar"]),
     weights=st.sampled_from([(), (1, 1, 1), (5, 0, 1), (0.1, 3, 0.2)]), threads=st.integers(1, 4),
-    slots=st.integers(1, 5), ahead=st.integers(0, 3), epoch=st.integers(0, 3), access=st.sampled_from(["map", "pread"]),
+    slots=st.integers(1, 5), ahead=st.integers(0, 3), epoch=st.integers(0, 3),
 )  # fmt: skip
 def test_every_batch_of_every_rank_is_what_plain_python_says(
     folders: list[Path], truth: mixed.Truth, seed: int, batch: int, world: int, drop_last: bool, views: int,
     channels: int, modality: str, weights: tuple[float, ...], threads: int, slots: int, ahead: int, epoch: int,
-    access: str,
 ) -> None:  # fmt: skip
-    samples = mixed.samples_of(*folders, modality=modality, access=access)
+    samples = mixed.samples_of(*folders, modality=modality)
     quotas = databases.quotas(weights, truth.counts, folders)
     steps = steps_per_epoch(64, batch, world, drop_last)
     if not steps:

@@ -18,7 +18,7 @@ from rsdnet import bands
 from rsdnet.data.catalog import Catalog, objects
 from rsdnet.errors import DataError
 from rsdnet.info import __main__, disk
-from rsdnet.info.info import Access, info, next_piece
+from rsdnet.info.info import info, next_piece
 from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.sen12ms import Sen12ms
 from tests.csrc.test_reader_faults import LIES, blob, tensor
@@ -169,14 +169,13 @@ def test_the_command_ends_with_2_and_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("access", ["map", "pread"])
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_survey_finds_all_that_is_damaged_and_nothing_else(tmp_path: Path, access: str, whole: bool) -> None:
+def test_a_survey_finds_all_that_is_damaged_and_nothing_else(tmp_path: Path, whole: bool) -> None:
     db = damaged_database(tmp_path)
     damaged, schemas, payload = by_hand(db)
     assert len(damaged) == 3 * len(LIES) + 4
     for threads, piece in ((1, 1 << 40), (3, 1 << 40), (3, 7)):
-        found = finish(Survey(Reader([db], bands.spellings(), threads, access=access), 0, whole), piece)
+        found = finish(Survey(Reader([db], bands.spellings(), threads), 0, whole), piece)
         assert [key for key, _ in found.damaged] == damaged
         assert {tuple(sorted(columns)): count for columns, count in found.schemas} == schemas
         assert found.payload == payload
@@ -253,13 +252,10 @@ def test_pieces_keep_the_bar_moving() -> None:
     assert next_piece(64, 9.0) == 64
 
 
-@pytest.mark.parametrize("access", ["map", "pread"])
-def test_ten_damaged_entries_are_named_and_a_file_holds_all(
-    tmp_path: Path, capsys: pytest.CaptureFixture, access: Access
-) -> None:
+def test_ten_damaged_entries_are_named_and_a_file_holds_all(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     db = damaged_database(tmp_path / "db")
     damaged, _, _ = by_hand(db)
-    assert info(db, True, tmp_path / "faults.json", access) == 1
+    assert info(db, True, tmp_path / "faults.json") == 1
     out = capsys.readouterr().out
     assert f"{len(damaged)} damaged entries:" in out
     assert f"and {len(damaged) - 10} more" in out
@@ -279,10 +275,10 @@ def call(*words: str | Path) -> subprocess.CompletedProcess:
 
 
 def test_exit_statuses(db: Path, tmp_path: Path) -> None:
-    for words in ([], ["--verify"], ["--verify", "--access", "pread"]):
+    for words in ([], ["--verify"]):
         assert call(db, *words).returncode == 0
     put(db, "bad", b"\xff" * 40)
-    for words in ([], ["--verify"], ["--verify", "--access", "pread"]):
+    for words in ([], ["--verify"]):
         done = call(db, *words)
         assert (done.returncode, done.stderr) == (1, "")
         assert "'bad': its header claims" in done.stdout

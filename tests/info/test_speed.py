@@ -124,19 +124,15 @@ def test_extents_are_where_the_values_lie(tmp_path: Path) -> None:
         extents(reader, ["none"])
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_memcpy_copies_the_blocks_it_counts(threads: int) -> None:
-    source = np.arange(4096, dtype=np.uint32).view(np.uint8)
-    blocks = np.array([[64, 1000]] * threads)
-    out = np.zeros(3000 * threads, np.uint8)
-    copied, took = copy_blocks(source, blocks, out, threads, 0.01)
-    assert copied > 0
-    assert copied % (64 * 1000) == 0
-    assert took >= 0.01
-    np.testing.assert_array_equal(out.reshape(-1, 1000), np.tile(source[64:1064], (3 * threads, 1)))
-    for wrong, words in (([[0, 1 << 20]], "outside"), ([[-1, 8]], "outside"), ([[0, 4000]], "larger than a thread")):
-        with pytest.raises(ValueError, match=words):
-            copy_blocks(source, np.array(wrong), out, threads, 0.01)
+def test_memcpy_copies_its_blocks_and_nothing_else() -> None:
+    source, out = np.arange(1, 4097, dtype=np.uint16).view(np.uint8), np.zeros(3000, np.uint8)
+    copy_blocks(source, np.array([[64, 0, 1000], [8, 1500, 7], [0, 3000, 0], [8191, 2999, 1]]), out)
+    expected = np.zeros(3000, np.uint8)
+    expected[:1000], expected[1500:1507], expected[2999] = source[64:1064], source[8:15], source[8191]
+    np.testing.assert_array_equal(out, expected)
+    for wrong in ([8191, 0, 2], [-1, 0, 8], [0, 2999, 2], [0, -1, 1], [0, 0, -1], [2**62, 0, 2**62]):
+        with pytest.raises(IndexError, match="a block lies outside source or out"):
+            copy_blocks(source, np.array([wrong]), out)
 
 
 def test_the_page_cache_is_told_page_by_page(tmp_path: Path) -> None:
