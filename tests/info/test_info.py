@@ -17,9 +17,8 @@ import safetensors.numpy
 from rsdnet import bands
 from rsdnet.data.catalog import Catalog, objects
 from rsdnet.errors import DataError
-from rsdnet.info import disk
-from rsdnet.info import info as module
-from rsdnet.info.info import info
+from rsdnet.info import __main__, disk
+from rsdnet.info.info import info, next_piece
 from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.sen12ms import Sen12ms
 from tests.csrc.test_reader_faults import LIES, blob, tensor
@@ -246,11 +245,11 @@ def test_whole_brings_every_byte_from_disk(tmp_path: Path) -> None:
 
 
 def test_pieces_keep_the_bar_moving() -> None:
-    assert module.next_piece(1000, 0.1) == 1000
-    assert module.next_piece(1000, 0.125) == 800
-    assert module.next_piece(1000, 9.0) == 500
-    assert module.next_piece(1000, 1e-12) == 2000
-    assert module.next_piece(64, 9.0) == 64
+    assert next_piece(1000, 0.1) == 1000
+    assert next_piece(1000, 0.125) == 800
+    assert next_piece(1000, 9.0) == 500
+    assert next_piece(1000, 1e-12) == 2000
+    assert next_piece(64, 9.0) == 64
 
 
 def test_ten_damaged_entries_are_named_and_a_file_holds_all(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -290,7 +289,7 @@ def test_ctrl_c_ends_it_in_one_word(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def stop(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "info", stop)
+    monkeypatch.setattr(__main__, "info", stop)
     monkeypatch.setattr(sys, "argv", ["info", "db"])
-    assert module.main() == 130
+    assert __main__.main() == 130
     assert capsys.readouterr().err == "stopped\n"
