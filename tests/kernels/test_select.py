@@ -74,7 +74,7 @@ def in_kernel(images, mean, std, bands, dtype=torch.float32, channels_last=False
     """The result and the bands, by the kernel, into NaN."""
     images, mean, std, bands = (x.to(KERNEL) for x in (images, mean, std, bands))
     out = select_kernel.empty_bands(images, bands.shape[1], dtype, channels_last).fill_(math.nan)
-    select_kernel.launch_take(out, images, mean, std, bands, nodata, draw)
+    select_kernel.launch_select_bands(out, images, mean, std, bands, nodata, draw)
     return out.cpu(), bands.cpu()
 
 
@@ -236,7 +236,7 @@ def test_a_draw_depends_on_nothing_but_seed_epoch_sample_and_view(device):
 def backward_in_kernel(grad, images, std, bands, nodata):
     grad, images, std, bands = (x.to(KERNEL) for x in (grad, images, std, bands))
     total = torch.full(images.shape, math.nan, dtype=images.dtype, device=KERNEL)
-    select_kernel.launch_take_backward(total, grad, images, std, bands, nodata)
+    select_kernel.launch_select_bands_backward(total, grad, images, std, bands, nodata)
     return total.cpu()
 
 
@@ -269,7 +269,7 @@ def test_gradient_is_autograds_in_float64(device, dtype):
 def test_backward_kernel_is_the_reference(dtype, out, layout, grads, b, c, n, h, w, seed):
     images, bands, (_, std) = pictures(dtype, b, n, h, w, seed, layout), some_bands(b, c, n, seed), statistics(n)
     grad = pictures(out, b, c, h, w, seed + 1, grads, invalid=False)
-    expected = select_kernel.take_bands_backward_reference(grad, images, std, bands, 0.0)
+    expected = select_kernel.select_bands_backward_reference(grad, images, std, bands, 0.0)
     got = backward_in_kernel(grad, images, std, bands, 0.0)
     torch.testing.assert_close(
         got.float(), expected, rtol=ULP[dtype] + 3e-7, atol=1e-6 if dtype.itemsize == 4 else 1e-5
@@ -307,7 +307,7 @@ def test_the_ops_run_their_kernels(beneath, epoch):
     bands = drawn(9, 4, torch.arange(3), 1, 3, 6)
     torch.testing.assert_close(out.detach().cpu().double(), by_numpy(images, mean, std, bands), rtol=1e-6, atol=1e-6)
     out.sum().backward()
-    expected = select_kernel.take_bands_backward_reference(torch.ones(out.shape), images, std, bands, math.nan)
+    expected = select_kernel.select_bands_backward_reference(torch.ones(out.shape), images, std, bands, math.nan)
     torch.testing.assert_close(moved[0].grad.cpu(), expected)
     plain = take_bands(moved[0].detach(), *moved[1:], bands.to(KERNEL))
     assert torch.equal(plain, out.detach())
