@@ -100,7 +100,7 @@ def _outputs(q1: Tensor, q2: Tensor | None, grad1: bool, grad2: bool) -> tuple[T
         q1.new_empty((), dtype=torch.float32),
         q1.new_empty(q1.shape if grad1 else (0,)),
         q1.new_empty((0,)) if q2 is None or not grad2 else q2.new_empty(q2.shape),
-        q1.new_empty((1 if q2 is None else 2, len(q1)) if grad1 or grad2 else (0,), dtype=torch.float32),
+        q1.new_empty((1 if q2 is None else 2, q1.shape[0]) if grad1 or grad2 else (0,), dtype=torch.float32),
     )
 
 

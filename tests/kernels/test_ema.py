@@ -70,7 +70,7 @@ def test_reference_and_cpu_are_the_formula_in_float64(tau, n, exponents, dtype, 
         assert ((moved.double() - want).abs() <= bound).all()
 
 
-@pytest.mark.parametrize(("dtype", "tau"), zip(TYPES, (0.9, 0.3, 0.996), strict=True))
+@pytest.mark.parametrize(("dtype", "tau"), [*zip(TYPES, (0.9, 0.3, 0.996), strict=True)])
 def test_kernel_is_the_reference_on_odd_shapes_and_writes_nothing_beside_them(dtype, tau, launches):
     starts, onlines = make(KERNEL, 0, dtype, ODD), make(KERNEL, 1, dtype, ODD)
     wanted = [t.clone() for t in starts]

@@ -2,7 +2,6 @@
 reference, the gradient against autograd in float64, and the silent errors."""
 
 import math
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ from rsdnet.kernels._triton import tl, triton
 from rsdnet.kernels.draws import draw_bands
 from rsdnet.kernels.select import select_bands, take_bands
 
-GPU = torch.cuda.is_available()
-DEVICES = ["cpu", *(["cuda"] if GPU else [])]  # of the op: its reference, its kernel
-KERNEL = DEVICES[-1]  # of the kernel alone: Triton's interpreter where there is no GPU
+from tests.kernels.conftest import DEVICES, GPU, KERNEL
+
 OUT = [torch.float32, torch.bfloat16, torch.float16]
 ULP = {torch.float32: 0.0, torch.bfloat16: 2**-7, torch.float16: 2**-10}
 LAYOUTS = ["contiguous", "channels last", "every other band", "expanded", "unaligned", "cropped", "transposed"]
@@ -108,6 +106,9 @@ def test_kernel_is_the_reference(dtype, layout, out, nhwc, b, c, n, nodata, h, w
     expected = take_bands(images, mean, std, bands, dtype=torch.float32, channels_last=nhwc, nodata=nodata)
     got, _ = in_kernel(images, mean, std, bands, out, nhwc, nodata)
     assert got.dtype == out
+    assert got.is_contiguous(memory_format=torch.channels_last if nhwc else torch.contiguous_format)
+    low = take_bands(images, mean, std, bands, dtype=out, channels_last=nhwc, nodata=nodata)
+    assert (low.dtype, low.stride()) == (out, got.stride())
     torch.testing.assert_close(got.float(), expected, rtol=ULP[out] + 3e-7, atol=1e-6)
 
 
@@ -127,17 +128,6 @@ def test_only_what_no_even_step_reaches_is_copied():
         assert (select_kernel.even(images)[0] is images) == (layout not in ("cropped", "transposed"))
     far = torch.empty_strided((1, 3, 4, 5), (1 << 33, 1 << 30, 5, 1), device="meta")  # beyond 32-bit indices
     assert select_kernel.even(far)[0].stride() == (60, 20, 5, 1)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", OUT)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_memory_format_and_type_are_those_asked_for(device, dtype, channels):
-    images, (mean, std), bands = pictures(torch.int16, 2, 4, 5, 6), statistics(4), some_bands(2, channels, 4)
-    for nhwc in (False, True):
-        out = take_bands(*(x.to(device) for x in (images, mean, std, bands)), dtype=dtype, channels_last=nhwc)
-        assert out.dtype == dtype
-        assert out.is_contiguous(memory_format=torch.channels_last if nhwc else torch.contiguous_format)
 
 
 @pytest.mark.parametrize("compute", [take_bands, lambda *args, **options: in_kernel(*args, **options)[0]])
@@ -288,16 +278,8 @@ def test_backward_beyond_one_program_and_of_a_sum(monkeypatch):
 # ---- the ops ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def beneath(monkeypatch):
-    """The ops on the CPU run their kernels, in the interpreter."""
-    if not GPU:
-        monkeypatch.setattr(select, "on_host", lambda images: False)
-        monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-
-
 @pytest.mark.parametrize("epoch", [4, torch.tensor(4)])
-def test_the_ops_run_their_kernels(beneath, epoch):
+def test_the_ops_run_their_kernels(launches, epoch):
     images, (mean, std) = pictures(torch.float32, 3, 6, 4, 4), statistics(6)
     moved = [x.to(KERNEL) for x in (images, mean, std)]
     samples = torch.arange(3, device=KERNEL)
@@ -311,6 +293,7 @@ def test_the_ops_run_their_kernels(beneath, epoch):
     torch.testing.assert_close(moved[0].grad.cpu(), expected)
     plain = take_bands(moved[0].detach(), *moved[1:], bands.to(KERNEL))
     assert torch.equal(plain, out.detach())
+    assert launches == {"select_bands_kernel": 2, "select_bands_backward_kernel": 1}
 
 
 def inputs_of(device, dtype=torch.float32, b=3):
@@ -345,34 +328,6 @@ def test_compiles_whole_with_any_batch_and_a_new_epoch_does_not_recompile(device
             out, expected = compiled(*args), step(*args)
             assert torch.equal(out, expected)
             assert out.stride() == expected.stride()
-
-
-def test_an_epoch_that_is_an_int_recompiles_once_at_most():
-    images, mean, std = inputs_of("cpu", torch.int16)
-    samples = torch.arange(3)
-    compiled = torch.compile(
-        lambda epoch: select_bands(images, mean, std, samples, seed=1, epoch=epoch), fullgraph=True, backend="aot_eager"
-    )
-    compiled(2), compiled(3)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        for epoch in range(4, 7):
-            assert torch.equal(compiled(epoch), select_bands(images, mean, std, samples, seed=1, epoch=epoch))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_compiled_gradient(device):
-    images, mean, std = inputs_of(device)
-    bands = some_bands(3, 2, 4).to(device)
-
-    def step(leaf):
-        return take_bands(leaf, mean, std, bands).square().sum()
-
-    grads = []
-    for run in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
-        leaf = images.clone().requires_grad_()
-        run(leaf).backward()
-        grads.append(leaf.grad)
-    torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize("device", DEVICES)
