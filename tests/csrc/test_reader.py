@@ -74,7 +74,8 @@ def test_keys_headers_and_values_are_those_written(reader: Reader) -> None:
     assert reader.contains(["s2_0", "absent", "", b"s1_8"]).tolist() == [True, False, False, True]
     for key, patch in PATCHES.items():
         assert reader.describe(key) == {name: (str(array.dtype), array.shape) for name, array in patch.items()}
-        for array, found in zip(patch.values(), gather(table_of(reader, [key], *patch), [0], list(patch))[0]):
+        arrays, _, _ = gather(table_of(reader, [key], *patch), [0], list(patch))
+        for array, found in zip(patch.values(), arrays, strict=True):
             assert found.dtype == array.dtype
             np.testing.assert_array_equal(found, array)
     with pytest.raises(ReaderError, match="has no entry 'gone'"):
@@ -277,7 +278,8 @@ def test_pickles_keep_paths_bands_threads_and_samples(reader: Reader) -> None:
     assert (again.rows.tolist(), again.counts) == ([7, 11], [2])
     assert again.band_bytes("sar") == table.band_bytes("sar")
     arrays, _, _ = gather(again, [1, 0], ["VH", "B12"])
-    for array, (key, name) in zip(arrays, [("s1_0", "VH"), ("s2_1", "B12"), ("s1_5", "VH"), ("s2_5", "B12")]):
+    pairs = [("s1_0", "VH"), ("s2_1", "B12"), ("s1_5", "VH"), ("s2_5", "B12")]
+    for array, (key, name) in zip(arrays, pairs, strict=True):
         np.testing.assert_array_equal(array, PATCHES[key][name])
     kept = np.zeros(again.arena_bytes, np.uint8)
     again.load(kept, 0, 2)
@@ -291,7 +293,7 @@ def test_a_pickle_of_entries_that_went_since_is_refused(tmp_path: Path) -> None:
     state = pickle.dumps(table_of(Reader([tmp_path], bands.spellings()), ["a", "b"], "VV"))
     with lmdb.open(str(tmp_path)) as environment, environment.begin(write=True) as transaction:
         transaction.delete(b"b")
-    with pytest.raises(ReaderError, match="key 'b' of the catalog is not in .*: make the samples anew"):
+    with pytest.raises(ReaderError, match=r"key 'b' of the catalog is not in .*: make the samples anew"):
         pickle.loads(state)
 
 
