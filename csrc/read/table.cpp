@@ -180,8 +180,12 @@ std::pair<Table::Keys, Table::Keys> Table::keys(size_t database) const {
     reader_.check_unchanged();
     Keys keys[2];
     for (const bool sar : {false, true}) {
-        for (uint64_t i = 0; shows(sar) && i < counts_[database]; ++i)
-            keys[sar].push_back(by_offset.at(offset_of(samples_[first_[database] + i].places[sar])));
+        for (uint64_t i = 0; shows(sar) && i < counts_[database]; ++i) {
+            const auto key = by_offset.find(offset_of(samples_[first_[database] + i].places[sar]));
+            if (key == by_offset.end())
+                throw FileError(reader_.database(database).path() + ": has lost entries while it was open");
+            keys[sar].push_back(key->second);
+        }
     }
     return {std::move(keys[0]), std::move(keys[1])};
 }
