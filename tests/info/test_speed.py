@@ -4,8 +4,6 @@ import mmap
 import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from rsdnet.errors import DataError
 from rsdnet.info import bounds, disk
 from rsdnet.info.bounds import Figures, Measured, Rate
 from rsdnet.info.selection import select
+from tests.info.test_info import call
 from tests.support.databases import paired_patches, write_database, write_values
 
 GB = 1e9
@@ -194,14 +193,8 @@ def test_a_database_without_bands_is_refused(tmp_path: Path) -> None:
         select(tmp_path, 1 << 30)
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    command = [sys.executable, "-m", "rsdnet.info", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-
-
 def test_the_command_prints_all_rates_and_bounds(tiny_db: Path) -> None:
-    done = run(tiny_db, "--speed", "--seconds", "1")
+    done = call(tiny_db, "--speed", "--seconds", "1")
     assert (done.returncode, done.stderr) == (0, "")
     table = [[cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines() if "│" in line]
     assert {row[0] for row in table} >= {"disk, 1 MiB in order, cold", "memcpy of such blocks", "samples, warm"}
@@ -219,7 +212,7 @@ def test_the_command_refuses_in_one_line(tiny_db: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_db / "data.mdb", tmp_path)
     refused = {(tmp_path,): "catalog.parquet is missing", (tiny_db, "--seconds", "0"): "--seconds 0.0 is not above 0"}
     for words, reason in refused.items():
-        done = run(*words, "--speed")
+        done = call(*words, "--speed")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert done.stderr.startswith("error: ")
         assert reason in done.stderr
