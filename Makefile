@@ -52,16 +52,18 @@ compat:
 
 CPP := $(wildcard csrc/*.[ch]pp csrc/*/*.[ch]pp)
 
-# mypy needs kernels/ where it is imported from: as rsdnet/kernels.
+# mypy and import-linter need kernels/ at its import path: as rsdnet/kernels.
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	mkdir -p build/typing/rsdnet
+	rm -f build/typing/rsdnet/*
 	for part in rsdnet/*; do ln -sfn ../../../$$part build/typing/$$part; done
 	ln -sfn ../../../kernels build/typing/rsdnet/kernels
 	ln -sfn ../../benches build/typing/benches
 	cd build/typing && $(BIN)/mypy --config-file ../../pyproject.toml -p rsdnet -p benches
+	cd build/typing && $(BIN)/lint-imports --no-logo ../../pyproject.toml
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .

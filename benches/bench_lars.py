@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from rsdnet.kernels import LARS
-from rsdnet.kernels.lars_rule import Batch, Rule, lars_foreach, lars_reference
+from rsdnet.kernels.lars_rule import Batch, Rule, step_by_reference
 from torch import Tensor
 
 from benches.clock import DEVICE
@@ -114,23 +114,15 @@ def on_batch(function: Callable[[Batch], None]) -> Entrant:
     return Entrant(prepare, lambda tensors, _: tensors["params"])
 
 
-def one_by_one(batch: Batch) -> None:
-    for param, grad, momentum, group in zip(batch.params, batch.grads, batch.momenta, batch.groups, strict=True):
-        lars_reference(param, grad, momentum, batch.rules[group])
-
-
 @pytest.mark.parametrize(
     "provider",
-    ["reference", "reference, compiled", "foreach", "foreach, compiled", "ours", "ours, graph", "lightly", "timm",
-     "timm, foreach"],
-)  # fmt: skip
+    ["reference", "reference, compiled", "ours", "ours, graph", "lightly", "timm", "timm, foreach"],
+)
 def bench_lars(hold: Hold, shapes: str, backend: str, provider: str) -> None:
     held = contest(shapes)
     entrants = {
-        "reference": lambda: on_batch(one_by_one),
-        "reference, compiled": lambda: on_batch(compiled(one_by_one, backend)),
-        "foreach": lambda: on_batch(lars_foreach),
-        "foreach, compiled": lambda: on_batch(compiled(lars_foreach, backend)),
+        "reference": lambda: on_batch(step_by_reference),
+        "reference, compiled": lambda: on_batch(compiled(step_by_reference, backend)),
         "ours": lambda: ours(optimiser(our_lars)),
         "ours, graph": lambda: graphed(ours(optimiser(our_lars)), held),
         "lightly": lightly_lars,

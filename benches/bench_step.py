@@ -23,7 +23,7 @@ from benches.steps.contenders import CONTENDERS, Contender
 from benches.steps.record import MEMORY, SHARE, Book, notes
 from benches.steps.setting import Setting, settings
 from benches.steps.turns import RESIDENT, Local, Times, against, race
-from rsdnet.console import bar
+from rsdnet.console import progress
 
 OURS, REFERENCE = "rsdnet", "reference"
 OTHERWISE = "rsdnet, eager" if GPU else "rsdnet, compiled"  # what a run does not do here
@@ -58,8 +58,8 @@ def bench_step(pytestconfig: pytest.Config, shapes: str, backend: str, which: in
     setting, scale = found[which], SCALES[shapes]
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     title = f"{setting.shape}, {setting.precision}"
-    with capture.global_and_fixture_disabled(), bar(title, len(ORDER) + scale.rounds, "turns") as done:
-        measure(setting, Book(pytestconfig.getoption("rows"), show), scale, lambda turns: done(turns, None))
+    with capture.global_and_fixture_disabled(), progress(title, len(ORDER) + scale.rounds, "turns") as done:
+        measure(setting, Book(pytestconfig.getoption("rows"), show), scale, done)
 
 
 def measure(setting: Setting, book: Book, scale: Scale, done: Callable[[int], None]) -> None:

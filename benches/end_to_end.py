@@ -25,7 +25,7 @@ from benches.steps.record import FILE, Book, notes
 from benches.steps.remote import Failed, Remote
 from benches.steps.setting import Setting, settings
 from benches.steps.turns import RESIDENT, STREAM, Seat, against, race
-from rsdnet.console import bar
+from rsdnet.console import progress
 from rsdnet.errors import DataError, command
 
 OURS = "rsdnet"
@@ -128,7 +128,7 @@ def measure(options: Options, book: Book) -> None:
     scale, clock = SCALES[options.shapes], Clock(options.budget)
     found = settings(options.shapes, workers=options.workers, threads=options.threads)
     plan = planned(options, len(found))
-    with contextlib.ExitStack() as stack, bar("comparisons", len(plan), "rows") as done:
+    with contextlib.ExitStack() as stack, progress("comparisons", len(plan), "rows") as done:
         place = options.folder or Path(stack.enter_context(TemporaryDirectory(prefix="rsdnet-bench-")))
         try:
             folder = database(place, found[0], options.pairs or scale.pairs)
@@ -147,7 +147,7 @@ def measure(options: Options, book: Book) -> None:
             except (Absent, Failed) as why:
                 kind = "absent" if isinstance(why, Absent) else "failed"
                 book.tell(setting, WHAT, beside(row.other), None, target=row.target, note=f"{kind}: {why}")
-            done(number + 1, None)
+            done(number + 1)
 
 
 def opened(stack: contextlib.ExitStack, setting: Setting, folder: Path, clock: Clock) -> Remote | str:
@@ -215,8 +215,8 @@ def database(place: Path, setting: Setting, count: int) -> Path:
     tiny = Shape(
         "tiny", dict.fromkeys(FINE, side) | dict.fromkeys(COARSE, side // 2), dict.fromkeys(("VH", "VV"), side)
     )
-    with bar("pairs", count, "pairs") as done:
-        folder = make(place, BIGEARTHNET if side == 120 else tiny, count, lambda what, at, of: done(at, None)).folder
+    with progress("pairs", count, "pairs") as done:
+        folder = make(place, BIGEARTHNET if side == 120 else tiny, count, lambda what, at, of: done(at)).folder
     with open(folder / "data.mdb", "rb") as file:  # warms the page cache
         while file.read(1 << 24):
             pass

@@ -1,92 +1,85 @@
-"""How far something is: a bar on a terminal, plain lines elsewhere."""
+"""What commands print: one progress bar, and bytes, shares and durations in words."""
 
 import contextlib
-import sys
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-
-@contextlib.contextmanager
-def progress(total: int, done: int) -> Iterator[Callable[[str], None]]:
-    """A function to call with a remark after each source: a bar on a terminal, else a line every ten seconds."""
+if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    began = last = time.monotonic()
-    first = done
+T = TypeVar("T")
+EVERY = 10.0  # seconds between two lines where there is no terminal
 
-    def rate() -> float:
-        return (done - first) / max(time.monotonic() - began, 1e-9)
 
-    console = Console()
-    if console.is_terminal:
-        columns = (TextColumn("ingest"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-        with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-            task = bar.add_task("", total=total, completed=done, rate="")
+class Show(Protocol):
+    """Shows how far the work is: items done so far, and a remark to print behind the rate."""
 
-            def advance(remark: str) -> None:
-                nonlocal done
-                done += 1
-                bar.update(task, completed=done, rate=f"{rate():,.0f}/s, {remark}")
-
-            yield advance
-        return
-
-    def line(remark: str) -> None:
-        nonlocal done, last
-        done += 1
-        if time.monotonic() - last >= 10:
-            last = time.monotonic()
-            seconds = (total - done) / max(rate(), 1e-9)
-            print(f"ingest {done:,}/{total:,}, {rate():,.0f}/s, {seconds:,.0f} s to go, {remark}", flush=True)
-
-    yield line
+    def __call__(self, done: float, remark: str = "") -> None: ...
 
 
 @contextlib.contextmanager
-def bar(title: str, total: float, unit: str = "entries") -> Iterator[Callable[[float, int | None], None]]:
-    """A function to call with what is done, of `total`, and the bytes read so far (None: not told).
+def progress(
+    title: str, total: float, unit: str = "", *, done: float = 0, console: "Console | None" = None
+) -> Iterator[Show]:
+    """A progress bar on a terminal, elsewhere a line every ten seconds: title, items, rate, remark, time to go.
 
-    On stderr, so that a report on stdout stays whole: a bar with rates and the time to go, else a line every ten
-    seconds.
+    unit: of the items, in the plural; "": no rate is shown. done: items that were done before.
+    console: None: stderr, so that a report on stdout stays whole.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    began = last = time.monotonic()
-    console = Console(stderr=True)
+    to = console or Console(stderr=True)
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
+    bar = Progress(*columns, TimeRemainingColumn(), console=to)
+    task = bar.add_task("", total=total, completed=int(done), words="")
+    first, began = done, time.monotonic()
+    last = began
 
-    def rates(done: float, read: int | None) -> str:
-        seconds = max(time.monotonic() - began, 1e-9)
-        return f"{done / seconds:,.0f} {unit}/s" + ("" if read is None else f", {read / seconds / 1e6:,.0f} MB/s")
-
-    if console.is_terminal:
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-        with Progress(*columns, TimeRemainingColumn(), console=console) as shown:
-            task = shown.add_task("", total=total, rate="")
-            yield lambda done, read: shown.update(task, completed=done, rate=rates(done, read))
-        return
-
-    def line(done: float, read: int | None) -> None:
+    def show(done: float, remark: str = "") -> None:
         nonlocal last
-        if time.monotonic() - last >= 10:
-            last = time.monotonic()
-            seconds = (total - done) * (last - began) / max(done, 1e-9)
-            text = f"{title} {done:,}/{total:,}, {rates(done, read)}, {seconds:,.0f} s to go"
-            print(text, file=sys.stderr, flush=True)
+        now = time.monotonic()
+        rate = (done - first) / max(now - began, 1e-9)
+        words = ", ".join(filter(None, (f"{rate:,.0f} {unit}/s" if unit else "", remark)))
+        bar.update(task, completed=done, words=words)
+        if not to.is_terminal and now - last >= EVERY:
+            last = now
+            left = duration((total - done) / max(rate, 1e-9))
+            line = ", ".join(filter(None, (f"{title} {done:,.0f}/{total:,.0f}", words, f"{left} to go")))
+            to.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    yield line
-
-
-def size(count: float) -> str:
-    """Bytes as people read them: 3.2 GB."""
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    with bar if to.is_terminal else contextlib.nullcontext():
+        yield show
 
 
-def percent(share: float) -> str:
-    """A share as people read it: 83 %."""
-    return f"{100 * share:.0f} %"
+def track(steps: Sequence[T], title: str, unit: str = "", *, console: "Console | None" = None) -> Iterator[T]:
+    """Iterate over `steps` and show `progress`."""
+    with progress(title, len(steps), unit, console=console) as show:
+        for done, step in enumerate(steps, 1):
+            yield step
+            show(done)
+
+
+def size(count: float, *, binary: bool = False) -> str:
+    """Bytes: 3.2 GB; binary: in powers of 1024, as memory is sold: 3.0 GiB."""
+    step, prefixes = (1024, ("", "Ki", "Mi", "Gi", "Ti")) if binary else (1000, ("", "K", "M", "G", "T"))
+    power = 0
+    while abs(count) >= step and power < len(prefixes) - 1:
+        count, power = count / step, power + 1
+    return f"{count:,.1f} {prefixes[power]}B" if power else f"{count:.0f} bytes"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share of 1: 83 %; a dash where it is not finite."""
+    return f"{100 * share:.{digits}f} %" if math.isfinite(share) else "–"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: 1:02:03; a dash where it is not finite."""
+    if not math.isfinite(seconds):
+        return "–"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -21,7 +21,7 @@ from benches.reference.transforms import in_worker, on_device
 from rsdnet import config, runfolder
 from rsdnet.augment import band_table
 from rsdnet.config import Config
-from rsdnet.console import bar
+from rsdnet.console import progress
 from rsdnet.data.samples import pools_of, statistics
 from rsdnet.errors import DataError, command
 from rsdnet.training import checkpoint
@@ -123,12 +123,12 @@ def train(cfg: Config, folder: Path, workers: int) -> None:
         peak = cfg.optim.lr * cfg.optim.batch / 256
         folder.mkdir(parents=True, exist_ok=True)
         losses, began = [], time.perf_counter()
-        with bar("reference", steps, "steps") as done:
+        with progress("reference", steps, "steps") as done:
             for step, batch in zip(range(steps), views, strict=False):
                 losses.append(
                     trainer.step(batch, learning_rate(step, steps, peak, warmup), tau_at(step, steps, cfg.optim.tau))
                 )
-                done(step + 1, None)
+                done(step + 1)
     if not torch.stack(losses).isfinite().all():
         raise DataError("the reference's loss is not finite: lower --lr")
     write(cfg, folder, trainer, torch.stack(losses).tolist(), time.perf_counter() - began)

@@ -105,13 +105,14 @@ def scored(runs: dict[str, Path], data: Path, threads: int) -> dict[str, float]:
     """Macro F1 of each run's encoder by rsdnet's linear evaluation, the mean over single bands."""
     with suppress(Absent):
         peer("torchvision")  # torchmetrics imports it where it is installed, and can only if it was imported so
-    from rsdnet.probe import contenders, evaluate, load_encoder
+    from rsdnet.evaluate.linear import evaluate
+    from rsdnet.evaluate.variants import load_encoder, variants
 
     torch.set_num_threads(threads or torch.get_num_threads())
     encoders = {}
     for name, run in runs.items():
         encoder, cfg, _ = load_encoder(run)
-        encoders[name] = contenders(encoder, cfg, ALONE.device)["pre-trained"]
+        encoders[name] = variants(encoder, cfg, ALONE.device)["pre-trained"]
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for modality in cfg.views.modality.split("+"):
         labelled = Labelled(cfg, (data,), modality, ALONE)

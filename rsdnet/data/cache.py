@@ -36,7 +36,7 @@ def says(table: Table, place: Place, device: torch.device, where: str) -> str:
 def load(table: Table, place: Place, device: torch.device, track: Track = lambda steps: steps) -> Tensor:
     """Read every band of the pools of all samples into memory and make the table read from there.
 
-    track: goes over the steps, as rich.progress.track does. Returns the arena, (table.arena_bytes,) uint8.
+    track: goes over the steps, as `rsdnet.console.track` does. Returns the arena, (table.arena_bytes,) uint8.
     Raises ReaderError on an entry that cannot be read.
     """
     home = home_of(place, device)

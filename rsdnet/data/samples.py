@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.progress import track
+from rich.console import Console
 from torch import Tensor
 
 from rsdnet import bands
 from rsdnet._reader import Reader, Table, draw_bands
 from rsdnet.config import Config, ViewConfig
+from rsdnet.console import track
 from rsdnet.data import cache, databases, shards
 from rsdnet.data.catalog import Catalog
 from rsdnet.data.databases import Piece, Scan
@@ -174,7 +175,7 @@ class Samples:
         home = cache.home_of(place, device)
         if self.arena is None:
             self.check_cache(place, device)
-            bar = functools.partial(track, description="filling the cache", disable=not progress)
+            bar = functools.partial(track, title="filling the cache", console=Console(quiet=not progress))
             self.arena = cache.load(self.table, place, device, bar)
             self.kept = place
         elif self.kept != place or self.arena.device.type != home.type:

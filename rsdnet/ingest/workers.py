@@ -1,4 +1,4 @@
-"""Reading on all cores: a pool of threads or processes, and results in the order of the sources."""
+"""Reading on all cores: a pool of threads or processes; results come in the order of the sources."""
 
 import contextlib
 import multiprocessing
@@ -7,13 +7,13 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 
 from rsdnet.errors import DataError
 from rsdnet.ingest.geotiffs import Result, ingest_source
-from rsdnet.ingest.layouts.base import Recipe, Source
+from rsdnet.ingest.source import Recipe, Source
 
 # On 2 cores threads and processes read alike (65 against 55 BigEarthNet pairs/s, 70 against 48 SEN12MS triplets/s:
 # results need no pickling), but Python's lock holds about a third of the work, so more cores want processes.
@@ -21,7 +21,7 @@ _THREADS = 4
 
 
 def count(asked: int) -> int:
-    """How many workers: as asked, or one a core."""
+    """Number of workers: `asked`, or one a core where that is 0."""
     return asked if asked > 0 else len(os.sched_getaffinity(0))
 
 
@@ -42,7 +42,7 @@ def executor(asked: int, sources: int) -> Iterator[Executor]:
 
 
 def _start_worker() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end with it, however it ends."""
+    """In a worker: leave Ctrl-C to the parent, and exit when it exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -55,11 +55,9 @@ def _start_worker() -> None:
 
 
 def in_order(pool: Executor, sources: list[Source], recipe: Recipe, look_ahead: int) -> Iterator[Result]:
-    """The sources' results in their order, at most `look_ahead` of them read before they are asked for."""
-    waiting: deque[Future[Result]] = deque()
-    coming = iter(sources)
-    for source in islice(coming, look_ahead):
-        waiting.append(pool.submit(ingest_source, source, recipe))
+    """The sources' results in order, at most `look_ahead` of them read ahead. Raises DataError if a process died."""
+    coming = (pool.submit(ingest_source, source, recipe) for source in sources)
+    waiting = deque(islice(coming, look_ahead))
     while waiting:
         try:
             result = waiting.popleft().result()
@@ -67,6 +65,5 @@ def in_order(pool: Executor, sources: list[Source], recipe: Recipe, look_ahead: 
             raise DataError(
                 "a reading process died (out of memory?): run the same command again, fewer --workers"
             ) from error
-        for source in islice(coming, 1):
-            waiting.append(pool.submit(ingest_source, source, recipe))
+        waiting.extend(islice(coming, 1))
         yield result

@@ -1,4 +1,4 @@
-"""What a run shows: a live display on a terminal, plain lines elsewhere."""
+"""A run's display: a bar with the latest metrics on a terminal, plain lines elsewhere."""
 
 import math
 from collections.abc import Iterable
@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from rsdnet.console import duration, percent, size
 
 
 class Display(Progress):
@@ -33,7 +35,7 @@ class Display(Progress):
         self.update(self.task, completed=done)
 
     def show(self, numbers: dict[str, float], losses: list[float], left: float) -> None:
-        """Show a line of metrics.jsonl in two groups: what it learns, what it costs.
+        """Show a line of metrics.jsonl in two groups: learning and cost.
 
         losses: of the steps since the last; their mean is shown. left: seconds to the end.
         """
@@ -51,7 +53,7 @@ class Display(Progress):
 
 
 def learning(loss: float, numbers: dict[str, float]) -> str:
-    """The first group: whether it learns."""
+    """The first group: loss, measures of the projections, schedule."""
     parts = [
         f"loss {loss:.4f}", f"spread {numbers['spread']:.2f}", f"rank {numbers['effective_rank']:.1f}",
         f"norm {numbers['grad_norm']:.3g}", f"lr {numbers['lr']:.4g}", f"tau {numbers['tau']:.4f}",
@@ -64,21 +66,14 @@ def learning(loss: float, numbers: dict[str, float]) -> str:
 
 
 def costs(numbers: dict[str, float]) -> str:
-    """The second group: what it costs."""
-    parts = [f"{numbers['samples_per_s']:,.0f} samples/s", f"wait {100 * numbers['wait']:.0f} %"]
+    """The second group: throughput, waiting, memory."""
+    parts = [f"{numbers['samples_per_s']:,.0f} samples/s", f"wait {percent(numbers['wait'])}"]
     if "tflops" in numbers:
-        share = f" ({100 * numbers['mfu']:.0f} % of peak)" if "mfu" in numbers else ""
+        share = f" ({percent(numbers['mfu'])} of peak)" if "mfu" in numbers else ""
         rate = numbers["tflops"]
         parts.append(f"{rate:,.0f} TFLOP/s{share}" if rate >= 1000 else f"{rate:.3g} TFLOP/s{share}")
-    parts += [f"{numbers['memory_bytes'] / 2**30:.1f} GiB", f"{numbers['read_mb_per_s']:,.0f} MB/s"]
+    parts += [size(numbers["memory_bytes"], binary=True), f"{numbers['read_mb_per_s']:,.0f} MB/s"]
     parts.append(f"{numbers['ready']} ready")
     if numbers["left_out"]:
         parts.append(f"{numbers['left_out']} left out")
     return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,4 +1,4 @@
-"""What a run keeps of its steps: metrics.jsonl, TensorBoard; what it shows goes to rsdnet/monitor/display.py."""
+"""Metrics of a run's steps, written to metrics.jsonl and TensorBoard and handed to display and health checks."""
 
 import contextlib
 import json
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from rsdnet.distributed import ALONE, Ranks
 from rsdnet.errors import DataError
-from rsdnet.monitor import flops, health
+from rsdnet.health import Watch
+from rsdnet.monitor import flops, projections
 from rsdnet.monitor.display import Display
 from rsdnet.runfolder import METRICS
 
@@ -37,9 +38,9 @@ class Monitor:
     """Gathers the losses of steps on the device and reads them every `every` steps, never in between.
 
     folder: of the run. steps: of the whole schedule; start: those already done. batch: samples a step, of all ranks.
-    flops: of a sample (flops.step_flops); peak: FLOP/s of a device (flops.matmul_peak); what lacks is not shown.
+    flops: of a sample (flops.step_flops); peak: FLOP/s of a device (flops.matmul_peak); None: not shown.
     max_skipped: steps that may be skipped in a row; 0: any number.
-    ranks: every rank makes a monitor and calls it alike, for what is of all; only the main one writes, shows and warns.
+    ranks: every rank makes one and makes the same calls, which are collective; only the main one writes and shows.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Monitor:
         self._notes: dict[str, float] = {}
         self._last: tuple[Output, Callable[[], Tensor] | None, dict[str, float]] | None = None
         self._began, self._read = time.perf_counter(), dict[str, Any]()
-        self._watch = health.Watch()
+        self._watch = Watch()
         self._shown = Display(console, steps, start) if ranks.main else None
         self._files = _Files(folder, tensorboard) if ranks.main else None
         for line in written(folder / METRICS) if ranks.main and start else ():
@@ -134,16 +135,17 @@ class Monitor:
             torch.cuda.synchronize(self.ranks.device)
 
     def _numbers(self, output: "Output", trust: Callable[[], Tensor] | None) -> tuple[list[float], dict[str, float]]:
-        """Losses of the pending steps, averaged over the ranks, and what else is on the device, in one read.
+        """Losses of the pending steps, averaged over the ranks, and the other numbers on the device, in one read.
 
-        Projections are judged over all ranks' (of their last micro-batches), so that numbers go on on another number.
+        Projections are those of all ranks' last micro-batches, so that a run resumed on another number of ranks has the
+        same measures.
         """
         losses = torch.stack([step.loss for step in self._pending]).double()
         losses = self.ranks.sum_(losses) / self.ranks.world
         named = {"grad_norm": output.norm, "skipped": output.skipped, "in_a_row": output.in_a_row}
         z1, z2 = (torch.cat(self.ranks.gather(z.float())) for z in (output.z1, output.z2))
         if self.ranks.main:
-            named |= health.projections(z1, z2)
+            named |= projections.measures(z1, z2)
             ratios = None if trust is None else trust().float()
             if ratios is not None and len(ratios):
                 named |= dict(zip(TRUST, (ratios.min(), ratios.median(), ratios.max()), strict=True))
@@ -152,7 +154,7 @@ class Monitor:
         return read[: len(losses)], numbers | {"skipped": int(numbers["skipped"])}
 
     def _rates(self, elapsed: float, read: dict[str, Any]) -> dict[str, float]:
-        """What the pending steps cost; elapsed: the seconds they took."""
+        """Throughput, waiting, reading and memory of the pending steps. elapsed: the seconds they took."""
         rate = len(self._pending) * self.batch / elapsed
         return {
             "samples_per_s": rate,
@@ -181,7 +183,7 @@ class Monitor:
 
 
 def written(path: Path) -> Iterator[dict[str, float]]:
-    """Of a run that goes on, the lines of its metrics that a watch must know: those with a kNN F1, and the last."""
+    """The logged lines that a resumed run's watch must know: those with a kNN F1, and the last."""
     with open(path) as file:  # checkpoint.truncate_metrics has left sound lines only
         line = ""
         for line in file:

@@ -1,88 +1,50 @@
-"""`--profile N`: where the time of a step goes, by phase, and a trace of N steps for chrome://tracing or Perfetto.
+"""`--profile N`: the time of a step by phase, and a trace of N steps for chrome://tracing or Perfetto.
 
-On a CPU a phase takes what the clock says. On a GPU it takes what the work took on its stream, whenever the host
-enqueued it; reading, copying and rendering the next batch go on beside the step there, so that they are no part of it.
-The profiler itself slows the host down: shares are what to look at, and samples/s without it.
+On a CPU a phase takes the host's time, on a GPU the time on its stream; reading, copying and rendering the next batch
+go on beside the step there, so they are no part of it. The profiler slows the host down: look at its shares, and at
+samples/s without it.
 """
 
 import contextlib
 import json
 import os
-import statistics
-import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.profiler import ProfilerActivity, record_function
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, record_function, schedule
 
+from rsdnet.console import percent
 from rsdnet.files import aside
-from rsdnet.phases import Phase
+from rsdnet.phases import Phase, untimed
 from rsdnet.runfolder import PROFILE, TRACE
 
 T = TypeVar("T")
 Pause = Callable[[], contextlib.AbstractContextManager[None]]
 
+STEP = "step"
 PHASES = ("read", "copy", "render", "forward", "loss", "backward", "optimiser", "target", "rest")
 BESIDE = frozenset(("read", "copy", "render"))  # on a GPU
 WARM = 8  # steps before: torch.compile, cuDNN's choice of algorithms and the allocator settle
-MICRO = 1e-3  # ms; a trace is in microseconds
-# How a trace calls the loss, in forward and in backward: the op or its short cut (kernels/loss.py), and its kernels.
+# The loss in `key_averages`, forward and backward: the op or its short cut (kernels/loss.py), and its kernels.
 LOSS_OPS = ("rsdnet::cosine_loss", "_Eager"), ("rsdnet::cosine_loss_backward", "_EagerBackward")
 LOSS_KERNELS = ("cosine_kernel",), ("cosine_backward_kernel",)
 COPY = "Memcpy HtoD"
 
 
-class Clock(Protocol):
-    """Marks moments, and tells afterwards how many ms lie between two of them."""
-
-    def now(self) -> Any: ...
-    def ms(self, began: Any, ended: Any) -> float: ...
-
-
-class HostClock:
-    """Time as it passes here."""
-
-    def now(self) -> float:
-        return time.perf_counter()
-
-    def ms(self, began: float, ended: float) -> float:
-        return 1e3 * (ended - began)
-
-
-class StreamClock:
-    """Time as it passes on the current CUDA stream; wait for the device before `ms`."""
-
-    def now(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def ms(self, began: torch.cuda.Event, ended: torch.cuda.Event) -> float:
-        return began.elapsed_time(ended)
-
-
-class Lap(NamedTuple):
-    """One phase of one step."""
-
-    step: int
-    phase: str
-    clock: Clock
-    began: Any
-    ended: Any
-
-
 class Replayed(Protocol):
-    """What may replay a step without its phases (rsdnet/training/cuda_graph.py)."""
+    """A CUDA graph, which replays a step without its phases (rsdnet/training/cuda_graph.py)."""
 
     mode: str
 
 
 class Profiled(Protocol):
-    """What an engine has for its profile (rsdnet/training/step.py)."""
+    """The training step as its profile sees it (rsdnet/training/step.py)."""
 
     device: torch.device
     phase: Phase
@@ -91,103 +53,105 @@ class Profiled(Protocol):
     def graph(self) -> Replayed: ...
 
 
-class Profile:
-    """Profiles `steps` steps of `engine` after WARM others, writes PROFILE and TRACE into `folder` and shows a table.
+class Row(Protocol):
+    """A row of `torch.profiler.profile.key_averages`; times in microseconds."""
 
-    steps: 0 for none. Until then the engine replays no CUDA graph, in which there are no phases.
+    key: str
+    device_type: DeviceType
+    cpu_time_total: float
+    self_device_time_total: float
+
+
+class Profile:
+    """Profiles `steps` steps after WARM others, writes PROFILE and TRACE into `folder` and prints a table.
+
+    steps: 0 for none. Until then no CUDA graph is replayed, since a graph has no phases.
     """
 
-    def __init__(
-        self, engine: Profiled, folder: Path, steps: int, console: Console,
-        clock: Clock | None = None, host: Clock | None = None,
-    ) -> None:  # fmt: skip
-        self.engine, self.folder, self.steps, self.console = engine, folder, steps, console
-        self.cuda = engine.device.type == "cuda"
-        self.host = host or HostClock()
-        self.clock = clock or (StreamClock() if self.cuda else self.host)
-        self.marks: list[Any] = []  # of the clock, where a step ends and the next begins
-        self.laps: list[Lap] = []
-        self._tracer: torch.profiler.profile | None = None
+    def __init__(self, train_step: Profiled, folder: Path, steps: int, console: Console) -> None:
+        self.train_step, self.folder, self.steps, self.console = train_step, folder, steps, console
+        self.cuda = train_step.device.type == "cuda"
+        self._recording = False
+        self._recorded = 0
+        # A range's device time in `key_averages` lacks the kernels that autograd's thread launches, and Triton's
+        # outside of an op; so on a GPU a phase is timed by events on the current stream.
+        self._events = defaultdict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]](list)
 
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Time the part of a step inside, if this one is profiled."""
-        return contextlib.nullcontext() if self._tracer is None else self._timed(name)
+        """Time the part of a step inside, while steps are recorded."""
+        return self._timed(name) if self._recording else untimed(name)
 
     def over(self, batches: Iterable[T], pause: Pause = contextlib.nullcontext) -> Iterator[T]:
         """The batches; from one to the next is a step. pause: entered for what is no training (Monitor.pause)."""
         if not self.steps:
             yield from batches
             return
-        before = self.engine.phase, self.engine.graph.mode
-        self.engine.phase, self.engine.graph.mode = self.phase, "off"
+        before = self.train_step.phase, self.train_step.graph.mode
+        self.train_step.phase, self.train_step.graph.mode = self.phase, "off"
         if before[1] != "off":
             self.console.print("profile: no CUDA graph until it is done")
         coming = iter(batches)
+        tracer = self._tracer()
+        tracer.start()
         try:
-            yield from self._warm(coming)
-            yield from self._recorded(coming, pause)
+            yield from self._traced(coming, tracer, pause)
+        except BaseException:
+            tracer.on_trace_ready = None
+            raise
         finally:
-            self.engine.phase, self.engine.graph.mode = before
-            if self._tracer is not None:  # left in the middle
-                self._stop()
+            self.train_step.phase, self.train_step.graph.mode = before
+            self._recording = False
+            tracer.stop()
+        if not self._recorded:
+            self.console.print(f"no profile: the run ended within {WARM} steps, which warm it up", style="yellow")
         yield from coming
 
-    def _warm(self, batches: Iterator[T]) -> Iterator[T]:
-        for _, batch in zip(range(WARM), batches, strict=False):
-            yield batch
-
-    def _recorded(self, batches: Iterator[T], pause: Pause) -> Iterator[T]:
-        """The batches to profile, then the report."""
-        with pause():
-            self._start()
-        for _ in range(self.steps):
-            batch = next(batches, None)
-            if batch is None:
-                break
-            yield batch
-            self.marks.append(self.clock.now())
-        with pause():
-            self._report(self._stop())
-
-    def _start(self) -> None:
+    def _tracer(self) -> torch.profiler.profile:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the tracer tells on stderr when it starts and stops
-        self._wait()
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.cuda else [])]
-        self._tracer = torch.profiler.profile(activities=activities)
-        self._tracer.start()
-        self.marks.append(self.clock.now())
+        return torch.profiler.profile(
+            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.cuda else [])],
+            schedule=schedule(skip_first=WARM - 1, wait=0, warmup=1, active=self.steps, repeat=1),
+            on_trace_ready=self._report,
+        )
 
-    def _stop(self) -> torch.profiler.profile:
-        assert self._tracer is not None
-        self._wait()
-        tracer, self._tracer = self._tracer, None
-        tracer.stop()
-        return tracer
-
-    def _wait(self) -> None:
-        if self.cuda:
-            torch.cuda.synchronize(self.engine.device)
+    def _traced(self, batches: Iterator[T], tracer: torch.profiler.profile, pause: Pause) -> Iterator[T]:
+        """The batches of the steps that warm up and of those that are recorded."""
+        edges = (WARM - 2, WARM - 1, WARM + self.steps - 1)  # the tracer is made ready, begins, ends
+        for number in range(WARM + self.steps):
+            with self.phase(STEP):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+            self._recorded += self._recording
+            with pause() if number in edges else contextlib.nullcontext():
+                if self.cuda and number in edges:
+                    torch.cuda.synchronize(self.train_step.device)
+                tracer.step()
+            self._recording = number >= WARM - 1
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        clock = self.host if name == "read" else self.clock  # a batch is waited for here
-        step = len(self.marks) - 1
         with record_function(name):
-            began = clock.now()
+            if not self.cuda:
+                yield
+                return
+            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            began.record()
             yield
-            self.laps.append(Lap(step, name, clock, began, clock.now()))
+            ended.record()
+            self._events[name].append((began, ended))
 
     def _report(self, tracer: torch.profiler.profile) -> None:
         """Write and show what was found; a full disk is told and ends nothing."""
-        steps = self._times()
-        if not steps:
-            self.console.print(f"no profile: the run ended within {WARM} steps, which warm it up", style="yellow")
+        if not self._recorded:
             return
+        if self.cuda:
+            torch.cuda.synchronize(self.train_step.device)
+        found = summary(self._times(tracer.key_averages()), self._recorded, BESIDE if self.cuda else frozenset())
         try:
             with aside(self.folder / TRACE) as temporary:
                 tracer.export_chrome_trace(str(temporary))
-                events = json.loads(temporary.read_text())["traceEvents"]
-            found = summary(steps, *from_trace(events, len(steps), self.cuda), BESIDE if self.cuda else frozenset())
             with aside(self.folder / PROFILE) as temporary:
                 temporary.write_text(json.dumps(found, indent=1) + "\n")
         except OSError as error:
@@ -195,52 +159,51 @@ class Profile:
             return
         self.console.print(table(found))
 
-    def _times(self) -> list[dict[str, float]]:
-        """Of each whole step, ms by phase, and "step" for all of it."""
-        pairs = zip(self.marks, self.marks[1:], strict=False)
-        steps = [{"step": self.clock.ms(began, ended)} for began, ended in pairs]
-        for step, phase, clock, began, ended in self.laps:
-            if step < len(steps):
-                steps[step][phase] = steps[step].get(phase, 0.0) + clock.ms(began, ended)
-        return steps
+    def _times(self, rows: Iterable[Row]) -> dict[str, float]:
+        """ms of all recorded steps, by phase; "read", for which the host waits, is the host's on a GPU, too."""
+        found = from_averages(rows, self.cuda)
+        for name, pairs in self._events.items():
+            if name != "read":
+                found[name] = sum(began.elapsed_time(ended) for began, ended in pairs)
+        return found
 
 
-def from_trace(events: list[dict[str, Any]], steps: int, cuda: bool) -> tuple[float, float, float]:
-    """What only a trace of `steps` steps tells: ms a step of the copy, of the loss's forward and of its backward."""
+def from_averages(rows: Iterable[Row], cuda: bool) -> dict[str, float]:
+    """ms by phase that `key_averages` knows: ranges on the host, and the device's copies and loss on a GPU."""
+    rows = list(rows)
+    host = {row.key: row.cpu_time_total / 1e3 for row in rows if row.device_type == DeviceType.CPU}
+    device = {row.key: row.self_device_time_total / 1e3 for row in rows if row.device_type == DeviceType.CUDA}
+    ranges = {name: host.get(name, 0.0) for name in (STEP, *PHASES)}
+    times, (forward, backward) = (device, LOSS_KERNELS) if cuda else (host, LOSS_OPS)
+    return ranges | {
+        "copy": sum(ms for name, ms in device.items() if name.startswith(COPY)),
+        "loss forward": sum(times.get(name, 0.0) for name in forward),
+        "loss backward": sum(times.get(name, 0.0) for name in backward),
+    }
 
-    def ms(kind: str, told: Callable[[str], bool]) -> float:
-        found = [event["dur"] for event in events if event.get("cat") == kind and told(event["name"])]
-        return MICRO * statistics.median(found) * len(found) / steps if found else 0.0
 
-    kind, loss = ("kernel", LOSS_KERNELS) if cuda else ("cpu_op", LOSS_OPS)
-    forward, backward = (ms(kind, names.__contains__) for names in loss)
-    return ms("gpu_memcpy", lambda name: name.startswith(COPY)), forward, backward
+def summary(times: dict[str, float], steps: int, beside: frozenset[str]) -> dict[str, Any]:
+    """What PROFILE holds: {"steps", "step_ms", "phases": [{"phase", "ms", "share", "beside"}]}, means over the steps.
 
-
-def summary(
-    steps: list[dict[str, float]], copy: float, forward: float, backward: float, beside: frozenset[str]
-) -> dict[str, Any]:
-    """What PROFILE holds: {"steps", "step_ms", "phases": [{"phase", "ms", "share", "beside"}]}, medians over the steps.
-
-    steps: of each one ms by phase, and "step"; forward, backward: ms of them that are the loss's.
-    beside: phases that go on beside the step; the rest is what the others leave of it: host, monitor, waiting.
+    times: ms of all steps, by phase; those of forward and backward contain the loss's. beside: phases beside the step;
+    "rest" is what the others leave of it: host, monitor, waiting.
     """
-    whole = statistics.median(step["step"] for step in steps)
-    ms = {phase: statistics.median(step.get(phase, 0.0) for step in steps) for phase in PHASES}
-    ms |= {"copy": copy, "loss": forward + backward}
-    ms |= {"forward": ms["forward"] - forward, "backward": ms["backward"] - backward}
-    ms["rest"] = max(whole - sum(ms[phase] for phase in PHASES[:-1] if phase not in beside), 0.0)
-    rows = [{"phase": name, "ms": ms[name], "share": ms[name] / whole, "beside": name in beside} for name in PHASES]
-    return {"steps": len(steps), "step_ms": whole, "phases": rows}
+    ms = {name: value / steps for name, value in times.items()}
+    ms["loss"] = ms["loss forward"] + ms["loss backward"]
+    ms["forward"] -= ms["loss forward"]
+    ms["backward"] -= ms["loss backward"]
+    ms["rest"] = max(ms[STEP] - sum(ms[name] for name in PHASES[:-1] if name not in beside), 0.0)
+    rows = [{"phase": name, "ms": ms[name], "share": ms[name] / ms[STEP], "beside": name in beside} for name in PHASES]
+    return {"steps": steps, "step_ms": ms[STEP], "phases": rows}
 
 
 def table(found: dict[str, Any]) -> Table:
     """`summary`'s phases, to print."""
-    shown = Table(title=f"a step: {found['step_ms']:.2f} ms, median of {found['steps']}", title_justify="left")
+    shown = Table(title=f"a step: {found['step_ms']:.2f} ms, mean of {found['steps']}", title_justify="left")
     shown.add_column("phase")
     shown.add_column("ms", justify="right")
     shown.add_column("share", justify="right")
     for row in found["phases"]:
         where = " (beside the step)" if row["beside"] else ""
-        shown.add_row(row["phase"] + where, f"{row['ms']:.2f}", f"{100 * row['share']:.1f} %")
+        shown.add_row(row["phase"] + where, f"{row['ms']:.2f}", percent(row["share"], 1))
     return shown

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rsdnet.monitor.health import COLLAPSED
+from rsdnet.health import COLLAPSED
 from rsdnet.report.record import Record, Series
 
 OTHERS = "Other numbers"

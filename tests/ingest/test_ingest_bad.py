@@ -1,5 +1,6 @@
 """Ingest against bad input, a full disk and sudden death: one line each, and nothing lost."""
 
+import contextlib
 import os
 import resource
 import shutil
@@ -14,8 +15,10 @@ import pytest
 
 from rsdnet.data.catalog import Catalog, read_stats
 from rsdnet.errors import DataError
-from rsdnet.ingest import ingest, writer
+from rsdnet.ingest import ingest, journal, writer
 from rsdnet.ingest.layouts import LAYOUTS
+from rsdnet.ingest.layouts.pairs import Pairs
+from rsdnet.ingest.layouts.sen12ms import Sen12ms
 from tests.ingest.test_ingest import s1, s2
 from tests.support import geotiffs
 
@@ -38,7 +41,7 @@ def _environment() -> dict[str, str]:
 def refused(layout: str, source: Path, db: Path, **options: object) -> str:
     """The line an ingest is refused with; it must be one, and leave no database behind."""
     with pytest.raises(DataError) as caught:
-        ingest.ingest(LAYOUTS[layout](source, db, **options))
+        ingest.ingest(LAYOUTS.find(layout)(source, db, **options))
     assert not (db / "data.mdb").exists()
     return " ".join(str(caught.value).split())
 
@@ -81,7 +84,7 @@ def test_one_truncated_geotiff_among_many_is_left_out_and_named(tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:9000])
     header = next(source.rglob("*s1_3_p2.tif"))
     header.write_bytes(header.read_bytes()[:5])
-    assert ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "db")) == 0
+    assert ingest.ingest(Sen12ms(source, tmp_path / "db")) == 0
     assert len(Catalog.read(tmp_path / "db")) == 4
     assert len(geotiffs.entries(tmp_path / "db")) == 12
     rows = (tmp_path / "db" / "left_out.tsv").read_text().splitlines()[1:]
@@ -98,7 +101,7 @@ def test_nothing_but_bad_files_is_an_error_and_may_be_tried_again(tmp_path: Path
     assert "nothing of" in line
     assert "cannot be read" in line
     (tmp_path / "s2" / "a.tif").write_bytes(whole)
-    assert ingest.ingest(LAYOUTS["pairs"](tmp_path, tmp_path / "db", **PAIRS)) == 0
+    assert ingest.ingest(Pairs(tmp_path, tmp_path / "db", **PAIRS)) == 0
 
 
 def test_many_bad_files_stop_early(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_missing_and_unknown_bands(tmp_path: Path) -> None:
 def test_a_band_missing_in_one_file_of_many(tmp_path: Path) -> None:
     geotiffs.write(tmp_path / "s2" / "a.tif", s2(), ("B02", "B03"))
     geotiffs.write(tmp_path / "s2" / "b.tif", s2(), ("B02", "B04"))
-    layout = LAYOUTS["pairs"](tmp_path, tmp_path / "db", s2=Path("s2"), offset="0")
+    layout = Pairs(tmp_path, tmp_path / "db", s2=Path("s2"), offset="0")
     ingest.ingest(layout)
     assert Catalog.read(tmp_path / "db").samples.tolist() == ["a"]
     assert "has no band B03: it has B02, B04" in (tmp_path / "db" / "left_out.tsv").read_text()
@@ -172,19 +175,19 @@ def test_no_common_names(tmp_path: Path) -> None:
 def test_a_partner_missing_is_named(tmp_path: Path) -> None:
     geotiffs.pair(tmp_path, "a", s2(), s1())
     geotiffs.pair(tmp_path, "b", s2())
-    ingest.ingest(LAYOUTS["pairs"](tmp_path, tmp_path / "db", **PAIRS))
+    ingest.ingest(Pairs(tmp_path, tmp_path / "db", **PAIRS))
     assert (tmp_path / "db" / "left_out.tsv").read_text().endswith("b\tit has no s1 file\n")
 
 
 def test_finished_databases_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     source = geotiffs.sen12ms(tmp_path / "src", places=3)
-    ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "db"))
+    ingest.ingest(Sen12ms(source, tmp_path / "db"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "db").iterdir()}
-    assert ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "db")) == 0
+    assert ingest.ingest(Sen12ms(source, tmp_path / "db")) == 0
     assert "is finished: 3 samples" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "db").iterdir()}
     with pytest.raises(DataError, match="was begun with patch None, now it is 12"):
-        ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "db", patch=12))
+        ingest.ingest(Sen12ms(source, tmp_path / "db", patch=12))
 
 
 def test_databases_of_others_are_left_alone(tmp_path: Path) -> None:
@@ -192,7 +195,7 @@ def test_databases_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "db").mkdir()
     (tmp_path / "db" / "data.mdb").write_bytes(b"theirs")
     with pytest.raises(DataError, match="did not begin: name another folder"):
-        ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "db"))
+        ingest.ingest(Sen12ms(source, tmp_path / "db"))
     assert (tmp_path / "db" / "data.mdb").read_bytes() == b"theirs"
 
 
@@ -208,9 +211,9 @@ def test_wherever_it_dies_it_continues_to_the_same(
     radar = s1(24)
     radar[0, :12] = np.nan
     geotiffs.write(next(source.rglob("*s1_4_p3.tif")), radar)
-    ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "whole"))
-    monkeypatch.setattr(ingest, "_CHUNK_BYTES", 50_000)  # about two sources a transaction
-    put, write, calls = writer.Writer.put, writer.Journal._write, [0]
+    ingest.ingest(Sen12ms(source, tmp_path / "whole"))
+    monkeypatch.setattr(writer, "_CHUNK_BYTES", 50_000)  # about two sources a transaction
+    put, write, calls = writer.Writer.put, journal.Journal._write, [0]
 
     def dying_put(self: writer.Writer, entries: object) -> None:
         calls[0] += 1
@@ -218,7 +221,7 @@ def test_wherever_it_dies_it_continues_to_the_same(
             raise Dead
         put(self, entries)  # type: ignore[arg-type]
 
-    def dying_write(self: writer.Journal, records: list) -> None:
+    def dying_write(self: journal.Journal, records: list) -> None:
         if calls[0] == 4 and moment == "between entries and journal":
             raise Dead
         write(self, records)
@@ -231,17 +234,17 @@ def test_wherever_it_dies_it_continues_to_the_same(
 
     with monkeypatch.context() as death:
         death.setattr(writer.Writer, "put", dying_put)
-        death.setattr(writer.Journal, "_write", dying_write)
+        death.setattr(journal.Journal, "_write", dying_write)
         if moment == "finishing":
             death.setattr(Catalog, "write", dying_finish)
         with pytest.raises(Dead):
-            ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "db"))
+            ingest.ingest(Sen12ms(source, tmp_path / "db"))
     with pytest.raises(DataError, match="not finished"):
         Catalog.read(tmp_path / "db")
     with pytest.raises(DataError, match="was begun with max_invalid"):
-        ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "db", max_invalid=0.5))
+        ingest.ingest(Sen12ms(source, tmp_path / "db", max_invalid=0.5))
     capsys.readouterr()
-    ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "db"))
+    ingest.ingest(Sen12ms(source, tmp_path / "db"))
     assert "continuing" in capsys.readouterr().out
     same(tmp_path / "db", tmp_path / "whole")
     assert not (tmp_path / "db" / "ingest.journal").exists()
@@ -258,10 +261,10 @@ def test_other_files_in_the_source_are_noticed_on_the_way_on(tmp_path: Path, mon
     with monkeypatch.context() as death:
         death.setattr(Catalog, "write", die)
         with pytest.raises(Dead):
-            ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "db"))
+            ingest.ingest(Sen12ms(source, tmp_path / "db"))
     next(source.rglob("*s2_1_p0.tif")).unlink()
     with pytest.raises(DataError, match="held other files"):
-        ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "db"))
+        ingest.ingest(Sen12ms(source, tmp_path / "db"))
 
 
 # Slows a subprocess's writing so that a signal meets it in the middle.
@@ -272,7 +275,7 @@ from rsdnet import errors
 from rsdnet.ingest import ingest, workers, writer
 put = writer.Writer.put
 writer.Writer.put = lambda self, entries: (put(self, entries), time.sleep(0.5))[0]
-ingest._CHUNK_BYTES = 50_000
+writer._CHUNK_BYTES = 50_000
 workers._THREADS = {threads}
 sys.argv[1:] = {words}
 if __name__ == "__main__":
@@ -283,15 +286,15 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(("death", "threads"), [(signal.SIGKILL, 4), (signal.SIGKILL, 0), (signal.SIGINT, 4)])
 def test_killed_it_continues_to_the_same(tmp_path: Path, death: signal.Signals, threads: int) -> None:
     source = geotiffs.sen12ms(tmp_path / "src", places=40)
-    ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "whole"))
+    ingest.ingest(Sen12ms(source, tmp_path / "whole"))
     words = ["sen12ms", str(source), str(tmp_path / "db"), "--workers", "2"]
     script = tmp_path / "slow.py"
     script.write_text(_SLOW.format(words=words, threads=threads))
     process = subprocess.Popen(
         [sys.executable, script], env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    journal, end = tmp_path / "db" / "ingest.journal", time.monotonic() + 60
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 8:
+    lines, end = tmp_path / "db" / "ingest.journal", time.monotonic() + 60
+    while not lines.exists() or lines.read_bytes().count(b"\n") < 8:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -312,7 +315,7 @@ def test_a_full_disk_leaves_a_database_that_opens_and_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = geotiffs.sen12ms(tmp_path / "src", places=40)
-    ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "whole"))
+    ingest.ingest(Sen12ms(source, tmp_path / "whole"))
     words = ["sen12ms", str(source), str(tmp_path / "db")]
     script = tmp_path / "slow.py"
     script.write_text(_SLOW.format(words=words, threads=4))
@@ -336,17 +339,16 @@ def test_a_full_disk_leaves_a_database_that_opens_and_continues(
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
     source = geotiffs.sen12ms(tmp_path / "src", places=2)
-    layout = LAYOUTS["sen12ms"](source, tmp_path / "db")
+    layout = Sen12ms(source, tmp_path / "db")
     (tmp_path / "db").mkdir()
-    journal = writer.Journal(tmp_path / "db", layout.identity() | {"listing": ""})
-    with pytest.raises(DataError, match="another ingest is writing"):
+    lock = contextlib.closing(journal.Journal(tmp_path / "db", layout.identity() | {"listing": ""}))
+    with lock, pytest.raises(DataError, match="another ingest is writing"):
         ingest.ingest(layout)
-    journal.close()
 
 
 def test_ingest_does_not_touch_its_source(tmp_path: Path) -> None:
     source = geotiffs.sen12ms(tmp_path / "src", places=2)
     before = sorted((path, path.stat().st_mtime_ns) for path in source.rglob("*"))
-    ingest.ingest(LAYOUTS["sen12ms"](source, tmp_path / "db"))
+    ingest.ingest(Sen12ms(source, tmp_path / "db"))
     assert before == sorted((path, path.stat().st_mtime_ns) for path in source.rglob("*"))
     shutil.rmtree(tmp_path / "db")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
-from rsdnet.monitor import display, flops, health, metrics
+from rsdnet.monitor import display, flops, metrics, projections
 from rsdnet.monitor.metrics import Monitor
 from rsdnet.training.step import Output
 
@@ -74,7 +74,7 @@ def test_the_lines_hold_what_a_step_took(tmp_path: Path, clock: Clock) -> None:
         "samples_per_s": 4 * 64 / 2.0, "wait": 0.4 / 2.0, "read_mb_per_s": 3.0, "left_out": 3,
         "tflops": 128 * 1e9 / 1e12, "mfu": 128 * 1e9 / 2e12, **KNOBS,
     }  # fmt: skip
-    measured = {name: float(value) for name, value in health.projections(given.z1, given.z2).items()}
+    measured = {name: float(value) for name, value in projections.measures(given.z1, given.z2).items()}
     for line in written:
         assert line.keys() == {"step", "loss", "memory_bytes", *expected, *measured}
         assert {name: line[name] for name in expected} == pytest.approx(expected)

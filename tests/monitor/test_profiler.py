@@ -1,8 +1,7 @@
-"""`--profile`: phases by a clock that is known, what a trace adds, and a run that it does not change."""
+"""`--profile`: phases phases against the trace, and a run that it does not change."""
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.torch import load_file
+from torch.autograd import DeviceType
 
 from rsdnet import config, runfolder
 from rsdnet.config import Config
 from rsdnet.distributed import ALONE
 from rsdnet.monitor import profiler
 from rsdnet.monitor.profiler import PHASES, WARM, Profile
+from rsdnet.phases import untimed
 from rsdnet.train import train
 from tests.support.torchrun import torchrun
 
@@ -28,22 +29,9 @@ SMALL = (
 )  # fmt: skip
 
 
-class Watch:
-    """A clock in ms that only moves when told."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def ms(self, began: float, ended: float) -> float:
-        return ended - began
-
-
 def fake(mode: str = "auto") -> Any:
-    """As much of an engine as a profile asks for."""
-    return SimpleNamespace(device=torch.device("cpu"), phase=profiler.untimed, graph=SimpleNamespace(mode=mode))
+    """As much of a training step as a profile asks for."""
+    return SimpleNamespace(device=torch.device("cpu"), phase=untimed, graph=SimpleNamespace(mode=mode))
 
 
 def quiet() -> Console:
@@ -54,87 +42,62 @@ def by_phase(found: dict[str, Any], key: str) -> dict[str, float]:
     return {row["phase"]: row[key] for row in found["phases"]}
 
 
-def test_shares_by_a_clock_that_is_known(tmp_path: Path) -> None:
-    """Two micro-batches a step; the middle one of three steps counts, and none before. Waiting is the host's time."""
-    watch, host, engine = Watch(), Watch(), fake("on")
-    profiled = Profile(engine, tmp_path, 3, quiet(), clock=watch, host=host)
-
-    def take(name: str, ms: float) -> None:
-        with (engine.phase if name not in ("read", "render") else profiled.phase)(name):
-            watch.time += ms
-            host.time += ms / 2
-
-    def batches() -> Iterator[int]:
-        for step in range(WARM + 5):
-            take("read", 2 * speed(step))
-            take("render", 3 * speed(step))
-            yield step
-
-    def speed(step: int) -> float:
-        return {WARM: 1, WARM + 1: 10, WARM + 2: 2}.get(step, 1000)
-
-    seen, modes = [], set()
-    for step in profiled.over(batches()):
-        seen.append(step)
-        modes.add((engine.graph.mode, step < WARM + 3))
-        for _ in range(2):
-            take("forward", 10 * speed(step))
-            take("backward", 20 * speed(step))
-        take("optimiser", 4 * speed(step))
-        take("target", speed(step))
-        watch.time += 5 * speed(step)
-    assert seen == list(range(WARM + 5))
-    assert modes == {("off", True), ("on", False)}
-    assert engine.phase is profiler.untimed
-    found = json.loads((tmp_path / runfolder.PROFILE).read_text())
-    expected = {"read": 2, "copy": 0, "render": 6, "forward": 40, "loss": 0, "backward": 80, "optimiser": 8,
-                "target": 2, "rest": 12}  # fmt: skip
-    assert (found["steps"], found["step_ms"]) == (3, 150)
-    assert by_phase(found, "ms") == expected
-    assert by_phase(found, "share") == pytest.approx({name: ms / 150 for name, ms in expected.items()})
+def test_the_graph_is_off_and_phases_are_timed_until_the_profile_is_done(tmp_path: Path) -> None:
+    step = fake("on")
+    profiled = Profile(step, tmp_path, 3, quiet())
+    modes = [(step.graph.mode, profiled.phase("read") is untimed("read")) for _ in profiled.over(range(WARM + 5))]
+    assert modes == [("off", True)] * WARM + [("off", False)] * 3 + [("on", True)] * 2
+    assert step.phase is untimed
+    assert json.loads((tmp_path / runfolder.PROFILE).read_text())["steps"] == 3
 
 
 TIMED = ("read", "render", "forward", "backward", "optimiser", "target")
 
 
 @given(
-    st.lists(st.fixed_dictionaries({name: st.floats(1, 100) for name in (*TIMED, "host")}), min_size=1),
+    st.fixed_dictionaries({name: st.floats(1, 100) for name in (*TIMED, "host")}),
     st.floats(0, 0.5),
     st.floats(0, 0.5),
     st.booleans(),
 )
-def test_phases_make_up_the_step(times: list[dict[str, float]], loss: float, copy: float, gpu: bool) -> None:
+def test_phases_make_up_the_step(taken: dict[str, float], loss: float, copy: float, gpu: bool) -> None:
     """What goes on beside it apart; host: what no phase holds."""
     beside = profiler.BESIDE if gpu else frozenset()
     copy = copy if gpu else 0.0
-    steps = [each | {"step": sum(ms for name, ms in each.items() if name not in beside)} for each in times]
-    found = profiler.summary(steps[:1], copy, loss, 2 * loss, beside)
+    whole = sum(ms for name, ms in taken.items() if name not in beside)
+    times = {name: 2 * taken[name] for name in TIMED}
+    found = profiler.summary(
+        times | {"step": 2 * whole, "copy": 2 * copy, "loss forward": 2 * loss, "loss backward": 4 * loss}, 2, beside
+    )
     ms = by_phase(found, "ms")
     assert list(ms) == list(PHASES)
     assert {row["phase"] for row in found["phases"] if row["beside"]} == beside
     assert sum(row["share"] for row in found["phases"] if not row["beside"]) == pytest.approx(1)
-    assert ms["rest"] == pytest.approx(times[0]["host"])
+    assert ms["rest"] == pytest.approx(taken["host"])
     assert (ms["loss"], ms["copy"]) == pytest.approx((3 * loss, copy))
-    assert ms["backward"] == pytest.approx(times[0]["backward"] - 2 * loss)
-    assert all(row["ms"] >= 0 for row in profiler.summary(steps, copy, loss, 2 * loss, beside)["phases"])
+    assert ms["backward"] == pytest.approx(taken["backward"] - 2 * loss)
 
 
-def event(kind: str, name: str, microseconds: float) -> dict[str, Any]:
-    return {"ph": "X", "cat": kind, "name": name, "ts": 0.0, "dur": microseconds}
+def row(device: DeviceType, key: str, microseconds: float) -> Any:
+    host = device == DeviceType.CPU
+    return SimpleNamespace(
+        key=key, device_type=device, cpu_time_total=microseconds if host else 0.0,
+        self_device_time_total=0.0 if host else microseconds,
+    )  # fmt: skip
 
 
-def test_what_a_trace_tells() -> None:
-    """Two steps of two micro-batches: medians, four times, over two steps; in ms."""
-    events: list[dict[str, Any]] = [{"ph": "M", "name": "process_name"}]
-    for took in (100, 200, 300, 1000):
-        events += [event("cpu_op", "_Eager", took), event("cpu_op", "_EagerBackward", 2 * took)]
-        events += [event("cpu_op", "autograd::engine::evaluate_function: _EagerBackward", 7 * took)]
-        events += [event("kernel", "cosine_kernel", 3 * took), event("kernel", "cosine_backward_kernel", 4 * took)]
-        events += [event("gpu_memcpy", "Memcpy DtoH (Device -> Pinned)", 9 * took), event("kernel", "gemm", 5 * took)]
-    events += [event("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", 600) for _ in range(2)]
-    assert profiler.from_trace(events, 2, cuda=False)[1:] == pytest.approx((0.5, 1.0))
-    assert profiler.from_trace(events, 2, cuda=True) == pytest.approx((0.6, 1.5, 2.0))
-    assert profiler.from_trace([], 2, cuda=True) == (0, 0, 0)
+def test_what_the_averages_tell_of_copies_and_the_loss() -> None:
+    rows = [
+        row(DeviceType.CPU, "forward", 9000), row(DeviceType.CUDA, "forward", 100),
+        row(DeviceType.CPU, "_Eager", 500), row(DeviceType.CPU, "_EagerBackward", 600),
+        row(DeviceType.CPU, "autograd::engine::evaluate_function: _EagerBackward", 700),
+        row(DeviceType.CUDA, "cosine_kernel", 30), row(DeviceType.CUDA, "cosine_backward_kernel", 40),
+        row(DeviceType.CUDA, "Memcpy HtoD (Pinned -> Device)", 50), row(DeviceType.CUDA, "Memcpy DtoH", 60),
+    ]  # fmt: skip
+    names = ("forward", "copy", "loss forward", "loss backward", "target")
+    for cuda, expected in ((False, (9, 0.05, 0.5, 0.6, 0)), (True, (9, 0.05, 0.03, 0.04, 0))):
+        found = profiler.from_averages(rows, cuda)
+        assert [found[name] for name in names] == pytest.approx(expected)
 
 
 def configured(db: Path, run: Path, *options: str) -> Config:
@@ -172,10 +135,17 @@ def test_a_profiled_run(tiny_db: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert sum(float(share) for *_, share in shown) == pytest.approx(100, abs=0.5)
 
     events = json.loads((profiled / runfolder.TRACE).read_text())["traceEvents"]
-    names = [each["name"] for each in events if each.get("cat") == "user_annotation"]
-    assert [names.count(name) for name in ("read", "render", "forward", "backward", "optimiser", "target")] == [
-        3, 3, 6, 6, 3, 3,
-    ]  # fmt: skip
+    took: dict[str, list[float]] = {}
+    for event in events:
+        if event.get("cat") == "user_annotation":
+            took.setdefault(event["name"], []).append(event["dur"] / 1e3)
+    counts = {"read": 3, "render": 3, "forward": 6, "backward": 6, "optimiser": 3, "target": 3}
+    assert {name: len(took[name]) for name in counts} == counts
+    for name in ("read", "render", "optimiser", "target"):
+        assert ms[name] == pytest.approx(sum(took[name]) / 3, rel=1e-3)
+    assert ms["forward"] + ms["loss"] + ms["backward"] == pytest.approx(
+        (sum(took["forward"]) + sum(took["backward"])) / 3, rel=1e-3
+    )
 
 
 def test_of_several_ranks_the_first_is_profiled(tiny_db: Path, tmp_path: Path) -> None:
@@ -187,19 +157,19 @@ def test_of_several_ranks_the_first_is_profiled(tiny_db: Path, tmp_path: Path) -
 
 def test_a_run_that_ends_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for count, left in ((WARM, set()), (WARM - 2, set()), (WARM + 2, {runfolder.PROFILE, runfolder.TRACE})):
-        engine = fake()
-        assert list(Profile(engine, tmp_path, 5, Console()).over(range(count))) == list(range(count))
+        step = fake()
+        assert list(Profile(step, tmp_path, 5, Console()).over(range(count))) == list(range(count))
         assert {path.name for path in tmp_path.iterdir()} == left
         assert ("no profile: the run ended within" in " ".join(capsys.readouterr().out.split())) == (not left)
     assert json.loads((tmp_path / runfolder.PROFILE).read_text())["steps"] == 2
 
 
 def test_a_run_that_is_left_in_the_middle(tmp_path: Path) -> None:
-    engine = fake("on")
-    profiled = Profile(engine, tmp_path, 5, quiet()).over(range(100))
+    step = fake("on")
+    profiled = Profile(step, tmp_path, 5, quiet()).over(range(100))
     assert [next(profiled) for _ in range(WARM + 2)][-1] == WARM + 1
     profiled.close()  # type: ignore[attr-defined]
-    assert (engine.phase, engine.graph.mode) == (profiler.untimed, "on")
+    assert (step.phase, step.graph.mode) == (untimed, "on")
     assert not list(tmp_path.iterdir())
     with torch.profiler.profile():  # the tracer is free again
         pass
@@ -212,22 +182,22 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path, capsys: py
 
 
 def test_nothing_is_asked_for_nothing_is_done(tmp_path: Path) -> None:
-    engine = fake("on")
-    profiled = Profile(engine, tmp_path, 0, quiet())
+    step = fake("on")
+    profiled = Profile(step, tmp_path, 0, quiet())
     for _ in profiled.over(range(WARM + 3)):
-        assert (engine.phase, engine.graph.mode) == (profiler.untimed, "on")
-        assert profiled.phase("read") is profiler.untimed("read")
+        assert (step.phase, step.graph.mode) == (untimed, "on")
+        assert profiled.phase("read") is untimed("read")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_is_timed_by_its_own_work(tmp_path: Path) -> None:
     """The host is through long before: what counts is the stream."""
-    engine = SimpleNamespace(device=torch.device("cuda"), phase=profiler.untimed, graph=SimpleNamespace(mode="off"))
+    step = SimpleNamespace(device=torch.device("cuda"), phase=untimed, graph=SimpleNamespace(mode="off"))
     a = torch.randn(4096, 4096, device="cuda")
-    for _ in Profile(engine, tmp_path, 3, quiet()).over(range(WARM + 3)):
-        with engine.phase("forward"):
+    for _ in Profile(step, tmp_path, 3, quiet()).over(range(WARM + 3)):
+        with step.phase("forward"):
             a @ a
-        with engine.phase("backward"):
+        with step.phase("backward"):
             for _ in range(10):
                 a @ a
     ms = by_phase(json.loads((tmp_path / runfolder.PROFILE).read_text()), "ms")

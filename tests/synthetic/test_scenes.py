@@ -12,9 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsdnet.errors import DataError
-from rsdnet.scenes import World, address, write_scenes
-from rsdnet.synthetic import world
-from rsdnet.synthetic.world import MS_BANDS, SEASONS, Canvas, Place, radar, synthesise
+from rsdnet.synthetic.fields import blur
+from rsdnet.synthetic.geotiffs import World, address, write_scenes
+from rsdnet.synthetic.materials import NAMES
+from rsdnet.synthetic.optical import MS_BANDS, RESOLUTION
+from rsdnet.synthetic.patterns import PATTERNS, Canvas
+from rsdnet.synthetic.radar import radar
+from rsdnet.synthetic.world import SEASONS, Place, synthesise
 
 SMALL = World(seed=3, size=48)
 DFC = np.array([0, 1, 1, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 6, 8, 9, 10])  # IGBP to DFC2020, SEN12MS's simplified scheme
@@ -86,7 +90,7 @@ def test_a_second_run_writes_only_what_is_missing(tmp_path: Path) -> None:
     assert write_scenes(tmp_path, 2, SMALL, workers=1) == 0
     lost = next(tmp_path.rglob("*_s1_*.tif"))
     lost.unlink()
-    lost.with_name(f".{lost.name}.123").write_bytes(b"cut off")  # what a killed run leaves
+    lost.with_name(f".{lost.name}.part").write_bytes(b"cut off")  # what a killed run leaves
     assert write_scenes(tmp_path, 2, SMALL, workers=1) == 1
     assert digests(tmp_path) == before
 
@@ -121,13 +125,13 @@ def test_pixels_are_valid_for_any_place(seed: int, place: int, size: int, season
     assert np.isfinite(image.sar).all()
     assert image.sar.min() > -45
     assert image.sar.max() < 30
-    assert set(np.unique(image.cover)) <= set(world.PATTERNS)
+    assert set(np.unique(image.cover)) <= set(PATTERNS)
 
 
 def test_coarse_bands_are_coarse(places: list[Place]) -> None:
     image = places[0].ms[:, :126, :126]  # a multiple of 6
     for b, name in enumerate(MS_BANDS):
-        factor = world.RESOLUTION[b] // 10
+        factor = RESOLUTION[b] // 10
         blocks = image[b].reshape(126 // factor, factor, 126 // factor, factor)
         assert (np.ptp(blocks, axis=(1, 3)) == 0).all(), name
         if factor == 1:
@@ -148,8 +152,8 @@ def test_values_lie_where_the_sensors_find_them(places: list[Place]) -> None:
 
 def test_speckle_has_the_looks_of_a_grd_product() -> None:
     size = 256
-    share = np.zeros((len(world.NAMES), size, size), np.float32)
-    share[world.NAMES.index("grass")] = 1
+    share = np.zeros((len(NAMES), size, size), np.float32)
+    share[NAMES.index("grass")] = 1
     one = np.ones((size, size), np.float32)
     rng = np.random.default_rng(0)
     power = 10 ** (radar(Canvas(rng, size, 0.5, share, one, one), np.zeros_like(one)).astype(float) / 10)
@@ -169,7 +173,7 @@ def test_both_sensors_see_the_same_borders(places: list[Place]) -> None:
             continue
         images = {"B08": p.ms[7].astype(np.float32), "VV": p.sar[0]}
         for name, image in images.items():
-            soft = world.soften(image, 2.0)[:, 3:] - world.soften(image, 2.0)[:, :-3]
+            soft = blur(image, 2.0)[:, 3:] - blur(image, 2.0)[:, :-3]
             jump, edge = np.abs(soft), border[:, 1:-1]
             ratio[name].append(jump[edge].mean() / jump[~edge].mean())
         agreement.append(np.corrcoef(images["B08"].ravel(), images["VV"].ravel())[0, 1])

@@ -1,19 +1,16 @@
-"""One short module a data set layout on disk: each lists a folder's samples as `base.Source`."""
-
-from collections.abc import Callable
+"""Data set layouts, one short module each: the files of every sample, their splits and classes."""
 
 from rsdnet.ingest.layouts.base import Layout
-from rsdnet.ingest.layouts.bigearthnet import BigEarthNet
-from rsdnet.ingest.layouts.eurosat import EuroSat
-from rsdnet.ingest.layouts.pairs import Pairs
-from rsdnet.ingest.layouts.sen12ms import Sen12ms
-from rsdnet.ingest.layouts.ssl4eo import Ssl4eo
+from rsdnet.registry import Registry
 
-# The layouts by the name the command line knows them by.
-LAYOUTS: dict[str, Callable[..., Layout]] = {
-    "sen12ms": Sen12ms,
-    "pairs": Pairs,
-    "bigearthnet": BigEarthNet,
-    "ssl4eo": Ssl4eo,
-    "eurosat": EuroSat,
-}
+# By the command line's name. A layout from outside: `python -m rsdnet.ingest package.module:Layout SOURCE DB`.
+LAYOUTS: Registry[type[Layout]] = Registry(
+    "layout",
+    {
+        "sen12ms": "rsdnet.ingest.layouts.sen12ms:Sen12ms",
+        "pairs": "rsdnet.ingest.layouts.pairs:Pairs",
+        "bigearthnet": "rsdnet.ingest.layouts.bigearthnet:BigEarthNet",
+        "ssl4eo": "rsdnet.ingest.layouts.ssl4eo:Ssl4eo",
+        "eurosat": "rsdnet.ingest.layouts.eurosat:EuroSat",
+    },
+)

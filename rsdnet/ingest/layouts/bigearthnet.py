@@ -5,19 +5,19 @@ Keys and values are rico-hdl's. Without metadata.parquet S1 and S2 stay unpaired
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rsdnet import bands
 from rsdnet.errors import DataError
-from rsdnet.ingest.layouts.base import Image, Layout, Recipe, Source, folders
+from rsdnet.ingest.layouts.base import Layout, subfolders
+from rsdnet.ingest.source import Image, Recipe, Source
 
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 METADATA = "metadata.parquet"
 
-# The 19 classes and the CORINE codes in each (Sumbul et al. 2021, BigEarthNet-MM, table 1); others are no class.
+# The 19 classes and their CORINE codes (Sumbul et al. 2021, BigEarthNet-MM, table 1); other codes are no class.
 CLASSES: dict[str, tuple[int, ...]] = {
     "Urban fabric": (111, 112),
     "Industrial or commercial units": (121,),
@@ -80,14 +80,7 @@ class BigEarthNet(Layout):
 
     def recipe(self) -> Recipe:
         codes = {code: label for label, codes in enumerate(CLASSES.values()) for code in codes}
-        return Recipe(
-            patch=self.patch,
-            stride=self.stride,
-            max_invalid=self.max_invalid,
-            expected={"ms": bands.S2L2A, "sar": ("VH", "VV")},
-            classes={"corine": codes},
-            raw_map=True,
-        )
+        return Recipe(*self.tiling, {"ms": bands.S2L2A, "sar": ("VH", "VV")}, classes={"corine": codes}, raw_map=True)
 
     def level(self) -> str:
         return "L2A"
@@ -96,18 +89,13 @@ class BigEarthNet(Layout):
         return tuple(CLASSES)
 
 
-_Found = dict[str, tuple[str, Image]]
+_Found = dict[str, tuple[str, Image]]  # (folder, image) by patch
 
 
 def _patches(root: Path, names: tuple[str, ...]) -> _Found:
-    """patch -> (its folder, its image); without band names, the reference map."""
-    return {patch: (folder, _image(folder, patch, names)) for folder, patch in _folders(root)}
-
-
-def _folders(root: Path) -> Iterator[tuple[str, str]]:
-    for scene in folders(root):
-        for patch in folders(root / scene):
-            yield str(root / scene / patch), patch
+    """The patches of a collection; without band names, their reference maps."""
+    places = ((str(root / scene / patch), patch) for scene in subfolders(root) for patch in subfolders(root / scene))
+    return {patch: (folder, _image(folder, patch, names)) for folder, patch in places}
 
 
 def _image(folder: str, patch: str, names: tuple[str, ...]) -> Image:
@@ -120,13 +108,12 @@ def _image(folder: str, patch: str, names: tuple[str, ...]) -> Image:
 def _source(name: str, s2: _Found, s1: _Found, maps: _Found, fact: dict[str, Any]) -> Source:
     ms, sar, labels = s2.get(name), s1.get(fact.get("s1_name", "")), maps.get(name)
     here = ms or labels
-    split = _SPLITS.get(fact.get("split") or "")
     return Source(
         name=name,
         group=os.path.dirname(here[0]) if here else name,
         ms=ms and ms[1],
         sar=sar[1] if sar and ms else None,
         map=labels and labels[1],
-        split=split,
+        split=_SPLITS.get(fact.get("split") or ""),
         scheme="corine",
     )

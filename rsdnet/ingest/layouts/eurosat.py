@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rsdnet.errors import DataError
-from rsdnet.ingest.layouts.base import Image, Layout, Recipe, Source, folders, geotiffs
+from rsdnet.ingest.layouts.base import Layout, find_geotiffs, subfolders
+from rsdnet.ingest.source import Image, Recipe, Source
 
 # The layers' order (phelber/EuroSAT): Sentinel-2's own but for B8A.
 ORDER = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
@@ -44,7 +45,7 @@ class EuroSat(Layout):
             )
             for name, label in labels.items()
             if (self.source / name).is_dir()
-            for path in geotiffs(self.source / name)
+            for path in find_geotiffs(self.source / name)
         ]
         if not found:
             raise DataError(f"{self.source} holds no GeoTIFF in a folder of its class: name EuroSAT's own folder")
@@ -57,11 +58,11 @@ class EuroSat(Layout):
                 yield from ((line.strip().rsplit(".", 1)[0], split) for line in path.read_text().splitlines())
 
     def recipe(self) -> Recipe:
-        return Recipe(self.patch, self.stride, self.max_invalid, {"ms": ORDER, "sar": ()})
+        return Recipe(*self.tiling, {"ms": ORDER, "sar": ()})
 
     def level(self) -> str:
         return "L1C"
 
     def class_names(self) -> tuple[str, ...]:
-        present = folders(self.source)
+        present = subfolders(self.source)
         return CLASSES if set(present) <= set(CLASSES) else tuple(present)

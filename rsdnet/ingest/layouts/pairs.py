@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rasterio.errors import RasterioError
+
 from rsdnet import bands
 from rsdnet.errors import DataError
-from rsdnet.ingest.layouts.base import Image, Layout, Offset, Recipe, Source, geotiffs, parse_offset
+from rsdnet.ingest.layouts.base import Layout, Offset, find_geotiffs, parse_offset
+from rsdnet.ingest.raster import described
+from rsdnet.ingest.source import Image, Recipe, Source
 
 _ORDERS = {"L1C": bands.S2L1C, "L2A": bands.S2L2A}
 
@@ -42,46 +46,41 @@ class Pairs(Layout):
 
     def sources(self) -> list[Source]:
         folders = {"ms": self.s2, "sar": self.s1, "map": self.label}
-        found = {kind: self._files(folder) for kind, folder in folders.items() if folder is not None}
-        for kind, files in found.items():
-            if not files:
-                raise DataError(f"{self.source / (folders[kind] or '')} holds no GeoTIFF")
+        found = {kind: self._files(self.source / folder) for kind, folder in folders.items() if folder is not None}
         if not set.intersection(*map(set, found.values())):
             raise DataError(f"the folders of {self.source} have no file name in common")
         return [self._source(name, found) for name in sorted(set.union(*map(set, found.values())))]
 
     def _files(self, folder: Path) -> dict[str, Path]:
-        root = self.source / folder
-        return {path.relative_to(root).with_suffix("").as_posix(): path for path in geotiffs(root)}
+        """The files of a folder by their path below it, without its suffix."""
+        files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_geotiffs(folder)}
+        if not files:
+            raise DataError(f"{folder} holds no GeoTIFF")
+        return files
 
     def _source(self, name: str, found: dict[str, dict[str, Path]]) -> Source:
-        images, problem = {}, ""
-        for kind, (suffix, names) in {
-            "ms": ("s2", _names(self.s2_bands)),
-            "sar": ("s1", _names(self.s1_bands)),
-            "map": ("map", ("Data",)),
-        }.items():
+        images, problem = dict[str, Image](), ""
+        forms = {"ms": ("s2", _names(self.s2_bands)), "sar": ("s1", _names(self.s1_bands)), "map": ("map", ("Data",))}
+        for kind, (suffix, names) in forms.items():
             path = found.get(kind, {}).get(name)
             if path is not None:
                 images[kind] = Image(f"{name}_{suffix}", ((str(path), names),))
             elif kind in found:
                 problem = f"it has no {'label' if kind == 'map' else suffix} file"
-        return Source(name, name, images.get("ms"), images.get("sar"), images.get("map"), scheme="map", problem=problem)
+        return Source(name, name, **images, scheme="map", problem=problem)
 
     def recipe(self) -> Recipe:
         classes = self._classes()
         return Recipe(
-            patch=self.patch,
-            stride=self.stride,
-            max_invalid=self.max_invalid,
-            expected={"ms": self._expected("ms"), "sar": self._expected("sar")},
+            *self.tiling,
+            {"ms": self._expected("ms"), "sar": self._expected("sar")},
             s1_unit=self.s1_unit,
             offset=parse_offset(self.offset),
             classes={"map": {value: row for row, value in enumerate(classes)}} if classes else {},
         )
 
     def _expected(self, kind: str) -> tuple[str, ...]:
-        """The bands every file must have: those named, else those that the first readable file describes."""
+        """The bands of every file: those named, else those of the first readable file's descriptions."""
         folder, spelled = (self.s2, self.s2_bands) if kind == "ms" else (self.s1, self.s1_bands)
         names = _names(spelled)
         if names is None and folder is not None:
@@ -113,6 +112,7 @@ class Pairs(Layout):
 
 
 def _names(spelled: str) -> tuple[str, ...] | None:
+    """--s2-bands or --s1-bands as canonical names; None where it is empty."""
     if not spelled:
         return None
     names = _ORDERS.get(spelled.upper()) or tuple(bands.canonical(name) for name in spelled.split(","))
@@ -122,17 +122,12 @@ def _names(spelled: str) -> tuple[str, ...] | None:
 
 
 def _described(folder: Path, option: str) -> tuple[str, ...]:
-    import rasterio
-
-    from rsdnet.ingest.geotiffs import described
-
-    for path in geotiffs(folder):
+    """Band names by the descriptions of the first file that can be read."""
+    for path in find_geotiffs(folder):
         try:
-            with rasterio.open(path) as file:
-                descriptions, layers = file.descriptions, file.count
-        except rasterio.errors.RasterioError:
+            names, layers = described(str(path))
+        except RasterioError:
             continue
-        names = described(descriptions)
         if names is None:
             raise DataError(f"{path} does not name its {layers} layers: give {option}, their names in order")
         return names

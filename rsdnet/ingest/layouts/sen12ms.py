@@ -1,8 +1,7 @@
-"""SEN12MS, and DFC2020 in the same layout.
+"""SEN12MS, and DFC2020 in the same layout (schmitt-muc/SEN12MS).
 
-`ROIs1158_spring/s2_1/ROIs1158_spring_s2_1_p30.tif`, beside it `s1_1/` and `lc_1/` (or `dfc_1/`) with the
-same season, scene and patch number (schmitt-muc/SEN12MS). S2 is L1C with 13 bands in uint16, S1 is dB in
-float32, layer 1 of `lc` is the IGBP land cover.
+`ROIs1158_spring/s2_1/ROIs1158_spring_s2_1_p30.tif`, beside it `s1_1/` and `lc_1/` (or `dfc_1/`) with the same season,
+scene and patch number. S2: L1C, 13 bands in uint16. S1: dB in float32. Layer 1 of `lc`: IGBP land cover.
 """
 
 import re
@@ -11,7 +10,8 @@ from pathlib import Path
 
 from rsdnet import bands
 from rsdnet.errors import DataError
-from rsdnet.ingest.layouts.base import Image, Layout, Recipe, Source, geotiffs
+from rsdnet.ingest.layouts.base import Layout, find_geotiffs
+from rsdnet.ingest.source import Image, Recipe, Source
 
 # DFC2020's classes by number, from 1 (IEEE GRSS Data Fusion Contest 2020).
 DFC = (
@@ -26,7 +26,7 @@ DFC = (
     "Barren",
     "Water",
 )
-# DFC number of the IGBP classes 0 to 17 (lukasliebel/dfc2020_baseline); 0 is no class.
+# DFC number of IGBP class 0 to 17 (lukasliebel/dfc2020_baseline); 0 is no class.
 IGBP_TO_DFC = (0, 1, 1, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 6, 8, 9, 10)
 S1_BANDS = ("VV", "VH")
 # DFC2020's two parts are far apart in size (986 and 5,128): the smaller trains a probe, the larger tests it.
@@ -42,7 +42,7 @@ class Sen12ms(Layout):
 
     def sources(self) -> list[Source]:
         found: dict[tuple[str, str, str], dict[str, Path]] = {}
-        for path in geotiffs(self.source):
+        for path in find_geotiffs(self.source):
             match = _NAME.fullmatch(path.stem)
             if match:
                 season, kind, scene, number = match.groups()
@@ -57,13 +57,7 @@ class Sen12ms(Layout):
     def recipe(self) -> Recipe:
         dfc = {number: number - 1 for number in range(1, 11)}
         igbp = {value: number - 1 for value, number in enumerate(IGBP_TO_DFC) if number}
-        return Recipe(
-            patch=self.patch,
-            stride=self.stride,
-            max_invalid=self.max_invalid,
-            expected={"ms": bands.S2L1C, "sar": S1_BANDS},
-            classes={"dfc": dfc, "lc": igbp},
-        )
+        return Recipe(*self.tiling, {"ms": bands.S2L1C, "sar": S1_BANDS}, classes={"dfc": dfc, "lc": igbp})
 
     def level(self) -> str:
         return "L1C"

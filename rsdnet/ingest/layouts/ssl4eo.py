@@ -1,7 +1,7 @@
-"""SSL4EO-S12 v1.0: `{s1,s2a,s2c}/<location>/<product>/<band>.tif`, s2a is L2A, s2c is L1C.
+"""SSL4EO-S12 v1.0: `{s1,s2a,s2c}/<location>/<product>/<band>.tif`; s2a is L2A, s2c is L1C.
 
-Each location was taken in four seasons. S1 and S2 of a season are paired by their order in time; their pixels do
-not lie exactly on each other (about 3 px), so they are paired by array index.
+Each location has four seasons. S1 and S2 of a season are paired by their order in time, and pixels by array index:
+the two grids lie up to about 3 px apart.
 """
 
 import re
@@ -12,7 +12,8 @@ from typing import Literal
 
 from rsdnet import bands
 from rsdnet.errors import DataError
-from rsdnet.ingest.layouts.base import Image, Layout, Offset, Recipe, Source, folders, parse_offset
+from rsdnet.ingest.layouts.base import Layout, Offset, parse_offset, subfolders
+from rsdnet.ingest.source import Image, Recipe, Source
 
 _BANDS = {"s2a": bands.S2L2A, "s2c": bands.S2L1C, "s1": ("VV", "VH")}
 _LEVELS = {"L2A": "s2a", "L1C": "s2c"}
@@ -24,7 +25,7 @@ class Ssl4eo(Layout):
     """SSL4EO-S12 v1.0."""
 
     s2_level: Literal["L2A", "L1C"] = "L2A"
-    """Which of the two S2 collections becomes the samples' S2."""
+    """The S2 collection to take."""
     offset: Offset = "auto"
 
     NAME = "ssl4eo"
@@ -35,7 +36,7 @@ class Ssl4eo(Layout):
 
     def sources(self) -> list[Source]:
         s2, s1 = self.source / _LEVELS[self.s2_level], self.source / "s1"
-        locations = sorted({*folders(s2), *folders(s1)})
+        locations = sorted({*subfolders(s2), *subfolders(s1)})
         found = [source for location in locations for source in _sources(location, s2, s1)]
         if not found:
             raise DataError(f"{self.source} has no {s2.name}/<location>/<product> nor s1/<location>/<product>")
@@ -43,10 +44,8 @@ class Ssl4eo(Layout):
 
     def recipe(self) -> Recipe:
         return Recipe(
-            patch=self.patch,
-            stride=self.stride,
-            max_invalid=self.max_invalid,
-            expected={"ms": _BANDS[_LEVELS[self.s2_level]], "sar": _BANDS["s1"]},
+            *self.tiling,
+            {"ms": _BANDS[_LEVELS[self.s2_level]], "sar": _BANDS["s1"]},
             offset=parse_offset(self.offset),
             tolerance=8,  # some products have a row or column more than their pair
         )
@@ -69,8 +68,8 @@ def _sources(location: str, s2: Path, s1: Path) -> list[Source]:
 
 
 def _products(folder: Path) -> list[Path]:
-    """A location's products in order of time: S1A and S1B before the date in the name would mix the seasons."""
-    products = [folder / name for name in folders(folder)]
+    """A location's products by date: names start with S1A or S1B, so that their order would mix the seasons."""
+    products = [folder / name for name in subfolders(folder)]
     return sorted(products, key=lambda path: (_TIME.findall(path.name)[:1], path.name))
 
 
@@ -80,6 +79,6 @@ def _image(kind: str, location: str, product: Path) -> Image:
 
 
 def _file(product: Path, name: str) -> Path:
-    """B2.tif in the data set as it is published; B02.tif is taken too."""
+    """B2.tif, as published, or B02.tif."""
     short = re.sub(r"^B0", "B", name)
     return product / f"{short}.tif" if (product / f"{short}.tif").exists() else product / f"{name}.tif"

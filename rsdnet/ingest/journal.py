@@ -1,0 +1,87 @@
+"""The journal by which an interrupted ingest continues: `ingest.journal`, JSON lines.
+
+The first line holds the options, every other one a source, in order. A source's line is written only after its entries
+are committed, so whenever a process dies, the entries of every line are in the database; sources in flight are ingested
+again, to the same values.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rsdnet.data.catalog import JOURNAL
+from rsdnet.errors import DataError
+
+
+class Journal:
+    """The journal of an ingest, locked. done: number of finished sources."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any]):
+        """Open or begin it. Raises DataError if another process has it, or the options are not `identity`."""
+        self.path = folder / JOURNAL
+        self.file = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the ingest
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(f"{folder}: another ingest is writing to it; wait for it to end") from error
+        self.done = self._recover(identity)
+
+    def _recover(self, identity: dict[str, Any]) -> int:
+        """Cut off a torn last line, compare the options, count the finished sources."""
+        self.file.seek(0)
+        whole = lines = 0
+        for line in self.file:
+            if not line.endswith(b"\n"):
+                break
+            if lines == 0:
+                compare(self.path.parent, json.loads(line), identity)
+            whole, lines = whole + len(line), lines + 1
+        self.file.truncate(whole)
+        if lines == 0:
+            self._write([identity])
+        return max(0, lines - 1)
+
+    def append(self, lines: list[dict[str, Any]]) -> None:
+        """Add sources; on the disk when this returns."""
+        self._write(lines)
+        self.done += len(lines)
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+        self.file.write(text.encode())
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """The lines of the finished sources, in order."""
+        with open(self.path, "rb") as file:
+            next(file)
+            yield from map(json.loads, file)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk: lines not flushed are written again next time
+            self.file.close()
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+
+def compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise DataError if the database in `folder` was begun with other options, or of other files."""
+    now = json.loads(json.dumps(now))
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if names == ["listing"]:
+        raise DataError(
+            f"{folder} was begun when {before['source']} held other files: put them back, or delete {folder}"
+        )
+    for name in names:
+        if name != "listing":
+            raise DataError(
+                f"{folder} was begun with {name} {before.get(name)!r}, now it is {now.get(name)!r}: "
+                "use the same options, another folder, or delete it"
+            )

@@ -1,0 +1,96 @@
+"""A sample's files as a layout lists them, and the recipe by which they become database values."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Image(NamedTuple):
+    """One entry of the database and its files.
+
+    key: the entry's key. files: (path, band names in the order of its layers); names None: the file's own band
+    descriptions.
+    """
+
+    key: str
+    files: tuple[tuple[str, tuple[str, ...] | None], ...]
+
+
+class Source(NamedTuple):
+    """The files of one sample, before tiles are cut.
+
+    name: the sample's name. group: scene or location, which no split tears apart. ms, sar, map: its images, None where
+    it has none. split: the data set's own, None to draw one. label: its class id, None for the majority of the map.
+    scheme: key into `Recipe.classes` for the map's values. problem: the reason to leave it out, or "".
+    """
+
+    name: str
+    group: str
+    ms: Image | None = None
+    sar: Image | None = None
+    map: Image | None = None
+    split: str | None = None
+    label: int | None = None
+    scheme: str = ""
+    problem: str = ""
+
+    @property
+    def images(self) -> dict[str, Image]:
+        """Its images by kind: "ms", "sar", "map"."""
+        return {kind: image for kind in ("ms", "sar", "map") if (image := getattr(self, kind)) is not None}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """From pixels to database values; sent to every worker.
+
+    patch, stride: size and step of the tiles, px of 10 m; patch None: an image is one patch. max_invalid: largest share
+    of invalid pixels in any band. expected: bands of the S2 and S1 images, {"ms": ..., "sar": ...}. s1_unit: "db" or
+    "power". offset: DN to subtract from S2, None to decide for each file. classes: label id by pixel value of the map,
+    for each scheme; a missing scheme: the value is the id. raw_map: store the map's own values, as rico-hdl does, not
+    label ids. tolerance: greatest difference in size between S1, S2 and map, px.
+    """
+
+    patch: int | None
+    stride: int | None
+    max_invalid: float
+    expected: Mapping[str, tuple[str, ...]]
+    s1_unit: str = "db"
+    offset: int | None = 0
+    classes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    raw_map: bool = False
+    tolerance: int = 0
+
+
+def assign_splits(sources: list[Source], val: float, test: float) -> list[Source]:
+    """The sources with a split each: their own, else their group's.
+
+    Groups are ranked by the SHA-256 of their names; the first go to test, the next to val, the others to train. So the
+    split depends on names alone, no group is torn apart, and small data sets get each split that they have enough
+    groups for.
+    """
+    groups = sorted({source.group for source in sources if source.split is None}, key=_rank)
+    tests = _share(len(groups), test, len(groups) - 1)
+    vals = _share(len(groups), val, len(groups) - 1 - tests)
+    drawn = {
+        group: "test" if rank < tests else "val" if rank < tests + vals else "train"
+        for rank, group in enumerate(groups)
+    }
+    return [source._replace(split=source.split or drawn[source.group]) for source in sources]
+
+
+def _share(total: int, share: float, most: int) -> int:
+    return max(0, min(max(round(total * share), int(share > 0)), most))
+
+
+def _rank(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+def digest(sources: list[Source]) -> str:
+    """SHA-256 of the sources' names, splits and problems: equal for the same files."""
+    found = hashlib.sha256()
+    for source in sources:
+        found.update(f"{source.name}\t{source.split}\t{source.problem}\n".encode())
+    return found.hexdigest()
