@@ -65,9 +65,9 @@ void check_batch(const Samples& samples, const Ring& ring, const Ready& ready) {
     const StreamSpec& spec = ring.spec;
     const Table& table = *samples.table;
     const Order order(spec.seed, table.counts(), spec.quotas.empty() ? table.counts() : spec.quotas);
-    const uint64_t steps = spec.shard.steps(order.length());
+    const uint64_t steps = spec.partition.steps(order.length());
     CHECK(ready.epoch == ready.step / steps);
-    const Shard::Range range = spec.shard.range(order.length(), ready.step % steps);
+    const Partition::Range range = spec.partition.range(order.length(), ready.step % steps);
     CHECK(ready.count == range.count && ready.bytes <= ring.data[ready.slot].size());
     std::vector<Due> due(range.count);
     order.at(ready.epoch, range.first, range.count, due.data());
@@ -187,8 +187,8 @@ TEST(ranks_stream_what_one_alone_streams) {
         for (const uint64_t world : {1, 4}) {
             for (uint64_t rank = 0; rank < world; ++rank) {
                 Ring ring(*samples.table, 2, 8 / world);
-                ring.spec.shard.rank = rank, ring.spec.shard.world = world,
-                ring.spec.shard.drop_last = drop_last;
+                ring.spec.partition.rank = rank, ring.spec.partition.world = world,
+                ring.spec.partition.drop_last = drop_last;
                 ring.spec.last = drop_last ? 6 : 8;
                 Stream stream(*samples.table, ring.spec, ring.slots());
                 CHECK(stream.steps_per_epoch() == (drop_last ? 3 : 4));
@@ -448,9 +448,9 @@ TEST(specifications_that_cannot_work_are_refused) {
         return error_of([&] { Stream(*samples.table, ring.spec, ring.slots()); });
     };
     CHECK(refusal([](StreamSpec&) {}).empty());
-    CHECK(refusal([](StreamSpec& spec) { spec.shard.world = 4; }).find("more than the 14 samples") !=
+    CHECK(refusal([](StreamSpec& spec) { spec.partition.world = 4; }).find("more than the 14 samples") !=
           std::string::npos);
-    CHECK(!refusal([](StreamSpec& spec) { spec.shard.rank = 1; }).empty());
+    CHECK(!refusal([](StreamSpec& spec) { spec.partition.rank = 1; }).empty());
     CHECK(!refusal([](StreamSpec& spec) { spec.stride = 0; }).empty());
     CHECK(!refusal([](StreamSpec& spec) { spec.quotas = {14}; }).empty());
     CHECK(!refusal([](StreamSpec& spec) { spec.quotas = {0, 0}; }).empty());

@@ -80,8 +80,8 @@ def test_what_cannot_work_is_refused_with_the_numbers(tmp_path: Path) -> None:
         read_on(stream(table, bands=[0])[0])
     with pytest.raises(ValueError, match="'fast'; expected 'auto', 'on' or 'off'"):
         stream(table, hints="fast")
+    slot = np.empty(16, np.uint8), np.empty((4, 1, 5, 5), np.int64), np.empty(3, np.int64), np.empty(4, np.int64)
     with pytest.raises(ValueError, match=r"samples of a slot has shape \(3,\); a batch needs 4 numbers"):
-        slot = np.empty(16, np.uint8), np.empty((4, 1, 5, 5), np.int64), np.empty(3, np.int64), np.empty(4, np.int64)
         Stream(table, [slot], seed=0, batch=4, bands=MS + SAR, last=9)
 
 
