@@ -29,7 +29,7 @@ from rsdnet.errors import DataError, command
 from rsdnet.evaluate import linear
 from rsdnet.evaluate.features import BATCH, Labelled, frozen, labelled_modalities
 from rsdnet.files import aside
-from rsdnet.model.encoders import ResNet
+from rsdnet.model.encoders import Encoder, encoder_of
 from rsdnet.runfolder import PROBE
 from rsdnet.training import checkpoint
 from rsdnet.training.precision import AUTOCAST, precision_of
@@ -60,7 +60,7 @@ class Options:
     """Evaluate again even if the run holds the same evaluation already."""
 
 
-def load_encoder(run: Path) -> tuple[ResNet, Config, dict[str, Tensor]]:
+def load_encoder(run: Path) -> tuple[Encoder, Config, dict[str, Tensor]]:
     """The encoder of a finished run, or of an unfinished one's checkpoint; its configuration; its weights.
 
     Raises DataError where the folder holds neither or they are damaged.
@@ -76,7 +76,7 @@ def load_encoder(run: Path) -> tuple[ResNet, Config, dict[str, Tensor]]:
     else:
         raise DataError(f"{run} holds no encoder and no checkpoint: name the folder of a pre-training run")
     cfg = config.from_tables(meta["config"], str(path))
-    encoder = ResNet(cfg.model.encoder, cfg.views.channels, cfg.model.width)
+    encoder = encoder_of(cfg)
     checkpoint.restore(encoder, tensors, str(path))
     return encoder, cfg, tensors
 
@@ -96,13 +96,13 @@ class Contender(NamedTuple):
     features: Callable[[Tensor], Tensor]
 
 
-def contenders(encoder: ResNet, cfg: Config, device: torch.device) -> dict[str, Contender]:
+def contenders(encoder: Encoder, cfg: Config, device: torch.device) -> dict[str, Contender]:
     """The pre-trained encoder, the very weights it started from, and statistics of the raw band."""
     torch.manual_seed(cfg.run.seed)
-    start = ResNet(cfg.model.encoder, cfg.views.channels, cfg.model.width)
+    start = encoder_of(cfg)
     dtype = AUTOCAST[precision_of(cfg, device)]
 
-    def contender(network: ResNet) -> Contender:
+    def contender(network: Encoder) -> Contender:
         network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return Contender(cfg.views.channels, frozen(network, device, dtype))
 
