@@ -73,7 +73,7 @@ class Costs(NamedTuple):
 def counted(config: Config) -> Counts:
     """Count parameters and norms over the model, on the device "meta"."""
     with torch.device("meta"):
-        byol = BYOL(config.views.channels, config.model)
+        byol = BYOL(config)
     target = norms_of(byol.target)
     online = [*norms_of(byol.online), *norms_of(byol.predictor)]
     parameters = sum(p.numel() for p in byol.parameters() if p.requires_grad)

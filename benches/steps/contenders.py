@@ -57,13 +57,13 @@ class Knobs:
 def ours(setting: Setting, folder: Path | None, compiled: bool | None = None) -> Contender:
     """rsdnet's engine fed by its stream and its views. compiled: None for what a run does here."""
     from rsdnet.distributed import Ranks
-    from rsdnet.training.step import Engine, compiles
+    from rsdnet.training.step import TrainStep, compiles
 
     device, knobs = torch.device(setting.device), Knobs(setting)
     torch.manual_seed(0)
     cfg = setting.config(folder)
     compile = compiles(cfg, device) if compiled is None else compiled
-    engine = Engine(cfg, device, Ranks(0, 1, 0, device), compile=compile, dtype=setting.dtype)
+    engine = TrainStep(cfg, device, Ranks(0, 1, 0, device), compile=compile, dtype=setting.dtype)
 
     def step(views: Tensor) -> Tensor:
         lr, tau = knobs()

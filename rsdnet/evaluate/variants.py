@@ -11,7 +11,7 @@ from rsdnet import config, runfolder
 from rsdnet.config import Config
 from rsdnet.errors import DataError
 from rsdnet.evaluate.features import Labelled, frozen
-from rsdnet.model.encoders import ResNet
+from rsdnet.model.encoders import Encoder, encoder_of
 from rsdnet.training import checkpoint
 from rsdnet.training.precision import AUTOCAST, precision_of
 
@@ -39,13 +39,13 @@ class Variant(NamedTuple):
         return torch.cat([known[name] for name in single], 1)
 
 
-def variants(encoder: ResNet, cfg: Config, device: torch.device) -> dict[str, Variant]:
+def variants(encoder: Encoder, cfg: Config, device: torch.device) -> dict[str, Variant]:
     """The pre-trained encoder, the weights that it started from, and statistics of the raw band."""
     torch.manual_seed(cfg.run.seed)
-    start = ResNet(cfg.model.encoder, cfg.views.channels, cfg.model.width)
+    start = encoder_of(cfg)
     dtype = AUTOCAST[precision_of(cfg, device)]
 
-    def variant(network: ResNet) -> Variant:
+    def variant(network: Encoder) -> Variant:
         network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return Variant(cfg.views.channels, frozen(network, device, dtype))
 
@@ -60,7 +60,7 @@ def band_statistics(views: Tensor) -> Tensor:
     return torch.cat((torch.stack(rest, -1), quantiles), -1).flatten(1)
 
 
-def load_encoder(run: Path) -> tuple[ResNet, Config, dict[str, Tensor]]:
+def load_encoder(run: Path) -> tuple[Encoder, Config, dict[str, Tensor]]:
     """The encoder of a finished run, or of an unfinished one's checkpoint; its configuration; its weights.
 
     Raises DataError where the folder holds neither or they are damaged.
@@ -76,6 +76,6 @@ def load_encoder(run: Path) -> tuple[ResNet, Config, dict[str, Tensor]]:
     else:
         raise DataError(f"{run} holds no encoder and no checkpoint: name the folder of a pre-training run")
     cfg = config.from_tables(meta["config"], str(path))
-    encoder = ResNet(cfg.model.encoder, cfg.views.channels, cfg.model.width)
+    encoder = encoder_of(cfg)
     checkpoint.restore(encoder, tensors, str(path))
     return encoder, cfg, tensors

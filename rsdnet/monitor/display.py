@@ -56,8 +56,10 @@ def learning(loss: float, numbers: dict[str, float]) -> str:
     """The first group: loss, measures of the projections, schedule."""
     parts = [
         f"loss {loss:.4f}", f"spread {numbers['spread']:.2f}", f"rank {numbers['effective_rank']:.1f}",
-        f"norm {numbers['grad_norm']:.3g}", f"lr {numbers['lr']:.4g}", f"tau {numbers['tau']:.4f}",
+        f"norm {numbers['grad_norm']:.3g}", f"lr {numbers['lr']:.4g}",
     ]  # fmt: skip
+    if "tau" in numbers:  # BYOL's
+        parts.append(f"tau {numbers['tau']:.4f}")
     if "knn_f1" in numbers:
         parts.append(f"kNN F1 {numbers['knn_f1']:.3f}")
     if numbers["skipped"]:

@@ -21,7 +21,7 @@ from rsdnet.monitor.display import Display
 from rsdnet.runfolder import METRICS
 
 if TYPE_CHECKING:
-    from rsdnet.training.step import Output
+    from rsdnet.training.step import StepOutput
 
 TRUST = ("trust_min", "trust_median", "trust_max")
 
@@ -51,7 +51,7 @@ class Monitor:
         self.flops, self.peak, self.ranks = flops, peak, ranks
         self._pending: list[Step] = []
         self._notes: dict[str, float] = {}
-        self._last: tuple[Output, Callable[[], Tensor] | None, dict[str, float]] | None = None
+        self._last: tuple[StepOutput, Callable[[], Tensor] | None, dict[str, float]] | None = None
         self._began, self._read = time.perf_counter(), dict[str, Any]()
         self._watch = Watch()
         self._shown = Display(console, steps, start) if ranks.main else None
@@ -73,7 +73,7 @@ class Monitor:
             self._files.close()
 
     def log(
-        self, step: int, output: "Output", trust: Callable[[], Tensor] | None, reading: Callable[[], dict[str, Any]],
+        self, step: int, output: "StepOutput", trust: Callable[[], Tensor] | None, reading: Callable[[], dict[str, Any]],
         **knobs: float,
     ) -> None:  # fmt: skip
         """Note a step; every so often read, check, write and show what was noted: see `flush`.
@@ -134,7 +134,9 @@ class Monitor:
         if self.ranks.device.type == "cuda":
             torch.cuda.synchronize(self.ranks.device)
 
-    def _numbers(self, output: "Output", trust: Callable[[], Tensor] | None) -> tuple[list[float], dict[str, float]]:
+    def _numbers(
+        self, output: "StepOutput", trust: Callable[[], Tensor] | None
+    ) -> tuple[list[float], dict[str, float]]:
         """Losses of the pending steps, averaged over the ranks, and the other numbers on the device, in one read.
 
         Projections are those of all ranks' last micro-batches, so that a run resumed on another number of ranks has the

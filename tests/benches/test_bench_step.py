@@ -86,19 +86,19 @@ def test_contenders_learn_and_move_their_weights(name: str) -> None:
 def test_rsdnet_and_the_reference_take_the_same_step() -> None:
     """The same weights, views, learning rate and tau give the same loss, weights and target."""
     from benches.reference.train import Trainer
-    from rsdnet.training.step import Engine
+    from rsdnet.training.step import TrainStep
 
     cfg, cpu = TINY.config(), torch.device("cpu")
     trainer = Trainer(cfg, cpu, "fp32")
-    engine = Engine(cfg, cpu, compile=False, dtype=torch.float32)
-    names = {theirs: ours for ours, theirs in zip(engine.byol.state_dict(), trainer.byol.state_dict(), strict=True)}
-    engine.byol.load_state_dict({ours: trainer.byol.state_dict()[theirs] for theirs, ours in names.items()})
+    engine = TrainStep(cfg, cpu, compile=False, dtype=torch.float32)
+    names = {theirs: ours for ours, theirs in zip(engine.method.state_dict(), trainer.byol.state_dict(), strict=True)}
+    engine.method.load_state_dict({ours: trainer.byol.state_dict()[theirs] for theirs, ours in names.items()})
     for step in range(3):
         views = torch.randn(2, 8, 1, 32, 32, generator=torch.Generator().manual_seed(step))
         engine.set(lr=0.3, tau=0.9)
         assert float(trainer.step(views, 0.3, 0.9)) == pytest.approx(float(engine.step(views).loss), rel=1e-5)
     for theirs, ours in names.items():
-        found, want = trainer.byol.state_dict()[theirs], engine.byol.state_dict()[ours]
+        found, want = trainer.byol.state_dict()[theirs], engine.method.state_dict()[ours]
         torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-5)
 
 
