@@ -1,13 +1,12 @@
-"""The reader beside its peers, on databases that are made on the spot: `pytest benches/bench_reader.py --rows=FOLDER`.
+"""The reader beside its peers, on databases made on the spot: `pytest benches/bench_reader.py --rows=FOLDER`.
 
     --pairs=N       pairs of patches in the database; 20,000 unless told, 5.7 GB
     --folder=PATH   where the databases are made, and found again; a temporary folder unless told
-    --rows=FOLDER   append what was measured to FOLDER/reader.csv; without it nothing is written
+    --rows=FOLDER   append the rows to FOLDER/reader.csv; without it nothing is written
 
-Each contender is first held byte for byte against what py-lmdb and the safetensors package read; what is wrong gets
-no figure. Two contenders then take turns, in one process, over the same samples; a row tells the ratio of their speeds,
-and its 20th and 80th percentile over the turns. The peers are given the order of the samples and the drawn bands; the
-reader works them out in the time that is measured.
+Each contender is first compared, byte for byte, with what py-lmdb and the safetensors package read; wrong bytes get no
+figure. Two contenders then take turns, in one process, over the same samples. The peers are given the order of the
+samples and the drawn bands; the reader works them out in the measured time.
 """
 
 import statistics
@@ -16,33 +15,34 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from benches.peers import Absent, peer
-from benches.reading import processes
-from benches.reading.cold import against, race
-from benches.reading.disk import Direct
-from benches.reading.measure import Wrong, cores, duel, one_core, quantiles, single
-from benches.reading.ours import Ours
-from benches.reading.pairs import BIGEARTHNET, SMALL, Pairs, Shape, make
-from benches.reading.peers import ByHand, ConfigILM, Contender, Loaded, Memcpy, Raster, write_tiffs
-from benches.reading.plan import Plan
-from benches.reading.progress import making
-from benches.reading.record import Tell, teller
+from benches.core.peers import Absent, peer
+from benches.core.rows import Results
+from benches.core.turns import Wrong, against, cores, quantiles
+from benches.reader import processes
+from benches.reader.disk import Direct
+from benches.reader.harness import Contender, cold_race, duel, one_core
+from benches.reader.ours import Ours
+from benches.reader.pairs import BIGEARTHNET, SMALL, Pairs, Shape, make
+from benches.reader.peers import ByHand, ConfigILM, Loaded, Memcpy, Raster, write_tiffs
+from benches.reader.workload import Workload
+from rsdnet.console import progress
 from rsdnet.errors import DataError
 
 FULL, LEAST = 20_000, 8  # pairs
 SAMPLES, BYTES = "x samples/s", "x bytes/s"
-DRAWN, WHOLE = "one MS and one SAR band", "all bands"
 FIXED = ("B02", "VV")
 ALL = (*BIGEARTHNET.ms, *BIGEARTHNET.sar)
+READ = {(): "one MS and one SAR band", ALL: "all bands", FIXED: "B02 and VV"}
 COLD_ROUNDS, COST_ROUNDS = 5, 7
+drawn_and_whole = pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
 
 
 class Scale(NamedTuple):
-    """How long a run is. batch: samples; steps: batches of a turn; rounds: turns of each; processes: for memory."""
+    """Length of a run. batch: samples; steps: batches of a turn; rounds: turns of each; processes: for memory."""
 
     batch: int
     steps: int
@@ -50,19 +50,21 @@ class Scale(NamedTuple):
     processes: int
 
 
-class Setting(NamedTuple):
-    """What every row needs. show: an outcome in the summary; tell: that and a row."""
+class Bench:
+    """Databases, rows, and the length of a run. shares: of memcpy's speed, by what is read."""
 
-    show: Callable[[str, str, str], None]
-    tell: Tell
-    scale: Scale
-    database: Callable[[Shape, int], Pairs]
-    pairs: int
-    shares: dict[str, float]  # of memcpy's speed, by what is read
+    def __init__(self, results: Results, pairs: int, database: Callable[[Shape, int], Pairs]) -> None:
+        self.results, self.pairs, self.database = results, pairs, database
+        self.scale = Scale(256, 4, 19, 3) if pairs >= FULL else Scale(min(256, pairs // 4), 1, 3, 1)
+        self.shares: dict[str, float] = {}
 
-    def plan(self, names: tuple[str, ...] = ()) -> Plan:
+    def workload(self, names: tuple[str, ...] = ()) -> Workload:
         """Over the large database."""
-        return Plan(self.database(BIGEARTHNET, self.pairs), self.scale.batch, names)
+        return Workload(self.database(BIGEARTHNET, self.pairs), self.scale.batch, names)
+
+    def tell(self, what: str, contender: str, measured: Any, unit: str = "", **more: str) -> None:
+        """A row."""
+        self.results.tell({"pairs": self.pairs}, what, contender, measured, unit, **more)  # type: ignore[arg-type]
 
     def duel(
         self, what: str, ours: Contender, other: Contender, unit: str = SAMPLES, target: str = "", note: str = ""
@@ -74,206 +76,189 @@ class Setting(NamedTuple):
                 self.shares[what] = ratio.p50
             elif what in self.shares:  # memory bounds it where this is near 1
                 note = "; ".join(filter(None, [note, f"ours moves {self.shares[what]:.2f} of memcpy's bytes/s"]))
-            self.tell(what, other.name, ratio, unit, target, note)
+            self.tell(what, other.name, ratio, unit, target=target, note=note)
 
     @contextmanager
     def attempt(self, what: str, contender: str) -> Iterator[None]:
-        """A row that says why where a peer is absent; a failure, and no figure, where a contender is wrong."""
+        """A row with the reason where a peer is absent; a failure, and no row, where a contender is wrong."""
         try:
             yield
         except Absent as reason:
             self.tell(what, contender, None, note=f"absent: {reason}")
             pytest.skip(str(reason))
         except Wrong as error:
-            self.show(what, error.contender, f"WRONG: {error}")
+            self.results.show(what, error.contender, f"WRONG: {error}")
             pytest.fail(f"{error.contender}: {error}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
-def setting(pytestconfig: pytest.Config) -> Iterator[Setting]:
+def bench(pytestconfig: pytest.Config, results: Callable[..., Results]) -> Iterator[Bench]:
     """Databases are made when a row first needs them, and kept for the others."""
     pairs, folder = pytestconfig.getoption("pairs"), pytestconfig.getoption("folder")
     if pairs < LEAST:
         pytest.exit(f"error: --pairs {pairs}: give at least {LEAST}", returncode=2)
-    scale = Scale(256, 4, 19, 3) if pairs >= FULL else Scale(min(256, pairs // 4), 1, 3, 1)
-
-    def show(what: str, contender: str, outcome: str) -> None:
-        pytestconfig.told.append((what, contender, outcome))  # type: ignore[attr-defined]
-
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with TemporaryDirectory(prefix="rsdnet-bench-") if folder is None else nullcontext(folder) as place:
 
         @cache
         def database(shape: Shape, count: int) -> Pairs:
             try:
-                with making(pytestconfig) as progress:
-                    return make(Path(place), shape, count, progress)
+                with capture.global_and_fixture_disabled(), progress(f"{shape.name} database", count, "pairs") as done:
+                    return make(Path(place), shape, count, done)
             except DataError as error:
                 pytest.exit(f"error: {error}", returncode=2)
 
-        yield Setting(show, teller(pairs, pytestconfig.getoption("rows"), show), scale, database, pairs, {})
+        yield Bench(results("reader", ("numpy", "lmdb", "safetensors")), pairs, database)
 
 
 # ---- one thread, warm cache ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
-def bench_against_memcpy(setting: Setting, names: tuple[str, ...]) -> None:
+@drawn_and_whole
+def bench_against_memcpy(bench: Bench, names: tuple[str, ...]) -> None:
     """Bytes a second of one thread, beside memcpy of the same blocks in the same order to the same slots."""
-    plan = setting.plan(names)
+    workload = bench.workload(names)
     with one_core():
-        ours = Ours(plan, 1)
-        other = Memcpy(plan, [slot[0] for slot in ours.slots])
-        setting.duel(f"{WHOLE if names else DRAWN}, one thread", ours, other, BYTES, ">= 0.7")
+        ours = Ours(workload, 1)
+        other = Memcpy(workload, [slot[0] for slot in ours.slots])
+        bench.duel(f"{READ[names]}, one thread", ours, other, BYTES, ">= 0.7")
 
 
-def bench_whole_against_configilm(setting: Setting) -> None:
-    """All bands at native resolution, beside ConfigILM's."""
-    plan = setting.plan(ALL)
-    with one_core():
-        other = ConfigILM(plan)
-        setting.duel(f"{WHOLE}, one thread", Ours(plan, 1), other, target=">= 25", note=other.note)
-
-
-def bench_drawn_against_configilm(setting: Setting) -> None:
-    """Drawn bands, beside ConfigILM's all bands: it can choose its bands once, not by sample."""
-    plan = setting.plan()
-    with one_core():
-        other = ConfigILM(plan)
-        setting.duel(f"{DRAWN}, one thread", Ours(plan, 1), other, target=">= 60", note=other.note)
-
-
-def bench_fixed_against_configilm(setting: Setting) -> None:
-    """The two bands that ConfigILM is told once: it decodes both entries and resamples two bands."""
-    plan = setting.plan(FIXED)
-    with one_core():
-        other = ConfigILM(plan, FIXED)
-        setting.duel(f"{' and '.join(FIXED)}, one thread", Ours(plan, 1), other, note=other.note)
+@pytest.mark.parametrize(
+    ("names", "theirs", "target"),
+    [(ALL, (), ">= 25"), ((), (), ">= 60"), (FIXED, FIXED, "")],
+    ids=["whole", "drawn", "fixed"],
+)
+def bench_against_configilm(bench: Bench, names: tuple[str, ...], theirs: tuple[str, ...], target: str) -> None:
+    """Beside ConfigILM's all bands, since it cannot choose them by sample; of two fixed bands, beside its two."""
+    workload, what = bench.workload(names), f"{READ[names]}, one thread"
+    with bench.attempt(what, "ConfigILM"), one_core():
+        bench.duel(what, Ours(workload, 1), ConfigILM(workload, theirs), target=target)
 
 
 @pytest.mark.parametrize("frombuffer", [False, True], ids=["slices", "frombuffer"])
-def bench_against_python(setting: Setting, frombuffer: bool) -> None:
+def bench_against_python(bench: Bench, frombuffer: bool) -> None:
     """Drawn bands, beside the best way found in pure Python, and beside np.frombuffer."""
-    plan = setting.plan()
+    workload = bench.workload()
     with one_core():
-        setting.duel(f"{DRAWN}, one thread", Ours(plan, 1), ByHand(plan, frombuffer), target=">= 3")
+        bench.duel(f"{READ[()]}, one thread", Ours(workload, 1), ByHand(workload, frombuffer), target=">= 3")
 
 
-def bench_look_ahead_on_a_warm_cache(setting: Setting) -> None:
-    """What look-ahead hints cost where nothing is to be fetched."""
-    plan = setting.plan()
+def bench_look_ahead_on_a_warm_cache(bench: Bench) -> None:
+    """Cost of the look-ahead hints where nothing is to be fetched."""
+    workload = bench.workload()
     with one_core():
-        on, off = (Ours(plan, 1, hints=hints, name=f"look-ahead {hints}") for hints in ("on", "off"))
-        setting.duel(f"{DRAWN}, one thread, look-ahead on", on, off)
+        on, off = (Ours(workload, 1, hints=hints, name=f"look-ahead {hints}") for hints in ("on", "off"))
+        bench.duel(f"{READ[()]}, one thread, look-ahead on", on, off)
 
 
 # ---- several threads ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
-def bench_threads(setting: Setting, names: tuple[str, ...]) -> None:
-    """Two threads, and all cores, beside one; and what threads are worth to memcpy."""
-    plan, what = setting.plan(names), WHOLE if names else DRAWN
-    one = Ours(plan, 1, name="one thread")
+@drawn_and_whole
+def bench_threads(bench: Bench, names: tuple[str, ...]) -> None:
+    """Two threads, and all cores, beside one; and the gain of memcpy by as many threads."""
+    workload, what = bench.workload(names), READ[names]
+    one = Ours(workload, 1, name="one thread")
+    slots = [slot[0] for slot in one.slots]
     for threads in sorted({2, cores()}):
         if threads > cores():
-            setting.tell(f"{what}, {threads} threads", one.name, None, note=f"absent: {cores()} core")
+            bench.tell(f"{what}, {threads} threads", one.name, None, note=f"absent: {cores()} core")
             continue
         target = ">= 1.7" if threads == 2 else ">= 12" if threads >= 16 else ""
-        setting.duel(f"{what}, {threads} threads", Ours(plan, threads), one, target=target)
-        slots = [slot[0] for slot in one.slots]
-        many, single = Memcpy(plan, slots, threads), Memcpy(plan, slots)
-        setting.duel(f"{many.name}: {what}", many, single, BYTES, note="for comparison: what the memory gives")
+        bench.duel(f"{what}, {threads} threads", Ours(workload, threads), one, target=target)
+        many, single = Memcpy(workload, slots, threads), Memcpy(workload, slots)
+        bench.duel(f"{many.name}: {what}", many, single, BYTES, note="for comparison: the memory's own gain")
 
 
-def bench_against_dataloader(setting: Setting) -> None:
+def bench_against_dataloader(bench: Bench) -> None:
     """Drawn bands on all cores, beside torch's DataLoader with a worker a core."""
-    plan = setting.plan()
-    other = Loaded(plan, cores())
+    workload = bench.workload()
+    other = Loaded(workload, cores())
     try:
-        setting.duel(f"{DRAWN}, {cores()} threads", Ours(plan, cores()), other, target=">= 15")
+        bench.duel(f"{READ[()]}, {cores()} threads", Ours(workload, cores()), other, target=">= 15")
     finally:
         other.close()
 
 
-def bench_against_ffcv(setting: Setting) -> None:
-    """Why FFCV has no figure: where it can be imported, its fields still hold no such bands."""
-    with setting.attempt(DRAWN, "FFCV"):
+def bench_against_ffcv(bench: Bench) -> None:
+    """The reason why FFCV has no figure: also where it can be imported, its fields hold no such bands."""
+    with bench.attempt(READ[()], "FFCV"):
         peer("ffcv")
         raise Absent("its fields are 8-bit RGB images or arrays of one size, not bands of 120, 60 and 20 px")
 
 
-@pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
-def bench_against_rasterio(setting: Setting, names: tuple[str, ...], tmp_path: Path) -> None:
+@drawn_and_whole
+def bench_against_rasterio(bench: Bench, names: tuple[str, ...], tmp_path: Path) -> None:
     """A few hundred pairs, beside rasterio over GeoTIFFs of them."""
-    pairs = setting.plan().pairs
+    pairs = bench.workload().pairs
     count = min(len(pairs), 300)
     few = Pairs(pairs.folder, pairs.shape, pairs.ms[:count], pairs.sar[:count])
-    plan = Plan(few, max(1, count // 6), names)
-    what = f"{WHOLE if names else DRAWN} of {count} pairs, one thread"
-    with setting.attempt(what, "rasterio, GeoTIFFs"), one_core():
-        other = Raster(plan, tmp_path)
+    workload = Workload(few, max(1, count // 6), names)
+    what = f"{READ[names]} of {count} pairs, one thread"
+    with bench.attempt(what, "rasterio, GeoTIFFs"), one_core():
+        other = Raster(workload, tmp_path)
         write_tiffs(few, tmp_path)
-        setting.tell(what, other.name, duel(Ours(plan, 1), other, steps=1, rounds=5), SAMPLES)
+        bench.tell(what, other.name, duel(Ours(workload, 1), other, steps=1, rounds=5), SAMPLES)
 
 
 # ---- disk ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [(), ALL], ids=["drawn", "whole"])
-def bench_cold_cache(setting: Setting, names: tuple[str, ...]) -> None:
+@drawn_and_whole
+def bench_cold_cache(bench: Bench, names: tuple[str, ...]) -> None:
     """All cores on a cold cache, with look-ahead and without, beside the disk itself."""
-    plan, what = setting.plan(names), f"{WHOLE if names else DRAWN}, cold cache, {cores()} threads"
+    workload, what = bench.workload(names), f"{READ[names]}, cold cache, {cores()} threads"
     asked, automatic, unasked = (f"look-ahead {hints}" for hints in ("on", "auto", "off"))
-    with setting.attempt(what, unasked):
-        disk = [Direct(plan, random) for random in (False, True)]
-        readers = [Ours(plan, cores(), hints=name.split()[-1], name=name) for name in (asked, automatic, unasked)]
-        rounds = min(setting.scale.rounds, COLD_ROUNDS)
-        speeds = race([*readers, *disk], steps=max(1, setting.scale.steps // 2), rounds=rounds)
-    told = ", ".join(f"{other.name} {statistics.median(speeds[other.name]) / 1e6:,.0f} MB/s" for other in disk)
+    with bench.attempt(what, unasked):
+        disks = [Direct(workload, random) for random in (False, True)]
+        readers = [Ours(workload, cores(), hints=name.split()[-1], name=name) for name in (asked, automatic, unasked)]
+        rounds = min(bench.scale.rounds, COLD_ROUNDS)
+        times = cold_race(readers, disks, steps=max(1, bench.scale.steps // 2), rounds=rounds)
     for ours, other in ((asked, unasked), (automatic, unasked)):
-        setting.tell(f"{what}, {ours}", other, against(speeds, ours, other), SAMPLES)
-    for own in disk:
-        setting.tell(f"{what}, {automatic}", own.name, against(speeds, automatic, own.name), BYTES, note=told)
+        bench.tell(f"{what}, {ours}", other, against(times, ours, other), SAMPLES)
+    told = ", ".join(f"{disk.name} {1e-6 / statistics.median(times[disk.name]):,.0f} MB/s" for disk in disks)
+    for disk in disks:
+        bench.tell(f"{what}, {automatic}", disk.name, against(times, automatic, disk.name), BYTES, note=told)
 
 
 # ---- scale: small values, so that entries cost and bytes do not ---------------------------------------------
 
 
-def bench_memory_by_samples(setting: Setting) -> None:
+def bench_memory_by_samples(bench: Bench) -> None:
     """Resident memory while streaming, 200,000 samples against 20,000, as a user streams them."""
-    few = min(setting.pairs, FULL)
+    few = min(bench.pairs, FULL)
     counts = few, 10 * few
-    databases = [setting.database(SMALL, count) for count in counts]
-    taken = [
-        [processes.memory(pairs, setting.scale.batch) for pairs in databases] for _ in range(setting.scale.processes)
-    ]
+    databases = [bench.database(SMALL, count) for count in counts]
+    batch = bench.scale.batch
+    taken = [[processes.memory(pairs, batch) for pairs in databases] for _ in range(bench.scale.processes)]
     what, other = f"resident memory streaming {counts[1]:,} samples", f"{counts[0]:,} samples"
     for name, kind, target in (("own", "without pages of files", "<= 1.05"), ("all", "with pages of files", "")):
         ratio = quantiles([large[name] / small[name] for small, large in taken])
         small, large = (statistics.median(both[n][name] for both in taken) / 1024 for n in (0, 1))
         note = f"{large:,.0f} against {small:,.0f} MiB, torch's and pyarrow's own among them"
-        setting.tell(f"{what}, {kind}", other, ratio, "x memory", target, note)
+        bench.tell(f"{what}, {kind}", other, ratio, "x memory", target=target, note=note)
 
 
-def bench_cost_by_entries(setting: Setting) -> None:
+def bench_cost_by_entries(bench: Bench) -> None:
     """Cost of a sample in random order, 1,000,000 entries against 20,000."""
-    few = min(setting.pairs, FULL) // 2
-    many = 50 * few
-    plans = [Plan(setting.database(SMALL, count), min(setting.scale.batch, count)) for count in (few, many)]
+    few = min(bench.pairs, FULL) // 2
+    many, batch = 50 * few, bench.scale.batch
+    workloads = [Workload(bench.database(SMALL, count), min(batch, count)) for count in (few, many)]
     with one_core():
-        small, large = (Ours(plan, 1, name=f"{2 * len(plan.pairs):,} entries") for plan in plans)
-        ratio = duel(small, large, steps=max(1, many // setting.scale.batch // COST_ROUNDS), rounds=COST_ROUNDS)
+        small, large = (Ours(workload, 1, name=f"{2 * len(workload.pairs):,} entries") for workload in workloads)
+        ratio = duel(small, large, steps=max(1, many // batch // COST_ROUNDS), rounds=COST_ROUNDS)
     what = f"cost of a sample of small values, {large.name}, one thread"
-    setting.tell(what, small.name, ratio, "x time a sample", "<= 1.3")
+    bench.tell(what, small.name, ratio, "x time a sample", target="<= 1.3")
 
 
-def bench_allocations(setting: Setting) -> None:
+def bench_allocations(bench: Bench) -> None:
     """Calls of malloc and its like in the steady state."""
-    pairs = setting.database(SMALL, min(setting.pairs, FULL))
+    pairs = bench.database(SMALL, min(bench.pairs, FULL))
     for threads in sorted({1, cores()}):
         what = f"calls of malloc a batch, {threads} thread{'s' * (threads > 1)}"
-        with setting.attempt(what, "none"):
-            taken = processes.allocations(pairs, setting.scale.batch, threads)
-        setting.tell(what, "none", single(taken["engine"]), "calls a batch", "<= 0", "the C++ stream")
-        note = "rsdnet.data.loader.Stream around it: Python's objects"
-        setting.tell(f"{what}, in Python", "none", single(taken["stream"]), "calls a batch", note=note)
+        with bench.attempt(what, "none"):
+            taken = processes.allocations(pairs, bench.scale.batch, threads)
+        bench.tell(what, "none", taken["stream"], "calls a batch", target="<= 0", note="the C++ stream")
+        note = "the loader around it: Python's objects"
+        bench.tell(f"{what}, in Python", "none", taken["loader"], "calls a batch", note=note)

@@ -1,8 +1,8 @@
-"""Training end to end, from a warm database to moved weights: `python -m benches.end_to_end --rows benches/results`.
+"""Training end to end, from a warm database to updated weights: `python -m benches.end_to_end --rows benches/results`.
 
-Makes a database of random patches by py-lmdb and safetensors, then lets rsdnet (stream, views, engine) take turns with
+Makes a database of random patches by py-lmdb and safetensors, then lets rsdnet (loader, views, step) take turns with
 its own step on a batch that stays on the device, with the reference, with lightly and with byol-pytorch, each in a
-process of its own. The most important rows come first; what the budget leaves no time for says so in its row.
+process of its own. The most important rows come first; a row that the budget leaves no time for says so.
 `--learn` measures instead whether the reference learns the same: loss curves and F1 over several seeds.
 """
 
@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
@@ -18,21 +17,20 @@ from typing import Literal, NamedTuple
 import tyro
 from rich.console import Console
 
-from benches.clock import GPU
-from benches.peers import Absent, peer
-from benches.reading.measure import quantiles
-from benches.steps.record import FILE, Book, notes
-from benches.steps.remote import Failed, Remote
-from benches.steps.setting import Setting, settings
-from benches.steps.turns import RESIDENT, STREAM, Seat, against, race
+from benches.core.clock import GPU
+from benches.core.peers import Absent, peer
+from benches.core.rows import Results
+from benches.core.turns import against, quantiles
+from benches.training import PACKAGES, SPEED
+from benches.training.remote import Failed, Remote
+from benches.training.seat import LOADED, RESIDENT, Seat, step_race
+from benches.training.setting import Setting, settings
 from rsdnet.console import progress
 from rsdnet.errors import DataError, command
 
 OURS = "rsdnet"
-WHAT = "end to end"
 STAYS = "its step on a batch that stays on the device"
-MARGIN = 15  # seconds of the budget that ending takes
-
+MARGIN = 15  # seconds of the budget for the end
 
 Other = Literal["resident", "reference", "lightly", "byol-pytorch", "reference, transforms on the CPU"]
 
@@ -44,7 +42,7 @@ class Options:
     rows: Path | None = None
     """Folder whose training.csv gets the rows; None: they are shown alone."""
     budget: float = 540
-    """Seconds the run may take; --learn knows no budget."""
+    """Seconds the run may take; --learn has no budget."""
     shapes: Literal["tiny", "small", "full"] = "full" if GPU else "small"
     """Size of networks and views: full on a GPU, small on a CPU, tiny to try it out."""
     workers: int = min(16, len(os.sched_getaffinity(0)))
@@ -56,7 +54,7 @@ class Options:
     folder: Path | None = None
     """Where the database is made and found again; None: a temporary folder."""
     only: tuple[Other, ...] = ()
-    """Rows to measure, by who is beside: resident is the step on a batch that stays on the device; none: all."""
+    """Contenders to measure; resident is the step on a batch that stays on the device; none: all."""
     learn: bool = False
     """Measure loss curves and F1 of rsdnet and the reference instead."""
     data: Path | None = None
@@ -68,7 +66,7 @@ class Options:
 
 
 class Scale(NamedTuple):
-    """How long comparisons are: pairs of the database, rounds, seconds of a turn."""
+    """Length of the comparisons: pairs of the database, rounds, seconds of a turn."""
 
     pairs: int
     rounds: int
@@ -79,7 +77,7 @@ SCALES = {"tiny": Scale(64, 3, 0.01), "small": Scale(512, 5, 2.0), "full": Scale
 
 
 class Comparison(NamedTuple):
-    """A row to be measured. which: the setting's number; other: a contender, or resident; target: of the ratio."""
+    """A row to be measured. which: number of the setting; other: a contender, or resident; target: of the ratio."""
 
     which: int
     other: Other
@@ -106,99 +104,86 @@ ON_A_CPU = (
 )
 
 
-class Clock:
-    """What is left of a budget of seconds."""
-
-    def __init__(self, budget: float) -> None:
-        self.end = time.monotonic() + budget - MARGIN
-
-    def left(self) -> float:
-        """Seconds, 0 at the least."""
-        return max(0.0, self.end - time.monotonic())
-
-
-def planned(options: Options, found: int) -> list[Comparison]:
+def comparisons(options: Options, found: int) -> list[Comparison]:
     """The comparisons of a run with so many settings, the most important first."""
     rows = ON_A_GPU if GPU else ON_A_CPU
     return [row for row in rows if row.which < found and (not options.only or row.other in options.only)]
 
 
-def measure(options: Options, book: Book) -> None:
-    """All comparisons that the budget has time for; a row for each of the others says why it has no figure."""
-    scale, clock = SCALES[options.shapes], Clock(options.budget)
-    found = settings(options.shapes, workers=options.workers, threads=options.threads)
-    plan = planned(options, len(found))
-    with contextlib.ExitStack() as stack, progress("comparisons", len(plan), "rows") as done:
+class Run:
+    """Comparisons within a budget. Each setting's rsdnet sits in one process for all its rows."""
+
+    def __init__(self, options: Options, kept: Results, stack: contextlib.ExitStack) -> None:
+        self.kept, self.stack, self.scale = kept, stack, SCALES[options.shapes]
+        self.settings = settings(options.shapes, workers=options.workers, threads=options.threads)
+        self.seats: dict[
+            int, Remote | str
+        ] = {}  # by setting; or the reason why there is none, so that it is tried once
+        self.end = time.monotonic() + options.budget - MARGIN
         place = options.folder or Path(stack.enter_context(TemporaryDirectory(prefix="rsdnet-bench-")))
-        try:
-            folder = database(place, found[0], options.pairs or scale.pairs)
-        except Absent as why:
-            for row in plan:
-                book.tell(found[row.which], WHAT, beside(row.other), None, target=row.target, note=f"absent: {why}")
-            return
-        seats: dict[int, Remote | str] = {}
-        for number, row in enumerate(plan):
-            setting = found[row.which]
+        self.make = lambda: database(place, self.settings[0], options.pairs or self.scale.pairs)
+
+    def left(self) -> float:
+        """Seconds of the budget that are left, 0 at the least."""
+        return max(0.0, self.end - time.monotonic())
+
+    def ours(self, which: int, folder: Path) -> Remote:
+        """rsdnet's seat at a setting. Raises Failed where it could not be opened, or the budget is spent."""
+        if not self.left():
+            raise Failed("the budget was spent before its turn")
+        if which not in self.seats:
             try:
-                with_time(clock)
-                if row.which not in seats:
-                    seats[row.which] = opened(stack, setting, folder, clock)
-                compare(book, setting, sound(seats[row.which]), row, folder, scale, clock)
+                remote = Remote(OURS, self.settings[which], folder, self.left)
+                self.seats[which] = self.stack.enter_context(remote)
             except (Absent, Failed) as why:
-                kind = "absent" if isinstance(why, Absent) else "failed"
-                book.tell(setting, WHAT, beside(row.other), None, target=row.target, note=f"{kind}: {why}")
-            done(number + 1)
+                self.seats[which] = f"{OURS}: {why}"
+        seat = self.seats[which]
+        if isinstance(seat, str):
+            raise Failed(seat)
+        return seat
+
+    def compare(self, row: Comparison, folder: Path) -> None:
+        """One comparison and its row; the row has no figure, but the reason, where one of the two cannot take part."""
+        setting = self.settings[row.which]
+        try:
+            ours = self.ours(row.which, folder)
+            with contextlib.ExitStack() as stack:
+                own = row.other == RESIDENT
+                other: Seat = ours if own else stack.enter_context(Remote(row.other, setting, folder, self.left))
+                seats = {"ours": (ours, LOADED), "other": (other, RESIDENT if own else LOADED)}
+                times = step_race(seats, rounds=self.scale.rounds, seconds=self.scale.seconds, left=self.left)
+        except (Absent, Failed) as why:
+            self.without(row, why)
+            return
+        notes = [f"ours {ours.note}" if ours.note else "", "" if own else other.note]
+        also = setting.speeds(*(quantiles(times[name]).p50 for name in seats))
+        self.kept.tell(
+            setting.conditions(), "end to end", STAYS if own else other.name, against(times, "ours", "other"), SPEED,
+            target=row.target, note="; ".join(filter(None, notes)), also=also,
+        )  # fmt: skip
+
+    def without(self, row: Comparison, why: Exception) -> None:
+        """A row without a figure."""
+        kind, name = "absent" if isinstance(why, Absent) else "failed", STAYS if row.other == RESIDENT else row.other
+        conditions = self.settings[row.which].conditions()
+        self.kept.tell(conditions, "end to end", name, None, target=row.target, note=f"{kind}: {why}")
 
 
-def opened(stack: contextlib.ExitStack, setting: Setting, folder: Path, clock: Clock) -> Remote | str:
-    """Ours at a setting, for all rows of it; or why it cannot take part, so that it is tried once."""
-    try:
-        return stack.enter_context(Remote(OURS, setting, folder, clock.left))
-    except (Absent, Failed) as why:
-        return f"{OURS}: {why}"
-
-
-def sound(seat: Remote | str) -> Remote:
-    """A seat that could be opened. Raises Failed with the reason of one that could not."""
-    if isinstance(seat, str):
-        raise Failed(seat)
-    return seat
-
-
-def with_time(clock: Clock) -> None:
-    """Raise Failed where the budget is spent."""
-    if not clock.left():
-        raise Failed("the budget was spent before its turn")
-
-
-def compare(
-    book: Book, setting: Setting, ours: Remote, row: Comparison, folder: Path, scale: Scale, clock: Clock
-) -> None:
-    """One comparison and its row."""
-    with other_seat(ours, row.other, setting, folder, clock) as (other, source):
-        seats = [(ours, STREAM), (other, source)]
-        times = race(seats, rounds=scale.rounds, seconds=scale.seconds, left=clock.left)
-        mine, theirs = (ours.name, STREAM), (other.name, source)
-        seconds = quantiles(times[mine]).p50, quantiles(times[theirs]).p50
-        own = row.other == RESIDENT
-        told = f"ours {ours.note}" if ours.note else ""
-        name, note = (STAYS, told) if own else (other.name, notes(told, other.note))
-        book.tell(setting, WHAT, name, against(times, mine, theirs), target=row.target, note=note, seconds=seconds)
-
-
-def beside(other: str) -> str:
-    """What a row without a figure calls the other."""
-    return STAYS if other == RESIDENT else other
-
-
-@contextlib.contextmanager
-def other_seat(ours: Remote, name: str, setting: Setting, folder: Path, clock: Clock) -> Iterator[tuple[Seat, str]]:
-    """Who ours is beside, and where its views come from: itself with a resident batch, or a contender's process."""
-    if name == RESIDENT:
-        yield ours, RESIDENT
-        return
-    with Remote(name, setting, folder, clock.left) as other:
-        yield other, STREAM
+def measure(options: Options, kept: Results) -> None:
+    """All comparisons that the budget has time for, and a row for each of the others."""
+    with contextlib.ExitStack() as stack:
+        run = Run(options, kept, stack)
+        wanted = comparisons(options, len(run.settings))
+        try:
+            folder = run.make()
+        except Absent as why:
+            for row in wanted:
+                run.without(row, why)
+            return
+        with progress("comparisons", len(wanted), "rows") as done:
+            for number, row in enumerate(wanted):
+                run.compare(row, folder)
+                done(number + 1)
 
 
 def database(place: Path, setting: Setting, count: int) -> Path:
@@ -207,7 +192,7 @@ def database(place: Path, setting: Setting, count: int) -> Path:
     Raises Absent without py-lmdb, DataError without room.
     """
     peer("lmdb")
-    from benches.reading.pairs import BIGEARTHNET, COARSE, FINE, Shape, make
+    from benches.reader.pairs import BIGEARTHNET, COARSE, FINE, Shape, make
 
     if count < setting.batch:
         raise DataError(f"--pairs {count}: a batch has {setting.batch}, so give at least as many")
@@ -216,7 +201,7 @@ def database(place: Path, setting: Setting, count: int) -> Path:
         "tiny", dict.fromkeys(FINE, side) | dict.fromkeys(COARSE, side // 2), dict.fromkeys(("VH", "VV"), side)
     )
     with progress("pairs", count, "pairs") as done:
-        folder = make(place, BIGEARTHNET if side == 120 else tiny, count, lambda what, at, of: done(at)).folder
+        folder = make(place, BIGEARTHNET if side == 120 else tiny, count, done).folder
     with open(folder / "data.mdb", "rb") as file:  # warms the page cache
         while file.read(1 << 24):
             pass
@@ -228,19 +213,19 @@ def main() -> None:
     options = tyro.cli(Options, prog="python -m benches.end_to_end", description=__doc__)
     console = Console()
 
-    def show(what: str, beside: str, outcome: str) -> None:
-        console.print(f"{what}, beside {beside}: {outcome}", highlight=False, markup=False)
+    def show(what: str, contender: str, outcome: str) -> None:
+        console.print(f"{what}, beside {contender}: {outcome}", highlight=False, markup=False)
 
-    book = Book(options.rows, show)
-    console.print(f"{book.shared['device']}; {book.shared['versions']}", highlight=False, markup=False)
+    kept = Results("training", options.rows, show, PACKAGES)
+    console.print(f"{kept.provenance['machine']}; {kept.provenance['versions']}", highlight=False, markup=False)
     if options.learn:
-        from benches.steps.curves import learn
+        from benches.training.curves import learn
 
-        learn(options.data, options.seeds, options.steps, options.threads, book)
+        learn(options.data, options.seeds, options.steps, options.threads, kept)
     else:
-        measure(options, book)
-    if options.rows:
-        console.print(f"{len(book.rows)} rows appended to {options.rows / FILE}", highlight=False)
+        measure(options, kept)
+    if kept.path:
+        console.print(f"{len(kept.rows)} rows appended to {kept.path}", highlight=False)
 
 
 if __name__ == "__main__":

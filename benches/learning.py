@@ -5,27 +5,23 @@ benches/results/learning.csv. The printed table is made from the rows of this ru
 """
 
 import dataclasses
-import datetime
 import hashlib
 import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benches import rows
-from benches.provenance import commit, machine
-from benches.report import Row, cell, per_seed
+from benches.core.rows import RESULTS, Results, Row
+from benches.report import seed_scores, spread
 from rsdnet.errors import DataError, command
 
-RESULTS = Path(__file__).parent / "results" / "learning.csv"
-SETTING = ("date", "commit", "torch", "machine", "settings", "data", "probe", "steps", "seed")
-COLUMNS = (*SETTING, "band", "contender", "f1", "accuracy")
+CONFIG = Path(__file__).parents[1] / "rsdnet" / "demo.toml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Options:
 
 
 def settings_of(config: Path) -> str:
-    """Eight digits that name what a run learned with: its views, networks and optimizer, but not its length."""
+    """Eight digits that name a run's hyper-parameters: views, networks and optimizer, but not its length."""
     tables = tomllib.loads(config.read_text())
     tables["optim"].pop("steps", None)
     told = json.dumps([tables[name] for name in ("views", "model", "optim")], sort_keys=True)
@@ -63,56 +59,42 @@ def call(module: str, *argv: object) -> None:
         raise DataError(f"{' '.join(words)} failed")
 
 
-def measure(options: Options, seed: int) -> list[Row]:
-    """Rows of one seed: pre-training and probe."""
+def measure(options: Options, seed: int, kept: Results) -> None:
+    """Pre-training and probe of one seed, and their rows."""
     run = options.runs / f"steps{options.steps}-seed{seed}"
     argv = ["--run", run, "--resume", "--seed", seed, "--threads", options.threads, "--log-every", 100]
     if options.data:
-        config = Path(__file__).parents[1] / "rsdnet" / "demo.toml"
-        argv += ["--config", config, "--data", options.data, "--split", options.split]
+        argv += ["--config", CONFIG, "--data", options.data, "--split", options.split]
     if options.steps:
         argv += ["--steps", options.steps]
     call("train", *argv)
     call("probe", run, *(("--data", options.probe) if options.probe else ()))
     result = json.loads((run / "probe.json").read_text())
     steps = 1 + json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    data, probed = options.data or "demo", " ".join(result["data"])
-    today = datetime.date.today().isoformat()
-    settings = settings_of(run / "config.toml")
-    values = (today, commit(), torch.__version__, machine(), settings, data, probed, steps, seed)
-    shared = dict(zip(SETTING, map(str, values), strict=True))
-    return [
-        shared | {"band": band, "contender": label} | {name: str(round(score[name], 4)) for name in ("f1", "accuracy")}
-        for band, row in result["bands"].items()
-        for label, score in row.items()
-    ]
+    setting = {"settings": settings_of(run / "config.toml"), "data": options.data or "demo"}
+    setting |= {"probe": " ".join(result["data"]), "steps": steps, "seed": seed}
+    for band, row in result["bands"].items():
+        for label, score in row.items():
+            also = {"accuracy": f"{score['accuracy']:.4g}"}
+            kept.tell(setting, band, label, score["f1"], "macro F1", also=also, digits=4)
 
 
-def show(rows: list[Row], console: Console) -> None:
-    """Print mean and standard deviation over the seeds, a row a band, and the mean over the bands."""
-    labels = list(dict.fromkeys(row["contender"] for row in rows))
-    seeds = {row["seed"] for row in rows}
-    table = Table(title=f"macro F1 on the test split, mean and deviation over {len(seeds)} seeds")
-    table.add_column("band")
-    for label in labels:
-        table.add_column(label, justify="right")
-    names = list(dict.fromkeys(row["band"] for row in rows))
-    for name, bands in [*((n, [n]) for n in names), ("mean of bands", [n for n in names if "+" not in n])]:
-        if name == "mean of bands":
-            table.add_section()
-        table.add_row(name, *[cell(per_seed(rows, label, bands)) for label in labels])
-    console.print(table)
+def table(rows: Sequence[Row]) -> Table:
+    """Mean and standard deviation over the seeds, a row a band, and the mean over the bands."""
+    contenders = list(dict.fromkeys(row["contender"] for row in rows))
+    shown = Table("band", *contenders, title="macro F1 on the test split, mean and deviation over the seeds")
+    for title, scores in seed_scores(rows, contenders):
+        shown.add_row(title.strip("*"), *map(spread, scores))
+    return shown
 
 
 def main() -> None:
     """The command."""
     options = tyro.cli(Options, prog="python -m benches.learning", description=__doc__)
-    measured: list[Row] = []
+    kept = Results("learning", RESULTS, lambda *told: None)
     for seed in options.seeds:
-        own = measure(options, seed)
-        rows.append(RESULTS, COLUMNS, own)
-        measured += own
-    show(measured, Console())
+        measure(options, seed, kept)
+    Console().print(table(kept.rows))
 
 
 if __name__ == "__main__":

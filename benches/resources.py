@@ -1,6 +1,6 @@
 """What each kernel takes of a GPU that need not be there: `python -m benches.resources [--targets cuda:90]`.
 
-Compiles the cases of `benches.cases` and prints registers, spills, local memory, shared memory, the width of global
+Compiles the cases of `benches.ops.cases` and prints registers, spills, local memory, shared memory, the width of global
 loads and how many programs a multiprocessor holds at once; `--json` prints an object a line. Needs triton, no GPU, and
 a process without TRITON_INTERPRET.
 
@@ -27,7 +27,7 @@ from rich.table import Table
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from benches.cases import CASES, Case
+from benches.ops.cases import CASES, Case
 from rsdnet.errors import DataError, command
 
 PARTITIONS, LANE_REGISTERS, REGISTER_GRANULE = 4, 512, 8

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data import default_collate as collate
 
-from benches.peers import peer
+from benches.core.peers import peer
 from rsdnet import bands
 from rsdnet.config import ViewConfig
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from benches.peers import Absent, peer, peer_version
+from benches.core.peers import Absent, peer, peer_version
 from rsdnet.config import ModelConfig
 from rsdnet.model.encoders import ResNet
 

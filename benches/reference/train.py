@@ -7,17 +7,17 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benches.reference.data import Patches, loader
+from benches.reference.data import Pair, Patches, loader
 from benches.reference.model import BYOL
 from benches.reference.optim import move_target, optimizer_of
-from benches.reference.transforms import in_worker, on_device
+from benches.reference.transforms import OnBatch, on_device
 from rsdnet import config, runfolder
 from rsdnet.augment import band_table
 from rsdnet.config import Config
@@ -81,28 +81,30 @@ def table_of(cfg: Config) -> Tensor:
 class Views:
     """Endless batches of views (2, B, C, S, S) on the device, read by `workers` processes.
 
-    on_gpu: the transforms run on batches on the device; else on patches in the workers. Raises Absent without py-lmdb.
+    side: pixels that every band is brought to. batch: transform of batches on the device. each: of patches in the
+    workers, where there is none of batches. Raises Absent without py-lmdb.
     """
 
     def __init__(
-        self, cfg: Config, folder: Path, side: int, device: torch.device, workers: int, *, on_batches: bool = True
+        self,
+        cfg: Config,
+        folder: Path,
+        side: int,
+        device: torch.device,
+        workers: int,
+        *,
+        batch: OnBatch | None = None,
+        each: Callable[[Pair], Pair] | None = None,
     ) -> None:
-        table = table_of(cfg)
-        self.device, self.transform = device, None
-        if on_batches:
-            self.made_by, self.transform = on_device(cfg.views, table.to(device))
-            patches = Patches(folder, cfg.views, side, cfg.data.split)
-        else:
-            self.made_by, own = in_worker(cfg.views, table)
-            patches = Patches(folder, cfg.views, side, cfg.data.split, own)
+        self.device, self.transform = device, batch
+        patches = Patches(folder, cfg.views, side, cfg.data.split, each)
         self.count = len(patches)
         self.loader = loader(patches, cfg.optim.batch, workers, cfg.run.seed, device.type == "cuda")
 
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self.loader:
             images, bands, index = (part.to(self.device, non_blocking=True) for part in batch)
-            views = images.transpose(0, 1) if self.transform is None else self.transform(images, bands, index)
-            yield views
+            yield self.transform(images, bands, index) if self.transform else images.transpose(0, 1)
 
     def close(self) -> None:
         """End the workers."""
@@ -116,7 +118,8 @@ def train(cfg: Config, folder: Path, workers: int) -> None:
     precision = cfg.run.precision if cfg.run.precision != "auto" else "bf16" if device.type == "cuda" else "fp32"
     trainer = Trainer(cfg, device, precision)
     database = Path(cfg.data.data[0])
-    with closing(Views(cfg, database, side_of(database, cfg), device, workers)) as views:
+    transform = on_device(cfg.views, table_of(cfg).to(device))[1]
+    with closing(Views(cfg, database, side_of(database, cfg), device, workers, batch=transform)) as views:
         epoch = views.count // cfg.optim.batch
         steps = cfg.optim.steps or cfg.optim.epochs * epoch
         warmup = min(round(cfg.optim.warmup_epochs * epoch), steps // 10)

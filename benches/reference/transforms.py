@@ -13,7 +13,7 @@ from rsdnet.kernels import DTYPE_CODES, ViewSpec
 from rsdnet.kernels.views import render_reference
 from torch import Tensor, nn
 
-from benches.peers import Absent, peer, peer_version
+from benches.core.peers import Absent, peer, peer_version
 from benches.reference.data import Pair
 from rsdnet.config import ViewConfig
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load
 from torch import Tensor, nn
 
-from benches.peers import Absent
+from benches.core.peers import Absent
 from benches.reference import train as reference
 from benches.reference.data import Pair, Patches, loader
 from benches.reference.model import BYOL, encoder, loss_of

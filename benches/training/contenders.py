@@ -1,0 +1,164 @@
+"""The contenders: rsdnet's step, the reference, lightly, byol-pytorch; each a step over views, and its loader.
+
+All train the same networks on the same bands in the same precision by LARS, channels-last. `Contender.note` tells the
+differences.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benches.core.peers import Absent, peer_version
+from benches.reference import train
+from benches.reference.data import PREFETCH
+from benches.reference.transforms import in_worker, on_device
+from benches.training.setting import STEPS, Setting
+from rsdnet.config import DataConfig
+
+WARMUP = STEPS // 10
+
+
+@dataclass
+class Contender:
+    """One that trains.
+
+    step: a step over views (2, B, C, S, S) on the device; returns the loss, () there. views: opens its loader, as its
+    users feed it. ahead: batches that the loader holds ready at most. note: remark for its rows, once it has run.
+    """
+
+    name: str
+    step: Callable[[Tensor], Tensor]
+    views: Callable[[], Any]  # a context manager of an iterator
+    ahead: int
+    note: Callable[[], str] = str
+
+
+def schedule(setting: Setting) -> Iterator[tuple[float, float]]:
+    """Learning rate and tau of each step: new numbers at each, as in training."""
+    optim = setting.config().optim
+    while True:
+        for step in range(STEPS):
+            rate = train.learning_rate(step, STEPS, optim.lr * optim.batch / 256, WARMUP)
+            yield rate, train.tau_at(step, STEPS, optim.tau)
+
+
+# ---- rsdnet -------------------------------------------------------------------------------------------------
+
+
+def ours(setting: Setting, folder: Path | None, compiled: bool | None = None) -> Contender:
+    """rsdnet's step, fed by its loader and its views. compiled: None for a run's own choice."""
+    from rsdnet.distributed import Ranks
+    from rsdnet.training.step import Engine, compiles
+
+    device, numbers = torch.device(setting.device), schedule(setting)
+    torch.manual_seed(0)
+    cfg = setting.config(folder)
+    compile = compiles(cfg, device) if compiled is None else compiled
+    engine = Engine(cfg, device, Ranks(0, 1, 0, device), compile=compile, dtype=setting.dtype)
+
+    def step(views: Tensor) -> Tensor:
+        lr, tau = next(numbers)
+        engine.set(lr=lr, tau=tau)
+        return engine.step(views).loss
+
+    def note() -> str:
+        return "in a CUDA graph" if engine.graph.graph is not None else ""
+
+    name = "rsdnet" if compiled is None else "rsdnet, compiled" if compiled else "rsdnet, eager"
+    return Contender(name, step, lambda: our_views(setting, folder), DataConfig().slots, note)
+
+
+@contextmanager
+def our_views(setting: Setting, folder: Path | None) -> Iterator[Iterator[Tensor]]:
+    """The loader's batches, rendered beside the step as rsdnet.train does. Raises Absent without a database."""
+    from rsdnet.augment import band_table, rendered, spec_of
+    from rsdnet.data.loader import Stream
+    from rsdnet.data.samples import pools_of, statistics
+
+    if folder is None:
+        raise Absent("there is no database to read from")
+    cfg = setting.config(folder)
+    table = band_table(cfg, statistics(cfg, pools_of(cfg.views))).to(setting.device)
+    spec = spec_of(cfg.views, setting.dtype, channels_last=True)
+    stream = Stream(
+        [folder], batch=setting.batch, pools=pools_of(cfg.views), split=cfg.data.split, stop=STEPS,
+        slots=cfg.data.slots, device=setting.device, threads=setting.workers,
+    )  # fmt: skip
+    with stream:
+        yield (views for _, views in rendered(stream, table, spec, cfg.views, seed=0))
+
+
+# ---- the reference and the peers ----------------------------------------------------------------------------
+
+
+def plain(setting: Setting, name: str, trainer: Any, views: train.Views | None, note: str) -> Contender:
+    """A contender of a trainer's `step(views, lr, tau)`, fed by a DataLoader. views: None without a database."""
+    numbers = schedule(setting)
+
+    @contextmanager
+    def opened() -> Iterator[Iterator[Tensor]]:
+        if views is None:
+            raise Absent("there is no database to read from")
+        with closing(views):
+            yield iter(views)
+
+    step = lambda batch: trainer.step(batch, *next(numbers))  # noqa: E731
+    return Contender(name, step, opened, PREFETCH * setting.workers, lambda: note)
+
+
+def reference(setting: Setting, folder: Path | None, compiled: bool = False, on_batches: bool = True) -> Contender:
+    """benches/reference, eager or its networks under torch.compile; transforms on batches or in the workers."""
+    torch.manual_seed(0)
+    cfg, device = setting.config(folder), torch.device(setting.device)
+    trainer = train.Trainer(cfg, device, setting.precision, compiled=compiled, backend=setting.backend)
+    note, views = f"encoder: {trainer.byol.made_of}", None
+    if folder:
+        table, kind = train.table_of(cfg), {}
+        made_by, kind["batch" if on_batches else "each"] = (
+            on_device(cfg.views, table.to(device)) if on_batches else in_worker(cfg.views, table)
+        )
+        views = train.Views(cfg, folder, setting.side, device, setting.workers, **kind)  # type: ignore[arg-type]
+        note += f"; transforms: {made_by}"
+    name = "reference, compiled" if compiled else "reference" if on_batches else "reference, transforms on the CPU"
+    return plain(setting, name, trainer, views, note)
+
+
+def lightly(setting: Setting, folder: Path | None) -> Contender:
+    """lightly's heads, loss, LARS, moving average and transforms, put together as its example byol.py does."""
+    from benches.training.lightly import Lightly, views_of
+
+    torch.manual_seed(0)
+    trainer = Lightly(setting)
+    note = f"encoder: {trainer.made_of}; its LARS, its heads, 8-bit images in its transforms"
+    return plain(setting, f"lightly {peer_version('lightly')}", trainer, folder and views_of(setting, folder), note)
+
+
+def byol_pytorch(setting: Setting, folder: Path | None) -> Contender:
+    """byol-pytorch's module; its two augmentations are given the two bands of a sample."""
+    from benches.training.byol_pytorch import ByolPytorch, views_of
+
+    torch.manual_seed(0)
+    trainer = ByolPytorch(setting, augment=folder is not None)
+    name, note = (
+        f"byol-pytorch {peer_version('byol-pytorch')}",
+        "both views in one batch of BatchNorm; the reference's LARS",
+    )
+    return plain(setting, name, trainer, folder and views_of(setting, folder), note)
+
+
+CONTENDERS: dict[str, Callable[[Setting, Path | None], Contender]] = {
+    "rsdnet": ours,
+    "rsdnet, compiled": partial(ours, compiled=True),
+    "rsdnet, eager": partial(ours, compiled=False),
+    "reference": reference,
+    "reference, compiled": partial(reference, compiled=True),
+    "reference, transforms on the CPU": partial(reference, on_batches=False),
+    "lightly": lightly,
+    "byol-pytorch": byol_pytorch,
+}

@@ -1,0 +1,121 @@
+"""Does the reference learn what rsdnet learns? Loss curves and F1 of both after as many steps, over several seeds.
+
+Both are run by their own commands with one configuration, rsdnet/demo.toml, in float32, on one labelled database, and
+probed by `rsdnet.probe`. They draw other numbers from the same distributions: weights, order, bands, crops and jitter.
+"""
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, stdev
+from tempfile import TemporaryDirectory
+
+import torch
+from rich.console import Console
+
+from benches.core.peers import Absent, peer
+from benches.core.rows import Results
+from benches.training.setting import Setting
+from rsdnet.errors import DataError
+
+CONFIG = Path(__file__).parents[2] / "rsdnet" / "demo.toml"
+PARTS = 5  # of the loss curve
+COMMANDS = {"rsdnet": "rsdnet.train", "reference": "benches.reference.train"}
+OURS, OTHER = COMMANDS
+# Student's t by seeds: two-sided 5 % for the loss, one-sided 5 % for F1, with 2 n - 2 degrees of freedom.
+TWO_SIDED = {2: 4.30, 3: 2.78, 4: 2.45, 5: 2.31}
+ONE_SIDED = {2: 2.92, 3: 2.13, 4: 1.94, 5: 1.86}
+
+
+def learn(data: Path | None, seeds: Sequence[int], steps: int, threads: int, kept: Results) -> None:
+    """Train, probe and compare. Raises DataError where a run fails or the number of seeds has no threshold."""
+    if len(seeds) not in TWO_SIDED:
+        raise DataError(f"--seeds: {len(seeds)} of them, give {min(TWO_SIDED)} to {max(TWO_SIDED)}")
+    setting = demo_setting(threads)
+    try:
+        database = data or embedded()
+        peer("lmdb")
+    except Absent as why:
+        kept.tell(setting.conditions(), "loss and F1 after equal steps", OTHER, None, note=f"absent: {why}")
+        return
+    losses: dict[str, list[list[float]]] = {name: [] for name in COMMANDS}
+    scores: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    with TemporaryDirectory(prefix="rsdnet-bench-") as place:
+        for seed in seeds:
+            for name, module in COMMANDS.items():
+                run = Path(place) / f"{name}-{seed}"
+                train(module, run, database, seed, steps, threads)
+                losses[name].append(curve(run))
+                scores[name].append(score(run, database, threads))
+    tell(kept, setting, losses, scores)
+
+
+def embedded() -> Path:
+    """The demo's database. Raises Absent without rasterio, which makes it."""
+    peer("rasterio")
+    from rsdnet.synthetic import demo
+
+    return demo.prepare()
+
+
+def demo_setting(threads: int) -> Setting:
+    """demo.toml's, for the rows."""
+    tables = tomllib.loads(CONFIG.read_text())
+    model = tables["model"]
+    return Setting(
+        model["encoder"], model["width"], tables["views"]["size"], tables["optim"]["batch"], model["hidden"],
+        model["dim"], "fp32", "demo", threads=threads,
+    )  # fmt: skip
+
+
+def train(module: str, run: Path, data: Path, seed: int, steps: int, threads: int) -> None:
+    """One run. Raises DataError where its command fails."""
+    argv: list[object] = ["--config", CONFIG, "--data", data, "--run", run, "--seed", seed, "--steps", steps]
+    argv += ["--threads", threads, "--precision", "fp32", "--reader-threads", 1, "--log-every", 50]
+    command = [sys.executable, "-m", module, *map(str, argv)]
+    if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
+        raise DataError(f"{' '.join(command)} failed")
+
+
+def curve(run: Path) -> list[float]:
+    """Mean loss of each part of a run; skipped steps, which have none, are left out."""
+    losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [loss for loss in losses if loss is not None]
+    ends = [len(losses) * n // PARTS for n in range(PARTS + 1)]
+    return [mean(losses[begin:end]) for begin, end in pairwise(ends)]
+
+
+def score(run: Path, data: Path, threads: int) -> float:
+    """Macro F1 of a run's encoder by rsdnet's linear evaluation, the mean over single bands."""
+    with suppress(Absent):
+        peer("torchvision")  # torchmetrics imports it where it is installed, and can only if it was imported so
+    from rsdnet import probe
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    return probe.probe(probe.Options(run, (data,)), Console(stderr=True))["mean_f1"]["pre-trained"]
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> float:
+    """(mean of the first - mean of the second) in standard errors of that difference: Welch's t."""
+    error = ((stdev(first) ** 2 + stdev(second) ** 2) / len(first)) ** 0.5
+    return (mean(first) - mean(second)) / max(error, 1e-12)
+
+
+def tell(kept: Results, setting: Setting, losses: dict[str, list[list[float]]], scores: dict[str, list[float]]) -> None:
+    """A row for each part of the curve, and one for F1; `met` says whether they agree within the seeds' noise."""
+    seeds = len(scores[OURS])
+    compared = [
+        (f"loss, part {n + 1} of {PARTS}, {seeds} seeds: apart by", abs, f"<= {TWO_SIDED[seeds]}",
+         *([run[n] for run in losses[name]] for name in COMMANDS))
+        for n in range(PARTS)
+    ]  # fmt: skip
+    below, least = f"F1, mean of the bands, {seeds} seeds: below by", f"<= {ONE_SIDED[seeds]}"
+    for what, sign, target, mine, theirs in [*compared, (below, float, least, scores[OURS], scores[OTHER])]:
+        note = " against ".join(f"{mean(values):.4f} ± {stdev(values):.4f}" for values in (mine, theirs))
+        apart = sign(welch(theirs, mine))
+        kept.tell(setting.conditions(), what, OTHER, apart, "standard errors", target=target, note=note)
