@@ -32,7 +32,7 @@ from rsdnet.monitor.metrics import Monitor
 from rsdnet.monitor.profiler import Profile
 from rsdnet.training.optim import OPTIMIZERS, SCHEDULES
 from rsdnet.training.out_of_memory import explained
-from rsdnet.training.precision import precision_of, set_policy
+from rsdnet.training.precision import set_policy
 from rsdnet.training.run import Run
 from rsdnet.training.signals import Stopper
 
