@@ -73,9 +73,7 @@ def sources(suffix: str) -> list[str]:
 
 
 os.chdir(ROOT)
-reader = Extension(
-    "rsdnet._reader", sources(".cpp"), depends=sources(".hpp"), include_dirs=["csrc"], language="c++"
-)
+reader = Extension("rsdnet._reader", sources(".cpp"), depends=sources(".hpp"), include_dirs=["csrc"], language="c++")
 setup(
     packages=[*find_packages(include=["rsdnet", "rsdnet.*"]), "rsdnet.kernels"],
     package_dir={"rsdnet": "rsdnet", "rsdnet.kernels": "kernels"},

@@ -1,7 +1,7 @@
 """Kernels for self-supervised learning on raw satellite bands; torch and triton are all they need."""
 
 from .blur import blur_views, draw_sigma, gaussian_blur
-from .draws import MODALITIES, Plan, ViewSpec, draw_bands, draw_modalities, draw_plan
+from .draws import MODALITIES, Draws, ViewSpec, draw_bands, draw_modalities, draw_views
 from .ema import update_target_
 from .lars import LARS, lars_groups
 from .loss import byol_loss, cosine_loss
@@ -15,7 +15,7 @@ __all__ = [
     "LARS",
     "MODALITIES",
     "BandRow",
-    "Plan",
+    "Draws",
     "ViewSpec",
     "band_table",
     "blur_views",
@@ -24,8 +24,8 @@ __all__ = [
     "cosine_loss",
     "draw_bands",
     "draw_modalities",
-    "draw_plan",
     "draw_sigma",
+    "draw_views",
     "gaussian_blur",
     "lars_groups",
     "philox_words",

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._eager import eager
+from ._dispatch import current, eager, on_gpu
 from ._triton import tl, triton
 from .philox import BLUR, check_seed, epoch_tensor, philox4, philox_words, seed_words, uniform, uniform_of
 from .window import MIN_SIGMA, blur_row, blur_weights, load_row, reflected, weights_of
@@ -224,9 +224,9 @@ def _blur(
     """images: (N, C, H, W). sigma: (N,), or None and drawn: see Draw; then image n is sample n % B of view n // B."""
     images = _dense(images)
     out = torch.empty_like(images)
-    if images.device.type != "cpu" and radius <= MAX_RADIUS:
+    if on_gpu(images.device) and radius <= MAX_RADIUS:
         if images.numel():
-            with torch.cuda.device(images.device):
+            with current(images.device):
                 launch_blur(out, images, sigma, radius, adjoint, (samples, epoch, seed, probability, low, high))
         return out
     if samples is not None and epoch is not None:

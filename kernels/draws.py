@@ -60,7 +60,7 @@ class ViewSpec:
         return cls(size, (1.0, 1.0), (1.0, 1.0), False, False, False, dtype, channels_last)
 
 
-class Plan(NamedTuple):
+class Draws(NamedTuple):
     """What render_views draws for each view; fractions are of the patch, so a box fits every resolution."""
 
     top: Tensor  # (B, V) float32, fraction from the upper edge
@@ -140,7 +140,7 @@ def draw_bands(
     return torch.where(sar[..., None], bands.get("sar", 0), bands.get("ms", 0))
 
 
-def draw_plan(spec: ViewSpec, seed: int, epoch: int | Tensor, samples: Tensor, views: int, channels: int) -> Plan:
+def draw_views(spec: ViewSpec, seed: int, epoch: int | Tensor, samples: Tensor, views: int, channels: int) -> Draws:
     """The geometry and jitter of each view, as render_views draws them. samples: int64 (B,).
 
     The crop is that of Inception (Szegedy et al. 2015) and torchvision's RandomResizedCrop, without the latter's
@@ -156,7 +156,7 @@ def draw_plan(spec: ViewSpec, seed: int, epoch: int | Tensor, samples: Tensor, v
     word = philox_words(seed, sample, epoch, view, TURN)[0]
     channel = torch.arange(channels, device=samples.device)
     gain_w, offset_w, _, _ = philox_words(seed, sample[..., None], epoch, view[..., None], JITTER + channel)
-    return Plan(
+    return Draws(
         top=top_u * (1 - height),
         left=left_u * (1 - width),
         height=height,

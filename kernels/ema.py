@@ -21,10 +21,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._eager import eager
+from ._dispatch import current, eager, on_gpu
 from ._triton import tl, triton
-from .multi_tensor import Uploaded, Words, common_code, current, is_capturing, is_dense, on_gpu, same_layout
-from .multi_tensor_kernel import CODES, LAUNCH, chunk_of, load_fp32, store_fp32
+from .multi_tensor import (
+    CODES,
+    LAUNCH,
+    DeviceTable,
+    HostTable,
+    chunk_of,
+    common_code,
+    is_capturing,
+    is_dense,
+    load_fp32,
+    same_layout,
+    store_fp32,
+)
 
 COLUMNS = 5  # elements, first chunk, address of the target, of the online, code of their type
 TABLES = 8  # kept for as many lists of tensors
@@ -84,7 +95,7 @@ def move(target, online, code, w, at, numel, CODE: tl.constexpr, BLOCK: tl.const
 class Pairs(NamedTuple):
     """A table of pairs, made once and read at each call."""
 
-    uploaded: Uploaded
+    uploaded: DeviceTable
     code: int  # type of all its pairs, or MIXED
     others: list[int]  # pairs that it leaves out: of another type, not dense or not laid out alike
     tensors: list["weakref.ref[Tensor]"]  # all targets, then all onlines
@@ -96,8 +107,8 @@ def pairs_of(targets: list[Tensor], onlines: list[Tensor]) -> Pairs:
     taken = [k for k, fits in enumerate(fit) if fits]
     codes = [CODES[targets[k].dtype] for k in taken]
     addresses = [[x[k].data_ptr() for k in taken] for x in (targets, onlines)]
-    table = Words([targets[k].numel() for k in taken], [*addresses, codes])
-    uploaded = Uploaded(table, targets[0].device)
+    table = HostTable([targets[k].numel() for k in taken], [*addresses, codes])
+    uploaded = DeviceTable(table, targets[0].device)
     others = [k for k, fits in enumerate(fit) if not fits]
     return Pairs(uploaded, common_code(codes), others, [weakref.ref(x) for x in targets + onlines])
 

@@ -1,11 +1,11 @@
-"""LARS as DeepMind's BYOL uses it, as an optimizer: groups, state, checkpoints.
+"""LARS as DeepMind's BYOL uses it: the optimizer, with its groups, state and checkpoints.
 
     u = g + weight_decay * p
-    u = u * trust * norm(p) / norm(u)      where both norms are above 0; only where the group adapts
+    u = u * trust * norm(p) / norm(u)      where both norms are above 0; only in groups that adapt
     m = momentum * m + u
     p = p - lr * m
 
-The rule, its sources and its plain form: lars_rule.py. The kernels, and the bytes they move: lars_step.py.
+The rule, its sources and its reference: lars_rule.py. The kernels and the bytes they move: lars_step.py.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,39 +14,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._eager import eager
-from .lars_rule import HALF, Batch, Rule, check_rate, lars_reference, state_dtype, trust_ratios
-from .lars_step import Table, lars_, run, traced
-from .multi_tensor import is_capturing, is_dense, on_gpu, same_layout
+from ._dispatch import eager, on_gpu
+from .lars_rule import HALF, Batch, Rule, check_rate, state_dtype, step_by_reference, trust_ratios
+from .lars_step import LarsTable, run, traced
+from .multi_tensor import is_capturing, is_dense, same_layout
 
 PRESERVE = torch.preserve_format
-__all__ = ["LARS", "PlainLARS", "lars_", "lars_groups"]
 
 
 class LARS(torch.optim.Optimizer):
-    """LARS with DeepMind's rule: two launches a step on a GPU, however many parameters and groups.
+    """LARS with DeepMind's rule: two launches a step on a GPU, for any number of parameters and groups.
 
     params: parameters of one device, or groups; a group with adapt=False takes no adaptation: see `lars_groups`.
     lr: float, or a 0-dim float32 tensor on the parameters' device. The tensor is kept by reference: fill it to change
-    the rate, with no sync and no recompilation; loading a state fills it too. momentum, weight_decay, trust:
-    as in the formula.
-    Mixed precision as torch's fused optimizers (torch/amp/grad_scaler.py, `GradScaler.step`): set before a step, by a
-    GradScaler or by hand, `grad_scale` says how many times too large the gradients are, and a `found_inf` that is not
-    0 leaves every weight and all state as they are, bit for bit. Both are 0-dim float32 tensors on the parameters'
-    device, or None: read there, with no sync and no recompilation. Norms are those of the unscaled gradient, which is
-    computed in float32; .grad is left scaled.
-    State of a parameter: "momentum" and, of a bfloat16 or float16 parameter, "master", both float32. Such a parameter
-    is overwritten from its master at each step: after changing it by hand, delete its state, or load one.
-    A step may be captured in a CUDA graph, after an eager one, which makes the state; what is a float then, also the
-    rate, is fixed in the graph, and tensors are read where they were: keep and fill them. Loading a state fills the
-    tensors that are there, so a captured graph stays right.
+    the rate, without sync or recompilation; load_state_dict fills it too. momentum, weight_decay, trust: as in the
+    formula.
+    Mixed precision follows torch's fused optimizers (torch/amp/grad_scaler.py, `GradScaler.step`). A GradScaler, or
+    the caller, sets before a step `grad_scale`, the factor in the gradients, and `found_inf`: any value but 0 leaves
+    all weights and state unchanged, bit for bit. Both are 0-dim float32 tensors on the parameters' device, or None,
+    and are read without sync or recompilation. Norms are of the unscaled gradient, in float32; .grad stays scaled.
+    State of a parameter: "momentum" and, for a bfloat16 or float16 parameter, "master", both float32. Each step
+    overwrites such a parameter from its master: after changing it by hand, delete its state, or load one.
+    A step may be captured in a CUDA graph after an eager step, which creates the state. Floats, the learning rate
+    included, are then fixed in the graph; tensors are read at their addresses: fill them in place. load_state_dict
+    fills existing tensors, so a captured graph stays valid.
     Raises TypeError or ValueError on a negative value, complex parameters, sparse gradients and, at a step,
     parameters of several devices: give each device its own optimizer. RuntimeError on a capture without state.
     """
 
     _step_supports_amp_scaling = True  # GradScaler.step then sets grad_scale and found_inf, and always calls step
-    _table: Table | None = None  # of the class: a copy, which starts from __getstate__, makes its own
-    _key: Any = None  # what the table was made for
+    _table: LarsTable | None = None  # a class attribute: a copied optimizer, made from __getstate__, builds its own
+    _key: Any = None  # `key_of` the batch that the table was built for
 
     def __init__(
         self,
@@ -61,7 +59,7 @@ class LARS(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch.optim.Optimizer, but looks at the values first."""
+        """As torch.optim.Optimizer, after a check of the values."""
         values = {**self.defaults, **param_group}
         for name in ("momentum", "weight_decay", "trust"):
             if not values[name] >= 0:
@@ -75,7 +73,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update from the parameters' .grad; parameters without one are left alone."""
+        """One step from the parameters' .grad; parameters without gradient stay as they are."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -87,12 +85,12 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def trust_ratios(self) -> Tensor:
-        """trust * norm(p) / norm(u) as a step would use it now, 1 where either norm is 0.
+        """trust * norm(p) / norm(u) that the next step would use, 1 where either norm is 0.
 
-        Of .grad as it is, and grad_scale; whatever found_inf says. No host sync, but copies of the gradients: for a
-        monitor, not for each step.
-        Returns (n,) float32 on the parameters' device, of the adapting groups' parameters that have a gradient, in
-        the order of the groups.
+        Uses .grad and grad_scale as they are, and ignores found_inf. No host sync, but several launches a tensor: for
+        a monitor, not for each step.
+        Returns (n,) float32 on the parameters' device: the parameters of adapting groups that have a gradient, in the
+        order of the groups.
         """
         params, grads, groups = self._with_gradient()
         masters = [self.state.get(param, {}).get("master", param).float() for param in params if param.dtype in HALF]
@@ -100,7 +98,7 @@ class LARS(torch.optim.Optimizer):
         return trust_ratios(batch, self.param_groups[0]["params"][0].device)
 
     def _gather(self) -> Batch:
-        """The parameters that have a gradient, and their state, made where it is missing."""
+        """The parameters that have a gradient, with their state; missing state is created."""
         params, grads, groups = self._with_gradient()
         try:
             momenta = [self.state[param]["momentum"] for param in params]
@@ -112,7 +110,7 @@ class LARS(torch.optim.Optimizer):
         return Batch(params, grads, momenta, masters, groups, self._rules(), *self._scaling(params))
 
     def _with_gradient(self) -> tuple[list[Tensor], list[Tensor], list[int]]:
-        """The parameters that have a gradient, their gradients, and the numbers of their groups."""
+        """The parameters that have a gradient, their gradients, and the indices of their groups."""
         params, groups = [], []
         for number, group in enumerate(self.param_groups):
             params += group["params"]
@@ -126,8 +124,10 @@ class LARS(torch.optim.Optimizer):
         return params, grads, groups
 
     def _scaling(self, params: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-        """grad_scale and found_inf as they were set, on the parameters' device: a GradScaler may live on another GPU.
-        The class has neither: GradScaler multiplies by the grad_scale that it finds, and deletes both."""
+        """grad_scale and found_inf, moved to the parameters' device: a GradScaler may live on another GPU.
+
+        Neither is a class attribute: GradScaler multiplies by a grad_scale that it finds, and deletes both.
+        """
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if params and grad_scale is not None:
             grad_scale = grad_scale.to(params[0].device)
@@ -140,9 +140,7 @@ class LARS(torch.optim.Optimizer):
 
     def _make_state(self, param: Tensor) -> None:
         if is_capturing(param.device):
-            raise RuntimeError(
-                "LARS: a captured step must find its state made, or each replay zeroes it: step once before"
-            )
+            raise RuntimeError("LARS: a captured step needs existing state, or each replay zeroes it: step once before")
         state = self.state[param]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(param, dtype=state_dtype(param), memory_format=PRESERVE)
@@ -158,7 +156,7 @@ class LARS(torch.optim.Optimizer):
         self._table = run(batch, self._table)
 
     def _aligned(self, batch: Batch) -> Batch:
-        """The batch with its state laid out as the parameters, some of which may have been given other strides."""
+        """The batch, its state in the memory layout of the parameters, whose strides may have changed."""
         for param in batch.params:
             state = self.state[param]
             for name in {"momentum", "master"} & state.keys():
@@ -168,8 +166,8 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch.optim.Optimizer, but state stays float32 and apart from `state_dict`, and what is there is filled:
-        the tensor of a learning rate, momenta and masters that the loaded state has too."""
+        """As torch.optim.Optimizer, but state stays float32 and shares no memory with `state_dict`; existing tensors
+        (learning rate, momenta, masters) are filled in place."""
         rates = [group["lr"] for group in self.param_groups]
         own = {param: dict(state) for param, state in self.state.items()}
         ids = [number for group in state_dict["param_groups"] for number in group["params"]]
@@ -190,25 +188,22 @@ class LARS(torch.optim.Optimizer):
 
 
 class PlainLARS(LARS):
-    """The same optimizer by `lars_reference`, one tensor at a time: slow, readable, on any device. Its state loads
-    into LARS, and the other way round."""
+    """The same optimizer by `lars_reference`, one tensor at a time, on any device: the oracle of the tests. Its state
+    loads into LARS, and vice versa."""
 
     def _update(self, batch: Batch) -> None:
-        masters = iter(batch.masters)
-        for param, grad, momentum, group in zip(batch.params, batch.grads, batch.momenta, batch.groups, strict=True):
-            master = next(masters) if param.dtype in HALF else None
-            lars_reference(param, grad, momentum, batch.rules[group], master, batch.grad_scale, batch.found_inf)
+        step_by_reference(batch)
 
 
 def like(param: Tensor, value: Tensor) -> Tensor:
-    """A copy of the value as state of the parameter: in the state's type, laid out as the parameter."""
+    """A copy of the value in the type of the parameter's state and in the parameter's memory layout."""
     if value.shape != param.shape:
         raise ValueError(f"state: shape {tuple(value.shape)}, expected {tuple(param.shape)} as the parameter")
     return torch.empty_like(param, dtype=state_dtype(param), memory_format=PRESERVE).copy_(value)
 
 
 def key_of(batch: Batch) -> list[Any]:
-    """What a table is made for: these very parameters and states at these addresses, such gradients, these groups."""
+    """Identity of a table: parameters and state with their addresses, types and layouts of gradients, groups."""
     kept, grads = [*batch.params, *batch.momenta, *batch.masters], batch.grads
     types = [tensor.dtype for tensor in [*batch.params, *grads]]
     shapes, strides = [grad.shape for grad in grads], [*map(Tensor.stride, grads)]
@@ -216,7 +211,8 @@ def key_of(batch: Batch) -> list[Any]:
 
 
 def lars_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """A module's trainable parameters in two groups: weights, then biases and norm parameters (ndim <= 1)."""
+    """Two parameter groups of a module: its weights, then biases and norm parameters (ndim <= 1), which neither decay
+    nor adapt. Parameters without requires_grad are left out."""
     params = [param for param in module.parameters() if param.requires_grad]
     weights, others = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
     return [

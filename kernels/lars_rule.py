@@ -1,4 +1,4 @@
-"""LARS's rule (You, Gitman, Ginsburg 2017, arXiv 1708.03888) as DeepMind's BYOL has it, in plain PyTorch.
+"""The rule of LARS (You, Gitman, Ginsburg 2017, arXiv 1708.03888) as DeepMind's BYOL uses it, in plain PyTorch.
 
     u = g + weight_decay * p
     u = u * trust * norm(p) / norm(u)      where both norms are above 0; only where the group adapts
@@ -7,16 +7,16 @@
 
 google-deepmind/deepmind-research byol/utils/optimizers.py, `lars` (l. 132: weight decay, then `scale_by_lars`, then the
 learning rate) and `lars_adaptation` (l. 90: the norm of u includes the weight decay). Biases and norm parameters get
-neither weight decay nor adaptation (`exclude_bias_and_norm`, l. 29), but momentum all the same. float32 inside: a bf16
-or fp16 parameter has a float32 master, in which it is updated.
+neither weight decay nor adaptation (`exclude_bias_and_norm`, l. 29), but they get momentum. float32 inside: a bf16 or
+fp16 parameter has a float32 master copy, which the step updates and the parameter rounds.
 
-Mixed precision, by the protocol of torch's fused optimizers (torch/amp/grad_scaler.py, `GradScaler.step`): gradients
-that arrive as g * grad_scale are unscaled in float32, before anything is squared, by the factor that
-`GradScaler.unscale_` takes; where found_inf is not 0 nothing changes. Both are read on the device.
+Mixed precision follows the protocol of torch's fused optimizers (torch/amp/grad_scaler.py, `GradScaler.step`):
+gradients arrive as g * grad_scale and are unscaled in float32, before anything is squared, by the factor that
+`GradScaler.unscale_` uses; a found_inf other than 0 changes nothing. Both are read on the device.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 class Rule(NamedTuple):
-    """What a group's tensors share."""
+    """The hyper-parameters of one parameter group."""
 
     lr: Tensor | float
     momentum: float
@@ -35,27 +35,21 @@ class Rule(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Tensors to update in one step."""
+    """The tensors of one step."""
 
     params: list[Tensor]
-    grads: list[Tensor]  # of each parameter
-    momenta: list[Tensor]  # of each parameter, float32, or float64 for float64
-    masters: list[Tensor]  # float32, of the bf16 and fp16 parameters alone, in their order
-    groups: list[int]  # of each parameter: its rule
+    grads: list[Tensor]  # one a parameter
+    momenta: list[Tensor]  # one a parameter, float32, or float64 for float64
+    masters: list[Tensor]  # float32, one for each bf16 or fp16 parameter, in their order
+    groups: list[int]  # one a parameter: the index of its rule
     rules: list[Rule]
-    grad_scale: Tensor | None = None  # 0-dim float32 on their device: gradients are so many times too large
-    found_inf: Tensor | None = None  # 0-dim float32 on their device: not 0 leaves the step out
+    grad_scale: Tensor | None = None  # 0-dim float32 on their device: the factor in the gradients
+    found_inf: Tensor | None = None  # 0-dim float32 on their device: any value but 0 skips the step
 
     def weights(self) -> list[Tensor]:
-        """The tensor in which each parameter is updated: its master where it has one."""
+        """The tensor that the step updates, for each parameter: its master if it has one, else itself."""
         masters = iter(self.masters)
         return [next(masters) if param.dtype in HALF else param for param in self.params]
-
-    def by_rule(self) -> Iterator[tuple[list[int], Rule]]:
-        """Each rule that some tensors follow, and which these are."""
-        for number, rule in enumerate(self.rules):
-            if members := [k for k, group in enumerate(self.groups) if group == number]:
-                yield members, rule
 
 
 def lars_reference(
@@ -67,16 +61,11 @@ def lars_reference(
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
 ) -> None:
-    """One step on one tensor, in place. A bf16 or fp16 parameter is updated in its float32 master, then rounded."""
+    """One step on one tensor, in place, without host sync. master: of a bf16 or fp16 parameter."""
     weight = param if master is None else master
-    grad = grad.to(weight.dtype)
-    if grad_scale is not None:
-        grad = grad * inverse(grad_scale)
-    update = grad + rule.weight_decay * weight
+    update = decayed(weight, grad, rule, None if grad_scale is None else inverse(grad_scale))
     if rule.adapt:
-        weight_norm, update_norm = weight.norm(), update.norm()
-        both = (weight_norm > 0) & (update_norm > 0)
-        update = update * torch.where(both, rule.trust * weight_norm / update_norm, 1.0)
+        update = update * trust_ratio(weight, update, rule.trust)
     moved = rule.momentum * momentum + update
     stepped = weight - rule.lr * moved
     for tensor, value in ((momentum, moved), (weight, stepped), *(() if master is None else ((param, stepped),))):
@@ -84,69 +73,43 @@ def lars_reference(
         tensor.copy_(value if found_inf is None else torch.where(found_inf != 0, tensor, value))
 
 
+def step_by_reference(batch: Batch) -> None:
+    """One step on a batch, one tensor after the other."""
+    tensors = zip(batch.params, batch.weights(), batch.grads, batch.momenta, batch.groups, strict=True)
+    for param, weight, grad, momentum, group in tensors:
+        master = None if weight is param else weight
+        lars_reference(param, grad, momentum, batch.rules[group], master, batch.grad_scale, batch.found_inf)
+
+
+def decayed(weight: Tensor, grad: Tensor, rule: Rule, scale: Tensor | None) -> Tensor:
+    """u before adaptation: g + weight_decay * p, in p's type. scale: a factor on the gradient, or None."""
+    grad = grad.to(weight.dtype)
+    return torch.add(grad if scale is None else grad * scale, weight, alpha=rule.weight_decay)
+
+
 def inverse(grad_scale: Tensor) -> Tensor:
-    """1 / grad_scale rounded once, 0-dim float32: what `GradScaler.unscale_` multiplies by."""
+    """1 / grad_scale rounded once, 0-dim float32, as `GradScaler.unscale_` computes it."""
     return grad_scale.double().reciprocal().float()
 
 
-def lars_foreach(batch: Batch) -> None:
-    """One step by torch._foreach, in place: what a GPU runs where the kernels do not reach."""
-    if batch.found_inf is None:
-        step_foreach(batch)
-    else:
-        step_and_restore(batch, batch.found_inf)
-
-
-def step_and_restore(batch: Batch, found_inf: Tensor) -> None:
-    """One step, taken back where found_inf is not 0: no host sync, for a copy of all that the step writes."""
-    written = [*batch.params, *batch.momenta, *batch.masters]
-    before = [tensor.clone() for tensor in written]
-    step_foreach(batch)
-    for tensor, old in zip(written, before, strict=True):
-        tensor.copy_(torch.where(found_inf != 0, old, tensor))
-
-
-def step_foreach(batch: Batch) -> None:
-    """One step by torch._foreach, in place, whatever found_inf says."""
-    for members, rule in batch.by_rule():
-        own, updates = decayed(batch, members, rule)
-        momenta = [batch.momenta[k] for k in members]
-        if rule.adapt:
-            torch._foreach_mul_(updates, list(factors(own, updates, rule.trust).unbind()))
-        torch._foreach_mul_(momenta, rule.momentum)
-        torch._foreach_add_(momenta, updates)
-        torch._foreach_sub_(own, torch._foreach_mul(momenta, cast(Tensor, rule.lr)))
-    if batch.masters:
-        torch._foreach_copy_([param for param in batch.params if param.dtype in HALF], batch.masters)
-
-
-def decayed(batch: Batch, members: list[int], rule: Rule) -> tuple[list[Tensor], list[Tensor]]:
-    """Of some of a batch's tensors that share a rule: in what they are updated, and g + weight_decay * p."""
-    weights = batch.weights()
-    own = [weights[k] for k in members]
-    grads = [batch.grads[k].to(weights[k].dtype) for k in members]
-    if batch.grad_scale is not None:
-        grads = list(torch._foreach_mul(grads, inverse(batch.grad_scale)))
-    return own, list(torch._foreach_add(grads, own, alpha=rule.weight_decay))
-
-
-def factors(weights: list[Tensor], updates: list[Tensor], trust: float) -> Tensor:
-    """(n,): trust * norm(p) / norm(u) of each tensor, 1 where either norm is 0."""
-    norms, update_norms = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(updates))
-    return torch.where((norms > 0) & (update_norms > 0), trust * norms / update_norms, 1.0)
+def trust_ratio(weight: Tensor, update: Tensor, trust: float) -> Tensor:
+    """(): trust * norm(p) / norm(u), 1 where either norm is 0."""
+    weight_norm, update_norm = weight.norm(), update.norm()
+    return torch.where((weight_norm > 0) & (update_norm > 0), trust * weight_norm / update_norm, 1.0)
 
 
 def trust_ratios(batch: Batch, device: torch.device) -> Tensor:
-    """(n,) float32 on the device: the factors of the batch's adapting tensors, by rule."""
+    """(n,) float32 on the device: the ratios of the adapting tensors, in their order."""
+    scale = None if batch.grad_scale is None else inverse(batch.grad_scale)
     ratios = [torch.empty(0, device=device)]
-    for members, rule in batch.by_rule():
-        if rule.adapt:
-            ratios.append(factors(*decayed(batch, members, rule), rule.trust).float())
+    for weight, grad, group in zip(batch.weights(), batch.grads, batch.groups, strict=True):
+        if (rule := batch.rules[group]).adapt:
+            ratios.append(trust_ratio(weight, decayed(weight, grad, rule, scale), rule.trust).float()[None])
     return torch.cat(ratios)
 
 
 def check(batch: Batch) -> None:
-    """Raises TypeError or ValueError, naming the first tensor that does not fit."""
+    """Raises TypeError or ValueError naming the first tensor that does not fit."""
     params, device = batch.params, batch.params[0].device
     halves = [param for param in params if param.dtype in HALF]
     for name, tensors, likes in (("grads", batch.grads, params), ("momenta", batch.momenta, params),
@@ -172,7 +135,7 @@ def check(batch: Batch) -> None:
 
 
 def check_scaling(batch: Batch) -> None:
-    """Raises TypeError or ValueError where grad_scale or found_inf is no 0-dim float32 tensor of the batch's device."""
+    """Raises TypeError or ValueError unless grad_scale and found_inf are None or 0-dim float32 on the right device."""
     device = batch.params[0].device
     for name, value in (("grad_scale", batch.grad_scale), ("found_inf", batch.found_inf)):
         if value is None:
@@ -184,7 +147,7 @@ def check_scaling(batch: Batch) -> None:
 
 
 def check_rates(rules: Sequence[Rule], device: torch.device) -> None:
-    """Raises TypeError or ValueError on a learning rate that is none, or lies on another device."""
+    """Raises TypeError or ValueError on an invalid learning rate or one on another device."""
     for rule in rules:
         check_rate(rule.lr)
         if isinstance(rule.lr, Tensor) and rule.lr.device != device:
@@ -192,7 +155,7 @@ def check_rates(rules: Sequence[Rule], device: torch.device) -> None:
 
 
 def check_rate(lr: Tensor | float) -> None:
-    """Raises TypeError or ValueError where it is neither a float32 0-dim tensor nor a float of 0 or more."""
+    """Raises TypeError or ValueError unless lr is a 0-dim float32 tensor or a float of 0 or more."""
     if not isinstance(lr, Tensor):
         if not lr >= 0:
             raise ValueError(f"lr: {lr}, expected 0 or more")
@@ -203,5 +166,5 @@ def check_rate(lr: Tensor | float) -> None:
 
 
 def state_dtype(param: Tensor) -> torch.dtype:
-    """The type of a parameter's momentum and master."""
+    """The type of a parameter's momentum and master: float32, or float64 for float64."""
     return torch.float32 if param.dtype in HALF else param.dtype

@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""BYOL's loss and the cosine loss that it is made of, each with its gradient in one pass over the inputs (cosine.py).
+"""BYOL's loss and the cosine loss that it is made of, each with its gradient in one pass over the inputs.
 
     cosine_loss(q, z) = mean_i [2 - 2 cos(q_i, z_i)]
     byol_loss(q1, q2, z1, z2) = cosine_loss(q1, z2) + cosine_loss(q2, z1)    Grill et al. 2020, eq. 2
@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._eager import eager
+from ._dispatch import current, eager, on_gpu
 from .loss_kernel import LIFT, cosine_loss_reference, launch_cosine, launch_cosine_backward, partial_shape, unit_rows
 
 MAX_D = 8192  # a row lies in the registers of one program
@@ -100,7 +100,7 @@ def _outputs(q1: Tensor, q2: Tensor | None, grad1: bool, grad2: bool) -> tuple[T
         q1.new_empty((), dtype=torch.float32),
         q1.new_empty(q1.shape if grad1 else (0,)),
         q1.new_empty((0,)) if q2 is None or not grad2 else q2.new_empty(q2.shape),
-        q1.new_empty((1 if q2 is None else 2, len(q1)) if grad1 or grad2 else (0,), dtype=torch.float32),
+        q1.new_empty((1 if q2 is None else 2, q1.shape[0]) if grad1 or grad2 else (0,), dtype=torch.float32),
     )
 
 
@@ -136,9 +136,9 @@ def cosine_by_kernel(
 def _cosine_loss(
     q1: Tensor, z1: Tensor, q2: Tensor | None, z2: Tensor | None, grad1: bool, grad2: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if q1.device.type == "cpu":
+    if not on_gpu(q1.device):
         return cosine_by_reference(q1, z1, q2, z2, grad1, grad2)
-    with torch.cuda.device(q1.device):
+    with current(q1.device):
         return cosine_by_kernel(q1, z1, q2, z2, grad1, grad2)
 
 
@@ -153,10 +153,10 @@ def backward_by_reference(
 
 def _cosine_loss_backward(slope1: Tensor, slope2: Tensor, factors: Tensor, grad_loss: Tensor) -> tuple[Tensor, Tensor]:
     grads = torch.empty_like(slope1), torch.empty_like(slope2)
-    if slope1.device.type == "cpu":
+    if not on_gpu(slope1.device):
         backward_by_reference(*grads, slope1, slope2, factors, grad_loss)
     else:
-        with torch.cuda.device(slope1.device):
+        with current(slope1.device):
             launch_cosine_backward(*grads, slope1, slope2, factors, grad_loss)
     return grads
 

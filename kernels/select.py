@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False
-"""Bands drawn at random from a dense batch that is on the device already, standardised, in one launch (take.py).
+"""Bands drawn at random from a dense batch on the device, standardised, in one launch.
 
     out[b, c] = (images[b, band] - mean[band]) / std[band]    with band = bands[b, c]    0 where the pixel is invalid
 
-The band of each channel is drawn inside from (seed, epoch, sample, view) exactly as `draw_bands` of plan.py draws it
+The band of each channel is drawn inside from (seed, epoch, sample, view) exactly as `draw_bands` of draws.py draws it
 from a pool of the N bands; `take_bands` is the same with bands given. Floating images get a gradient.
 
 Bytes it must move: each drawn plane once in, once out; 59 MB for one 120 px band of 1,024 images from uint16 to bf16, a
@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._eager import eager
+from ._dispatch import current, eager, on_gpu
 from .draws import OUT_DTYPES, band_words, draw_positions
 from .philox import check_seed
 from .select_kernel import (
     BLOCK,
     empty_bands,
-    launch_take,
-    launch_take_backward,
+    launch_select_bands,
+    launch_select_bands_backward,
     rounded,
-    take_bands_backward_reference,
-    take_bands_reference,
+    select_bands_backward_reference,
+    select_bands_reference,
 )
 
 DTYPES = (torch.uint8, torch.int16, torch.uint16, torch.float16, torch.bfloat16, torch.float32)
@@ -34,11 +34,6 @@ MAX_CHANNELS = 64
 MAX_ELEMENTS = 2**31 - BLOCK  # of an image, and of its channels: indices inside them are 32 bits
 
 # ---- ops ----------------------------------------------------------------------------------------------------
-
-
-def on_host(images: Tensor) -> bool:
-    """Whether the reference computes."""
-    return images.device.type == "cpu"
 
 
 def _check_on_host(mean: Tensor, std: Tensor, bands: Tensor) -> None:
@@ -57,11 +52,11 @@ def _take(
     images: Tensor, mean: Tensor, std: Tensor, bands: Tensor, nodata: float, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:
     out = empty_bands(images, bands.shape[1], dtype, channels_last)
-    if on_host(images):
+    if not on_gpu(images.device):
         _check_on_host(mean, std, bands)
-        return out.copy_(take_bands_reference(images, mean, std, bands, rounded(nodata, images.dtype)))
-    with torch.cuda.device(images.device):
-        launch_take(out, images, mean.contiguous(), std.contiguous(), bands.contiguous(), nodata)
+        return out.copy_(select_bands_reference(images, mean, std, bands, rounded(nodata, images.dtype)))
+    with current(images.device):
+        launch_select_bands(out, images, mean.contiguous(), std.contiguous(), bands.contiguous(), nodata)
     return out
 
 
@@ -70,24 +65,24 @@ def _select(
     view: int, channels: int, nodata: float, dtype: torch.dtype, channels_last: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     now = epoch_number if epoch is None else epoch
-    if on_host(images):
+    if not on_gpu(images.device):
         bands = draw_positions(band_words(seed, samples, now, view, channels), images.shape[1])
         return _take(images, mean, std, bands, nodata, dtype, channels_last), bands
     out = empty_bands(images, channels, dtype, channels_last)
     bands = samples.new_empty((len(samples), channels))
-    with torch.cuda.device(images.device):
+    with current(images.device):
         draw = samples.contiguous(), now, seed, view
-        launch_take(out, images, mean.contiguous(), std.contiguous(), bands, nodata, draw)
+        launch_select_bands(out, images, mean.contiguous(), std.contiguous(), bands, nodata, draw)
     return out, bands
 
 
 def _take_backward(grad: Tensor, images: Tensor, std: Tensor, bands: Tensor, nodata: float) -> Tensor:
     total = images.new_empty(images.shape)
-    if on_host(images):
+    if not on_gpu(images.device):
         nodata = rounded(nodata, images.dtype)
-        return total.copy_(take_bands_backward_reference(grad, images, std, bands, nodata))
-    with torch.cuda.device(images.device):
-        launch_take_backward(total, grad, images, std.contiguous(), bands.contiguous(), nodata)
+        return total.copy_(select_bands_backward_reference(grad, images, std, bands, nodata))
+    with current(images.device):
+        launch_select_bands_backward(total, grad, images, std.contiguous(), bands.contiguous(), nodata)
     return total
 
 

@@ -37,7 +37,7 @@ def _values(images: Tensor) -> Tensor:
     return (images.view(torch.int16).int() & 0xFFFF if images.dtype == torch.uint16 else images).float()
 
 
-def take_bands_reference(images: Tensor, mean: Tensor, std: Tensor, bands: Tensor, nodata: float) -> Tensor:
+def select_bands_reference(images: Tensor, mean: Tensor, std: Tensor, bands: Tensor, nodata: float) -> Tensor:
     """take_bands in plain PyTorch: float32 (B, C, H, W)."""
     stored = images.view(torch.int16) if images.dtype == torch.uint16 else images  # nor can torch index uint16
     raw = _values(stored[torch.arange(len(bands), device=bands.device)[:, None], bands].view(images.dtype))
@@ -45,7 +45,7 @@ def take_bands_reference(images: Tensor, mean: Tensor, std: Tensor, bands: Tenso
     return torch.where(_valid(raw, nodata), (raw - mean) * scale, 0.0)
 
 
-def take_bands_backward_reference(grad: Tensor, images: Tensor, std: Tensor, bands: Tensor, nodata: float) -> Tensor:
+def select_bands_backward_reference(grad: Tensor, images: Tensor, std: Tensor, bands: Tensor, nodata: float) -> Tensor:
     """The gradient of images, float32 (B, N, H, W), from that of the result."""
     total = torch.zeros(images.shape, device=images.device)
     for channel, band in enumerate(bands.unbind(1)):
@@ -101,7 +101,7 @@ def _plane(
 
 
 @triton.jit(do_not_specialize=["epoch", "k0", "k1", "view"])
-def take_kernel(
+def select_bands_kernel(
     out,  # (B, C, H, W) bf16, fp16 or fp32; memory (B, H, W, C) if NHWC
     images,  # (B, N, H, W) uint8, int16, uint16, bf16, fp16 or fp32; strides in elements
     mean,  # (N,) fp32, in the images' unit
@@ -151,7 +151,7 @@ def take_kernel(
 
 
 @triton.jit
-def take_backward_kernel(
+def select_bands_backward_kernel(
     total,  # (B, N, H, W) out, the images' type, contiguous
     grad,  # (B, C, H, W) bf16, fp16 or fp32
     images,  # (B, N, H, W) bf16, fp16 or fp32: for which pixels are invalid
@@ -210,7 +210,7 @@ def empty_bands(images: Tensor, channels: int, dtype: torch.dtype, channels_last
     return torch.empty(shape, dtype=dtype, device=images.device, memory_format=form)
 
 
-def launch_take(
+def launch_select_bands(
     out: Tensor, images: Tensor, mean: Tensor, std: Tensor, bands: Tensor, nodata: float, draw: Draw | None = None
 ) -> None:
     """Fills out, made by `empty_bands`, with one launch, and bands where they are to be drawn."""
@@ -221,14 +221,14 @@ def launch_take(
     samples, epoch, seed, view = draw or (bands, 0, 0, 0)
     together = not out.is_contiguous()
     chunks = triton.cdiv(height * width * (channels if together else 1), BLOCK)
-    take_kernel[(b * (1 if together else channels) * chunks,)](
+    select_bands_kernel[(b * (1 if together else channels) * chunks,)](
         out, images, mean, std, bands, samples, epoch, *seed_words(seed), view, rounded(nodata, images.dtype),
         images.stride(0), images.stride(1), step, height * width, chunks,
         images.shape[1], channels, draw is not None, together, BLOCK, BAND, num_warps=WARPS,
     )  # fmt: skip
 
 
-def launch_take_backward(
+def launch_select_bands_backward(
     total: Tensor, grad: Tensor, images: Tensor, std: Tensor, bands: Tensor, nodata: float
 ) -> None:
     """Fills total, the contiguous gradient of images, with one launch."""
@@ -237,7 +237,7 @@ def launch_take_backward(
         return
     (images, step), (grad, grad_step) = even(images), even(grad)
     chunks = triton.cdiv(height * width, BLOCK)
-    take_backward_kernel[(b * pool * chunks,)](
+    select_bands_backward_kernel[(b * pool * chunks,)](
         total, grad, images, std, bands, rounded(nodata, images.dtype),
         images.stride(0), images.stride(1), step, grad.stride(0), grad.stride(1), grad_step, height * width, chunks,
         pool, bands.shape[1], BLOCK, num_warps=WARPS,

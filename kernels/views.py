@@ -7,7 +7,7 @@ For each output pixel of a view, turn and flip undone:
     f(pixel) = (gain * clip(pixel) + offset - mean) / std               0 where the pixel is invalid
 
 with the weights of antialiased bilinear resampling of a random crop: see sampling.py. The crop, turn, jitter and
-speckle are drawn inside from (seed, epoch, sample, view): see plan.py. Standardised last: Grill et al. 2020, B.
+speckle are drawn inside from (seed, epoch, sample, view): see draws.py. Standardised last: Grill et al. 2020, B.
 
 Bytes it must move: each record's pixels inside the crop, once, and the views once: at most 156 MB for 1,024 samples, a
 uint16 and a float32 band of 120 px to two bf16 views of 128 px, a floor of 36 us at the 4.3 TB/s that a copy reaches on
@@ -21,8 +21,9 @@ from math import log
 import torch
 from torch import Tensor
 
+from ._dispatch import current, on_gpu
 from ._triton import tl, triton
-from .draws import ViewSpec, draw_plan
+from .draws import ViewSpec, draw_views
 from .philox import CROP, JITTER, SPECKLE, TURN, check_seed, epoch_tensor, philox4, seed_words, uniform_of
 from .records import ALIGN, MAX_SIDE, check_batch, check_records
 from .sampling import LEAST, axis_of, draw_speckle, resample, sample_bands, speckle_of, speckle_share
@@ -51,13 +52,13 @@ def render_reference(
     """render_views in plain PyTorch. Raises ValueError on a record that does not fit."""
     check_records(records.cpu(), len(data), table.cpu())
     b, v, c, _ = records.shape
-    plan = draw_plan(spec, seed, epoch, samples, v, c)
+    draws = draw_views(spec, seed, epoch, samples, v, c)
     flat, rows = records.reshape(-1, records.shape[-1]), table[records[..., 4].flatten()]
-    box = [part[..., None].expand(b, v, c).flatten() for part in plan[:4]]
+    box = [part[..., None].expand(b, v, c).flatten() for part in draws[:4]]
     gain, shift = torch.ones_like(rows[:, 0]), torch.zeros_like(rows[:, 0])
     if spec.jitter:
-        gain = rows[:, 2] + plan.gain_u.flatten() * (rows[:, 3] - rows[:, 2])
-        shift = rows[:, 4] + plan.offset_u.flatten() * (rows[:, 5] - rows[:, 4])
+        gain = rows[:, 2] + draws.gain_u.flatten() * (rows[:, 3] - rows[:, 2])
+        shift = rows[:, 4] + draws.offset_u.flatten() * (rows[:, 5] - rows[:, 4])
     images = torch.empty((len(flat), spec.size, spec.size), device=data.device)
     who = samples[:, None, None].expand(b, v, c).flatten()
     channel = torch.arange(v * c, device=data.device).repeat(b)  # of the sample: view by view
@@ -71,7 +72,7 @@ def render_reference(
                 noise = draw_speckle(seed, epoch, who[part], channel[part], row[:, 9], spec.size)
                 image += noise / row[:, 1, None, None] * speckle_share(valid, down, across)
             images.index_copy_(0, part, image)
-    flips, turns = (part[..., None].expand(b, v, c).flatten() for part in (plan.flip, plan.turns))
+    flips, turns = (part[..., None].expand(b, v, c).flatten() for part in (draws.flip, draws.turns))
     for flip, turn in product((False, True), range(4)):
         moved = ((flips == flip) & (turns == turn)).nonzero()[:, 0]
         if len(moved) and (flip or turn):
@@ -140,7 +141,7 @@ def render_kernel(
     row = table + band * 10
     ok = ok & (tl.load(row + 1) > 0)  # a band without statistics has std nan
 
-    # The draws, as plan.py.
+    # The draws, as draws.py.
     sample, now = tl.load(samples + b), tl.load(epoch)
     area_w, ratio_w, top_w, left_w = philox4(k0, k1, sample, now, v, STREAM_CROP)
     area = AREA + uniform_of(area_w) * AREA_SPAN
@@ -247,10 +248,10 @@ def _render_views(
     spec = _spec_of(size, ranges, switches, dtype)
     if data.data_ptr() % ALIGN:
         raise ValueError(f"data: its address is not a multiple of {ALIGN}; pass a whole buffer, not a slice of it")
-    if data.device.type == "cpu":
+    if not on_gpu(data.device):
         return render_reference(data, records, samples, table, spec, seed, epoch)
     out = empty_views(records, spec)
-    with torch.cuda.device(data.device):
+    with current(data.device):
         launch_render(
             out, data.contiguous(), records.contiguous(), samples.contiguous(), table.contiguous(), spec, seed, epoch
         )

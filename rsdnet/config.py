@@ -9,7 +9,7 @@ import dataclasses
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
 import tyro
@@ -30,6 +30,8 @@ class DataConfig:
     """Which patches are read."""
 
     __pydantic_config__ = STRICT
+    FREE_ON_RESUME: ClassVar = {"cache", "damaged", "lookahead", "slots", "reader_threads"}
+    """Options that a continued run may change, since they do not change what is computed."""
 
     data: tuple[Path, ...] = ()
     """Databases to train on, read as one (folders with data.mdb, or with the shards of an ingest). None: the embedded
@@ -57,6 +59,7 @@ class ViewConfig:
     """What a view is."""
 
     __pydantic_config__ = STRICT
+    FREE_ON_RESUME: ClassVar[set[str]] = set()
 
     modality: Literal["ms+sar", "ms", "sar"] = "ms+sar"
     """Sensors of the two views: one of each in random order, or both from one sensor (the paper's ablation)."""
@@ -93,25 +96,30 @@ class ViewConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Encoder, projector and predictor."""
+    """Method, encoder, projector and predictor."""
 
     __pydantic_config__ = STRICT
+    FREE_ON_RESUME: ClassVar = {"recompute"}
 
-    encoder: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
-    """Encoder, with torchvision's parameter names."""
+    method: str = "byol"
+    """byol (Grill et al. 2020), simsiam (Chen and He 2021), or your own as package.module:Name."""
+    encoder: str = "resnet50"
+    """resnet18, resnet34 or resnet50 with torchvision's parameter names, timm:NAME for a model of timm, or your own as
+    package.module:Name."""
     width: Positive = 64
-    """Channels of the encoder's first stage; 64 is torchvision's."""
+    """Channels of a ResNet's first stage; 64 is torchvision's."""
     hidden: Positive = 4096
-    """Hidden units of projector and predictor (byol/configs/byol.py)."""
+    """Hidden units of projector and predictor (byol/configs/byol.py); SimSiam's projector has 2048."""
     dim: Positive = 256
-    """Dimensions of projection and prediction (byol/configs/byol.py)."""
+    """Dimensions of projection and prediction (byol/configs/byol.py); SimSiam's are 2048."""
     concatenate_views: bool = False
     """Forward both views as one batch with shared BatchNorm statistics, as byol-pytorch does; DeepMind forwards one
     after the other."""
     batchnorm: Literal["sync", "local"] = "sync"
     """On several ranks: statistics of BatchNorm over all ranks (BYOL's), or each rank's own."""
     recompute: bool = False
-    """Activation checkpointing: keep each residual block's input alone and compute the rest again in the backward."""
+    """Activation checkpointing: keep each residual block's input alone and compute the rest again in the backward;
+    resnet18, resnet34 and resnet50."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +127,7 @@ class OptimConfig:
     """How the weights move."""
 
     __pydantic_config__ = STRICT
+    FREE_ON_RESUME: ClassVar[set[str]] = set()
 
     epochs: Positive = 100
     """Passes over the data."""
@@ -128,8 +137,10 @@ class OptimConfig:
     """Samples in a step, over all ranks and micro-batches."""
     accumulate: Positive = 1
     """Micro-batches in a step: gradients add up to the batch's, BatchNorm sees a micro-batch at a time."""
-    optimizer: Literal["lars", "sgd", "adamw"] = "lars"
-    """LARS as DeepMind wrote it, or torch.optim's SGD (momentum 0.9) or AdamW."""
+    optimizer: str = "lars"
+    """lars as DeepMind wrote it, torch's sgd (momentum 0.9) or adamw, or your own as package.module:Name."""
+    schedule: str = "cosine"
+    """Learning rate after the warm-up: cosine (to 0), constant, or your own as package.module:Name."""
     lr: Annotated[float, Field(gt=0)] = 0.45
     """Base learning rate; a step uses lr * batch / 256 (byol/configs/byol.py, 100 epochs)."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 10.0
@@ -137,7 +148,7 @@ class OptimConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 1e-6
     """Weight decay; none on biases and norm parameters (byol/configs/byol.py, 100 epochs)."""
     tau: Share = 0.99
-    """Target's momentum at the first step, rising to 1 by a cosine (byol/configs/byol.py, 100 epochs)."""
+    """BYOL's target: its momentum at the first step, rising to 1 by a cosine (byol/configs/byol.py, 100 epochs)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +156,10 @@ class RunConfig:
     """Where and how the run goes."""
 
     __pydantic_config__ = STRICT
+    FREE_ON_RESUME: ClassVar = {
+        "run", "resume", "threads", "cuda_graph", "log_every", "checkpoint_every", "keep", "keep_every", "max_skipped",
+        "knn_every", "knn_data", "profile", "tensorboard",
+    }  # fmt: skip
 
     run: Annotated[Path | None, tyro.conf.arg(aliases=["--out"])] = None
     """Folder of the run: checkpoint, metrics, config. None: runs/DATE-TIME. --out is the same: torchrun takes --run
@@ -177,7 +192,7 @@ class RunConfig:
     keep_every: Count = 0
     """Also keep each checkpoint whose step is a multiple of this; 0: none."""
     max_skipped: Positive = 20
-    """Steps in a row that may be skipped because their gradient is not finite; then the run ends."""
+    """Consecutive steps that may be skipped because their gradient is not finite; then the run ends."""
     knn_every: Count = 0
     """Epochs between kNN evaluations of the encoder on labelled samples; 0: none."""
     knn_data: tuple[Path, ...] = ()
@@ -201,12 +216,6 @@ class Config:
     run: RunConfig = RunConfig()
 
 
-# What may differ between a run and its continuation, since it does not change what is computed.
-FREE_ON_RESUME = {
-    "run", "resume", "cache", "damaged", "lookahead", "slots", "reader_threads", "recompute", "cuda_graph",
-    "log_every", "checkpoint_every", "keep", "keep_every", "max_skipped", "knn_every", "knn_data", "profile",
-    "tensorboard", "threads",
-}  # fmt: skip
 GONE = {"access"}  # keys of [data] in older runs' files, ignored so that those runs resume
 _ADAPTER = TypeAdapter(Config)
 
@@ -266,7 +275,7 @@ def differences(saved: Config, asked: Config) -> list[str]:
         f"{section}.{key} ({old[section].get(key)} in the run, {new[section].get(key)} asked)"
         for section in old
         for key in old[section] | new[section]
-        if key not in FREE_ON_RESUME and old[section].get(key) != new[section].get(key)
+        if key not in getattr(saved, section).FREE_ON_RESUME and old[section].get(key) != new[section].get(key)
     ]
 
 

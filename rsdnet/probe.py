@@ -8,36 +8,27 @@ that the encoder started from, and statistics of the raw band.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from rsdnet import config, runfolder
-from rsdnet.config import Config
-from rsdnet.data.catalog import SPLITS
 from rsdnet.data.samples import pools_of
 from rsdnet.distributed import ALONE, Ranks, open_ranks
-from rsdnet.errors import DataError, command
+from rsdnet.errors import command
 from rsdnet.evaluate import linear
-from rsdnet.evaluate.features import BATCH, Labelled, frozen, labelled_modalities
+from rsdnet.evaluate.features import BATCH, Labelled, labelled_modalities
+from rsdnet.evaluate.variants import load_encoder, variants
 from rsdnet.files import aside
-from rsdnet.model.encoders import ResNet
 from rsdnet.runfolder import PROBE
-from rsdnet.training import checkpoint
-from rsdnet.training.precision import AUTOCAST, precision_of
 
 CHART = "probe.png"
 # The three-channel rows: true colour; both polarisations with the first once more.
 TRIPLES = {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV")}
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,77 +51,8 @@ class Options:
     """Evaluate again even if the run holds the same evaluation already."""
 
 
-def load_encoder(run: Path) -> tuple[ResNet, Config, dict[str, Tensor]]:
-    """The encoder of a finished run, or of an unfinished one's checkpoint; its configuration; its weights.
-
-    Raises DataError where the folder holds neither or they are damaged.
-    """
-    path = run / runfolder.ENCODER
-    if path.is_file():
-        tensors, meta = checkpoint.load(path)
-    elif (run / runfolder.CHECKPOINT).is_file():
-        path = run / runfolder.CHECKPOINT
-        tensors, meta = checkpoint.load(path)
-        tensors = checkpoint.under("model", tensors)
-        tensors = {n.removeprefix("online.encoder."): t for n, t in tensors.items() if n.startswith("online.encoder.")}
-    else:
-        raise DataError(f"{run} holds no encoder and no checkpoint: name the folder of a pre-training run")
-    cfg = config.from_tables(meta["config"], str(path))
-    encoder = ResNet(cfg.model.encoder, cfg.views.channels, cfg.model.width)
-    checkpoint.restore(encoder, tensors, str(path))
-    return encoder, cfg, tensors
-
-
-def band_statistics(views: Tensor) -> Tensor:
-    """(b, C * 9): mean, standard deviation, extremes and quantiles of each channel of views (b, C, S, S)."""
-    pixels = views.flatten(2)
-    quantiles = torch.quantile(pixels, torch.tensor(QUANTILES, device=views.device), dim=2).movedim(0, -1)
-    rest = (pixels.mean(2), pixels.std(2, correction=0), pixels.amin(2), pixels.amax(2))
-    return torch.cat((torch.stack(rest, -1), quantiles), -1).flatten(1)
-
-
-class Contender(NamedTuple):
-    """What is compared: features (b, F) of views (b, channels, S, S); channels 0 takes any number of bands."""
-
-    channels: int
-    features: Callable[[Tensor], Tensor]
-
-
-def contenders(encoder: ResNet, cfg: Config, device: torch.device) -> dict[str, Contender]:
-    """The pre-trained encoder, the very weights it started from, and statistics of the raw band."""
-    torch.manual_seed(cfg.run.seed)
-    start = ResNet(cfg.model.encoder, cfg.views.channels, cfg.model.width)
-    dtype = AUTOCAST[precision_of(cfg, device)]
-
-    def contender(network: ResNet) -> Contender:
-        network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        return Contender(cfg.views.channels, frozen(network, device, dtype))
-
-    return {
-        "pre-trained": contender(encoder),
-        "random": contender(start),
-        "raw statistics": Contender(1, band_statistics),
-    }
-
-
-def features_of(
-    labelled: Labelled, contender: Contender, names: tuple[str, ...], known: dict[tuple[str, ...], Tensor]
-) -> Tensor:
-    """(N, F) features of the bands `names` of all samples; `known` keeps those of single bands.
-
-    As many bands as the contender has channels go in as one view; one band is repeated over the channels; several bands
-    of a contender with one channel give their features side by side.
-    """
-    if contender.channels == len(names) > 1:
-        return labelled.features(names, contender.features)
-    for name in set(names):
-        if (name,) not in known:
-            known[name,] = labelled.features((name,) * contender.channels, contender.features)
-    return torch.cat([known[name,] for name in dict.fromkeys(names)], 1)
-
-
 def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str, Any]:
-    """The evaluation, JSON-able: "bands" {name: {contender: Score}}, "mean_f1" and "mean_val_f1" of single bands.
+    """The evaluation, JSON-able: "bands" {name: {variant: Score}}, "mean_f1" and "mean_val_f1" of single bands.
 
     On every rank the same: each encodes its share of the samples and fits its share of the classifiers.
     """
@@ -147,7 +69,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str,
         console.print(f"{options.run / PROBE} holds this evaluation already (--force to repeat it)")
         return found
     with ranks.together():
-        compared = contenders(encoder, cfg, ranks.device)
+        compared = variants(encoder, cfg, ranks.device)
         modalities = labelled_modalities(databases, cfg.views.modality)
     for name in sorted(set(cfg.views.modality.split("+")) - set(modalities)):
         console.print(f"the database holds no labelled {name} patches: those bands are not probed", style="yellow")
@@ -158,7 +80,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str,
             check(labelled, console)
         pool = pools_of(cfg.views)[modality]
         views = [(name,) for name in pool] + [TRIPLES[modality]] * (set(TRIPLES[modality]) <= set(pool))
-        rows |= evaluate(labelled, views, compared, options.limit, console)
+        rows |= linear.evaluate(labelled, views, compared, options.limit, console)
     single = [row for name, row in rows.items() if "+" not in name]
     means = {
         f"mean_{kind}": {label: float(np.mean([row[label][kind] for row in single])) for label in single[0]}
@@ -183,29 +105,6 @@ def check(labelled: Labelled, console: Console) -> None:
     labelled.require("train", "test")
     if unseen := labelled.unseen():
         console.print(f"the train split has no sample of {', '.join(unseen)}, which the test split has", style="yellow")
-
-
-def evaluate(
-    labelled: Labelled, views: Sequence[tuple[str, ...]], compared: dict[str, Contender], limit: int, console: Console
-) -> dict[str, dict[str, Any]]:
-    """{bands joined by +: {contender: Score as a dict}} of `views`, each the names of a view's bands.
-
-    limit: training samples at most, the first ones; 0: all.
-    """
-    ranks, parts = labelled.ranks, {name: labelled.part(name) for name in SPLITS}
-    parts["train"] = parts["train"][: limit or None]
-    jobs = [(names, label) for names in views for label in compared]
-    known: dict[str, dict[tuple[str, ...], Tensor]] = {label: {} for label in compared}
-    scored: dict[tuple[tuple[str, ...], str], dict[str, float]] = {}
-    title = f"probing {labelled.samples.modality} bands"
-    for start in track(range(0, len(jobs), ranks.world), title, console=console, disable=not console.is_terminal):
-        turn = jobs[start : start + ranks.world]  # all ranks encode for all of these, then each fits one
-        features = [features_of(labelled, compared[label], names, known[label]) for names, label in turn]
-        if ranks.rank < len(turn):
-            found = linear.score(features[ranks.rank], labelled.labels, parts, len(labelled.classes))
-            scored[turn[ranks.rank]] = dataclasses.asdict(found)
-    scored = {job: found for part in ranks.collect(scored) for job, found in part.items()}
-    return {"+".join(names): {label: scored[names, label] for label in compared} for names in views}
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

@@ -1,8 +1,8 @@
-"""Pre-training: `python -m rsdnet.train --data DB`. From raw bands to an encoder, in one sitting.
+"""Pre-training: `python -m rsdnet.train --data DB`. From raw bands to an encoder.
 
-Raw bands of a batch come from the stream; two views are rendered; BYOL predicts one from the other; the optimizer moves
-the online network and the target follows. Everything random is a pure function of (seed, epoch, sample, view), so a
-step number and the tensors are the whole state of a run.
+The reader gives raw bands of a batch; two views are rendered; the method (BYOL: one view predicts the other) gives the
+loss; the optimizer moves the network and the method its target. Everything random is a pure function of (seed, epoch,
+sample, view), so a step number and the tensors are the whole state of a run.
 """
 
 import argparse
@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import datetime
 import io
-import json
 import os
 import sys
 from pathlib import Path
@@ -26,19 +25,18 @@ from rsdnet.data.samples import Samples, pools_of, statistics
 from rsdnet.distributed import Ranks, open_ranks
 from rsdnet.errors import DataError, Echo, command
 from rsdnet.evaluate.knn import KNN
-from rsdnet.files import aside, sweep
+from rsdnet.methods import METHODS
+from rsdnet.model.encoders import ENCODERS
 from rsdnet.monitor.flops import matmul_peak, step_flops
 from rsdnet.monitor.metrics import Monitor
-from rsdnet.monitor.out_of_memory import advised, watched
 from rsdnet.monitor.profiler import Profile
-from rsdnet.runfolder import CONFIG, ENVIRONMENT, METRICS
-from rsdnet.training import checkpoint
-from rsdnet.training.environment import environment
-from rsdnet.training.precision import precision_of, set_policy
+from rsdnet.training.optim import OPTIMIZERS, SCHEDULES
+from rsdnet.training.out_of_memory import explained
+from rsdnet.training.precision import set_policy
 from rsdnet.training.run import Run
 from rsdnet.training.signals import Stopper
 
-DESCRIPTION = """Pre-train an encoder with BYOL on Sentinel-1/2 patches (RSDnet, arXiv 2205.02049).
+DESCRIPTION = """Pre-train an encoder on Sentinel-1/2 patches by BYOL or SimSiam (RSDnet, arXiv 2205.02049).
 --config FILE.toml sets any of these options by table and key; the command line goes over it.
 Without --data it trains on embedded synthetic scenes, made on the first run, with the settings of rsdnet/demo.toml.
 On several GPUs: torchrun --nproc-per-node N -m rsdnet.train ...; on several machines: docs/cluster.md."""
@@ -53,9 +51,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         samples = open_samples(cfg, ranks, console)
         table = band_table(cfg, statistics(cfg, pools_of(cfg.views))).to(ranks.device)
         knn = KNN(cfg, cfg.run.knn_data or cfg.data.data, ranks.device, ranks) if cfg.run.knn_every else None
-        precision_of(cfg, ranks.device)
-    run = Run(cfg, len(samples), ranks)
-    with ranks.together():
+        run = Run(cfg, len(samples), ranks)
         open_folder(run, console)
     if run.step >= run.steps:
         if ranks.main and not (run.folder / runfolder.ENCODER).is_file():
@@ -63,18 +59,21 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         console.print(f"{run.folder} is complete: {run.steps} steps")
         return 0
     spec = spec_of(cfg.views, run.dtype, cfg.run.channels_last)
-    profile = Profile(run.engine, run.folder, cfg.run.profile if ranks.main else 0, console)
+    profile = Profile(run.train_step, run.folder, cfg.run.profile if ranks.main else 0, console)
     with ranks.together():
         stream = open_stream(cfg, samples, run, console)
-    with Stopper() as stopper, run.archive, stream, open_monitor(run, console) as monitor, watched(run, samples.arena):
+    with (
+        Stopper() as stopper, run.archive, stream, open_monitor(run, console) as monitor,
+        explained(cfg, ranks, run, samples.arena),
+    ):  # fmt: skip
         batches = rendered(stream, table, spec, cfg.views, cfg.run.seed, profile.phase)
         for _, views in profile.over(batches, monitor.pause):
-            knobs = run.schedule()
-            output = run.engine.step(views)
-            if knn is not None and evaluated(run):
+            numbers = run.schedule()
+            output = run.train_step.step(views)
+            if knn is not None and evaluates(run):
                 with monitor.pause():
-                    monitor.note(**knn(run.engine.byol.online.encoder, run.dtype))
-            monitor.log(run.step, output, run.engine.trust_ratios, stream.stats, **knobs)
+                    monitor.note(**knn(run.encoder, run.dtype))
+            monitor.log(run.step, output, run.train_step.trust_ratios, stream.stats, **numbers)
             run.step += 1
             stop = stopped(stopper, run)
             if stop or run.step % cfg.run.checkpoint_every == 0 or run.step == run.steps:
@@ -93,7 +92,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
 
 
 def open_monitor(run: Run, console: Console) -> Monitor:
-    """What shows and keeps the run's numbers; measures what this device can do first."""
+    """The monitor of a run; measures the device's matrix-product peak first."""
     cfg = run.cfg
     return Monitor(
         run.folder,
@@ -110,7 +109,7 @@ def open_monitor(run: Run, console: Console) -> Monitor:
     )
 
 
-def evaluated(run: Run) -> bool:
+def evaluates(run: Run) -> bool:
     """Whether the encoder is evaluated after this step: at the end of every --knn-every epochs, and of the run."""
     done = run.step + 1
     return done % (run.cfg.run.knn_every * run.steps_per_epoch) == 0 or done == run.steps
@@ -187,51 +186,24 @@ def open_stream(cfg: Config, samples: Samples, run: Run, console: Console) -> St
 
 
 def open_folder(run: Run, console: Console) -> None:
-    """Make the run's folder, or take up the run that is there. Raises DataError where the two do not fit."""
-    exists = run.archive.exists()
-    if exists and not run.cfg.run.resume:
-        raise DataError(f"{run.folder} holds a run already: continue it with --resume, or name another with --run")
-    for line in run.load() if exists else ():
+    """Make the run's folder, or take up the run that is there, and say so. Raises DataError where the two do not fit."""
+    for line in run.open_folder():
         console.print(f"{line}; going on from an earlier one", style="yellow", soft_wrap=True)
-    if run.ranks.main:
-        write_folder(run)
+    ranks, device, model = run.ranks, run.device, run.cfg.model
+    several = f"{ranks.world} ranks, each on " if ranks.world > 1 else ""
+    detail = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     console.print(
         f"{run.folder}: {run.steps_per_epoch} steps an epoch, {run.steps} in all"
-        + (f", from step {run.step}" if exists else "")
-        + f"; {run.cfg.model.encoder} on {place_of(run)} in {run.dtype}".replace("torch.", ""),
+        + (f", from step {run.step}" if run.resumed else "")
+        + f"; {model.encoder} by {model.method} on {several}{device} ({detail}) in {run.dtype}".replace("torch.", ""),
         highlight=False,
     )
 
 
-def write_folder(run: Run) -> None:
-    """Write down the run's configuration and environment; metrics end at its step."""
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        sweep(run.folder)
-        with aside(run.folder / CONFIG) as temporary:
-            temporary.write_text(config.dumps(run.cfg))
-        found = environment(
-            run.device, precision=str(run.dtype), samples=run.samples, steps=run.steps, ranks=run.ranks.world
-        )
-        with aside(run.folder / ENVIRONMENT) as temporary:
-            temporary.write_text(json.dumps(found, indent=1) + "\n")
-        checkpoint.truncate_metrics(run.folder / METRICS, run.step)
-    except OSError as error:
-        raise DataError(f"{run.folder} cannot be written ({error.strerror}): name another folder with --run") from None
-
-
-def place_of(run: Run) -> str:
-    """What a run trains on, in words."""
-    several = f"{run.ranks.world} ranks, each on " if run.ranks.world > 1 else ""
-    if run.device.type == "cuda":
-        return f"{several}{run.device} ({torch.cuda.get_device_name(run.device)})"
-    return f"{several}{run.device} ({torch.get_num_threads()} threads)"
-
-
 def configure(argv: list[str]) -> tuple[Config, Path | None]:
-    """The configuration of a command line, and the file with that of the run it continues.
+    """The configuration of a command line, and the configuration file of the run it continues.
 
-    Raises DataError where it contradicts a file.
+    Raises DataError on a mistake in either, or an unknown name.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
@@ -239,7 +211,7 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
     first.add_argument("--resume", action="store_true")
     first.add_argument("--data", nargs="*")
     known, _ = first.parse_known_args(argv)
-    saved = known.run / CONFIG if known.resume and known.run else None
+    saved = known.run / runfolder.CONFIG if known.resume and known.run else None
     if known.resume and not known.run:
         raise DataError("--resume needs the run to continue: --run FOLDER")
     if known.config:
@@ -250,7 +222,10 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
         base = config.read(saved)
     else:
         base = Config() if known.data or {"-h", "--help"} & set(argv) else config.read(DEMO)
-    return config.parse(argv, base, "python -m rsdnet.train", DESCRIPTION), saved
+    cfg = config.parse(argv, base, "python -m rsdnet.train", DESCRIPTION)
+    METHODS.find(cfg.model.method), ENCODERS.find(cfg.model.encoder)  # a wrong name is told before anything is made
+    OPTIMIZERS.find(cfg.optim.optimizer), SCHEDULES.find(cfg.optim.schedule)
+    return cfg, saved
 
 
 def complete(cfg: Config, saved: Path | None) -> Config:
@@ -291,7 +266,8 @@ def main() -> int:
             named = complete(cfg, saved) if ranks.main else cfg
         cfg = ranks.collect(named)[0]
         console = Console(quiet=not ranks.main)
-        return advised(lambda: train(cfg, console, ranks), cfg, ranks, console)
+        with explained(cfg, ranks):
+            return train(cfg, console, ranks)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,26 @@
 """Linear evaluation against scikit-learn, and on data whose answer is known."""
 
-import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
-from rsdnet import probe
 from rsdnet.config import Config
 from rsdnet.data.catalog import Catalog
 from rsdnet.distributed import ALONE
-from rsdnet.evaluate import linear
+from rsdnet.errors import DataError
+from rsdnet.evaluate import linear, variants
 from rsdnet.evaluate.features import Labelled
+from rsdnet.probe import Options, probe
 from tests.support import tiny
 
 FAST = ("--size=20", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu",
@@ -45,10 +48,10 @@ def test_scores_are_scikit_learns() -> None:
 
 def test_band_statistics_are_numpys() -> None:
     views = torch.randn(3, 2, 9, 9)
-    features = probe.band_statistics(views).numpy().reshape(3, 2, 9)
+    features = variants.band_statistics(views).numpy().reshape(3, 2, 9)
     pixels = views.numpy().reshape(3, 2, 81)
     expected = [pixels.mean(2), pixels.std(2), pixels.min(2), pixels.max(2)]
-    expected += list(np.quantile(pixels, probe.QUANTILES, axis=2))
+    expected += list(np.quantile(pixels, variants.QUANTILES, axis=2))
     np.testing.assert_allclose(features, np.stack(expected, -1), rtol=1e-4, atol=1e-5)
 
 
@@ -92,7 +95,7 @@ def test_a_probe_writes_table_json_and_chart(run: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 60 * 4 * 128**2 + 1, 1 << 30])
-def test_views_kept_for_the_next_contender_are_of_the_band_asked_for(tiny_db: Path, keep: int) -> None:
+def test_views_kept_for_the_next_variant_are_of_the_band_asked_for(tiny_db: Path, keep: int) -> None:
     """With room for no band, for one, and for all."""
     labelled = Labelled(Config(), (tiny_db,), "ms", ALONE, batch=10, keep=keep)
     for name in ("B02", "B08", "B02"):
@@ -105,71 +108,66 @@ def test_views_kept_for_the_next_contender_are_of_the_band_asked_for(tiny_db: Pa
 
 def test_a_checkpoint_of_an_unfinished_run_can_be_probed(run: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes((run / "checkpoint.safetensors").read_bytes())
-    early, _, _ = probe.load_encoder(tmp_path)
-    final, cfg, _ = probe.load_encoder(run)
+    early, _, _ = variants.load_encoder(tmp_path)
+    final, cfg, _ = variants.load_encoder(run)
     assert cfg.views.size == 20
     for name, tensor in final.state_dict().items():
         assert torch.equal(tensor, early.state_dict()[name])
 
 
-def test_a_class_never_seen_in_training_counts_as_missed(run: Path, tmp_path: Path) -> None:
-    db = tiny.make(tmp_path / "db")
+def relabelled(folder: Path, change: Callable[[Catalog], object]) -> Path:
+    """The tiny database with another catalog."""
+    db = tiny.make(folder / "db")
     catalog = Catalog.read(db)
-    catalog.label[(catalog.split == "train") & (catalog.label == 2)] = 1
+    change(catalog)
     catalog.write(db)
-    done = command(run, "--data", db, "--force")
-    assert "rough" in done.stdout
-    result = json.loads((run / "probe.json").read_text())
+    return db
+
+
+def probed(run: Path, db: Path) -> dict[str, Any]:
+    return probe(Options(run, (db,), device="cpu", force=True), Console())
+
+
+def test_a_class_never_seen_in_training_counts_as_missed(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unlearn(catalog: Catalog) -> None:
+        catalog.label[(catalog.split == "train") & (catalog.label == 2)] = 1
+
+    result = probed(run, relabelled(tmp_path, unlearn))
+    assert "rough" in capsys.readouterr().out
     assert result["mean_f1"]["raw statistics"] < 0.7
 
 
-def test_a_database_of_one_sensor_is_probed_on_its_bands(run: Path, tmp_path: Path) -> None:
+def test_a_database_of_one_sensor_is_probed_on_its_bands(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """EuroSAT, the paper's first evaluation, has no SAR."""
-    db = tiny.make(tmp_path / "db")
-    catalog = Catalog.read(db)
-    catalog.sar[:] = None
-    catalog.write(db)
-    done = command(run, "--data", db, "--force")
-    assert done.returncode == 0, done.stderr
-    assert "no labelled sar patches" in done.stdout
-    bands = json.loads((run / "probe.json").read_text())["bands"]
+    bands = probed(run, relabelled(tmp_path, lambda catalog: catalog.sar.fill(None)))["bands"]
+    assert "no labelled sar patches" in capsys.readouterr().out
     assert "B12" in bands
     assert "VV" not in bands
 
 
-def error(*argv: object) -> str:
-    done = command(*argv)
-    assert done.returncode == 2, done.stdout + done.stderr
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda catalog: catalog.label.fill(-1), "no labelled samples"),
+        (lambda catalog: catalog.split.fill("train"), "no labelled sample in the test split"),
+        (lambda catalog: catalog.label.fill(1), "one class only"),
+    ],
+    ids=["no label", "no test split", "one class"],
+)
+def test_a_database_that_cannot_judge(run: Path, tmp_path: Path, change: Callable[[Catalog], None], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        probed(run, relabelled(tmp_path, change))
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path) -> None:
+    done = command(tmp_path)
+    assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
-    return line
-
-
-def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    assert "no encoder" in error(tmp_path)
-
-
-def test_a_database_without_labels(run: Path, tmp_path: Path) -> None:
-    db = tiny.make(tmp_path / "db")
-    catalog = dataclasses.replace(Catalog.read(db))
-    catalog.label[:] = -1
-    catalog.write(db)
-    assert "labelled" in error(run, "--data", db)
-
-
-def test_a_database_without_a_test_split(run: Path, tmp_path: Path) -> None:
-    db = tiny.make(tmp_path / "db")
-    catalog = Catalog.read(db)
-    catalog.split[:] = "train"
-    catalog.write(db)
-    assert "test split" in error(run, "--data", db)
-
-
-def test_one_class_only(run: Path, tmp_path: Path) -> None:
-    db = tiny.make(tmp_path / "db")
-    catalog = Catalog.read(db)
-    catalog.label[:] = 1
-    catalog.write(db)
-    assert "one class" in error(run, "--data", db)
+    assert "no encoder" in line
 
 
 def test_two_ranks_give_the_evaluation_of_one(run: Path, tmp_path: Path) -> None:

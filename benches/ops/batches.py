@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, draw_plan
+from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, draw_views
 from rsdnet.kernels.records import ALIGN
 from torch import Tensor
 from torch.nn.functional import grid_sample
@@ -95,7 +95,7 @@ def kinds_of(
 ) -> tuple[Kind, ...]:
     """The dense tensors, and each record's draws. members: records of a kind, pixels a side, type, start and size."""
     b = len(samples)
-    plan = draw_plan(spec, SEED, epoch, samples, VIEWS, 1)
+    draws = draw_views(spec, SEED, epoch, samples, VIEWS, 1)
     kinds = []
     for chosen, pixels, dtype, start, size in members:
         at = chosen.to(DEVICE)
@@ -103,12 +103,12 @@ def kinds_of(
         row = table[band[at]]
         gain, offset = torch.ones_like(row[:, 0]), torch.zeros_like(row[:, 0])
         if spec.jitter:
-            gain = row[:, 2] + plan.gain_u.flatten()[at] * (row[:, 3] - row[:, 2])
-            offset = row[:, 4] + plan.offset_u.flatten()[at] * (row[:, 5] - row[:, 4])
-        box = torch.stack([part.flatten()[at] for part in plan[:4]], 1)
+            gain = row[:, 2] + draws.gain_u.flatten()[at] * (row[:, 3] - row[:, 2])
+            offset = row[:, 4] + draws.offset_u.flatten()[at] * (row[:, 5] - row[:, 4])
+        box = torch.stack([part.flatten()[at] for part in draws[:4]], 1)
         to = at % VIEWS * b + at // VIEWS
         raw = bytes_.contiguous().view(dtype).view(len(at), 1, pixels, pixels)
-        kinds.append(Kind(raw, to, row, box, plan.flip.flatten()[at], plan.turns.flatten()[at], gain, offset))
+        kinds.append(Kind(raw, to, row, box, draws.flip.flatten()[at], draws.turns.flatten()[at], gain, offset))
     return tuple(kinds)
 
 

@@ -16,9 +16,9 @@ from rsdnet.kernels import (
     ViewSpec,
     blur,
     ema,
-    lars_step,
+    lars_kernel,
     loss_kernel,
-    multi_tensor_kernel,
+    multi_tensor,
     philox,
     records,
     select_kernel,
@@ -111,12 +111,12 @@ def select_cases() -> Iterator[Case]:
         name = f"C={channels} {str(dtype)[6:]} to {short(out)} {'NHWC' if nhwc else 'NCHW'}"
         given = select_kernel.empty_bands(images, channels, out, nhwc), images, *by_band, bands, float("nan")
         drawn = samples, meta(dtype=torch.int64), 1 << 40, 0
-        yield from cases_of(f"{name} drawn", select_kernel.launch_take, *given, drawn)
+        yield from cases_of(f"{name} drawn", select_kernel.launch_select_bands, *given, drawn)
         if dtype == torch.float32:
-            yield from cases_of(f"{name} given", select_kernel.launch_take, *given)
+            yield from cases_of(f"{name} given", select_kernel.launch_select_bands, *given)
             grad = meta(B, channels, 120, 120, dtype=out)
             yield from cases_of(
-                name, select_kernel.launch_take_backward, images, grad, images, by_band[1], bands, float("nan")
+                name, select_kernel.launch_select_bands_backward, images, grad, images, by_band[1], bands, float("nan")
             )
 
 
@@ -144,14 +144,14 @@ def loss_cases() -> Iterator[Case]:
 
 def lars_cases() -> Iterator[Case]:
     """Tensors of one type, of parameters in bf16 with their masters, and of several types; also with a loss scale."""
-    parts = meta(169, lars_step.COLUMNS, dtype=torch.int64), meta(8, dtype=torch.int64), meta(5000, dtype=torch.int32)
+    parts = meta(169, lars_kernel.COLUMNS, dtype=torch.int64), meta(8, dtype=torch.int64), meta(5000, dtype=torch.int32)
     for name, grad, copy in (
         ("fp32", 0, 0),
         ("bf16 with masters", 1, 1),
-        ("mixed", multi_tensor_kernel.MIXED, multi_tensor_kernel.MIXED),
+        ("mixed", multi_tensor.MIXED, multi_tensor.MIXED),
     ):
-        yield from cases_of(name, lars_step.launch_lars, parts, meta(5000, 2), grad, copy)
-        yield from cases_of(f"{name} scaled", lars_step.launch_lars, parts, meta(5000, 2), grad, copy, meta(), meta())
+        yield from cases_of(name, lars_kernel.launch_lars, parts, meta(5000, 2), grad, copy)
+        yield from cases_of(f"{name} scaled", lars_kernel.launch_lars, parts, meta(5000, 2), grad, copy, meta(), meta())
 
 
 def target_cases() -> Iterator[Case]:
@@ -159,7 +159,7 @@ def target_cases() -> Iterator[Case]:
     parts = meta(164, ema.COLUMNS, dtype=torch.int64), meta(0, dtype=torch.int64), meta(5000, dtype=torch.int32)
     for name, tau, code in (
         ("fp32", meta(), 0), ("fp32 fixed tau", 0.99, 0), ("bf16", meta(), 1),
-        ("mixed", meta(), multi_tensor_kernel.MIXED),
+        ("mixed", meta(), multi_tensor.MIXED),
     ):  # fmt: skip
         yield from cases_of(name, ema.launch_update_target, parts, tau, code)
 

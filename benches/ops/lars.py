@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from rsdnet.kernels import LARS
-from rsdnet.kernels.lars_rule import Batch, Rule, lars_foreach, lars_reference
+from rsdnet.kernels.lars_rule import Batch, Rule, step_by_reference
 from torch import Tensor
 
 from benches.core.clock import DEVICE
@@ -114,14 +114,9 @@ def on_batch(function: Callable[[Batch], None]) -> Contender:
     return Contender(prepare, lambda tensors, _: tensors["params"])
 
 
-def one_by_one(batch: Batch) -> None:
-    for param, grad, momentum, group in zip(batch.params, batch.grads, batch.momenta, batch.groups, strict=True):
-        lars_reference(param, grad, momentum, batch.rules[group])
-
-
 OP = Op(
     "LARS", ("fp32",), contest,
-    plain={"reference": (on_batch, one_by_one), "foreach": (on_batch, lars_foreach)},
+    plain={"reference": (on_batch, step_by_reference)},
     ours=lambda: optimiser(our_lars),
     peers={"lightly": lightly_lars, "timm": partial(timm_lars, False), "timm, foreach": partial(timm_lars, True)},
 )  # fmt: skip

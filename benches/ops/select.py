@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from rsdnet.kernels import draw_bands
 from rsdnet.kernels.select import select_bands
-from rsdnet.kernels.select_kernel import take_bands_backward_reference, take_bands_reference
+from rsdnet.kernels.select_kernel import select_bands_backward_reference, select_bands_reference
 from torch import Tensor
 
 from benches.core.clock import DEVICE
@@ -90,10 +90,10 @@ def our_bands(batch: Batch) -> Tensor:
 def reference(images: Tensor, mean: Tensor, std: Tensor, samples: Tensor, epoch: Tensor, grad: Tensor) -> list[Tensor]:
     """Draw, take, and for floating images the gradient."""
     bands, nodata = drawn_bands(samples, epoch), float("nan")
-    made = take_bands_reference(images, mean, std, bands, nodata).to(grad.dtype)
+    made = select_bands_reference(images, mean, std, bands, nodata).to(grad.dtype)
     if not images.dtype.is_floating_point:
         return [made]
-    return [made, take_bands_backward_reference(grad, images, std, bands, nodata)]
+    return [made, select_bands_backward_reference(grad, images, std, bands, nodata)]
 
 
 def explicit(function: Callable[..., list[Tensor]]) -> Contender:

@@ -60,7 +60,7 @@ class Setting:
         return Config(
             data=DataConfig(data=(folder,) if folder else (), statistics=STATISTICS, reader_threads=self.workers),
             views=ViewConfig(size=self.size),
-            model=ModelConfig(self.encoder, self.width, self.hidden, self.dim),  # type: ignore[arg-type]
+            model=ModelConfig(encoder=self.encoder, width=self.width, hidden=self.hidden, dim=self.dim),
             optim=OptimConfig(batch=self.batch, steps=STEPS),
             run=RunConfig(precision=self.precision, threads=self.threads),  # type: ignore[arg-type]
         )

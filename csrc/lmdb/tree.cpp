@@ -75,7 +75,7 @@ void check_meta(const File& file, const uint8_t* page) {
     if (const auto version = load<uint32_t>(meta + 4); version != kVersion) wrong_format(file, version);
 }
 
-using Buffer = std::vector<uint8_t>;  // the bytes of one page
+using PageBytes = std::vector<uint8_t>;  // the bytes of one page
 
 // One page of the tree: a copy of its own, so that what was checked is what is used.
 struct Page {
@@ -105,7 +105,7 @@ class Tree {
     Tree(const File& file, const Meta& meta) : file_(file), meta_(meta) {}
 
     // Reads a page into `buffer`, whose memory it then refers to.
-    Page page(uint64_t number, bool leaf, Buffer& buffer) const {
+    Page page(uint64_t number, bool leaf, PageBytes& buffer) const {
         buffer.resize(meta_.page_size);
         file_.read(offset_of(number), meta_.page_size, buffer.data());
         const uint8_t* const start = buffer.data();
@@ -213,7 +213,7 @@ class Walk {
     const File& file_;
     Tree tree_;
     uint64_t pages_ = 0, most_;
-    std::vector<Buffer> buffers_;  // by level
+    std::vector<PageBytes> buffers_;  // by level
 };
 
 // The first node of a page whose key is not less than `key`. A branch's first node stands for all lesser
@@ -271,7 +271,7 @@ void check_tree(const File& file, const Meta& meta) {
 
 bool find_value(const File& file, const Meta& meta, std::string_view key, Value* value) {
     const Tree tree(file, meta);
-    Buffer buffer;
+    PageBytes buffer;
     uint64_t number = tree.root();
     for (uint16_t level = 1; level < tree.depth(); ++level) {
         const Page page = tree.page(number, false, buffer);

@@ -36,7 +36,7 @@ Slot parse_slot(const py::tuple& parts, const StreamSpec& spec, std::vector<Buff
     if (parts.size() != 4) throw py::value_error("a slot is (data, records, samples, positions)");
     const char* const names[] = {"data", "records", "samples", "positions"};
     const size_t bands = spec.bands.empty() ? size_t{spec.views} * spec.channels : spec.bands.size();
-    const uint64_t batch = spec.shard.batch;
+    const uint64_t batch = spec.partition.batch;
     const uint64_t needed[] = {0, batch * bands * kRecordFields, batch, batch};
     Slot slot{};
     int64_t** const to[] = {nullptr, &slot.records, &slot.samples, &slot.positions};

@@ -18,7 +18,8 @@ namespace rsdnet {
 int usable_cores();
 
 // While it lives, threads start with signals blocked: those belong to Python's main thread. Not the ones that
-// a thread causes itself, such as a fault in a map: blocked, they would end the process.
+// a thread causes itself (SIGSEGV and the like): blocked, they would end the process without faulthandler's
+// word.
 class SignalsBlocked {
   public:
     SignalsBlocked();

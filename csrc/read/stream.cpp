@@ -48,9 +48,9 @@ Stream::Stream(const Table& table, StreamSpec spec, std::vector<Slot> slots)
       plans_(slots_.size() + spec_.ahead + 1),
       began_(Clock::now()) {
     check_spec();
-    steps_per_epoch_ = spec_.shard.steps(order_.length());
+    steps_per_epoch_ = spec_.partition.steps(order_.length());
     batches_ = spec_.last > spec_.first ? (spec_.last - spec_.first + spec_.stride - 1) / spec_.stride : 0;
-    const size_t batch = spec_.shard.batch, threads = static_cast<size_t>(spec_.threads);
+    const size_t batch = spec_.partition.batch, threads = static_cast<size_t>(spec_.threads);
     chunk_ = std::clamp<size_t>(batch / (4 * threads), 1, 64);
     uint64_t memory = 0;
     for (const Slot& slot : slots_) memory += slot.capacity;
@@ -80,10 +80,10 @@ bool Stream::is_forked() const {
 }
 
 void Stream::check_spec() const {
-    const Shard& shard = spec_.shard;
+    const Partition& partition = spec_.partition;
     if (table_.size() == 0) throw Error("there are no samples to stream");
-    if (shard.batch == 0 || shard.world == 0 || shard.rank >= shard.world || spec_.stride == 0 ||
-        slots_.empty()) {
+    if (partition.batch == 0 || partition.world == 0 || partition.rank >= partition.world ||
+        spec_.stride == 0 || slots_.empty()) {
         throw Error("a stream needs a batch, a slot, a stride and a rank below the world's size");
     }
     for (size_t d = 0; d < spec_.quotas.size(); ++d) {
@@ -97,16 +97,16 @@ void Stream::check_spec() const {
         std::any_of(spec_.quotas.begin(), spec_.quotas.end(), [](uint64_t n) { return n > kMost; });
     if (too_many || order_.length() > kMost) throw Error("more than 2^32 samples in an epoch");
     if (order_.length() == 0) throw Error("no database has a share of the samples");
-    if (shard.steps(order_.length()) == 0) {
-        throw Error("a batch of " + std::to_string(shard.batch) + " on each of " +
-                    std::to_string(shard.world) + " ranks is more than the " +
+    if (partition.steps(order_.length()) == 0) {
+        throw Error("a batch of " + std::to_string(partition.batch) + " on each of " +
+                    std::to_string(partition.world) + " ranks is more than the " +
                     std::to_string(order_.length()) + " samples of an epoch; make it smaller");
     }
     if (number_stride_ * order_.most_repeats() > UINT32_MAX) {
         throw Error(
             "a sample would come so often that its draws run out of numbers; make the weights less unlike");
     }
-    if (spec_.last / shard.steps(order_.length()) > UINT32_MAX - 1) throw Error("more than 2^32 epochs");
+    if (spec_.last / partition.steps(order_.length()) > UINT32_MAX - 1) throw Error("more than 2^32 epochs");
 }
 
 Stream::Next Stream::next(std::chrono::milliseconds patience, Ready* ready) {
@@ -238,7 +238,7 @@ void Stream::make_plan(Lock& lock, Worker& worker, Plan& plan, uint64_t ordinal)
 }
 
 void Stream::draw(Plan& plan, Worker& worker) const {
-    const Shard::Range range = spec_.shard.range(order_.length(), plan.step % steps_per_epoch_);
+    const Partition::Range range = spec_.partition.range(order_.length(), plan.step % steps_per_epoch_);
     order_.at(plan.epoch, range.first, range.count, plan.due.data());
     for (size_t i = 0; i < range.count; ++i) {
         if (i + kDueAhead < range.count) table_.prefetch(plan.due[i + kDueAhead].sample);

@@ -36,7 +36,7 @@ struct StreamSpec {
     uint32_t views, channels;
     std::vector<int32_t> bands;    // read of every sample (one view of them all); empty: bands are drawn
     std::vector<uint64_t> quotas;  // per database
-    Shard shard;
+    Partition partition;
     uint64_t first, last, stride;  // steps first, first + stride, ... below last
     int threads;
     size_t ahead;  // batches planned before a slot is free

@@ -49,8 +49,8 @@ std::vector<Image> Table::images_of(const Layout& layout, bool sar) const {
     return images;
 }
 
-// Keeps the place of a value and, if it is new, its layout.
-Table::Place Table::register_value(bool sar, uint32_t sample, const Value& value, const Layout& layout) {
+// A reference to a value; its layout is kept if it is new.
+Table::ValueRef Table::register_value(bool sar, uint32_t sample, const Value& value, const Layout& layout) {
     const auto known = by_prefix_.find(layout.prefix);
     uint64_t index = kOwnLayout;
     if (known != by_prefix_.end() && layouts_[known->second]->payload == layout.payload) {
@@ -148,7 +148,7 @@ void Table::append(size_t database, uint32_t row, const Value (&values)[2]) {
     for (const bool sar : {false, true}) {
         if (!shows(sar)) continue;
         const Layout& layout = reader_.layout(database, values[sar], reader_.recent(0));
-        made.places[sar] = register_value(sar, sample, values[sar], layout);
+        made.refs[sar] = register_value(sar, sample, values[sar], layout);
     }
     samples_.push_back(made);
     ++counts_[database];
@@ -180,8 +180,12 @@ std::pair<Table::Keys, Table::Keys> Table::keys(size_t database) const {
     reader_.check_unchanged();
     Keys keys[2];
     for (const bool sar : {false, true}) {
-        for (uint64_t i = 0; shows(sar) && i < counts_[database]; ++i)
-            keys[sar].push_back(by_offset.at(offset_of(samples_[first_[database] + i].places[sar])));
+        for (uint64_t i = 0; shows(sar) && i < counts_[database]; ++i) {
+            const auto key = by_offset.find(offset_of(samples_[first_[database] + i].refs[sar]));
+            if (key == by_offset.end())
+                throw FileError(reader_.database(database).path() + ": has lost entries while it was open");
+            keys[sar].push_back(key->second);
+        }
     }
     return {std::move(keys[0]), std::move(keys[1])};
 }
@@ -189,7 +193,7 @@ std::pair<Table::Keys, Table::Keys> Table::keys(size_t database) const {
 void Table::fail(uint32_t sample, bool sar, const std::string& reason) const {
     const size_t database = database_of(sample);
     for (const Entry& entry : reader_.database(database).list()) {  // slow, and rare
-        if (entry.value.offset == offset_of(samples_[sample].places[sar]))
+        if (entry.value.offset == offset_of(samples_[sample].refs[sar]))
             throw Error(reader_.describe_error(database, entry.key, reason));
     }
     throw Error(reader_.database(database).path() + ": sample " + std::to_string(samples_[sample].row) +
@@ -198,10 +202,10 @@ void Table::fail(uint32_t sample, bool sar, const std::string& reason) const {
 
 // The bands of a sample's patch, by index in the pool.
 const std::vector<Image>& Table::images(uint32_t sample, bool sar, Scratch& scratch) const {
-    const Place place = samples_[sample].places[sar];
-    if (layout_of_place(place) != kOwnLayout) return images_[sar][layout_of_place(place)];
+    const ValueRef ref = samples_[sample].refs[sar];
+    if (layout_of(ref) != kOwnLayout) return images_[sar][layout_of(ref)];
     const uint32_t bytes = own_bytes_[sar].at(sample);
-    const Value value{offset_of(place), bytes};
+    const Value value{offset_of(ref), bytes};
     scratch.own = images_of(reader_.layout(database_of(sample), value, scratch.recent), sar);
     return scratch.own;
 }
@@ -225,7 +229,7 @@ void Table::describe(uint32_t sample, const int32_t* bands, size_t count, uint64
         const Image& image = images(sample, sar, scratch)[index];
         uint64_t at = offset;
         if (is_elsewhere()) {
-            at = offset_of(samples_[sample].places[sar]) + image.at;
+            at = offset_of(samples_[sample].refs[sar]) + image.at;
         } else {
             offset += aligned(image.bytes);
         }
@@ -237,10 +241,10 @@ void Table::describe(uint32_t sample, const int32_t* bands, size_t count, uint64
 
 // The value must begin with the bytes that its layout was parsed from.
 void Table::check_prefix(uint32_t sample, bool sar, Scratch& scratch) const {
-    const Place place = samples_[sample].places[sar];
-    if (layout_of_place(place) == kOwnLayout) return;  // parsed at each reading
+    const ValueRef ref = samples_[sample].refs[sar];
+    if (layout_of(ref) == kOwnLayout) return;  // parsed at each reading
     const File& file = reader_.database(database_of(sample)).file();
-    if (!file.equals(offset_of(place), layouts_[layout_of_place(place)]->prefix, scratch.recent.scratch)) {
+    if (!file.equals(offset_of(ref), layouts_[layout_of(ref)]->prefix, scratch.recent.scratch)) {
         throw Error("its header is not the one that was checked when the database was opened");
     }
 }
@@ -261,7 +265,7 @@ void Table::copy(uint32_t sample, const int64_t* records, size_t count, uint8_t*
             if (image.dtype != records[1] || image.height != records[2] || image.width != records[3]) {
                 throw Error("its header changed while it was read");
             }
-            const uint64_t value = offset_of(samples_[sample].places[sar]);
+            const uint64_t value = offset_of(samples_[sample].refs[sar]);
             if (kept_) {
                 copy_block(out + records[0], arena_ + value + image.at, image.bytes, stores);
             } else {
@@ -316,7 +320,7 @@ size_t Table::ask_ahead(uint32_t sample, const int32_t* bands, size_t count, Scr
     for (size_t i = 0; i < count; ++i) {
         const auto [sar, index] = pool_index(bands[i]);
         const Image& image = images(sample, sar, scratch)[index];
-        const uint64_t value = offset_of(samples_[sample].places[sar]);
+        const uint64_t value = offset_of(samples_[sample].refs[sar]);
         if (!headed[sar]) add(value, value + kLengthBytes);
         headed[sar] = true;
         add(value + image.at, value + image.at + image.bytes);
@@ -330,7 +334,7 @@ bool Table::is_cached(uint32_t sample, int32_t band, Scratch& scratch) const {
     const auto [sar, index] = pool_index(band);
     const Image& image = images(sample, sar, scratch)[index];
     const File& file = reader_.database(database_of(sample)).file();
-    return file.is_cached(offset_of(samples_[sample].places[sar]) + image.at);
+    return file.is_cached(offset_of(samples_[sample].refs[sar]) + image.at);
 }
 
 void Table::check_unchanged() const {

@@ -93,10 +93,10 @@ class Table {
     // Error if a database that is still read has changed.
     void check_unchanged() const;
 
-    // A cache. lay_out() finds every band a place in one block of so many bytes, sample after sample; load()
-    // fills the part of samples [first, first + count), which begins at place(first) of the block; keep() has
-    // all reading done from the block, or, where it is null, leaves records that point into a block
-    // elsewhere, on a GPU, with nothing to copy.
+    // A cache: every band of every sample in one block of memory, the arena. lay_out() gives its bytes;
+    // load() fills the part of samples [first, first + count), which begins at byte place(first); keep()
+    // makes the table read from the arena alone. A null arena is one on a GPU: records point into it, nothing
+    // is copied.
     uint64_t lay_out();
     uint64_t place(size_t first);
     void load(uint8_t* part, size_t first, size_t count);
@@ -109,15 +109,15 @@ class Table {
 
   private:
     // Offset of a value (48 bits), and which layout it has: an index into layouts_, or kOwnLayout.
-    using Place = uint64_t;
+    using ValueRef = uint64_t;
     static constexpr uint64_t kOwnLayout = 0xFFFF;
-    // In one piece, so that it takes one line of the cache.
+    // Together, so that a sample takes one line of the processor's cache.
     struct Sample {
-        Place places[2];  // [sar]
+        ValueRef refs[2];  // [sar]
         uint32_t row, unused;
     };
-    static uint64_t offset_of(Place place) { return place >> 16; }
-    static uint64_t layout_of_place(Place place) { return place & 0xFFFF; }
+    static uint64_t offset_of(ValueRef ref) { return ref >> 16; }
+    static uint64_t layout_of(ValueRef ref) { return ref & 0xFFFF; }
 
     bool shows(bool sar) const {
         return modality_ == Modality::kMsAndSar || sar == (modality_ == Modality::kSar);
@@ -129,7 +129,7 @@ class Table {
     std::string check_header(size_t database, bool sar, const std::string& key, const Value& value,
                              RecentLayouts& recent) const;
     void append(size_t database, uint32_t row, const Value (&values)[2]);
-    Place register_value(bool sar, uint32_t sample, const Value& value, const Layout& layout);
+    ValueRef register_value(bool sar, uint32_t sample, const Value& value, const Layout& layout);
     const std::vector<Image>& images(uint32_t sample, bool sar, Scratch& scratch) const;
     void check_prefix(uint32_t sample, bool sar, Scratch& scratch) const;
     [[noreturn]] void fail(uint32_t sample, bool sar, const std::string& reason) const;
@@ -146,7 +146,7 @@ class Table {
         images_;  // by layout (or by shape, once kept): per pool index
     std::array<std::unordered_map<uint32_t, uint32_t>, 2> own_bytes_;  // of values with a layout of their own
 
-    std::vector<std::array<Place, 2>> kept_places_;
+    std::vector<std::array<ValueRef, 2>> kept_refs_;
     std::array<std::vector<std::vector<Image>>, 2> kept_images_;
     uint64_t arena_bytes_ = 0;
     const uint8_t* arena_ = nullptr;

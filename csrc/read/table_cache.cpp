@@ -35,13 +35,13 @@ uint64_t Table::lay_out() {
     };
     std::array<std::unordered_map<uint64_t, Shape>, 2> known;  // by layout
     std::array<std::vector<std::vector<Image>>, 2> shapes;
-    std::vector<std::array<Place, 2>> places(size(), {0, 0});
+    std::vector<std::array<ValueRef, 2>> refs(size(), {0, 0});
     uint64_t bytes = 0;
     Scratch scratch;
     for (uint32_t sample = 0; sample < size(); ++sample) {
         for (const bool sar : {false, true}) {
             if (!shows(sar)) continue;
-            const uint64_t layout = layout_of_place(samples_[sample].places[sar]);
+            const uint64_t layout = layout_of(samples_[sample].refs[sar]);
             auto shape = known[sar].find(layout);
             if (layout == kOwnLayout || shape == known[sar].end()) {
                 std::vector<Image> packed = images(sample, sar, scratch);
@@ -49,12 +49,12 @@ uint64_t Table::lay_out() {
                 if (index >= kOwnLayout) throw Error("patches of more than 65,535 shapes cannot be cached");
                 shape = known[sar].insert_or_assign(layout, Shape{index, taken}).first;
             }
-            places[sample][sar] = bytes << 16 | shape->second.index;
+            refs[sample][sar] = bytes << 16 | shape->second.index;
             bytes += shape->second.bytes;
         }
     }
     kept_images_ = std::move(shapes);
-    kept_places_ = std::move(places);
+    kept_refs_ = std::move(refs);
     return arena_bytes_ = bytes;
 }
 
@@ -62,7 +62,7 @@ uint64_t Table::place(size_t first) {
     lay_out();
     if (first == size()) return arena_bytes_;
     const bool sar = modality_ == Modality::kSar;
-    return offset_of(kept_ ? samples_[first].places[sar] : kept_places_[first][sar]);
+    return offset_of(kept_ ? samples_[first].refs[sar] : kept_refs_[first][sar]);
 }
 
 void Table::load(uint8_t* part, size_t first, size_t count) {
@@ -73,8 +73,8 @@ void Table::load(uint8_t* part, size_t first, size_t count) {
             const auto sample = static_cast<uint32_t>(i);
             for (const bool sar : {false, true}) {
                 if (!shows(sar)) continue;
-                const Place to = kept_places_[sample][sar];
-                const auto& shape = kept_images_[sar][layout_of_place(to)];
+                const ValueRef to = kept_refs_[sample][sar];
+                const auto& shape = kept_images_[sar][layout_of(to)];
                 for (size_t index = 0; index < shape.size(); ++index) {
                     const Image& image = shape[index];
                     const int64_t record[kRecordFields] = {
@@ -91,8 +91,8 @@ void Table::load(uint8_t* part, size_t first, size_t count) {
 void Table::keep(const uint8_t* arena) {
     if (kept_) throw Error("the samples are in a cache already");
     lay_out();
-    for (size_t i = 0; i < size(); ++i) std::copy_n(kept_places_[i].begin(), 2, samples_[i].places);
-    kept_places_ = {};
+    for (size_t i = 0; i < size(); ++i) std::copy_n(kept_refs_[i].begin(), 2, samples_[i].refs);
+    kept_refs_ = {};
     images_ = std::move(kept_images_);
     own_bytes_ = {};
     arena_ = arena;

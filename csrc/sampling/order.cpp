@@ -46,12 +46,12 @@ void Order::at(uint32_t epoch, uint64_t first, uint64_t count, Due* out) const {
     }
 }
 
-uint64_t Shard::steps(uint64_t length) const {
+uint64_t Partition::steps(uint64_t length) const {
     const uint64_t global = batch * world;
     return drop_last ? length / global : (length + global - 1) / global;
 }
 
-Shard::Range Shard::range(uint64_t length, uint64_t step) const {
+Partition::Range Partition::range(uint64_t length, uint64_t step) const {
     const uint64_t begin = step * batch * world;
     const uint64_t left = std::min(batch * world, length - begin);
     if (left == batch * world) return {begin + rank * batch, batch};

@@ -34,8 +34,9 @@ class Order {
     std::vector<uint64_t> first_sample_, first_position_;  // of each database
 };
 
-// A rank's share of every step. The global batch, world * batch positions, is the same for any division.
-struct Shard {
+// A rank's part of every step. The global batch, world * batch positions, does not depend on the number of
+// ranks.
+struct Partition {
     uint64_t batch;  // samples of a rank in a step
     uint64_t rank, world;
     bool drop_last;  // whether an epoch ends before a step that lacks samples

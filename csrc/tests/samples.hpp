@@ -25,19 +25,19 @@ struct Samples {
     uint64_t side;
 
     Samples(const std::vector<uint64_t>& counts, uint64_t patch_side, Modality modality = Modality::kMsAndSar,
-            Access access = Access::kMap, int threads = 2)
+            int threads = 2)
         : side(patch_side) {
         std::vector<std::string> paths;
         for (const uint64_t count : counts) {
             files.push_back(std::make_unique<TemporaryFile>(database_of(pairs(count, side))));
             paths.push_back(files.back()->path());
         }
-        open(paths, counts, modality, access, threads);
+        open(paths, counts, modality, threads);
     }
 
     Table::Faults open(const std::vector<std::string>& paths, const std::vector<uint64_t>& counts,
-                       Modality modality, Access access, int threads) {
-        reader = std::make_unique<Reader>(paths, spellings(), threads, access);
+                       Modality modality, int threads) {
+        reader = std::make_unique<Reader>(paths, spellings(), threads);
         table = std::make_unique<Table>(*reader, modality, ids({"B02", "B03", "B05", "B08", "B8A"}),
                                         ids({"VV", "VH"}));
         Table::Faults faults;

@@ -1,6 +1,6 @@
 #include <random>
 
-#include "lmdb/blocks.hpp"
+#include "read/blocks.hpp"
 #include "tests/check.hpp"
 #include "tests/samples.hpp"
 

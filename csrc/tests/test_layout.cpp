@@ -1,6 +1,9 @@
-// The parsers of what lies in a value: JSON and the safetensors header.
+// The parsers of a value's header, JSON and safetensors; the cache of the layouts that they find.
+#include <atomic>
 #include <cstring>
+#include <thread>
 
+#include "read/layouts.hpp"
 #include "safetensors/json.hpp"
 #include "safetensors/layout.hpp"
 #include "tests/check.hpp"
@@ -148,6 +151,38 @@ TEST(offsets_of_more_than_2_to_63_do_not_wrap) {
     const Layout layout = parse_layout(prefix, UINT64_MAX, spellings());
     CHECK(layout.tensors[0].end == UINT64_MAX);
     CHECK_ERROR(parse_layout(prefix, UINT64_MAX - 1, spellings()), "claims bytes");
+}
+
+TEST(a_cache_of_layouts_is_shared_by_threads) {
+    LayoutCache cache;
+    constexpr size_t kLayouts = 1500;  // more than it keeps
+    std::vector<std::string> prefixes;
+    for (size_t i = 0; i < kLayouts; ++i) {
+        prefixes.push_back(value_of({{"B02", "U8", {1, i}, std::string(i, 'x')}}));
+        prefixes.back().resize(prefixes.back().size() - i);
+    }
+    std::vector<std::thread> threads;
+    std::atomic<size_t> kept{0};
+    for (size_t t = 0; t < 4; ++t) {
+        threads.emplace_back([&, t] {
+            for (size_t i = 0; i < kLayouts; ++i) {
+                const std::string& prefix = prefixes[(i * 7 + t * 300) % kLayouts];
+                const uint64_t payload = (i * 7 + t * 300) % kLayouts;
+                const Layout* found = cache.find(prefix);
+                auto parsed = std::make_unique<Layout>(parse_layout(prefix, payload, spellings()));
+                const Layout* const added = found ? found : cache.add(parsed);
+                if (added) {
+                    CHECK(added->prefix == prefix && added->payload == payload &&
+                          cache.find(prefix) == added);
+                    ++kept;
+                }
+            }
+        });
+    }
+    for (auto& thread : threads) thread.join();
+    size_t there = 0;
+    for (const std::string& prefix : prefixes) there += cache.find(prefix) != nullptr;
+    CHECK(there == 1024 && kept >= there);
 }
 
 TEST(messages_show_no_control_character) {

@@ -139,17 +139,17 @@ TEST(ranks_share_the_batches_of_one) {
         for (const uint64_t world : {1, 2, 4, 8}) {
             for (const bool drop_last : {true, false}) {
                 const uint64_t global = 8;
-                const Shard one = {global, 0, 1, drop_last};
+                const Partition one = {global, 0, 1, drop_last};
                 uint64_t position = 0;
                 for (uint64_t step = 0; step < one.steps(length); ++step) {
                     for (uint64_t rank = 0; rank < world; ++rank) {
-                        const Shard shard = {global / world, rank, world, drop_last};
-                        CHECK(shard.steps(length) == one.steps(length));
-                        const Shard::Range range = shard.range(length, step);
-                        CHECK(range.first == position && range.count <= shard.batch);
+                        const Partition partition = {global / world, rank, world, drop_last};
+                        CHECK(partition.steps(length) == one.steps(length));
+                        const Partition::Range range = partition.range(length, step);
+                        CHECK(range.first == position && range.count <= partition.batch);
                         position += range.count;
                     }
-                    const Shard::Range whole = one.range(length, step);
+                    const Partition::Range whole = one.range(length, step);
                     CHECK(position == whole.first + whole.count);
                 }
                 CHECK(position == (drop_last ? length / global * global : length));
@@ -160,13 +160,13 @@ TEST(ranks_share_the_batches_of_one) {
 
 TEST(the_ragged_end_is_shared_evenly) {
     for (uint64_t rank = 0; rank < 4; ++rank) {
-        const Shard shard = {8, rank, 4, false};  // 6 positions are left of 38
-        CHECK(shard.steps(38) == 2);
-        const uint64_t count = shard.range(38, 1).count;
+        const Partition partition = {8, rank, 4, false};  // 6 positions are left of 38
+        CHECK(partition.steps(38) == 2);
+        const uint64_t count = partition.range(38, 1).count;
         CHECK(count == 1 || count == 2);
     }
-    CHECK((Shard{8, 0, 4, false}.range(33, 1).count == 0));  // a rank may have none
-    CHECK((Shard{8, 3, 4, false}.range(33, 1).count == 1));
+    CHECK((Partition{8, 0, 4, false}.range(33, 1).count == 0));  // a rank may have none
+    CHECK((Partition{8, 3, 4, false}.range(33, 1).count == 1));
 }
 
 }  // namespace rsdnet::test

@@ -35,13 +35,10 @@ void check_gather(const Samples& samples, uint64_t seed) {
 }  // namespace
 
 TEST(a_table_gathers_the_pixels_that_were_written) {
-    for (const Access way : {Access::kMap, Access::kPread}) {
-        for (const Modality modality : {Modality::kMsAndSar, Modality::kMs, Modality::kSar}) {
-            const Samples samples({7, 1, 12}, 10, modality, way, 3);
-            CHECK((samples.table->counts() == std::vector<uint64_t>{7, 1, 12}) &&
-                  samples.table->size() == 20);
-            for (uint64_t seed = 0; seed < 4; ++seed) check_gather(samples, seed);
-        }
+    for (const Modality modality : {Modality::kMsAndSar, Modality::kMs, Modality::kSar}) {
+        const Samples samples({7, 1, 12}, 10, modality, 3);
+        CHECK((samples.table->counts() == std::vector<uint64_t>{7, 1, 12}) && samples.table->size() == 20);
+        for (uint64_t seed = 0; seed < 4; ++seed) check_gather(samples, seed);
     }
 }
 
@@ -102,14 +99,27 @@ TEST(a_table_that_refused_a_row_still_reads_rightly) {
     check_gather(samples, 1);
 }
 
-TEST(a_table_saved_and_restored_reads_the_same) {
-    Samples samples({5, 4}, 8);
-    const std::string state = samples.table->save();
-    samples.table = Table::restore(*samples.reader, state);
-    CHECK(samples.table->size() == 9 && samples.table->row(8) == 8);
-    check_gather(samples, 3);
-    for (size_t size = 0; size < state.size(); ++size) {  // cut anywhere: an error or nothing, but no crash
-        error_of([&] { Table::restore(*samples.reader, std::string_view(state).substr(0, size)); });
+TEST(a_table_tells_the_keys_of_its_samples) {
+    for (const Modality modality : {Modality::kMsAndSar, Modality::kMs, Modality::kSar}) {
+        const Samples samples({5, 4}, 8, modality);
+        for (size_t database = 0; database < 2; ++database) {
+            const auto [ms, sar] = samples.table->keys(database);
+            CHECK(ms.size() == (modality == Modality::kSar ? 0 : 5 - database));
+            CHECK(sar.size() == (modality == Modality::kMs ? 0 : 5 - database));
+            for (size_t i = 0; i < ms.size(); ++i) CHECK(ms[i] == key_of("s2", i));
+            for (size_t i = 0; i < sar.size(); ++i) CHECK(sar[i] == key_of("s1", i));
+        }
+    }
+}
+
+TEST(a_table_whose_file_goes_is_an_error) {
+    for (const bool cut : {true, false}) {
+        const Samples samples({20}, 40);
+        check_gather(samples, 0);
+        if (cut) samples.files[0]->truncate(20000);
+        if (!cut) samples.files[0]->remove();
+        CHECK_ERROR(check_gather(samples, 0), cut ? "was truncated while" : "was deleted or replaced while");
+        CHECK_ERROR(samples.reader->check_files(), cut ? "was truncated while" : "was deleted or replaced");
     }
 }
 
@@ -126,7 +136,6 @@ TEST(samples_in_a_cache_need_no_database) {
         samples.table->keep(arena.data());
         for (const auto& file : samples.files) file->truncate(0), file->remove();
         check_gather(samples, 5);
-        CHECK_ERROR(samples.table->save(), "cannot be pickled");
         CHECK_ERROR(samples.table->keep(arena.data()), "in a cache already");
     }
 }
@@ -148,21 +157,19 @@ TEST(records_of_a_cache_elsewhere_point_into_it) {
 }
 
 TEST(a_header_that_changed_since_is_an_error_with_the_key) {
-    for (const Access way : {Access::kMap, Access::kPread}) {
-        Samples samples({4}, 20, Modality::kMs, way);
-        const int64_t position = 2;
-        const int32_t band = band_id("B03");
-        std::vector<uint8_t> out(20 * 20 * 2);
-        int64_t record[kRecordFields];
-        const auto gather = [&] {
-            samples.table->gather(&position, 1, &band, 1, out.data(), out.size(), record);
-        };
-        gather();
-        Entry entry{};
-        CHECK(samples.reader->find("s2_002", 0, &entry));
-        samples.files[0]->write(entry.offset + 12, "X");
-        CHECK_ERROR(gather(), "entry 's2_002': its header is not the one");
-    }
+    Samples samples({4}, 20, Modality::kMs);
+    const int64_t position = 2;
+    const int32_t band = band_id("B03");
+    std::vector<uint8_t> out(20 * 20 * 2);
+    int64_t record[kRecordFields];
+    const auto gather = [&] {
+        samples.table->gather(&position, 1, &band, 1, out.data(), out.size(), record);
+    };
+    gather();
+    Value value{};
+    CHECK(samples.reader->database(0).find("s2_002", &value));
+    samples.files[0]->write(value.offset + 12, "X");
+    CHECK_ERROR(gather(), "entry 's2_002': its header is not the one");
 }
 
 TEST(values_of_more_layouts_than_a_table_shares_are_read) {
@@ -217,15 +224,15 @@ TEST(a_header_that_grew_since_its_band_was_laid_out_does_not_write_past_its_plac
     CHECK(table.add(0, rows.data(), rows.size(), keys, {}).empty());
     const int32_t band = band_id("B02");
     const uint32_t sample = 4099;
-    Entry entry{};
-    CHECK(reader.find("k4099", 0, &entry));
+    Value place{};
+    CHECK(reader.database(0).find("k4099", &place));
     Scratch scratch;
     uint64_t offset = 0;
     int64_t record[kRecordFields];
     table.describe(sample, &band, 1, offset, record, scratch);
     std::vector<uint8_t> out(offset);  // AddressSanitizer sees a byte more
     table.copy(sample, record, 1, out.data(), scratch);
-    file.write(entry.offset, value(7900));
+    file.write(place.offset, value(7900));
     CHECK_ERROR(table.copy(sample, record, 1, out.data(), scratch), "entry 'k4099'");
 }
 

@@ -8,11 +8,9 @@
 namespace rsdnet::test {
 namespace {
 
-constexpr Access kWays[] = {Access::kMap, Access::kPread};
-
-std::string bytes_of(const Database& database, const Item& item) {
-    std::string bytes(item.bytes, '\0');
-    database.read(item.offset, 0, item.bytes, reinterpret_cast<uint8_t*>(bytes.data()));
+std::string bytes_of(const Database& database, const Value& value) {
+    std::string bytes(value.bytes, '\0');
+    database.file().read(value.offset, value.bytes, reinterpret_cast<uint8_t*>(bytes.data()));
     return bytes;
 }
 
@@ -24,40 +22,35 @@ void check_absent(const Database& database, const Entries& entries) {
         names.push_back(key.substr(0, key.size() - 1) + static_cast<char>(key.back() + 1) + "!");
     }
     for (const std::string& name : names) {
-        Item item{};
-        CHECK(database.find(name, &item) == (entries.count(name) > 0));
+        Value value{};
+        CHECK(database.find(name, &value) == (entries.count(name) > 0));
     }
 }
 
 void check_database(const Entries& entries, const Paging& paging) {
     const TemporaryFile file(database_of(entries, paging));
-    for (const Access way : kWays) {
-        const Database database(file.path(), way);
-        CHECK(database.entries() == entries.size() && database.transaction() == paging.transaction);
-        const std::vector<Item> items = database.items();
-        CHECK(items.size() == entries.size());
-        size_t i = 0;
-        for (const auto& [key, value] : entries) {
-            CHECK(items[i].name() == key && bytes_of(database, items[i]) == value);
-            Item item{};
-            CHECK(database.find(key, &item) && item.offset == items[i].offset && item.name() == key);
-            ++i;
-        }
-        check_absent(database, entries);
-        database.check_unchanged();
+    const Database database(file.path());
+    CHECK(database.entries() == entries.size());
+    const std::vector<Entry> listed = database.list();
+    CHECK(listed.size() == entries.size());
+    size_t i = 0;
+    for (const auto& [key, value] : entries) {
+        CHECK(listed[i].key == key && bytes_of(database, listed[i].value) == value);
+        Value found{};
+        CHECK(database.find(key, &found) && found.offset == listed[i].value.offset);
+        CHECK(found.bytes == value.size());
+        ++i;
     }
+    check_absent(database, entries);
+    database.check_unchanged();
 }
 
-// What opening this file says, the same both ways.
+// The message with which opening this file fails, or nothing.
 std::string refusal(const std::string& content) {
     const TemporaryFile file(content);
-    std::string said[2];
-    for (const Access way : kWays) {
-        said[way == Access::kPread] = error_of([&] { Database(file.path(), way).items(); });
-    }
-    CHECK(said[0] == said[1]);
-    CHECK(said[0].empty() || said[0].find(file.path() + ": ") == 0);
-    return said[0];
+    const std::string said = error_of([&] { Database(file.path()).list(); });
+    CHECK(said.empty() || said.find(file.path() + ": ") == 0);
+    return said;
 }
 
 bool has(const std::string& text, const char* part) {
@@ -222,33 +215,30 @@ TEST(a_search_in_a_tree_that_changed_since_stays_inside_the_file) {
     const Deep deep;
     const Entries entries = pairs(6, 2);
     const TemporaryFile file(deep.content);
-    const Database database(file.path(), Access::kMap);
+    const Database database(file.path());
     for (size_t offset = 2 * Deep::kPage; offset + 8 <= deep.content.size(); offset += 2) {
         const uint16_t kind = deep.get<uint16_t>(offset / Deep::kPage * Deep::kPage + 10);
         if ((kind & 3) == 0) continue;
         file.write(offset, std::string(2, '\xff'));
         for (const auto& entry : entries) {
-            Item item{};
+            Value value{};
             bool found = false;
-            error_of([&] { found = database.find(entry.first, &item); });
-            CHECK(!found || item.offset + item.bytes <= deep.content.size());
+            error_of([&] { found = database.find(entry.first, &value); });
+            CHECK(!found || value.offset + value.bytes <= deep.content.size());
         }
-        error_of([&] { database.items(); });
+        error_of([&] { database.list(); });
         file.write(offset, deep.content.substr(offset, 2));
     }
-    CHECK(database.items().size() == entries.size());
+    CHECK(database.list().size() == entries.size());
 }
 
 TEST(a_commit_under_the_reader_is_noticed) {
     const Deep deep;
     const TemporaryFile file(deep.content);
-    for (const Access way : kWays) {
-        const Database database(file.path(), way);
-        database.check_unchanged();
-        file.write(16 + 128, std::string("\x02\0\0\0\0\0\0\0", 8));  // transaction 2 on the first meta page
-        CHECK_ERROR(database.check_unchanged(), "was written to while it was open");
-        file.write(16 + 128, std::string(8, '\0'));
-    }
+    const Database database(file.path());
+    database.check_unchanged();
+    file.write(16 + 128, std::string("\x02\0\0\0\0\0\0\0", 8));  // transaction 2 on the first meta page
+    CHECK_ERROR(database.check_unchanged(), "was written to while it was open");
 }
 
 }  // namespace rsdnet::test

@@ -1,16 +1,24 @@
 """Linear evaluation of features: multinomial logistic regression, its penalty chosen on the validation split."""
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor
+
+from rsdnet.console import track
+from rsdnet.data.catalog import SPLITS
+from rsdnet.evaluate.features import Labelled
+from rsdnet.evaluate.variants import Variant
 
 # Weight penalties to choose from on the validation split, for all features alike; each fit starts from the last one's.
 L2 = (1e-2, 1e-3, 1e-4)
 ITERATIONS = 100  # of L-BFGS, at each penalty
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Score:
     """Test scores of one linear classifier."""
 
@@ -21,6 +29,29 @@ class Score:
     """The penalty that won on the validation split."""
     val_f1: float
     """Macro F1 on the validation split (the training split, where there is none): to choose settings by."""
+
+
+def evaluate(
+    labelled: Labelled, views: Sequence[tuple[str, ...]], compared: dict[str, Variant], limit: int, console: Console
+) -> dict[str, dict[str, Any]]:
+    """{bands joined by +: {variant: Score as a dict}} of `views`, each the bands of a view.
+
+    Each rank fits its share of the classifiers. limit: training samples at most, the first ones; 0: all.
+    """
+    ranks, parts = labelled.ranks, {name: labelled.part(name) for name in SPLITS}
+    parts["train"] = parts["train"][: limit or None]
+    jobs = [(names, label) for names in views for label in compared]
+    turns = [jobs[start : start + ranks.world] for start in range(0, len(jobs), ranks.world)]
+    known: dict[str, dict[str, Tensor]] = {label: {} for label in compared}
+    scored: dict[tuple[tuple[str, ...], str], dict[str, float]] = {}
+    for turn in track(turns, f"probing {labelled.samples.modality} bands", console=console):
+        # All ranks encode for all of these, then each fits one.
+        features = [compared[label].of_bands(labelled, names, known[label]) for names, label in turn]
+        if ranks.rank < len(turn):
+            found = score(features[ranks.rank], labelled.labels, parts, len(labelled.classes))
+            scored[turn[ranks.rank]] = dataclasses.asdict(found)
+    scored = {job: found for part in ranks.collect(scored) for job, found in part.items()}
+    return {"+".join(names): {label: scored[names, label] for label in compared} for names in views}
 
 
 def score(features: Tensor, labels: Tensor, parts: dict[str, Tensor], classes: int) -> Score:

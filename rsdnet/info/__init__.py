@@ -1,1 +1,1 @@
-"""The state of a database: `python -m rsdnet.info DB`."""
+"""The contents of a database, and how fast this machine reads it: `python -m rsdnet.info DB`."""

@@ -1,4 +1,52 @@
-from rsdnet.errors import command
-from rsdnet.info.info import main
+"""The contents of a database: `python -m rsdnet.info DB [--verify] [--speed]`.
 
-command(main)
+Samples per split and class, bands with types and shapes, statistics, damaged entries, size on disk; with `--speed` the
+rate at which this machine reads it, and what bounds that. A database without a catalog, such as rico-hdl's own, is told
+but for its samples and its speed.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rsdnet.errors import command
+from rsdnet.info.info import info
+
+
+@dataclass(frozen=True)
+class Options:
+    db: tyro.conf.Positional[Path]
+    """Folder of the database, or of its shards."""
+    verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Read every entry whole, not its header alone."""
+    json: Path | None = None
+    """Write all damaged entries and absent keys into this file."""
+    speed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Measure how fast this machine reads the database, and say what bounds that. Parts of the database leave the page
+    cache for it."""
+    seconds: float = 20.0
+    """How long --speed may take, about."""
+
+
+def main() -> int:
+    """The command."""
+    options = tyro.cli(Options, prog="rsdnet.info", description=__doc__)
+    status = 0
+    try:
+        if options.verify or options.json or not options.speed:
+            status = info(options.db, options.verify, options.json)
+        if options.speed:
+            from rsdnet.info.speed import speed
+
+            speed(options.db, options.seconds)
+        return status
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    command(main)

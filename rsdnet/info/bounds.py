@@ -1,20 +1,30 @@
-"""What bounds reading: disk, memory or threads, told from what was measured."""
+"""The bound of reading, disk, memory or threads, from measured rates."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rsdnet.console import percent, size
 
-MEMORY = 0.6  # share of memcpy's bytes/s above which memory is said to bound
-BUSY = 0.8  # share of the threads' time on a core above which the threads are said to bound
-DISTURBED = 1.5  # share of memcpy's bytes/s that only a disturbed memcpy leaves: the reader's own stores gain less
-SHORT = 0.2  # seconds: what took less says how long it took, and nothing is told of look-ahead
-SAME = 0.8  # cold reads of this share of the warm rate are bound by what bounds warm ones
+MEMORY = 0.6  # share of memcpy's rate above which memory bounds warm reads
+BUSY = 0.8  # share of the threads' time on a core above which the threads bound cold reads
+DISTURBED = 1.5  # share of memcpy's rate above which memcpy was disturbed: the reader's own stores gain less
+SHORT = 0.2  # seconds: a shorter measurement does not judge look-ahead
+SAME = 0.8  # share of the warm rate above which cold reads have the bound of warm ones
+
+
+KINDS = {
+    "sequential": "disk, 1 MiB in order, cold",
+    "random": "disk, {block} at random, cold",
+    "off": "samples, cold, look-ahead off",
+    "on": "samples, cold, look-ahead on",
+    "copy": "memcpy of such blocks",
+    "warm": "samples, warm",
+}
 
 
 @dataclass(frozen=True)
 class Rate:
-    """bytes, items: a second; an item is a block or a sample. busy: share of the threads' time on a core."""
+    """Bytes and items (blocks or samples) a second; seconds measured; share of the threads' time on a core."""
 
     bytes: float
     items: float
@@ -23,127 +33,108 @@ class Rate:
 
 
 Measured = Rate | str
-"""A rate, or why there is none."""
+"""A rate, or the reason why it was not measured."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured. Pairs: with one thread, with all.
+    """All that was measured.
 
-    cold: without look-ahead, with it. size: bytes of the database; cached: the share of it that the page cache held at
-    the begin. free: bytes of RAM. host: bytes that the bands of all samples take. gpu: name and free bytes.
-    block: bytes of a band, on average. unit: "samples" or "entries", what the reader reads.
+    rates: by (kind, threads); kinds are the keys of `KINDS`. threads: all of them. block: bytes of a drawn band, on
+    average. size: bytes of the database. cached: share of it in the page cache before. free: bytes of RAM. host: bytes
+    of the bands of all samples. gpu: name and free bytes.
     """
 
+    rates: dict[tuple[str, int], Measured]
     threads: int
-    sequential: Measured
-    random: tuple[Measured, Measured]
-    cold: tuple[Measured, Measured]
-    copy: tuple[Measured, Measured]
-    warm: tuple[Measured, Measured]
     block: int
     size: int
     cached: float | None
     free: int
-    host: int | None
+    host: int
     gpu: tuple[str, int] | None
-    unit: str = "samples"
+
+    def rate(self, kind: str, threads: int = 0) -> Rate | None:
+        """A rate with so many threads, 0: all; None where it was not measured."""
+        rate = self.rates[kind, threads or self.threads]
+        return rate if isinstance(rate, Rate) else None
 
 
 def warm_bound(figures: Figures) -> str | None:
-    """What bounds warm reads: "memory" or "threads"; None where it was not measured, or measured too badly."""
-    warm, copy = figures.warm[1], figures.copy[1]
-    if isinstance(warm, str) or isinstance(copy, str) or warm.bytes > DISTURBED * copy.bytes:
+    """The bound of warm reads: "memory" or "threads"; None where they or memcpy were not measured, or disturbed."""
+    warm, copy = figures.rate("warm"), figures.rate("copy")
+    if warm is None or copy is None or warm.bytes > DISTURBED * copy.bytes:
         return None
     return "memory" if warm.bytes >= MEMORY * copy.bytes else "threads"
 
 
 def cold_bound(figures: Figures) -> str | None:
-    """What bounds cold reads: "disk", "memory" or "threads"; None where it was not measured."""
-    cold, warm = best_cold(figures), figures.warm[1]
+    """The bound of cold reads: "disk", "memory" or "threads"; None where they were not measured."""
+    cold, warm = best_cold(figures), figures.rate("warm")
     if cold is None:
         return None
-    if isinstance(warm, Rate) and cold.bytes >= SAME * warm.bytes:
+    if warm is not None and cold.bytes >= SAME * warm.bytes:
         return warm_bound(figures)
     return "threads" if cold.busy >= BUSY else "disk"
 
 
 def best_cold(figures: Figures) -> Rate | None:
     """The faster of cold reads with and without look-ahead."""
-    rates = [rate for rate in figures.cold if isinstance(rate, Rate)]
+    rates = [rate for kind in ("off", "on") if (rate := figures.rate(kind))]
     return max(rates, key=lambda rate: rate.bytes, default=None)
 
 
-def verdict(figures: Figures) -> list[str]:
-    """What the figures say, in plain words: one line each on warm reads, cold reads, look-ahead and caches."""
-    return [*_say_warm(figures), *_say_cold(figures), *_say_ahead(figures), *_say_room(figures)]
-
-
-def _say_warm(figures: Figures) -> Iterator[str]:
-    one, warm = figures.warm
-    copy = figures.copy[1]
-    if isinstance(warm, str) or isinstance(copy, str):
-        yield f"warm reads were not measured: {warm if isinstance(warm, str) else copy}"
-        return
-    share = f"{percent(warm.bytes / copy.bytes)} of memcpy"
-    fed = f"{size(warm.bytes)}/s, {warm.items:,.0f} {figures.unit}/s"
-    if warm_bound(figures) is None:
-        yield f"warm reads give {fed}: {share}, which other programs disturbed; measure again to learn what bounds them"
-        return
-    if warm_bound(figures) == "memory":
-        yield f"warm reads are bound by memory ({share}): {fed}"
-        return
-    gain = warm.bytes / one.bytes if isinstance(one, Rate) else None
-    more = "" if gain is None or figures.threads == 1 else f"; {figures.threads} threads give {gain:.1f}x one"
-    advice = "" if gain is None else ", more cores would give more" if gain > 0.7 * figures.threads else ""
-    yield f"warm reads are bound by the threads ({share}{more}{advice}): {fed}"
-
-
-def _say_cold(figures: Figures) -> Iterator[str]:
-    cold, bound = best_cold(figures), cold_bound(figures)
-    if cold is None:
-        yield f"cold reads were not measured: {figures.cold[0]}"
-        return
-    one = {"samples": "a sample", "entries": "an entry"}[figures.unit]
-    sample = f"at {size(cold.bytes / cold.items)} {one} that feeds {cold.items:,.0f} {figures.unit}/s"
-    if bound == "disk":
-        wait = "threads wait" if figures.threads > 1 else "thread waits"
-        threads = f"{figures.threads} {wait} {percent(1 - min(cold.busy, 1))} of the time"
-        yield f"cold reads are bound by the disk: {size(cold.bytes)}/s{_plain(figures)}; {threads}; {sample}"
-    elif bound is None:
-        yield f"cold reads give {size(cold.bytes)}/s; {sample}"
-    else:
-        name = {"memory": "memory, as warm ones", "threads": "the threads"}[bound]
-        yield f"cold reads are bound by {name}: {size(cold.bytes)}/s; {sample}"
-
-
-def _plain(figures: Figures) -> str:
-    """What pread without the reader gives, in parentheses."""
-    rates = {"in order": figures.sequential, "at random": figures.random[1]}
-    told = [f"{size(rate.bytes)}/s {how}" for how, rate in rates.items() if isinstance(rate, Rate)]
-    return f" (plain reads give {', '.join(told)})" if told else ""
-
-
-def _say_ahead(figures: Figures) -> Iterator[str]:
-    off, on = figures.cold
-    if isinstance(off, Rate) and isinstance(on, Rate) and min(off.seconds, on.seconds) < SHORT:
-        yield "look-ahead: too little was read cold to tell what it gives"
-    elif isinstance(off, Rate) and isinstance(on, Rate):
+def verdict(figures: Figures) -> Iterator[str]:
+    """A line each on warm reads, cold reads, look-ahead, RAM and caches."""
+    yield _on_warm(figures)
+    yield _on_cold(figures)
+    off, on = figures.rate("off"), figures.rate("on")
+    if off and on and min(off.seconds, on.seconds) >= SHORT:
         gain = on.items / off.items
         worth = "worth it" if gain > 1.1 else "it does harm" if gain < 0.9 else "no matter"
-        yield f"look-ahead on a cold disk: {gain:.1f}x the {figures.unit}/s, {worth}"
+        yield f"look-ahead on a cold disk: {gain:.1f}x the samples/s, {worth}"
+    fits = figures.size <= figures.free
+    then = "it is cold in the first epoch alone" if fits else "every epoch reads the disk"
+    room = f"{'fits in' if fits else 'does not fit in'} free RAM ({size(figures.free)})"
+    yield f"the database ({size(figures.size)}) {room}: {then}"
+    caches = [("host", figures.free, "")]
+    caches += [("device", figures.gpu[1], f" on {figures.gpu[0]}")] if figures.gpu else []
+    for name, free, where in caches:
+        fit = "would fit" if figures.host <= free else "would not fit"
+        yield f"--cache {name}: {fit} (about {size(figures.host)} of {size(free)} free{where})"
 
 
-def _say_room(figures: Figures) -> Iterator[str]:
-    free = figures.free
-    fits = "fits in" if figures.size <= free else "does not fit in"
-    then = "it is cold in the first epoch alone" if figures.size <= free else "every epoch reads the disk"
-    yield f"the database ({size(figures.size)}) {fits} free RAM ({size(free)}): {then}"
-    if figures.host is None:
-        return
-    fits = "would fit" if figures.host <= free else "would not fit"
-    yield f"--cache host: {fits} (about {size(figures.host)} of {size(free)} free)"
-    if figures.gpu is not None:
-        name, room = figures.gpu
-        fits = "would fit" if figures.host <= room else "would not fit"
-        yield f"--cache device: {fits} (about {size(figures.host)} of {size(room)} free on {name})"
+def _on_warm(figures: Figures) -> str:
+    one, warm, copy = figures.rate("warm", 1), figures.rate("warm"), figures.rate("copy")
+    if warm is None or copy is None:
+        return f"warm reads were not measured: {figures.rates['warm' if warm is None else 'copy', figures.threads]}"
+    share = f"{percent(warm.bytes / copy.bytes)} of memcpy"
+    rate = f"{size(warm.bytes)}/s, {warm.items:,.0f} samples/s"
+    bound = warm_bound(figures)
+    if bound is None:
+        return f"warm reads give {rate}: {share}, which other programs disturbed; measure again to learn their bound"
+    if bound == "memory":
+        return f"warm reads are bound by memory ({share}): {rate}"
+    if one is not None and figures.threads > 1:
+        gain = warm.bytes / one.bytes
+        share += f"; {figures.threads} threads give {gain:.1f}x one"
+        share += ", more cores would give more" if gain > 0.7 * figures.threads else ""
+    return f"warm reads are bound by the threads ({share}): {rate}"
+
+
+def _on_cold(figures: Figures) -> str:
+    cold, bound = best_cold(figures), cold_bound(figures)
+    if cold is None:
+        return f"cold reads were not measured: {figures.rates['off', figures.threads]}"
+    fed = f"at {size(cold.bytes / cold.items)} a sample that feeds {cold.items:,.0f} samples/s"
+    if bound is None:
+        return f"cold reads give {size(cold.bytes)}/s; {fed}"
+    if bound != "disk":
+        name = {"memory": "memory, as warm ones", "threads": "the threads"}[bound]
+        return f"cold reads are bound by {name}: {size(cold.bytes)}/s; {fed}"
+    plain = (("in order", figures.rate("sequential", 1)), ("at random", figures.rate("random")))
+    rates = ", ".join(f"{size(rate.bytes)}/s {how}" for how, rate in plain if rate)
+    beside = f" (plain reads give {rates})" if rates else ""
+    threads = "1 thread waits" if figures.threads == 1 else f"{figures.threads} threads wait"
+    waits = f"{threads} {percent(1 - min(cold.busy, 1))} of the time"
+    return f"cold reads are bound by the disk: {size(cold.bytes)}/s{beside}; {waits}; {fed}"

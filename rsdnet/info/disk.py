@@ -1,4 +1,4 @@
-"""A file and its disk: what the page cache holds of it, and how fast it reads what the cache does not hold."""
+"""A file's disk: the share of the file in the page cache, and the rate of plain reads."""
 
 import ctypes
 import mmap
@@ -14,14 +14,14 @@ import numpy as np
 from rsdnet.errors import DataError
 
 BLOCK = 1 << 20  # bytes of a sequential read
-COLD = 0.1  # share of a range that may be in the page cache when it is called cold
-_WINDOW = 1 << 30  # bytes of a file mapped at once, to ask which of its pages are cached
-_LARGEST = 2 << 20  # bytes of the largest group of pages that a page cache keeps together
+COLD = 0.1  # largest share in the page cache of a range that is called cold
+_WINDOW = 1 << 30  # bytes of a file mapped at once to ask for its cached pages
+_FOLIO = 2 << 20  # bytes of the largest group of pages that a page cache keeps together
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Reads(NamedTuple):
-    """What was read in some time."""
+    """Bytes and blocks read, and the seconds it took."""
 
     bytes: int
     blocks: int
@@ -29,9 +29,9 @@ class Reads(NamedTuple):
 
 
 def cached_share(path: Path, extents: np.ndarray | None = None) -> float | None:
-    """Share of a file's pages that the page cache holds; of the pages of `extents` alone, (N, 2) first byte and bytes.
+    """Share of a file's pages in the page cache; with `extents`, (N, 2) first byte and bytes, of their pages alone.
 
-    None where the system does not tell: it says so to the file's owner alone.
+    None where the system does not tell: it tells the file's owner alone.
     """
     size = path.stat().st_size
     if size == 0 or not (os.access(path, os.W_OK) or path.stat().st_uid == os.geteuid()):
@@ -39,7 +39,7 @@ def cached_share(path: Path, extents: np.ndarray | None = None) -> float | None:
     ranges = np.array([[0, size]], np.int64) if extents is None else extents
     ranges = np.column_stack([ranges[:, 0], ranges.sum(1)])
     ranges = ranges[ranges[:, 1] > ranges[:, 0]]
-    there = total = 0
+    cached = total = 0
     with path.open("rb") as file:
         for begin in range(0, size, _WINDOW):
             end = min(begin + _WINDOW, size)
@@ -52,13 +52,13 @@ def cached_share(path: Path, extents: np.ndarray | None = None) -> float | None:
             sums = np.concatenate([[0], np.cumsum(pages, dtype=np.int64)])
             first = (np.maximum(own[:, 0], begin) - begin) // mmap.PAGESIZE
             last = -((begin - np.minimum(own[:, 1], end)) // mmap.PAGESIZE)
-            there += int((sums[last] - sums[first]).sum())
+            cached += int((sums[last] - sums[first]).sum())
             total += int((last - first).sum())
-    return there / total if total else None
+    return cached / total if total else None
 
 
 def _cached_pages(descriptor: int, begin: int, length: int) -> np.ndarray | None:
-    """(pages,) bool: which pages of a range the page cache holds; None where mincore fails."""
+    """(pages,) bool: the cached pages of a range; None where mincore fails."""
     with mmap.mmap(descriptor, length, prot=mmap.PROT_READ, offset=begin) as view:
         memory = np.frombuffer(view, np.uint8)
         pages = np.zeros(-(-length // mmap.PAGESIZE), np.uint8)
@@ -69,52 +69,42 @@ def _cached_pages(descriptor: int, begin: int, length: int) -> np.ndarray | None
 
 
 def evict(path: Path, extents: np.ndarray) -> bool:
-    """Let the page cache drop these extents, (N, 2) first byte and bytes. True if they are cold then.
+    """Drop extents, (N, 2) first byte and bytes, from the page cache. True if they are cold then.
 
-    Pages come in groups (large folios) that are dropped whole or not at all: where the extents alone are not dropped,
-    whole groups are.
+    Large folios are dropped whole or not at all: where the extents' own pages stay, whole folios are dropped.
     """
-    return any(_drop(path, extents, unit) for unit in (mmap.PAGESIZE, _LARGEST))
-
-
-def _drop(path: Path, extents: np.ndarray, unit: int) -> bool:
-    """Drop all units of so many bytes that the extents touch. True if the extents are cold then."""
-    begins, ends = extents[:, 0] // unit * unit, -(-extents.sum(1) // unit) * unit
-    with path.open("rb") as file:
-        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-            os.posix_fadvise(file.fileno(), begin, end - begin, os.POSIX_FADV_DONTNEED)
-    share = cached_share(path, extents)
-    return share is not None and share <= COLD
-
-
-def ask_ahead(path: Path, extents: np.ndarray, most: int) -> None:
-    """Let the kernel fetch the first `most` bytes of extents, (N, 2) first byte and bytes, all at once."""
-    with path.open("rb") as file:
-        for first, length in extents.tolist():
-            os.posix_fadvise(file.fileno(), first, min(length, most), os.POSIX_FADV_WILLNEED)
+    for unit in (mmap.PAGESIZE, _FOLIO):
+        begins, ends = extents[:, 0] // unit * unit, -(-extents.sum(1) // unit) * unit
+        with path.open("rb") as file:
+            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+                os.posix_fadvise(file.fileno(), begin, end - begin, os.POSIX_FADV_DONTNEED)
+        share = cached_share(path, extents)
+        if share is not None and share <= COLD:
+            return True
+    return False
 
 
 def sequential(path: Path, first: int, length: int, seconds: float) -> Reads:
-    """Read a range from its begin in blocks of 1 MiB, for so long or to its end. Raises DataError if it cannot."""
+    """Read a range in blocks of 1 MiB until its end, or for so long. Raises DataError if it cannot be read."""
     offsets = range(first, first + length, BLOCK)
     blocks = [(offset, min(BLOCK, first + length - offset)) for offset in offsets]
     return _read(path, blocks, 1, seconds, os.POSIX_FADV_SEQUENTIAL)
 
 
 def scattered(path: Path, blocks: np.ndarray, threads: int, seconds: float) -> Reads:
-    """Read blocks, (N, 2) first byte and bytes, in their order on so many threads, for so long or until all are read.
+    """Read blocks, (N, 2) first byte and bytes, in order until all are read, or for so long.
 
-    Raises DataError if it cannot.
+    Raises DataError if they cannot be read.
     """
-    return _read(path, [(first, length) for first, length in blocks.tolist()], threads, seconds, os.POSIX_FADV_RANDOM)
+    return _read(path, blocks.tolist(), threads, seconds, os.POSIX_FADV_RANDOM)
 
 
-def _read(path: Path, blocks: Sequence[tuple[int, int]], threads: int, seconds: float, advice: int) -> Reads:
-    """pread, which leaves Python's lock while it waits for the disk."""
+def _read(path: Path, blocks: Sequence[Sequence[int]], threads: int, seconds: float, advice: int) -> Reads:
+    """pread, which releases Python's lock while it waits for the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     began = time.perf_counter()
 
-    def work(own: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    def work(own: Sequence[Sequence[int]]) -> tuple[int, int]:
         read = count = 0
         buffer = memoryview(bytearray(max((length for _, length in own), default=1)))
         for offset, length in own:

@@ -1,57 +1,84 @@
-"""What a database holds: `python -m rsdnet.info DB [--verify] [--speed]`.
-
-Counts per split and class, bands with types and shapes, statistics, damaged entries, size on disk; with `--speed` how
-fast this machine reads it, and what bounds that. Works on a database without a catalog too, such as rico-hdl's own.
-"""
+"""The contents of a database: samples, bands, statistics, damage."""
 
 import json
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
+from rich.console import Console
+from rich.table import Table
 
 from rsdnet import bands
 from rsdnet.console import progress, size
 from rsdnet.data import catalog, shards
-from rsdnet.data.catalog import Catalog
-from rsdnet.data.databases import Piece, Scan
+from rsdnet.data.catalog import DATA, SPLITS, Catalog
+from rsdnet.data.databases import Scan
 from rsdnet.errors import DataError
 from rsdnet.files import aside
-from rsdnet.info.subject import reader_file
+from rsdnet.info.tables import table, terminal
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from rsdnet._reader import Reader, Survey
 
 _KEYS = ("ms", "sar", "map")
-_NAMED = 10  # damaged entries and absent keys that are named, of any number
-_LEAST, _PAUSE = 64, 0.1  # entries in a piece of a survey, at least; seconds that one may take
+_NAMED = 10  # damaged entries and absent keys that are named
+_LEAST, _PAUSE = 64, 0.1  # least entries in a piece of a survey; seconds that one may take
+
+
+def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
+    """Print the contents of the database in folder `db`, or of its shards. Returns 1 if anything is damaged or absent.
+
+    verify: read every entry whole. write: JSON file for all that is damaged or absent.
+    Raises DataError if it cannot be opened, or its catalog is damaged.
+    """
+    from rsdnet._reader import Reader
+
+    console, folders = terminal(), shards.parts(db)
+    reader = Reader(folders, bands.spellings())
+    paths = [folder / DATA if folder.is_dir() else folder for folder in folders]
+    samples = _count(reader, folders)
+    found = survey(reader, verify)
+    sizes = f"{size(sum(path.stat().st_size for path in paths))}, {size(found.payload)} of them pixels"
+    name = paths[0] if len(paths) == 1 else f"{db}: {len(paths)} shards"
+    console.print(f"{name}: {found.total:,} entries, {sizes}")
+    if samples is None:
+        console.print("no catalog: samples, labels and splits are not known")
+    else:
+        _print_samples(console, samples)
+    console.print(_band_table(found))
+    if found.unlisted:
+        console.print(f"and {found.unlisted:,} entries of so many other schemas that they are not listed")
+    if (folders[0] / catalog.STATS).is_file():
+        console.print(_statistics_table(shards.read_stats(db)))
+    absent = samples.absent if samples else []
+    _print_faults(console, found.damaged, absent)
+    if verify and not found.damaged:
+        console.print(f"all {found.total:,} entries were read whole")
+    if write is not None:
+        _write_faults(write, paths[0] if len(paths) == 1 else db, found, absent)
+    return 1 if found.damaged or absent else 0
 
 
 @dataclass
-class Tally:
-    """The catalog's samples, counted piece by piece.
+class Counts:
+    """Numbers of samples in a catalog.
 
     splits: per split (None: all of them), samples, with both entries, MS alone, SAR alone, labelled, with a label map.
-    labels: (3, classes) samples by split and label id. absent: keys that the catalog names and the database has not.
+    labels: (3, classes) samples by split and label id. absent: keys of the catalog that the database lacks.
     """
 
     meta: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     splits: dict[str | None, np.ndarray] = field(default_factory=dict)
-    labels: np.ndarray = field(default_factory=lambda: np.zeros((len(catalog.SPLITS), 0), np.int64))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros((len(SPLITS), 0), np.int64))
     absent: list[str] = field(default_factory=list)
 
     def add(self, piece: Catalog, reader: "Reader", database: int) -> None:
-        """Count the samples of a piece, and look their keys up in one of the reader's databases."""
+        """Count the samples of a piece; look its keys up in one of the reader's databases."""
         self.meta, self.classes = piece.meta, piece.classes
         there = {name: np.array([key is not None for key in getattr(piece, name)], bool) for name in _KEYS}
         for name, has in there.items():
@@ -60,21 +87,30 @@ class Tally:
         labelled, ms, sar = piece.label >= 0, there["ms"], there["sar"]
         columns = np.stack([np.ones(len(piece), bool), ms & sar, ms & ~sar, sar & ~ms, labelled, there["map"]])
         if not self.labels.shape[1]:
-            self.labels = np.zeros((len(catalog.SPLITS), len(piece.classes)), np.int64)
-        for row, split in enumerate((*catalog.SPLITS, None)):
+            self.labels = np.zeros((len(SPLITS), len(piece.classes)), np.int64)
+        for row, split in enumerate((*SPLITS, None)):
             own = np.ones(len(piece), bool) if split is None else np.asarray(piece.split == split, bool)
             self.splits[split] = self.splits.get(split, 0) + columns[:, own].sum(1)
             if split is not None and self.classes:
                 self.labels[row] += np.bincount(piece.label[own & labelled], minlength=len(self.classes))
 
 
+def _count(reader: "Reader", folders: Sequence[Path]) -> Counts | None:
+    """The samples of a catalog; None without one, and without an ingest that may yet write one."""
+    if not any((folders[0] / name).is_file() for name in (catalog.CATALOG, catalog.JOURNAL)):
+        return None
+    counts = Counts()
+    for piece in Scan(folders):
+        counts.add(piece.catalog, reader, piece.database)
+    return counts
+
+
 def survey(reader: "Reader", verify: bool) -> "Survey":
-    """Check the headers of all entries of all databases; with `verify`, read every byte too. Shows how far it is."""
+    """Check the headers of all entries; with `verify`, read every byte too. Shows progress."""
     from rsdnet._reader import Survey
 
     found = Survey(reader, None, verify)
-    piece = _LEAST
-    first = time.perf_counter()
+    piece, first = _LEAST, time.perf_counter()
     with progress("reading" if verify else "checking", found.total, "entries") as show:
         while found.done < found.total:
             began = time.perf_counter()
@@ -86,99 +122,35 @@ def survey(reader: "Reader", verify: bool) -> "Survey":
 
 
 def next_piece(entries: int, seconds: float) -> int:
-    """Entries to look at next, where `entries` took `seconds`: so many that Ctrl-C and the bar need not wait."""
+    """Size of the next piece, where one of `entries` took `seconds`: the bar and Ctrl-C wait about `_PAUSE`."""
     wanted = entries * _PAUSE / max(seconds, 1e-9)
     return int(min(max(wanted, entries / 2, _LEAST), entries * 2))
 
 
-def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
-    """Print what the database in folder `db`, or its shards, hold. Returns 1 if anything is damaged or absent, else 0.
-
-    verify: read every entry whole. write: a file for all that is damaged or absent, as JSON.
-    Raises DataError if it cannot be opened, or its catalog is damaged.
-    """
-    from rsdnet._reader import Reader
-
-    console = terminal()
-    folders = shards.parts(db)
-    reader = Reader(folders, bands.spellings())
-    paths = [reader_file(folder) for folder in folders]
-    tally = count(reader, _pieces(folders))
-    found = survey(reader, verify)
-    damaged = found.damaged
-    sizes = f"{size(sum(path.stat().st_size for path in paths))}, {size(found.payload)} of them pixels"
-    what = paths[0] if len(paths) == 1 else f"{db}: {len(paths)} shards"
-    console.print(f"{what}: {found.total:,} entries, {sizes}")
-    if tally is None:
-        console.print("no catalog: samples, labels and splits are not known")
-    else:
-        _print_catalog(console, tally)
-    console.print(_band_table(found))
-    if found.unlisted:
-        console.print(f"and {found.unlisted:,} entries of so many other schemas that they are not listed")
-    if (folders[0] / catalog.STATS).is_file():
-        console.print(_statistics_table(shards.read_stats(db)))
-    lost = tally.absent if tally is not None else []
-    _print_faults(console, damaged, lost)
-    if verify and not damaged:
-        console.print(f"all {found.total:,} entries were read whole")
-    if write is not None:
-        _write_faults(write, paths[0] if len(paths) == 1 else db, found.total, damaged, lost)
-    return 1 if damaged or lost else 0
-
-
-def terminal() -> "Console":
-    """A console that does not squeeze a table in a pipe or a file into 80 columns."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
-
-
-def count(reader: "Reader", pieces: Iterable[Piece] | None) -> Tally | None:
-    """The samples of a catalog, counted; None where there is none."""
-    if pieces is None:
-        return None
-    tally = Tally()
-    for piece in pieces:
-        tally.add(piece.catalog, reader, piece.database)
-    return tally
-
-
-def _pieces(folders: Sequence[Path]) -> Iterable[Piece] | None:
-    """The catalog's; None where there is none, and no ingest that may yet write one."""
-    there = any((folders[0] / name).is_file() for name in (catalog.CATALOG, catalog.JOURNAL))
-    return Scan(folders) if there else None
-
-
-def _print_catalog(console: "Console", tally: Tally) -> None:
-    facts = ((name, tally.meta.get(name)) for name in ("layout", "level", "patch"))
+def _print_samples(console: Console, samples: Counts) -> None:
+    facts = ((name, samples.meta.get(name)) for name in ("layout", "level", "patch"))
     console.print(", ".join(f"{name} {value}" for name, value in facts if value) or "samples:")
-    table = _table("samples", "split", "all", "ms+sar", "ms only", "sar only", "labelled", "label maps")
-    for split, counts in tally.splits.items():
-        table.add_row(split or "all", *(f"{int(count):,}" for count in counts))
-    console.print(table)
-    if tally.labels.any():
-        console.print(_table_of_classes(tally))
+    splits = table("samples", "split", "all", "ms+sar", "ms only", "sar only", "labelled", "label maps")
+    for split, counts in samples.splits.items():
+        splits.add_row(split or "all", *(f"{int(count):,}" for count in counts))
+    console.print(splits)
+    if samples.labels.any():
+        classes = table("classes", "id", "class", *SPLITS, left=2)
+        for label, name in enumerate(samples.classes):
+            classes.add_row(str(label), name, *(f"{int(count):,}" for count in samples.labels[:, label]))
+        console.print(classes)
 
 
-def _table_of_classes(tally: Tally) -> "Table":
-    table = _table("classes", "id", "class", *catalog.SPLITS, left=2)
-    for label, name in enumerate(tally.classes):
-        table.add_row(str(label), name, *(f"{int(count):,}" for count in tally.labels[:, label]))
-    return table
-
-
-def _band_table(found: "Survey") -> "Table":
+def _band_table(found: "Survey") -> Table:
     tensors: dict[str, Counter[tuple[str, tuple[int, ...]]]] = {}
     for columns, entries in found.schemas:
         for name, dtype, shape in columns:
             tensors.setdefault(name, Counter())[dtype, shape] += entries
-    table = _table("tensors", "tensor", "type", "rows x columns", "entries", left=3)
+    made = table("tensors", "tensor", "type", "rows x columns", "entries", left=3)
     for name in sorted(tensors, key=_band_order):
         for (dtype, shape), count in tensors[name].most_common():
-            table.add_row(name, dtype, " x ".join(map(str, shape)), f"{count:,}")
-    return table
+            made.add_row(name, dtype, " x ".join(map(str, shape)), f"{count:,}")
+    return made
 
 
 def _band_order(name: str) -> tuple[int, str]:
@@ -188,31 +160,22 @@ def _band_order(name: str) -> tuple[int, str]:
         return len(bands.NAMES), name
 
 
-def _statistics_table(stats: dict[str, Any]) -> "Table":
+def _statistics_table(stats: dict[str, Any]) -> Table:
     columns = ("min", "1", "50", "99", "max", "mean", "std")
     titles = [f"{column} %" if column.isdigit() else column for column in columns]
-    table = _table(f"statistics, {stats.get('split', 'train')} split", "band", *titles, "pixels", "invalid")
+    made = table(f"statistics, {stats.get('split', 'train')} split", "band", *titles, "pixels", "invalid")
     for name in sorted(stats["bands"], key=_band_order):
         band = stats["bands"][name]
         values = [band["percentiles"].get(c) if c.isdigit() else band[c] for c in columns]
         cells = ["-" if value is None else f"{value:,.2f}" for value in values]
-        table.add_row(name, *cells, f"{band['count']:,}", f"{band['invalid']:,}")
-    return table
+        made.add_row(name, *cells, f"{band['count']:,}", f"{band['invalid']:,}")
+    return made
 
 
-def _table(title: str, *columns: str, left: int = 1) -> "Table":
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position < left else "right")
-    return table
-
-
-def _print_faults(console: "Console", damaged: list[tuple[str, str]], lost: list[str]) -> None:
-    if lost:
-        names = ", ".join(lost[:_NAMED]) + (", ..." if len(lost) > _NAMED else "")
-        console.print(f"the catalog names {len(lost):,} keys that are absent: {names}", soft_wrap=True, markup=False)
+def _print_faults(console: Console, damaged: list[tuple[str, str]], absent: list[str]) -> None:
+    if absent:
+        names = ", ".join(absent[:_NAMED]) + (", ..." if len(absent) > _NAMED else "")
+        console.print(f"the catalog names {len(absent):,} keys that are absent: {names}", soft_wrap=True, markup=False)
     if damaged:
         console.print(f"{len(damaged):,} damaged entries:")
         for key, reason in damaged[:_NAMED]:
@@ -221,52 +184,11 @@ def _print_faults(console: "Console", damaged: list[tuple[str, str]], lost: list
             console.print(f"  and {len(damaged) - _NAMED:,} more (--json PATH writes all)")
 
 
-def _write_faults(to: Path, path: Path, entries: int, damaged: list[tuple[str, str]], lost: list[str]) -> None:
-    named = [{"key": key, "reason": reason} for key, reason in damaged]
-    content = {"database": str(path), "entries": entries, "damaged": named, "absent": lost}
+def _write_faults(to: Path, db: Path, found: "Survey", absent: list[str]) -> None:
+    damaged = [{"key": key, "reason": reason} for key, reason in found.damaged]
+    content = {"database": str(db), "entries": found.total, "damaged": damaged, "absent": absent}
     try:
         with aside(to) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise DataError(f"{to} cannot be written ({error.strerror}): name another file for --json") from error
-
-
-def _largest(db: Path) -> Path:
-    """The folder to measure: `db`, or the largest of its shards, which is then named."""
-    folders = shards.parts(db)
-    largest = max(folders, key=lambda folder: reader_file(folder).stat().st_size) if len(folders) > 1 else folders[0]
-    if largest != db:
-        print(f"{largest} is measured, the largest of {len(folders)} shards")
-    return largest
-
-
-def main() -> int:
-    """The command."""
-
-    @dataclass(frozen=True)
-    class Options:
-        db: tyro.conf.Positional[Path]
-        """Folder of the database, or of its shards."""
-        verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-        """Read every entry whole, not its header alone."""
-        json: Path | None = None
-        """Write all damaged entries and absent keys into this file."""
-        speed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-        """Measure how fast this machine reads the database, and say what bounds that. Parts of the database leave the
-        page cache for it."""
-        seconds: float = 20.0
-        """How long --speed may take, about."""
-
-    options = tyro.cli(Options, prog="rsdnet.info", description=__doc__)
-    try:
-        status = 0
-        if options.verify or options.json or not options.speed:
-            status = info(options.db, options.verify, options.json)
-        if options.speed:
-            from rsdnet.info.speed import speed
-
-            speed(_largest(options.db), options.seconds)
-        return status
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130

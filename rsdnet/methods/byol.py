@@ -3,78 +3,47 @@ byol/byol_experiment.py and byol/utils/networks.py.
 """
 
 import copy
-from typing import NamedTuple
+import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rsdnet.config import ModelConfig
-from rsdnet.kernels import byol_loss
-from rsdnet.model.encoders import ResNet
+from rsdnet.config import Config
+from rsdnet.kernels import byol_loss, update_target_
+from rsdnet.methods.base import Forward, Method, Network
+from rsdnet.model.encoders import encoder_of
 from rsdnet.model.heads import head
 
 
-class Network(nn.Module):
-    """Encoder and projector: (B, C, S, S) to projections (B, D). The online and the target network are two of these."""
+class BYOL(Method):
+    """Online network with predictor, and a target network that follows the online one."""
 
-    def __init__(self, encoder: ResNet, projector: nn.Module) -> None:
-        super().__init__()
-        self.encoder, self.projector = encoder, projector
-
-    def forward(self, views: Tensor) -> Tensor:
-        return self.late(self.early(views))
-
-    def early(self, views: Tensor) -> Tensor:
-        """What `late` takes: see `ResNet.early`."""
-        return self.encoder.early(views)
-
-    def late(self, x: Tensor) -> Tensor:
-        """The encoder's last stage and the projector: two thirds of the parameters and more."""
-        return self.projector(self.encoder.late(x))
-
-
-class Forward(NamedTuple):
-    """What two views of a batch give."""
-
-    loss: Tensor  # float32 scalar in [0, 8]
-    z1: Tensor  # (B, D) online projections of the first view, detached
-    z2: Tensor  # (B, D) of the second
-
-
-class BYOL(nn.Module):
-    """Online network with predictor, and target network, over two views of each sample."""
-
-    def __init__(self, channels: int, config: ModelConfig) -> None:
-        super().__init__()
-        encoder = ResNet(config.encoder, channels, config.width, config.recompute)
-        self.online = Network(encoder, head(encoder.features, config.hidden, config.dim))
-        self.predictor = head(config.dim, config.hidden, config.dim)
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        encoder, hidden, dim = encoder_of(cfg), cfg.model.hidden, cfg.model.dim
+        self.online = Network(encoder, head(encoder.features, hidden, dim))
+        self.predictor = head(dim, hidden, dim)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
-        self.concatenate_views = config.concatenate_views
-
-    def project(self, network: Network, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Projections (B, D) of both views (2, B, C, S, S): one after the other, so that each has its own BatchNorm
-        statistics, or as one batch."""
-        if self.concatenate_views:
-            first, second = network(views.flatten(0, 1)).chunk(2)
-            return first, second
-        return network(views[0]), network(views[1])
+        self.first_tau = cfg.optim.tau
+        self.averaged = list(self.target.parameters()), list(self.online.parameters())
 
     def forward(self, views: Tensor) -> Forward:
-        """Symmetric BYOL loss of views (2, B, C, S, S) (Grill et al. 2020, eq. 2; byol/byol_experiment.py, loss_fn)."""
-        z1, z2 = self.project(self.online, views)
-        if self.concatenate_views:
-            q1, q2 = self.predictor(torch.cat((z1, z2))).chunk(2)
-        else:
-            q1, q2 = self.predictor(z1), self.predictor(z2)
+        """Symmetric loss (Grill et al. 2020, eq. 2; byol/byol_experiment.py, loss_fn), in [0, 8]."""
+        z1, z2 = self.both(self.online, views)
+        q1, q2 = self.both(self.predictor, (z1, z2))
         with torch.no_grad():
-            t1, t2 = self.project(self.target, views)
+            t1, t2 = self.both(self.target, views)
         return Forward(byol_loss(q1, q2, t1, t2), z1.detach(), z2.detach())
 
-    def online_parameters(self) -> list[nn.Parameter]:
-        """The online network's parameters, in the order of `target_parameters`."""
-        return list(self.online.parameters())
+    def schedule(self, step: int, steps: int) -> dict[str, float]:
+        return {"tau": tau(step, steps, self.first_tau)}
 
-    def target_parameters(self) -> list[nn.Parameter]:
-        """The target network's parameters."""
-        return list(self.target.parameters())
+    def after_step(self, finite: Tensor, **numbers: Tensor) -> None:
+        """target = tau * target + (1 - tau) * online: parameters alone; BatchNorm buffers are the target's own."""
+        update_target_(*self.averaged, torch.where(finite, numbers["tau"], 1.0))
+
+
+def tau(step: int, steps: int, base: float) -> float:
+    """Target's momentum at `step` of `steps`: 1 - (1 - base) * (cos(pi * step / steps) + 1) / 2
+    (byol/utils/schedules.py, target_ema)."""
+    return 1 - (1 - base) * (math.cos(math.pi * step / steps) + 1) / 2

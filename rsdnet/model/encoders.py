@@ -1,12 +1,29 @@
-"""Encoders: ResNet with torchvision's parameter names."""
+"""Encoders: ResNets with torchvision's parameter names, any of timm's, and the registry to add others to.
+
+A factory takes the configuration and gives a module from (B, channels, H, W) to (B, features). It may have more:
+features, an int, else measured; `early` and `late`, two halves that are compiled apart on several ranks; attributes
+`width` and `recompute`, to say that it follows these options.
+"""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+import difflib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from rsdnet.config import Config, ModelConfig
+from rsdnet.errors import DataError
+from rsdnet.registry import Registry
+
+
+class Encoder(nn.Module):
+    """(B, channels, H, W) to (B, features)."""
+
+    features: int
 
 
 class BasicBlock(nn.Module):
@@ -67,8 +84,8 @@ DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 }
 
 
-class ResNet(nn.Module):
-    """ResNet encoder: (B, channels, H, W) to (B, features), torchvision's network without its last layer `fc`.
+class ResNet(Encoder):
+    """torchvision's ResNet without its last layer `fc`.
 
     name: "resnet18", "resnet34" or "resnet50". width: channels of the first stage, 64 in torchvision.
     recompute: activation checkpointing, block by block.
@@ -76,7 +93,7 @@ class ResNet(nn.Module):
 
     def __init__(self, name: str, channels: int, width: int = 64, recompute: bool = False) -> None:
         super().__init__()
-        self.recompute = recompute
+        self.width, self.recompute = width, recompute
         block, depths = DEPTHS[name]
         self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -125,14 +142,14 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
         return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
 
     def contexts() -> tuple[Any, Any]:
-        return contextlib.nullcontext(), still(block)
+        return contextlib.nullcontext(), frozen_bn_stats(block)
 
     return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
 @contextlib.contextmanager
-def still(module: nn.Module) -> Iterator[None]:
-    """While entered, a forward in training mode leaves the running statistics of BatchNorm as they are."""
+def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
+    """While entered, a forward in training mode leaves BatchNorm's running statistics unchanged."""
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:  # a momentum of 0 writes back what is there
@@ -142,3 +159,70 @@ def still(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, (momentum, count) in zip(norms, kept, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def resnet(name: str, cfg: Config) -> ResNet:
+    """`ResNet` of a configuration."""
+    return ResNet(name, cfg.views.channels, cfg.model.width, cfg.model.recompute)
+
+
+def timm_encoder(name: str, cfg: Config) -> nn.Module:
+    """timm's model `name`, pooled, without its classifier and with untrained weights.
+
+    Raises DataError where timm is not installed or has no such model.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise DataError(f"--encoder timm:{name} needs timm ({error}): pip install 'rsdnet[timm]'") from None
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models())
+        raise DataError(f"timm has no model {name}" + (f": did you mean {' or '.join(close)}?" if close else ""))
+    make = functools.partial(timm.create_model, name, pretrained=False, in_chans=cfg.views.channels, num_classes=0)
+    try:
+        return make(dynamic_img_size=True)  # vision transformers, which else take views of one size
+    except TypeError:
+        return make()
+
+
+ENCODERS: Registry[Callable[[Config], nn.Module]] = Registry(
+    "encoder",
+    {
+        "resnet18": functools.partial(resnet, "resnet18"),
+        "resnet34": functools.partial(resnet, "resnet34"),
+        "resnet50": functools.partial(resnet, "resnet50"),
+        "timm:": timm_encoder,
+    },
+)
+
+
+def encoder_of(cfg: Config) -> Encoder:
+    """The encoder that --encoder names, with new weights.
+
+    Raises DataError where the name is unknown, it does not take the views, or does not follow --width or --recompute.
+    """
+    name, model = cfg.model.encoder, cfg.model
+    encoder = ENCODERS.find(name)(cfg)
+    for option, default in (("width", ModelConfig.width), ("recompute", False)):
+        if getattr(model, option) != default and not hasattr(encoder, option):
+            raise DataError(f"encoder {name} has no {option} to set: leave --{option} at its default ({default})")
+    if not hasattr(encoder, "features"):
+        encoder.features = measured_features(encoder, cfg)  # type: ignore[assignment]
+    return cast(Encoder, encoder)
+
+
+def measured_features(encoder: nn.Module, cfg: Config) -> int:
+    """Length of an encoder's output for one view. Raises DataError where it gives something else than (B, features)."""
+    size, channels = cfg.views.size, cfg.views.channels
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            shape = tuple(encoder(torch.zeros(1, channels, size, size)).shape)
+    except Exception as error:
+        raise DataError(
+            f"encoder {cfg.model.encoder} does not take {channels} x {size} x {size} views: {error}"
+        ) from None
+    encoder.train()
+    if len(shape) != 2:
+        raise DataError(f"encoder {cfg.model.encoder} gives shape {shape} for one view, expected (1, features)")
+    return shape[1]

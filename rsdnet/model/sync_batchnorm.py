@@ -1,9 +1,9 @@
 """BatchNorm over the batch of all ranks, as BYOL has it (Grill et al. 2020, appendix B; byol/utils/networks.py, MLP).
 
-Each rank's mean and variance are joined by the law of total variance: 2 numbers a channel, averaged over the ranks in
-one message, and once more in the backward.
-torch.nn.SyncBatchNorm does the same on GPUs alone, and torch.compile cannot look into it; this one runs on a CPU too,
-and compiled its arithmetic is fused with what stands around it.
+The ranks' means and variances are joined by the law of total variance: two numbers a channel, averaged over the ranks
+in one message, and once more in the backward.
+torch.nn.SyncBatchNorm does the same on GPUs alone and breaks torch.compile's graph; this one runs on a CPU too, and
+compiled its arithmetic is fused with its neighbours'.
 """
 
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from rsdnet.errors import DataError
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -57,8 +59,10 @@ class SyncBatchNorm(BatchNorm):
         wide, axes = x.float(), [0, *range(2, x.ndim)]
         variance, mean = joined(*torch.var_mean(wide, axes, correction=0), self.world)
         self._note(mean.detach(), variance.detach(), x.numel() // x.shape[1] * self.world)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * scale
+        scale = torch.rsqrt(variance + self.eps)
+        if self.affine:
+            scale = self.weight * scale
+        shift = self.bias - mean * scale if self.affine else -mean * scale
         across = (-1, *[1] * (x.ndim - 2))
         return (wide * scale.view(across) + shift.view(across)).to(x.dtype)
 
@@ -84,7 +88,12 @@ def joined(variance: Tensor, mean: Tensor, world: int) -> tuple[Tensor, Tensor]:
 
 
 def synchronise(module: nn.Module, world: int) -> None:
-    """Let every BatchNorm in `module` take its statistics over `world` ranks: parameters and buffers stay its own."""
+    """Take the statistics of every BatchNorm in `module` over `world` ranks; parameters and buffers stay its own.
+
+    Raises DataError on a subclass of BatchNorm, whose forward may do more than normalise.
+    """
     for norm in [part for part in module.modules() if isinstance(part, BatchNorm)]:
+        if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+            raise DataError(f"{type(norm).__name__} cannot be synchronised over ranks: use --batchnorm local")
         norm.__class__ = SyncBatchNorm
         norm.world = world  # type: ignore[assignment]

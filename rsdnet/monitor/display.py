@@ -1,4 +1,4 @@
-"""What a run shows: a live display on a terminal, plain lines elsewhere."""
+"""A run's display: a bar with the latest metrics on a terminal, plain lines elsewhere."""
 
 import math
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ class Display(Progress):
         self.update(self.task, completed=done)
 
     def show(self, numbers: dict[str, float], losses: list[float], left: float) -> None:
-        """Show a line of metrics.jsonl in two groups: what it learns, what it costs.
+        """Show a line of metrics.jsonl in two groups: learning and cost.
 
         losses: of the steps since the last; their mean is shown. left: seconds to the end.
         """
@@ -53,11 +53,13 @@ class Display(Progress):
 
 
 def learning(loss: float, numbers: dict[str, float]) -> str:
-    """The first group: whether it learns."""
+    """The first group: loss, measures of the projections, schedule."""
     parts = [
         f"loss {loss:.4f}", f"spread {numbers['spread']:.2f}", f"rank {numbers['effective_rank']:.1f}",
-        f"norm {numbers['grad_norm']:.3g}", f"lr {numbers['lr']:.4g}", f"tau {numbers['tau']:.4f}",
+        f"norm {numbers['grad_norm']:.3g}", f"lr {numbers['lr']:.4g}",
     ]  # fmt: skip
+    if "tau" in numbers:  # BYOL's
+        parts.append(f"tau {numbers['tau']:.4f}")
     if "knn_f1" in numbers:
         parts.append(f"kNN F1 {numbers['knn_f1']:.3f}")
     if numbers["skipped"]:
@@ -66,7 +68,7 @@ def learning(loss: float, numbers: dict[str, float]) -> str:
 
 
 def costs(numbers: dict[str, float]) -> str:
-    """The second group: what it costs."""
+    """The second group: throughput, waiting, memory."""
     parts = [f"{numbers['samples_per_s']:,.0f} samples/s", f"wait {percent(numbers['wait'])}"]
     if "tflops" in numbers:
         share = f" ({percent(numbers['mfu'])} of peak)" if "mfu" in numbers else ""

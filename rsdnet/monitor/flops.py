@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from rsdnet.config import Config
-from rsdnet.methods.byol import BYOL
+from rsdnet.methods import METHODS
 
 COUNTED = 2  # samples of the batch that is counted: BatchNorm of the heads takes no single one
 SIDES = {"cuda": 8192, "cpu": 1024}  # of the square matrices: enough work to hide the launch
@@ -20,19 +20,17 @@ KIBI = 1024  # ru_maxrss is in kibibytes (Linux, getrusage(2))
 def step_flops(config: Config) -> int:
     """FLOPs that a training step needs for one sample, two of them a multiply-add.
 
-    Both views: forward of the online network, the predictor and the target network, backward of the first two.
+    Both views: the method's forward and backward.
     Convolutions and matrix products alone are counted (torch.utils.flop_counter); what activation checkpointing
     computes again is not: these are the model's FLOPs (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
     """
-    model = dataclasses.replace(config.model, recompute=False)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, recompute=False))
+    shape = (2, COUNTED, config.views.channels, config.views.size, config.views.size)
     with torch.device("meta"):  # shapes without values: nothing is computed, no random number drawn
-        byol = BYOL(config.views.channels, model)
-        view = torch.empty(COUNTED, config.views.channels, config.views.size, config.views.size)
+        method, views = METHODS.find(config.model.method)(config), torch.empty(shape)
     with FlopCounterMode(display=False) as counter:
-        byol.predictor(byol.online(view)).sum().backward()
-        with torch.no_grad():
-            byol.target(view)
-    return 2 * counter.get_total_flops() // COUNTED
+        method(views).loss.backward()
+    return counter.get_total_flops() // COUNTED
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:

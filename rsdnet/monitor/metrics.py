@@ -1,4 +1,4 @@
-"""What a run keeps of its steps: metrics.jsonl, TensorBoard; what it shows goes to rsdnet/monitor/display.py."""
+"""Metrics of a run's steps, written to metrics.jsonl and TensorBoard and handed to display and health checks."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from rsdnet.monitor.display import Display
 from rsdnet.runfolder import METRICS
 
 if TYPE_CHECKING:
-    from rsdnet.training.step import Output
+    from rsdnet.training.step import StepOutput
 
 TRUST = ("trust_min", "trust_median", "trust_max")
 
@@ -38,9 +38,9 @@ class Monitor:
     """Gathers the losses of steps on the device and reads them every `every` steps, never in between.
 
     folder: of the run. steps: of the whole schedule; start: those already done. batch: samples a step, of all ranks.
-    flops: of a sample (flops.step_flops); peak: FLOP/s of a device (flops.matmul_peak); what lacks is not shown.
+    flops: of a sample (flops.step_flops); peak: FLOP/s of a device (flops.matmul_peak); None: not shown.
     max_skipped: steps that may be skipped in a row; 0: any number.
-    ranks: every rank makes a monitor and calls it alike, for what is of all; only the main one writes, shows and warns.
+    ranks: every rank makes one and makes the same calls, which are collective; only the main one writes and shows.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Monitor:
         self.flops, self.peak, self.ranks = flops, peak, ranks
         self._pending: list[Step] = []
         self._notes: dict[str, float] = {}
-        self._last: tuple[Output, Callable[[], Tensor] | None, dict[str, float]] | None = None
+        self._last: tuple[StepOutput, Callable[[], Tensor] | None, dict[str, float]] | None = None
         self._began, self._read = time.perf_counter(), dict[str, Any]()
         self._watch = Watch()
         self._shown = Display(console, steps, start) if ranks.main else None
@@ -73,7 +73,7 @@ class Monitor:
             self._files.close()
 
     def log(
-        self, step: int, output: "Output", trust: Callable[[], Tensor] | None, reading: Callable[[], dict[str, Any]],
+        self, step: int, output: "StepOutput", trust: Callable[[], Tensor] | None, reading: Callable[[], dict[str, Any]],
         **knobs: float,
     ) -> None:  # fmt: skip
         """Note a step; every so often read, check, write and show what was noted: see `flush`.
@@ -134,10 +134,13 @@ class Monitor:
         if self.ranks.device.type == "cuda":
             torch.cuda.synchronize(self.ranks.device)
 
-    def _numbers(self, output: "Output", trust: Callable[[], Tensor] | None) -> tuple[list[float], dict[str, float]]:
-        """Losses of the pending steps, averaged over the ranks, and what else is on the device, in one read.
+    def _numbers(
+        self, output: "StepOutput", trust: Callable[[], Tensor] | None
+    ) -> tuple[list[float], dict[str, float]]:
+        """Losses of the pending steps, averaged over the ranks, and the other numbers on the device, in one read.
 
-        Projections are judged over all ranks' (of their last micro-batches), so that numbers go on on another number.
+        Projections are those of all ranks' last micro-batches, so that a run resumed on another number of ranks has the
+        same measures.
         """
         losses = torch.stack([step.loss for step in self._pending]).double()
         losses = self.ranks.sum_(losses) / self.ranks.world
@@ -153,7 +156,7 @@ class Monitor:
         return read[: len(losses)], numbers | {"skipped": int(numbers["skipped"])}
 
     def _rates(self, elapsed: float, read: dict[str, Any]) -> dict[str, float]:
-        """What the pending steps cost; elapsed: the seconds they took."""
+        """Throughput, waiting, reading and memory of the pending steps. elapsed: the seconds they took."""
         rate = len(self._pending) * self.batch / elapsed
         return {
             "samples_per_s": rate,
@@ -182,7 +185,7 @@ class Monitor:
 
 
 def written(path: Path) -> Iterator[dict[str, float]]:
-    """Of a run that goes on, the lines of its metrics that a watch must know: those with a kNN F1, and the last."""
+    """The logged lines that a resumed run's watch must know: those with a kNN F1, and the last."""
     with open(path) as file:  # checkpoint.truncate_metrics has left sound lines only
         line = ""
         for line in file:

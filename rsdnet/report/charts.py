@@ -1,126 +1,125 @@
-"""Charts of the report as inline SVG: drawn by matplotlib, in the page's colours, which follow light and dark."""
+"""Charts of the report: the texts and paths of an SVG, which page.html draws in the page's colours, light or dark."""
 
-import io
 import math
-import re
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 from rsdnet.report.record import Series
 
-# The page's CSS variables, each drawn in a colour that stands for it and is replaced in the SVG.
-INK, GRID = "#010101", "#020202"
-CURVES = ("#030301", "#030302")  # the first and the second run
-BARS = ("#040401", "#040402", "#040403", "#040404")  # contenders of a probe
-BAD = "#050505"
-_VARIABLES = {
-    INK: "ink", GRID: "line", BAD: "bad",
-    **{color: f"run-{index + 1}" for index, color in enumerate(CURVES)},
-    **{color: f"bar-{index + 1}" for index, color in enumerate(BARS)},
-}  # fmt: skip
-WIDTH = 340.0  # points, about the pixels of a phone: letters stay readable there
-BAND = 34.0  # points that a band's bars take
-APART = 8.0  # times as great is a run's peak as the other's, where the axis becomes logarithmic
-FAR = 30.0  # times as great is a chart's greatest value as its least, where the axis may be logarithmic
+WIDTH, LEFT, RIGHT = 340, 46, 324  # px of a chart, about a phone's, so that letters stay readable there; its axes
+TOP, BOTTOM = 12, 36  # px above and below the axes
+HEIGHT = 200  # px of a chart of curves
+BAND = 34  # px that a band's bars take
+APART = 8.0  # ratio of two runs' peaks from which on the axis is logarithmic
+FAR = 30.0  # ratio of a chart's greatest value to its least from which on the axis may be logarithmic
 SPARSE = 4  # steps a value, on average, from which on values are marked by points
 COLUMNS = 240  # of a curve: it is drawn through the extremes of as many pieces
-STYLE: Any = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.size": 11, "text.color": INK,
-    "axes.labelcolor": INK, "axes.edgecolor": GRID, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.facecolor": "none", "figure.facecolor": "none", "grid.color": GRID, "xtick.color": GRID, "ytick.color": GRID,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "legend.frameon": False, "axes.axisbelow": True,
-    "axes.formatter.limits": (-3, 5), "axes.formatter.useoffset": False,
-}  # fmt: skip
+TICKS = 5  # of an axis, at most about
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """One run's part of a chart.
 
-    smooth: the number of values in a running mean drawn over them; 0: none. around: where the band around it begins
-    and ends.
+    run: 0 or 1. smooth: the number of values in a running mean drawn over them; 0: none. around: the least and the
+    greatest values, between which a band is drawn.
     """
 
     series: Series
-    run: int
-    smooth: int
+    run: int = 0
+    smooth: int = 0
     around: tuple[Series, Series] | None = None
 
     @property
+    def parts(self) -> tuple[Series, ...]:
+        """All series to be drawn."""
+        return (self.series, *(self.around or ()))
+
+    @property
     def finite(self) -> np.ndarray:
-        """All values to be drawn that are finite."""
-        return np.concatenate([part.finite for part in (self.series, *(self.around or ()))])
+        """All finite values to be drawn."""
+        return np.concatenate([part.finite for part in self.parts])
 
 
-def lines(curves: Sequence[Curve], number: int, steps: int, *, log: bool = False) -> str:
-    """An SVG of curves over steps. number: of the chart in the page; steps: where the axis ends, at least; log: on a
-    logarithmic axis where values lie far apart."""
-    with mpl.rc_context(STYLE):
-        figure, axes = _axes(200.0, 46.0)
-        for curve in curves:
-            _curve(axes, curve)
-        drawn = [curve.finite for curve in curves]
-        if (ends := _decades(np.concatenate(drawn)) if log else _log_from(drawn)) is not None:
-            axes.set_yscale("log")
-            axes.set_ylim(*ends)
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("")
-        elif np.ptp(axes.get_ylim()) < 1e-6 * np.abs(axes.get_ylim()).max():  # a constant, but for rounding
-            axes.set_ylim(*np.sort(np.mean(axes.get_ylim()) * np.array([0.9, 1.1])))
-        axes.set_xlim(0, max(steps, *(int(curve.series.steps[-1]) for curve in curves), 1))
-        axes.set_xlabel("step")
-        axes.grid(axis="y", linewidth=0.6)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
-        return _svg(figure, number)
+class Text(NamedTuple):
+    """Words at (x, y) px. anchor: SVG's text-anchor."""
+
+    x: float
+    y: float
+    anchor: str
+    words: str
 
 
-def _axes(height: float, left: float) -> tuple[Figure, Axes]:
-    """A figure of `height` points, and its axes, which leave `left` points for the names of ticks."""
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    edges = {"left": left / WIDTH, "right": 1 - 16 / WIDTH, "bottom": 36 / height, "top": 1 - 12 / height}
-    return figure, figure.subplots(gridspec_kw=edges)
+class Plot(NamedTuple):
+    """A chart of WIDTH x height px. paths: (CSS classes, SVG path)."""
+
+    height: int
+    texts: list[Text]
+    paths: list[tuple[str, str]]
 
 
-def _log_from(values: Sequence[np.ndarray]) -> tuple[float, None] | None:
-    """Where a logarithmic axis of two runs begins that are too far apart to read on one axis; None: a linear one."""
-    peaks = [float(each.max()) for each in values if len(each)]
-    if len(peaks) < 2 or min(each.min() for each in values if len(each)) < 0 or not 0 < APART * min(peaks) < max(peaks):
-        return None
-    return min(peaks) / 100, None
+class Axis(NamedTuple):
+    """Values from low to high, drawn from begin to end, px."""
+
+    low: float
+    high: float
+    begin: float
+    end: float
+    log: bool = False
+
+    def at(self, values: np.ndarray) -> np.ndarray:
+        """Pixels of values."""
+        if self.log:
+            low, high, values = math.log10(self.low), math.log10(self.high), np.log10(np.maximum(values, self.low))
+        else:
+            low, high = self.low, self.high
+        return self.begin + (values - low) / (high - low) * (self.end - self.begin)
+
+    def ticks(self, *, whole: bool = False) -> list[tuple[float, float]]:
+        """(px, value) of round values about evenly apart, whole numbers where asked for."""
+        linear = MaxNLocator(TICKS, steps=[1, 2, 5, 10], integer=whole)
+        locator = LogLocator(numticks=TICKS) if self.log else linear
+        values = np.asarray(locator.tick_values(self.low, self.high))
+        values = values[(self.low <= values) & (values <= self.high)]
+        return list(zip(self.at(values).tolist(), values.tolist(), strict=True))
 
 
-def _decades(values: np.ndarray) -> tuple[float, float] | None:
-    """The powers of ten around values that are too far apart to read on a linear axis; None: they are not."""
-    if not len(values) or values.min() <= 0 or values.max() < FAR * values.min():
-        return None
-    return 10.0 ** math.floor(math.log10(values.min())), 10.0 ** math.ceil(math.log10(values.max()))
+def lines(curves: Sequence[Curve], steps: int = 0, *, log: bool = False) -> Plot:
+    """Curves over steps. steps: the axis's end, at least; log: a logarithmic axis where values lie far apart."""
+    last = max(int(part.steps[-1]) for curve in curves for part in curve.parts)
+    x = Axis(0, max(steps, last, 1), LEFT, RIGHT)
+    y = _vertical([curve.finite for curve in curves], log)._replace(begin=HEIGHT - BOTTOM, end=TOP)
+    up = y.ticks()
+    plot = Plot(HEIGHT, [Text((LEFT + RIGHT) / 2, HEIGHT - 4, "middle", "step")], [])
+    plot.texts.extend(Text(at, HEIGHT - 21, "middle", EngFormatter(sep="")(v)) for at, v in x.ticks(whole=True))
+    plot.texts.extend(Text(LEFT - 5, at + 4, "end", f"{v:.10g}") for at, v in up)
+    plot.paths.append(("grid", "".join(f"M{LEFT} {at:.1f}H{RIGHT}" for at, _ in up)))
+    for curve in curves:
+        plot.paths.extend(_curve(curve, x, y))
+    return plot
 
 
-def bars(names: Sequence[str], scores: dict[str, list[float]], colors: Sequence[str], number: int) -> str:
-    """An SVG of grouped bars from 0 to 1: for each name one of each label in `scores`; NaN: none."""
-    with mpl.rc_context(STYLE):
-        thick = 0.8 / max(len(scores), 1)
-        names = [name[:24] for name in names]
-        figure, axes = _axes(50 + len(names) * BAND, 12 + 6.0 * max(map(len, names), default=0))
-        for index, values in enumerate(scores.values()):
-            at = np.arange(len(names)) + (index - (len(scores) - 1) / 2) * thick
-            axes.barh(at, np.nan_to_num(values), thick * 0.92, color=colors[index % len(colors)], linewidth=0)
-        axes.set_yticks(range(len(names)), names, fontsize=9)
-        axes.tick_params(axis="y", length=0)
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(0, 1)
-        axes.set_xlabel("macro F1 on the test split")
-        axes.grid(axis="x", linewidth=0.6)
-        return _svg(figure, number)
+def bars(names: Sequence[str], scores: dict[str, list[float]], kind: str) -> Plot:
+    """Grouped bars from 0 to 1: for each name one of each label in `scores`; NaN: none. kind: CSS class less number."""
+    names = [name[:24] for name in names]
+    height, thick = 50 + len(names) * BAND, 0.8 * BAND / max(len(scores), 1)
+    x = Axis(0, 1, 14 + 6.8 * max(map(len, names), default=0), RIGHT)
+    middles = TOP + BAND * (np.arange(len(names)) + 0.5)
+    plot = Plot(height, [Text((x.begin + x.end) / 2, height - 4, "middle", "macro F1 on the test split")], [])
+    plot.texts.extend(Text(at, height - 21, "middle", f"{v:g}") for at, v in x.ticks())
+    plot.texts.extend(Text(x.begin - 5, at + 4, "end", name) for at, name in zip(middles, names, strict=True))
+    plot.paths.append(("grid", "".join(f"M{at:.1f} {TOP}V{height - BOTTOM}" for at, _ in x.ticks())))
+    for index, values in enumerate(scores.values()):
+        tops = middles + (index - len(scores) / 2) * thick
+        ends = x.at(np.clip(np.nan_to_num(values), 0, 1))
+        drawn = (
+            f"M{x.begin:.1f} {top:.1f}H{end:.1f}v{0.92 * thick:.1f}H{x.begin:.1f}z"
+            for top, end in zip(tops, ends, strict=True)
+        )
+        plot.paths.append((f"solid {kind}-{index + 1}", "".join(drawn)))
+    return plot
 
 
 def smoothed(values: np.ndarray, size: int) -> np.ndarray:
@@ -132,21 +131,51 @@ def smoothed(values: np.ndarray, size: int) -> np.ndarray:
     return np.where(finite, (total[end] - total[first]) / np.maximum(count[end] - count[first], 1), np.nan)
 
 
-def _curve(axes: Axes, curve: Curve) -> None:
-    color, dashes = CURVES[curve.run], ("solid", (0, (4, 1.2)))[curve.run]
-    series, thin = curve.series, bool(curve.smooth)
-    marker = "o" if len(series.finite) < 2 or len(series.steps) * SPARSE <= series.steps[-1] else None
+def _vertical(drawn: Sequence[np.ndarray], log: bool) -> Axis:
+    """The axis around the finite values of each curve: logarithmic, where runs or values lie far apart."""
+    values, peaks = np.concatenate(drawn), [float(each.max()) for each in drawn if len(each)]
+    if not len(values):
+        return Axis(0, 1, 0, 0)
+    low, high = float(values.min()), float(values.max())
+    if log and low > 0 and high >= FAR * low:
+        return Axis(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)), 0, 0, log=True)
+    if not log and len(peaks) == 2 and low >= 0 and 0 < APART * min(peaks) < max(peaks):
+        return Axis(min(peaks) / 100, 1.5 * high, 0, 0, log=True)
+    pad = 0.05 * (high - low)
+    if high - low <= 1e-6 * max(abs(low), abs(high)):  # a constant, but for rounding
+        pad = 0.1 * abs(high) or 1.0
+    return Axis(low - pad, high + pad, 0, 0)
+
+
+def _curve(curve: Curve, x: Axis, y: Axis) -> Iterable[tuple[str, str]]:
+    """A curve's paths: the band around it, its values, their running mean, and crosses where they are not finite."""
+    run, series = f"run-{curve.run + 1}", curve.series
     if curve.around is not None:
-        steps, low, high = _pieces(*curve.around)
-        axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0.8)
-    axes.plot(*_envelope(series.steps, series.values), color=color, linestyle=dashes if not thin else "solid",
-              linewidth=0.8 if thin else 1.6, alpha=0.35 if thin else 1.0, marker=marker, markersize=3)  # fmt: skip
-    if thin:
+        steps, least, greatest = _pieces(*curve.around)
+        there, back = _path(x.at(steps), y.at(least)), _path(x.at(steps[::-1]), y.at(greatest[::-1]))
+        yield f"band {run}", f"{there}{back.replace('M', 'L')}z"
+    steps, values = _envelope(series.steps, series.values)
+    yield f"{'faint' if curve.smooth else 'curve'} {run}", _path(x.at(steps), y.at(values))
+    if len(series.finite) < 2 or len(series.steps) * SPARSE <= series.steps[-1]:
+        good = np.isfinite(values)
+        points = zip(x.at(steps[good]), y.at(values[good]), strict=True)
+        yield f"dots {run}", "".join(f"M{at:.1f} {up:.1f}h0" for at, up in points)
+    if curve.smooth:
         means = smoothed(series.values, curve.smooth)
         at = np.unique(np.linspace(0, len(means) - 1, 2 * COLUMNS).round().astype(int))
-        axes.plot(series.steps[at], means[at], color=color, linestyle=dashes, linewidth=1.7)
+        yield f"curve {run}", _path(x.at(series.steps[at]), y.at(means[at]))
     lost = series.steps[~np.isfinite(series.values)][:COLUMNS]
-    axes.plot(lost, np.full(len(lost), 0.02), "x", color=BAD, markersize=4, transform=axes.get_xaxis_transform())
+    yield "lost", "".join(f"M{at - 2:.1f} {y.begin - 5}l4 4m0-4l-4 4" for at in x.at(lost))
+
+
+def _path(x: np.ndarray, y: np.ndarray) -> str:
+    """An SVG path through points; broken where one is not finite."""
+    found, pen = [], "M"
+    for at, up in zip(x.tolist(), y.tolist(), strict=True):
+        if math.isfinite(up):
+            found.append(f"{pen}{at:.1f} {up:.1f}")
+        pen = "L" if math.isfinite(up) else "M"
+    return "".join(found)
 
 
 def _envelope(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,27 +192,9 @@ def _envelope(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _pieces(low: Series, high: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, and between which values the band lies there; where it is long, in as many pieces as a curve."""
-    pieces = np.array_split(np.arange(len(low.steps)), min(len(low.steps), COLUMNS))
-    ends = [(low.steps[at[0]], np.min(low.values[at]), np.max(high.values[at])) for at in pieces]
-    steps, least, greatest = np.array(ends, float).T
+    """Steps and the band's two edges; where it is long, in as many pieces as a curve."""
+    good = np.isfinite(low.values) & np.isfinite(high.values)
+    pieces = np.array_split(np.flatnonzero(good), max(min(good.sum(), COLUMNS), 1))
+    ends = [(low.steps[at[0]], np.min(low.values[at]), np.max(high.values[at])) for at in pieces if len(at)]
+    steps, least, greatest = np.array(ends, float).reshape(-1, 3).T
     return steps, least, greatest
-
-
-def _svg(figure: Figure, number: int) -> str:
-    """The figure's SVG element, its colours the page's, its ids its own in a page of many."""
-    buffer = io.StringIO()
-    with warnings.catch_warnings(), mpl.rc_context({"svg.hashsalt": "rsdnet"}):
-        warnings.simplefilter("ignore")  # letters that the measuring font lacks; the browser's has them
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    found = re.search(r"<svg.*</svg>", buffer.getvalue(), re.DOTALL)
-    assert found is not None
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", found.group(), flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="c{number}-', svg)
-    svg = re.sub(r'href="#|url\(#', lambda match: f"{match.group()}c{number}-", svg)
-    svg = re.sub("|".join(_VARIABLES), lambda match: f"var(--{_VARIABLES[match.group()]})", svg)
-    svg = re.sub(r"(?<= d=\")[^\"]*", lambda path: re.sub(r"(\.\d)\d+", r"\1", path.group()), svg)
-    svg = re.sub(
-        r"font: ([\d.]+px)[^;\"]*|font-family: [^;\"]*; ", lambda font: f"font-size: {font[1]}" if font[1] else "", svg
-    )
-    return re.sub(r"\n\s*", "\n", re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1">', svg, count=1))

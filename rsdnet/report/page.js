@@ -3,7 +3,7 @@
 const find = document.getElementById("find"), marked = document.getElementById("marked");
 function filter() {
   const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
-  const rows = [...document.querySelectorAll("#rows tbody tr")];
+  const rows = [...document.querySelectorAll(".settings tbody tr")];
   for (const row of rows) {
     const text = row.textContent.toLowerCase();
     row.hidden = !words.every(word => text.includes(word)) || (marked.checked && !row.classList.contains("differs"));

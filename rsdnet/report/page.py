@@ -13,47 +13,26 @@ from markupsafe import Markup
 
 from rsdnet import __version__, config
 from rsdnet.config import Config
+from rsdnet.console import percent
 from rsdnet.report import charts, metrics
 from rsdnet.report.gallery import Gallery
 from rsdnet.report.record import ENVIRONMENT, Record, Series, flat
-from rsdnet.report.summary import facts, figure, notes, percent, score
+from rsdnet.report.summary import facts, figure, notes, score
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST = 24  # charts in a page
+BARS = 4  # variants that the style has colours for
 SMOOTH = 25  # a running mean takes one value in so many
 
 
 class Chart(NamedTuple):
-    """A figure of the page. words: its caption; alt: what it shows, in words."""
+    """A figure of the page. words: its caption; alt: what it shows, in words; legend: (CSS class, label)."""
 
     title: str
     words: str
     alt: str
-    svg: Markup
-
-
-class Group(NamedTuple):
-    """Charts under one heading."""
-
-    title: str
-    charts: list[Chart]
-
-
-class Phase(NamedTuple):
-    """A line of the profile's table. cells: of each run profiled, number, milliseconds, share, per cent of the bar."""
-
-    name: str
-    cells: list[tuple[int, str, str, str]]
-
-
-class BarChart(NamedTuple):
-    """Bars of a probe. kind: "run" or "bar", by which the style names the colours of `labels`."""
-
-    title: str
-    labels: list[str]
-    kind: str
-    alt: str
-    svg: Markup
+    plot: charts.Plot
+    legend: Sequence[tuple[str, str]] = ()
 
 
 class Row(NamedTuple):
@@ -70,20 +49,21 @@ def page(records: Sequence[Record], galleries: Sequence[Gallery]) -> str:
     style, script = (TEMPLATE.with_suffix(suffix).read_text() for suffix in (".css", ".js"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     drawn, left = curves(records)
+    called = names(records)
     return environment.from_string(TEMPLATE.read_text()).render(
-        records=records,
-        names=names(records),
+        width=charts.WIDTH,
+        names=called,
         facts=table([facts(record) for record in records]),
         warnings=[notes(record) for record in records],
         groups=drawn,
         undrawn=left,
-        profiles=[(name, record.profile) for name, record in zip(names(records), records, strict=True)],
+        profiles=[(name, record.profile) for name, record in zip(called, records, strict=True)],
         phases=phases(records),
-        probes=[(name, record.probe) for name, record in zip(names(records), records, strict=True)],
+        probes=[(name, record.probe) for name, record in zip(called, records, strict=True)],
         bands=probe_rows(records),
         change=sum(record.probe is not None for record in records) == 2,
         apart=_protocols_differ(records),
-        bars=bars(records, MOST),
+        bars=bars(records),
         galleries=galleries,
         settings=settings(records),
         machine=table([record.environment for record in records]),
@@ -102,16 +82,16 @@ def names(records: Sequence[Record]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(record.folder) for record in records]
 
 
-def curves(records: Sequence[Record]) -> tuple[list[Group], list[str]]:
+def curves(records: Sequence[Record]) -> tuple[dict[str, list[Chart]], list[str]]:
     """The charts of the metrics by group, the known ones first, and the names of those that are too many."""
-    names = metrics.order(records)
+    found = metrics.order(records)
     groups: dict[str, list[Chart]] = {}
-    for number, name in enumerate(names[:MOST]):
-        groups.setdefault(metrics.known(name).group, []).append(_chart(records, name, number))
-    return [Group(*item) for item in groups.items()], names[MOST:]
+    for name in found[:MOST]:
+        groups.setdefault(metrics.known(name).group, []).append(_chart(records, name))
+    return groups, found[MOST:]
 
 
-def _chart(records: Sequence[Record], name: str, number: int) -> Chart:
+def _chart(records: Sequence[Record], name: str) -> Chart:
     """The chart of one metric."""
     metric, called = metrics.known(name), names(records)
     having = [(run, record) for run, record in enumerate(records) if name in record.series]
@@ -123,8 +103,8 @@ def _chart(records: Sequence[Record], name: str, number: int) -> Chart:
     alt = " ".join(
         f"{called[run]}: {_described(curve.series, curve.around)}" for run, curve in zip(found, drawn, strict=True)
     )
-    svg = charts.lines(drawn, number, max(record.steps for record in records), log=metric.log)
-    return Chart(metric.title, words.strip(), f"{metric.title} over steps. {alt}", Markup(svg))
+    plot = charts.lines(drawn, max(record.steps for record in records), log=metric.log)
+    return Chart(metric.title, words.strip(), f"{metric.title} over steps. {alt}", plot)
 
 
 def _described(series: Series, around: tuple[Series, Series] | None) -> str:
@@ -138,47 +118,45 @@ def _described(series: Series, around: tuple[Series, Series] | None) -> str:
     return f"{ends}, between {figure(finite.min())} and {figure(finite.max())}, {len(finite):,} values{shaded}."
 
 
-def phases(records: Sequence[Record]) -> list[Phase]:
-    """The profiles' table, side by side: a row a phase of a step, in the order of the first profile that has it."""
+def phases(records: Sequence[Record]) -> list[tuple[str, list[tuple[int, str, str, str]]]]:
+    """The profiles' table, side by side: (phase, cells), in the order of the first profile that has it.
+
+    A cell is of each run profiled: its number, milliseconds, share, and per cent of the bar.
+    """
     profiles = [(run, record.profile["phases"]) for run, record in enumerate(records, 1) if record.profile]
     rows = dict.fromkeys(name for _, found in profiles for name in found)
-    return [
-        Phase(name, [_cell(run, *found.get(name, (math.nan, math.nan))) for run, found in profiles]) for name in rows
-    ]
+    return [(name, [_cell(run, *found.get(name, (math.nan, math.nan))) for run, found in profiles]) for name in rows]
 
 
 def _cell(run: int, ms: float, share: float) -> tuple[int, str, str, str]:
-    return (
-        run,
-        f"{ms:,.2f}" if math.isfinite(ms) else "–",
-        percent(share),
-        f"{100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0:.1f}",
-    )
+    bar = 100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
+    return run, f"{ms:,.2f}" if math.isfinite(ms) else "–", percent(share, 1), f"{bar:.1f}"
 
 
-def bars(records: Sequence[Record], number: int) -> list[BarChart]:
+def bars(records: Sequence[Record]) -> list[Chart]:
     """Charts of F1 a band: the pre-trained features of two runs together, then each run beside its baselines."""
     probes = {name: record.probe for name, record in zip(names(records), records, strict=True) if record.probe}
     found = []
     if len(probes) == 2:
         pairs = {name: _column(probe, probe["labels"][0]) for name, probe in probes.items() if probe["labels"]}
-        found.append(("Pre-trained features of both runs", "run", pairs))
+        found.append(_bar_chart("Pre-trained features of both runs", "run", pairs))
     for name, probe in probes.items():
-        own = {label: _column(probe, label) for label in probe["labels"][: len(charts.BARS)]}
-        found.append((f"{name} beside its baselines", "bar", own))
-    return [_bar_chart(*chart, number + index) for index, chart in enumerate(found)]
+        own = {label: _column(probe, label) for label in probe["labels"][:BARS]}
+        found.append(_bar_chart(f"{name} beside its baselines", "bar", own))
+    return found
 
 
-def _bar_chart(title: str, kind: str, columns: dict[str, dict[str, float]], number: int) -> BarChart:
+def _bar_chart(title: str, kind: str, columns: dict[str, dict[str, float]]) -> Chart:
+    """Bars of `columns` {label: {band: F1}}. kind: "run" or "bar", the CSS classes of the labels' colours."""
     rows = list(dict.fromkeys(band for column in columns.values() for band in column))
-    scores = {label: [column.get(band, math.nan) for band in rows] for label, column in columns.items()}
-    svg = charts.bars(rows[:MOST], scores, charts.CURVES if kind == "run" else charts.BARS, number)
+    scores = {label: [column.get(band, math.nan) for band in rows[:MOST]] for label, column in columns.items()}
     alt = f"{title}: bars of macro F1 for {len(rows)} bands; the table below holds the numbers."
-    return BarChart(title, list(columns), kind, alt, Markup(svg))
+    legend = [(f"{kind}-{index}", label) for index, label in enumerate(columns, 1)]
+    return Chart(title, "", alt, charts.bars(rows[:MOST], scores, kind), legend)
 
 
 def _column(probe: dict[str, Any], label: str) -> dict[str, float]:
-    """F1 of a contender by band."""
+    """F1 of a variant by band."""
     return {band: row[label]["f1"] for band, row in probe["bands"].items() if label in row}
 
 

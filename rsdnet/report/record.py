@@ -1,4 +1,4 @@
-"""What a run left in its folder, read for the report: metrics, configuration, probe, environment. Nothing is trusted.
+"""The files of a run, read for the report: metrics, configuration, probe, environment. Nothing is trusted.
 
 A run may still be going, may have died while it wrote a line, or may come from another version: whatever cannot be read
 is left out, and `Record.notes` says so in words.
@@ -9,9 +9,10 @@ import json
 import math
 import tomllib
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from rsdnet import runfolder
 from rsdnet.errors import DataError
 from rsdnet.runfolder import CONFIG, ENVIRONMENT, METRICS, PROBE, PROFILE
 
+T = TypeVar("T")
 CLIPPED = 400  # characters of a value that are shown
 LARGEST = 3.4e38  # of a float32: what lies beyond counts as not finite
 
@@ -38,8 +40,8 @@ class Series:
 
 @dataclass
 class Record:
-    """A run: series by name of the metric, config by "table.key", probe, profile and environment, and notes on what is
-    odd."""
+    """A run: series by name of the metric, config by "table.key", probe, profile and environment, and notes on
+    oddities."""
 
     folder: Path
     name: str
@@ -86,9 +88,9 @@ def read(folder: Path) -> Record:
         record = Record(folder, text(folder.resolve().name or str(folder)))
         _read_metrics(record)
         _read_config(record)
-        _read_probe(record)
-        _read_profile(record)
-        _read_environment(record)
+        record.probe = _json(record, PROBE, _probe, "run python -m rsdnet.probe again with --force")
+        record.profile = _json(record, PROFILE, _profile, "run python -m rsdnet.train again with --profile")
+        record.environment = _json(record, ENVIRONMENT, flat, "versions and machine are not known") or {}
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.filename or ''} {error.strerror}") from None
     _read_progress(record)
@@ -178,48 +180,46 @@ def flat(tables: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _read_probe(record: Record) -> None:
-    """Fill `probe`: "bands" {band: {contender: {score: number}}}, "means" {contender: F1}, and "data" as words."""
-    path = record.folder / PROBE
+def _json(record: Record, name: str, of: Callable[[Any], T], remedy: str) -> T | None:
+    """What `of` makes of a JSON file of the run; None where there is none, or it is damaged, which a note says."""
+    path = record.folder / name
     if not path.is_file():
-        return
+        return None
     try:
-        found = json.loads(path.read_text())
-        labels = list(found["mean_f1"])
-        record.probe = {
-            "labels": [text(label, 60) for label in labels],
-            "means": {text(label, 60): _score(found["mean_f1"][label]) for label in labels},
-            "bands": {
-                text(band, 60): {
-                    text(label, 60): {kind: _score(row[label][kind]) for kind in ("f1", "accuracy")}
-                    for label in labels
-                    if label in row
-                }
-                for band, row in found["bands"].items()
-            },
-            "protocol": {key: text(found.get(key)) for key in ("data", "limit", "size")},
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        record.notes.append(f"{PROBE} is damaged: run python -m rsdnet.probe again with --force.")
-
-
-def _read_profile(record: Record) -> None:
-    """Fill `profile`: "phases" {name: (milliseconds a step, share of the step)}, and in words what was measured."""
-    path = record.folder / PROFILE
-    if not path.is_file():
-        return
-    try:
-        found = json.loads(path.read_text())
-        phases = {
-            text(phase["phase"], 60) + (" (beside the step)" if phase.get("beside") else ""): (
-                _score(phase["ms"]), _score(phase["share"])
-            )
-            for phase in found["phases"]
-        }  # fmt: skip
-        whole = f"{_score(found['step_ms']):,.2f} ms, " if "step_ms" in found else ""
-        record.profile = {"phases": phases, "words": f"{whole}{int(found['steps']):,} steps measured"}
+        return of(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        record.notes.append(f"{PROFILE} is damaged: run python -m rsdnet.train again with --profile.")
+        record.notes.append(f"{name} is damaged: {remedy}.")
+        return None
+
+
+def _probe(found: Any) -> dict[str, Any]:
+    """A probe: "labels", "means" {variant: F1}, "bands" {band: {variant: {score: number}}}, "protocol"."""
+    labels = list(found["mean_f1"])
+    return {
+        "labels": [text(label, 60) for label in labels],
+        "means": {text(label, 60): _score(found["mean_f1"][label]) for label in labels},
+        "bands": {
+            text(band, 60): {
+                text(label, 60): {kind: _score(row[label][kind]) for kind in ("f1", "accuracy")}
+                for label in labels
+                if label in row
+            }
+            for band, row in found["bands"].items()
+        },
+        "protocol": {key: text(found.get(key)) for key in ("data", "limit", "size")},
+    }
+
+
+def _profile(found: Any) -> dict[str, Any]:
+    """A profile: "phases" {name: (milliseconds a step, share of the step)}, and "words" on the steps measured."""
+    phases = {
+        text(phase["phase"], 60) + (" (beside the step)" if phase.get("beside") else ""): (
+            _score(phase["ms"]), _score(phase["share"])
+        )
+        for phase in found["phases"]
+    }  # fmt: skip
+    whole = f"{_score(found['step_ms']):,.2f} ms, " if "step_ms" in found else ""
+    return {"phases": phases, "words": f"{whole}{int(found['steps']):,} steps measured"}
 
 
 def _score(value: Any) -> float:
@@ -228,17 +228,6 @@ def _score(value: Any) -> float:
     if found is None:
         raise TypeError(value)
     return found
-
-
-def _read_environment(record: Record) -> None:
-    path = record.folder / ENVIRONMENT
-    if not path.is_file():
-        return
-    try:
-        found = json.loads(path.read_text())
-        record.environment = flat(found)
-    except (ValueError, AttributeError, RecursionError):
-        record.notes.append(f"{ENVIRONMENT} is damaged: versions and machine are not known.")
 
 
 def _read_progress(record: Record) -> None:

@@ -1,4 +1,4 @@
-"""A run at a glance: its facts, and what is odd about it, in plain words."""
+"""A run at a glance: its facts, and its oddities, in plain words."""
 
 import datetime
 import math
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from rsdnet.console import duration, percent, size
 from rsdnet.health import Watch
 from rsdnet.report.record import Record, Series, text
 
@@ -28,7 +29,7 @@ def facts(record: Record) -> dict[str, str]:
         "loss at the end": figure(_end(record.series.get("loss"))),
         "spread at the end": figure(_end(record.series.get("spread"))),
         "samples/s (median)": figure(_median(record.series.get("samples_per_s"))),
-        "waiting for data": percent(waiting(record)),
+        "waiting for data": percent(waiting(record), 1),
         "time in steps": _duration(record),
     }
     found |= _measured(record)
@@ -40,7 +41,7 @@ def facts(record: Record) -> dict[str, str]:
 
 
 def _measured(record: Record) -> dict[str, str]:
-    """What only some runs measure."""
+    """Facts from metrics that not every run logs."""
     values = {name: series.finite for name, series in record.series.items() if len(series.finite)}
     shown: dict[str, tuple[str, Callable[[np.ndarray], str]]] = {
         "kNN F1, last": ("knn_f1", lambda f1: score(float(f1[-1]))),
@@ -48,14 +49,14 @@ def _measured(record: Record) -> dict[str, str]:
         "cosine at the end": ("cosine", lambda cosine: figure(_last(cosine))),
         "steps skipped": ("skipped", lambda skipped: f"{skipped.max():,.0f}"),
         "TFLOP/s (median)": ("tflops", lambda rate: figure(float(np.median(rate)))),
-        "share of the peak (median)": ("mfu", lambda share: percent(float(np.median(share)))),
-        "memory at most": ("memory_bytes", lambda most: f"{most.max() / 2**30:,.1f} GiB"),
+        "share of the peak (median)": ("mfu", lambda share: percent(float(np.median(share)), 1)),
+        "memory at most": ("memory_bytes", lambda most: size(float(most.max()), binary=True)),
     }
     return {key: words(values[name]) for key, (name, words) in shown.items() if name in values}
 
 
 def notes(record: Record) -> list[str]:
-    """What is odd about a run, in plain words."""
+    """Oddities of a run, in plain words."""
     found = list(record.notes)
     for name, series in record.series.items():
         bad = ~np.isfinite(series.values)
@@ -70,7 +71,7 @@ def notes(record: Record) -> list[str]:
     if len(warnings) > WARNINGS:
         found.append(f"And {len(warnings) - WARNINGS:,} more such warnings later.")
     if waiting(record) > WAITED:
-        found.append(f"Training waited for data {percent(waiting(record))} of the time.")
+        found.append(f"Training waited for data {percent(waiting(record), 1)} of the time.")
     means = list(record.probe["means"].values()) if record.probe else []
     if len(means) > 1 and means[0] <= max(means[1:]):
         found.append("On the mean of the bands, the pre-trained features are no better than the baselines.")
@@ -117,8 +118,7 @@ def _duration(record: Record) -> str:
     rate, batch = record.series.get("samples_per_s"), record.table("optim").get("batch")
     if rate is None or not isinstance(batch, int) or not (rate.finite > SLOWEST).any():
         return "–"
-    seconds = (batch / rate.finite[rate.finite > SLOWEST]).sum()
-    return str(datetime.timedelta(seconds=round(seconds))) if seconds < 1e9 else "–"
+    return duration(float((batch / rate.finite[rate.finite > SLOWEST]).sum()))
 
 
 def _end(series: Series | None) -> float:
@@ -138,11 +138,6 @@ def _median(series: Series | None) -> float:
 def figure(value: float) -> str:
     """A number to read: four digits, thousands whole."""
     return "–" if not math.isfinite(value) else f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
-
-
-def percent(share: float) -> str:
-    """A share in per cent."""
-    return f"{100 * share:.1f} %" if math.isfinite(share) else "–"
 
 
 def score(value: float, sign: str = "") -> str:

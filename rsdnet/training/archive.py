@@ -1,7 +1,7 @@
-"""A run's checkpoints over time: written beside the training, kept for a while, the newest sound one found again.
+"""A run's checkpoints over time: written by a thread while training goes on, pruned, the newest sound one found again.
 
 A checkpoint is `checkpoint-STEP.safetensors`, and the newest one is also `checkpoint.safetensors`. Each is written
-aside, then renamed; older ones go when it is on the disk. Writing goes on in a thread while training does.
+aside, then renamed; older ones are removed when it is on the disk. The file itself: checkpoint.py.
 """
 
 import contextlib
@@ -38,8 +38,8 @@ class Archive:
         Waits for the one before. Raises DataError if that could not be written.
         """
         self.wait()
-        taken = Taken(tensors)
-        self._writing = threading.Thread(target=self._write, args=(step, taken, meta), name="rsdnet-checkpoint")
+        snapshot = Snapshot(tensors)
+        self._writing = threading.Thread(target=self._write, args=(step, snapshot, meta), name="rsdnet-checkpoint")
         self._writing.start()
 
     def wait(self) -> None:
@@ -59,13 +59,13 @@ class Archive:
     ) -> None:
         if kind is None:
             self.wait()
-        elif self._writing is not None:  # what is being written may still be of use; the error comes first
+        elif self._writing is not None:  # the checkpoint under way may still be of use; the error comes first
             self._writing.join()
 
-    def _write(self, step: int, taken: "Taken", meta: dict[str, Any]) -> None:
+    def _write(self, step: int, snapshot: "Snapshot", meta: dict[str, Any]) -> None:
         path = self.folder / f"checkpoint-{step:09d}.safetensors"
         try:
-            checkpoint.save(path, taken.on_host(), meta)
+            checkpoint.save(path, snapshot.on_host(), meta)
             _publish(path, self.folder / runfolder.CHECKPOINT)
             self._prune(step)
         except OSError as error:
@@ -74,7 +74,8 @@ class Archive:
             self._error = error
 
     def _prune(self, newest: int) -> None:
-        """Remove what need not be kept. Those of steps after the newest are damaged, or of a future given up."""
+        """Remove checkpoints beyond `keep` and `keep_every`, and those of steps after the newest: they are damaged, or
+        an earlier one was resumed."""
         numbered = self._numbered()
         past = [(step, path) for step, path in numbered if step <= newest]
         kept = {step for step, _ in past[: self.keep]}
@@ -115,16 +116,16 @@ class Archive:
         return [newest, *found[1:]]
 
 
-class Taken:
-    """Copies of tensors as they are now: on a GPU enqueued there, so that the step after them is not held up."""
+class Snapshot:
+    """Copies of tensors as they are now, where they are: on a GPU enqueued there, so that the next step is not held up."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self.tensors = checkpoint.snapshot(tensors)
+        self.tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         devices = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
         self.events = {device: torch.cuda.current_stream(device).record_event() for device in devices}
 
     def on_host(self) -> dict[str, Tensor]:
-        """The copies on the host; for another thread, whose transfers take a stream of their own."""
+        """The copies on the host. For another thread: its transfers take a stream of their own."""
         streams = {device: torch.cuda.Stream(device) for device in self.events}
         for device, stream in streams.items():
             stream.wait_event(self.events[device])
@@ -135,7 +136,7 @@ class Taken:
 
 
 def _publish(path: Path, name: Path) -> None:
-    """Let `name` be the file `path`, too, from one moment to the next."""
+    """Make `name` another name of the file `path`, atomically."""
     with aside(name) as temporary:
         temporary.unlink(missing_ok=True)
         try:

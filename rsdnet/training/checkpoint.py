@@ -1,4 +1,7 @@
-"""Checkpoints: the whole state of a run in one safetensors file, written aside then renamed, read without pickles."""
+"""One checkpoint file: the whole state of a run as safetensors, written aside then renamed, read without pickles.
+
+Several of them over time: archive.py.
+"""
 
 import hashlib
 import json
@@ -48,13 +51,8 @@ def restore_optimizer(
         group["lr"] = lr
 
 
-def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that training does not change any more, where the tensors are: on a GPU nothing waits for them."""
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
-
-
 def checksum(tensors: dict[str, Tensor], meta: str) -> str:
-    """BLAKE2b (RFC 7693) of meta, and of every tensor's name, type, shape and bytes: what a damaged file fails."""
+    """BLAKE2b (RFC 7693) of meta, and of every tensor's name, type, shape and bytes; a damaged file has another."""
     digest = hashlib.blake2b(meta.encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -63,9 +61,9 @@ def checksum(tensors: dict[str, Tensor], meta: str) -> str:
 
 
 def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file with the mode of any new file: safetensors 0.8 makes them for their owner's eyes alone.
+    """Write a safetensors file with the permissions of any new file: safetensors 0.8 lets only the owner read its own.
 
-    Not by safetensors.torch.save, which keeps Python waiting for as long as it copies.
+    By `save_file`, which releases the GIL; safetensors.torch.save holds it while it copies.
     """
     path.touch()
     mode = path.stat().st_mode
@@ -85,7 +83,7 @@ def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
 
 
 def failed(path: Path, error: Exception) -> DataError:
-    """What to say where `path` could not be written."""
+    """The error of a checkpoint that could not be written."""
     return DataError(
         f"{path} could not be written ({error}): make room, then go on with --resume; an earlier one is untouched"
     )
@@ -132,18 +130,3 @@ def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors named "prefix/...", without the prefix."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
-
-
-def truncate_metrics(path: Path, step: int) -> None:
-    """Drop the lines of a metrics.jsonl at or after `step`, and a last line cut short: they will be written again."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_bytes().splitlines():
-        try:
-            if json.loads(line)["step"] < step:
-                kept.append(line)
-        except (ValueError, TypeError, KeyError):  # cut short by a kill, or blank since a power cut
-            continue
-    with aside(path) as temporary:
-        temporary.write_bytes(b"".join(line + b"\n" for line in kept))

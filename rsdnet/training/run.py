@@ -1,6 +1,11 @@
-"""A run: its engine, its schedule, its folder. What a checkpoint holds, and how a run is taken up again."""
+"""A run: its training step, its schedule, and its folder, from which it is taken up again."""
 
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,14 +14,21 @@ from rsdnet import config, runfolder
 from rsdnet.config import Config
 from rsdnet.distributed import Ranks, check_replicas
 from rsdnet.errors import DataError
-from rsdnet.training import checkpoint, optim
+from rsdnet.files import aside, sweep
+from rsdnet.training import checkpoint
 from rsdnet.training.archive import Archive
+from rsdnet.training.optim import SCHEDULES, peak_of
 from rsdnet.training.precision import AUTOCAST, precision_of
-from rsdnet.training.step import Engine, compiles
+from rsdnet.training.step import TrainStep, compiles
+
+PACKAGES = ("rsdnet", "torch", "triton", "numpy")  # whose versions a run notes
 
 
 class Run:
-    """Everything that moves while training, on this rank: engine and step. samples: of an epoch, over all ranks."""
+    """Everything that moves while training, on this rank. samples: of an epoch, over all ranks.
+
+    Raises DataError as `TrainStep` does.
+    """
 
     def __init__(self, cfg: Config, samples: int, ranks: Ranks) -> None:
         self.cfg, self.ranks, self.device = cfg, ranks, ranks.device
@@ -24,26 +36,85 @@ class Run:
         self.steps_per_epoch = samples // cfg.optim.batch
         self.steps = cfg.optim.steps or cfg.optim.epochs * self.steps_per_epoch
         self.warmup = min(round(cfg.optim.warmup_epochs * self.steps_per_epoch), self.steps // 10)
-        self.samples, self.step = samples, 0
+        self.learning_rate = SCHEDULES.find(cfg.optim.schedule)
+        self.samples, self.step, self.resumed = samples, 0, False
         self.archive = Archive(self.folder, cfg.run.keep, cfg.run.keep_every)
         torch.manual_seed(cfg.run.seed)
         self.dtype = AUTOCAST[precision_of(cfg, self.device)]
-        self.engine = Engine(cfg, self.device, ranks, compile=compiles(cfg, self.device), dtype=self.dtype)
+        self.train_step = TrainStep(cfg, self.device, ranks, compile=compiles(cfg, self.device), dtype=self.dtype)
+
+    @property
+    def encoder(self) -> torch.nn.Module:
+        """The encoder that is trained."""
+        return self.train_step.method.online.encoder
 
     def schedule(self) -> dict[str, float]:
-        """Set learning rate and tau for this step, and name them."""
-        lr = optim.learning_rate(self.step, self.steps, self.cfg.optim.lr, self.cfg.optim.batch, self.warmup)
-        tau = optim.tau(self.step, self.steps, self.cfg.optim.tau)
-        self.engine.set(lr=lr, tau=tau)
-        return {"lr": lr, "tau": tau, "epoch": self.step // self.steps_per_epoch}
+        """Set this step's learning rate and the method's numbers, and name them."""
+        lr = self.learning_rate(self.step, self.steps, peak_of(self.cfg), self.warmup)
+        numbers = self.train_step.method.schedule(self.step, self.steps)
+        self.train_step.set(lr=lr, **numbers)
+        return {"lr": lr, **numbers, "epoch": self.step // self.steps_per_epoch}
+
+    # ---- the folder --------------------------------------------------------------------------------------------------
+
+    def open_folder(self) -> list[str]:
+        """Make the run's folder, or take up the run that is there; one line on each damaged checkpoint passed over.
+
+        Raises DataError where the folder holds another run, or cannot be written.
+        """
+        self.resumed = self.archive.exists()
+        if self.resumed and not self.cfg.run.resume:
+            raise DataError(f"{self.folder} holds a run already: continue it with --resume, or name another with --run")
+        damaged = self.load() if self.resumed else []
+        if self.ranks.main:
+            self._write_folder()
+        return damaged
+
+    def _write_folder(self) -> None:
+        """Write the run's configuration and environment; cut its metrics at its step."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder)
+            with aside(self.folder / runfolder.CONFIG) as temporary:
+                temporary.write_text(config.dumps(self.cfg))
+            with aside(self.folder / runfolder.ENVIRONMENT) as temporary:
+                temporary.write_text(json.dumps(self.environment(), indent=1) + "\n")
+            truncate_metrics(self.folder / runfolder.METRICS, self.step)
+        except OSError as error:
+            raise DataError(
+                f"{self.folder} cannot be written ({error.strerror}): name another folder with --run"
+            ) from None
+
+    def environment(self) -> dict[str, Any]:
+        """Versions, machine, and the settings that were chosen automatically; JSON-able."""
+        found: dict[str, Any] = {"python": platform.python_version(), "system": platform.platform()}
+        for package in PACKAGES:
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                found[package] = "not installed"
+        if self.device.type == "cuda":
+            found |= {"device": torch.cuda.get_device_name(self.device), "cuda": torch.version.cuda}
+        else:
+            capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.11
+            found["device"] = str(capabilities.get("cpu_name", platform.machine()))
+        return found | {
+            "cores": len(os.sched_getaffinity(0)),
+            "threads": torch.get_num_threads(),
+            "precision": str(self.dtype),
+            "samples": self.samples,
+            "steps": self.steps,
+            "ranks": self.ranks.world,
+        }
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write a checkpoint while training goes on, on the first rank.
 
         Raises DataError, keeping the last one, on weights that are not finite or not the same on every rank.
         """
-        trained = self.engine.trained
-        if not torch.stack([tensor.isfinite().all() for tensor in trained]).all():
+        if not torch.stack([tensor.isfinite().all() for tensor in self.train_step.trained]).all():
             raise DataError(
                 f"weights are not finite after step {self.step}: lower --lr, or train in --precision fp32; "
                 "the last checkpoint is untouched"
@@ -54,39 +125,57 @@ class Run:
             self.archive.save(self.step, self.tensors(), meta)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds, by name."""
-        engine = self.engine
+        """A checkpoint's tensors, by name."""
+        moving = self.train_step
         return {
-            **checkpoint.prefixed("model", engine.byol.state_dict()),
-            **checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(engine.optimizer, engine.byol)),
-            **checkpoint.prefixed("engine", engine.counters()),
+            **checkpoint.prefixed("model", moving.method.state_dict()),
+            **checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(moving.optimizer, moving.method)),
+            **checkpoint.prefixed("engine", moving.counters()),
         }
 
     def replicated(self) -> dict[str, Tensor]:
-        """What must be the same on every rank: parameters and the optimizer's state."""
-        state = checkpoint.optimizer_tensors(self.engine.optimizer, self.engine.byol)
-        return {**dict(self.engine.byol.named_parameters()), **state}
+        """Tensors that must be the same on every rank: parameters and the optimizer's state."""
+        state = checkpoint.optimizer_tensors(self.train_step.optimizer, self.train_step.method)
+        return {**dict(self.train_step.method.named_parameters()), **state}
 
     def load(self) -> list[str]:
         """Take up the run's newest sound checkpoint; one line on each newer one that is damaged.
 
-        Raises DataError where none is sound, or it is of another model or other data.
+        Raises DataError where none is sound, or it is of another method, model or data.
         """
         path, tensors, meta, damaged = self.archive.load()
+        method = meta["config"]["model"].get("method", "byol")  # the only one, before it was noted
+        if method != self.cfg.model.method:
+            raise DataError(f"{path} was trained by --method {method}: it cannot go on by {self.cfg.model.method}")
         if meta["samples"] != self.samples:
             raise DataError(
                 f"{path} was trained on {meta['samples']} samples and there are {self.samples} now, so the order would "
                 "differ: bring the data back, or begin another run"
             )
-        engine = self.engine
-        checkpoint.restore(engine.byol, checkpoint.under("model", tensors), str(path))
-        checkpoint.restore_optimizer(engine.optimizer, engine.byol, checkpoint.under("optimizer", tensors), engine.lr)
-        for name, tensor in engine.counters().items():
+        moving = self.train_step
+        checkpoint.restore(moving.method, checkpoint.under("model", tensors), str(path))
+        checkpoint.restore_optimizer(moving.optimizer, moving.method, checkpoint.under("optimizer", tensors), moving.lr)
+        for name, tensor in moving.counters().items():
             tensor.copy_(tensors.get(f"engine/{name}", tensor))
         self.step = meta["step"]
         return damaged
 
     def export(self) -> None:
-        """Write the online encoder alone, under torchvision's parameter names."""
+        """Write the encoder alone, under its own parameter names: torchvision's for our ResNets."""
         meta = {"step": self.step, "config": config.to_tables(self.cfg)}
-        checkpoint.save(self.folder / runfolder.ENCODER, self.engine.byol.online.encoder.state_dict(), meta)
+        checkpoint.save(self.folder / runfolder.ENCODER, self.encoder.state_dict(), meta)
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Drop the lines of a metrics.jsonl at or after `step`, and a last line cut short: they will be written again."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_bytes().splitlines():
+        try:
+            if json.loads(line)["step"] < step:
+                kept.append(line)
+        except (ValueError, TypeError, KeyError):  # cut short by a kill, or blank since a power cut
+            continue
+    with aside(path) as temporary:
+        temporary.write_bytes(b"".join(line + b"\n" for line in kept))

@@ -1,7 +1,7 @@
-"""The step: both views through online and target network, loss, backward, optimizer, target.
+"""The training step: both views through the method, loss, backward, optimizer, and what the method moves after it.
 
-Everything that a step reads and writes keeps its address: parameters, state, learning rate, tau, loss scale, counts.
-So nothing is compiled twice, nothing waits for the device, and one CUDA graph can hold it all.
+Everything that a step reads and writes keeps its address: parameters, state, learning rate, loss scale, counters. So
+nothing is compiled twice, nothing waits for the device, and one CUDA graph holds the whole step.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from rsdnet.config import Config
 from rsdnet.distributed import ALONE, Ranks
 from rsdnet.kernels import LARS, update_target_
-from rsdnet.methods.byol import BYOL, Forward, Network
+from rsdnet.methods import METHODS
+from rsdnet.methods.base import Forward, Method, Network
 from rsdnet.model.sync_batchnorm import synchronise
 from rsdnet.phases import Phase, untimed
 from rsdnet.training.cuda_graph import Graph
@@ -25,63 +26,65 @@ from rsdnet.training.optim import optimizer_of
 SCALE, GROWTH, BACKOFF, INTERVAL = 2.0**16, 2.0, 0.5, 2000
 
 
-class Output(NamedTuple):
-    """What a step gives, on the device, valid until the next step."""
+class StepOutput(NamedTuple):
+    """Results of a step, on the device, valid until the next step."""
 
-    loss: Tensor  # () float32 in [0, 8]: the mean over this rank's samples
-    z1: Tensor  # (b, D) online projections of the first view: of the last micro-batch
+    loss: Tensor  # () float32: the mean over this rank's samples
+    z1: Tensor  # (b, D) online projections of the first view, of the last micro-batch
     z2: Tensor  # (b, D) of the second
     norm: Tensor  # () float32: of the gradient, over all ranks
-    skipped: Tensor  # () int64: steps so far whose gradient was not finite, so that they changed nothing
-    in_a_row: Tensor  # () int64: of those, the last ones without a good step between
+    skipped: Tensor  # () int64: steps skipped so far, since their gradient was not finite
+    in_a_row: Tensor  # () int64: consecutive skipped steps, up to this one
 
 
-class Engine:
-    """Networks, optimizer, and the step that moves them, on this rank's device.
+class TrainStep:
+    """Method, optimizer, and the step that moves them, on this rank's device.
 
     A step takes a batch of all ranks, here in `accumulate` micro-batches. Its gradient is the mean over the whole
     batch, and the learning rate is the batch's; only BatchNorm sees one micro-batch (of all ranks) at a time, so that
     its statistics are those of fewer samples. A step whose gradient is not finite changes nothing but the loss scale.
     compile: torch.compile. dtype: autocast's; float32 for none.
+    Raises DataError on an unknown method, encoder or optimizer, or one that does not follow the options.
     """
 
     def __init__(
         self, cfg: Config, device: torch.device, ranks: Ranks = ALONE, *, compile: bool, dtype: torch.dtype
     ) -> None:
         self.device, self.dtype, self.accumulate = device, dtype, cfg.optim.accumulate
-        self.byol = BYOL(cfg.views.channels, cfg.model).to(device)
+        self.method: Method = METHODS.find(cfg.model.method)(cfg).to(device)
         if cfg.run.channels_last:
-            self.byol.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if ranks.world > 1 and cfg.model.batchnorm == "sync":
-            synchronise(self.byol, ranks.world)
-        self.online, self.target = self.byol.online_parameters(), self.byol.target_parameters()
-        self.trained = [*self.online, *self.byol.predictor.parameters()]
-        self.statistics = [buffer for buffer in self.byol.buffers() if buffer.is_floating_point()]
+            synchronise(self.method, ranks.world)
+        self.trained = [param for param in self.method.parameters() if param.requires_grad]
+        self.statistics = [buffer for buffer in self.method.buffers() if buffer.is_floating_point()]
         self._before = [torch.empty_like(buffer) for buffer in self.statistics]
-        self.lr, self.tau = torch.zeros((), device=device), torch.zeros((), device=device)
-        self.optimizer = optimizer_of(cfg, self.byol, self.lr)
+        self.lr = torch.zeros((), device=device)
+        self.numbers = {name: torch.zeros((), device=device) for name in self.method.schedule(0, 1)}
+        self.optimizer = optimizer_of(cfg, self.method, self.lr)
         half = dtype is torch.float16
         self.scale = torch.full((), SCALE, device=device) if half else None
         self._unscale = None if self.scale is None else self.scale.clone()  # what the last gradients are scaled by
         self.growth = torch.zeros((), dtype=torch.int32, device=device)  # good steps since the scale changed
         self.skipped, self.in_a_row = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
-        self.network: nn.Module = self.byol
+        self.network: nn.Module = self.method
         if ranks.world > 1:
-            self.network = replicated(self.byol, device)
+            self.network = replicated(self.method, device)
         if compile and ranks.world > 1:
-            compile_regions(self.byol)
+            compile_regions(self.method)
         elif compile:
-            self.byol.compile(fullgraph=True)
+            self.method.compile(fullgraph=True)
         self.phase: Phase = untimed
         self.graph = Graph(self._step, cfg.run.cuda_graph if ranks.world == 1 else "off", device)
 
-    def set(self, *, lr: float, tau: float) -> None:
-        """Learning rate and tau of the steps from now on."""
+    def set(self, *, lr: float, **numbers: float) -> None:
+        """Learning rate, and the numbers of the method's schedule (BYOL's tau), of the steps from now on."""
         self.lr.fill_(lr)
-        self.tau.fill_(tau)
+        for name, number in numbers.items():
+            self.numbers[name].fill_(number)
 
-    def step(self, views: Tensor) -> Output:
-        """Move online network, predictor and target by one step. views: (2, B, C, S, S), this rank's of the batch.
+    def step(self, views: Tensor) -> StepOutput:
+        """Train on one batch. views: (2, B, C, S, S), this rank's part of it.
 
         Raises RuntimeError where the micro-batches do not divide B.
         """
@@ -89,23 +92,24 @@ class Engine:
             raise RuntimeError(f"views: {views.shape[1]} samples in {self.accumulate} micro-batches")
         return self.graph(views)
 
-    def _step(self, views: Tensor) -> Output:
+    def _step(self, views: Tensor) -> StepOutput:
         for param in self.trained:  # here, not at the end: until now the gradients can be looked at
             param.grad = None
-        torch._foreach_copy_(self._before, self.statistics)
+        if self.statistics:
+            torch._foreach_copy_(self._before, self.statistics)
         loss, last = self._gradients(views)
         with self.phase("optimiser"):
             norm = self._norm()
             finite = norm.isfinite()
             self._optimize(1.0 - finite.float())
         with self.phase("target"):
-            update_target_(self.target, self.online, torch.where(finite, self.tau, 1.0))
-            # What a skipped batch left in BatchNorm's statistics goes: this takes the bits of `_before` where it is 0.
+            self.method.after_step(finite, **self.numbers)
+            # Undoes a skipped batch's part in BatchNorm's statistics: a tau of 0 takes the bits of `_before`.
             update_target_(self.statistics, self._before, finite.float())
         self.skipped += ~finite
         self.in_a_row += 1
         self.in_a_row *= ~finite
-        return Output(loss, last.z1, last.z2, norm, self.skipped, self.in_a_row)
+        return StepOutput(loss, last.z1, last.z2, norm, self.skipped, self.in_a_row)
 
     def _gradients(self, views: Tensor) -> tuple[Tensor, Forward]:
         """Forward and backward of all micro-batches: the loss's mean, and what the last one gave."""
@@ -149,7 +153,7 @@ class Engine:
         return self.optimizer.trust_ratios() if isinstance(self.optimizer, LARS) else self.lr.new_empty(0)
 
     def counters(self) -> dict[str, Tensor]:
-        """What a checkpoint holds beside networks and optimizer."""
+        """The state of the step itself, beside networks and optimizer, for a checkpoint."""
         found = {"skipped": self.skipped, "in_a_row": self.in_a_row, "growth": self.growth}
         return found if self.scale is None else found | {"scale": self.scale}
 
@@ -167,22 +171,22 @@ def micro_batch(views: Tensor, index: int, count: int) -> Tensor:
     return views if count == 1 else views[:, index::count].clone()
 
 
-def replicated(byol: BYOL, device: torch.device) -> DistributedDataParallel:
-    """The networks on every rank: gradients are averaged while the backward goes on.
+def replicated(method: Method, device: torch.device) -> DistributedDataParallel:
+    """The method on every rank: gradients are averaged while the backward goes on.
 
     Buffers are not sent: those of synchronised norms are alike, those of local ones each rank's own.
     """
     ids = [device] if device.type == "cuda" else None
     with warnings.catch_warnings():  # torch 2.13 has another word for it, which 2.11 does not know
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(byol, ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(method, ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def compile_regions(byol: BYOL) -> None:
-    """Compile the networks in parts, so that the gradients of the last ones, most of the parameters, are on their way
-    while the backward of the first ones, most of the work, goes on: one graph would hand them all over at its end."""
-    for network in (byol.online, byol.target):
-        assert isinstance(network, Network)
-        network.early = torch.compile(network.early, fullgraph=True)  # type: ignore[method-assign]
-        network.late = torch.compile(network.late, fullgraph=True)  # type: ignore[method-assign]
-    byol.predictor.compile(fullgraph=True)
+def compile_regions(method: Method) -> None:
+    """Compile the networks in parts, so that the gradients of the last part, most of the parameters, are on their way
+    while the backward of the first part, most of the work, goes on: one graph would hand them all over at its end."""
+    for child in method.children():
+        if isinstance(child, Network):
+            child.compile_parts()
+        else:
+            child.compile(fullgraph=True)

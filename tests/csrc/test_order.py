@@ -43,16 +43,6 @@ def test_golden_values() -> None:
     assert repeats.tolist() == [1, 1, 1, 0, 0, 1, 0, 1]
 
 
-@given(SEEDS, EPOCHS, st.integers(1, 3000))
-def test_it_is_a_bijection_for_any_n(seed: int, epoch: int, n: int) -> None:
-    assert np.array_equal(np.sort(whole(seed, epoch, 0, n)), np.arange(n))
-
-
-@pytest.mark.parametrize("n", [1, 2, 255, 256, 257, 65535, 65537, 1 << 20, (1 << 20) + 1])
-def test_it_is_a_bijection_around_powers_of_two(n: int) -> None:
-    assert np.array_equal(np.sort(whole(5, 6, 0, n)), np.arange(n))
-
-
 def chi_squared(counts: np.ndarray, freedom: int = 0) -> float:
     """Deviations of Pearson's statistic of equally likely cells from its mean. freedom: 0 for cells - 1."""
     expected, freedom = counts.mean(), freedom or counts.size - 1
@@ -100,33 +90,6 @@ def test_the_order_over_databases_is_what_it_is_described_to_be(
     samples, repeats = order(seed, epoch, counts, quotas, positions)
     expected = [oracle.order(seed, epoch, counts, quotas, int(position)) for position in positions]
     assert list(zip(samples.tolist(), repeats.tolist(), strict=True)) == expected
-
-
-@given(SEEDS, st.integers(0, 9), COUNTS, st.data())
-def test_shares_are_exact_and_repeats_are_numbered(
-    seed: int, epoch: int, counts: list[int], data: st.DataObject
-) -> None:
-    quotas = data.draw(st.lists(st.integers(0, 90), min_size=len(counts), max_size=len(counts)).filter(any))
-    samples, repeats = order(seed, epoch, counts, quotas, np.arange(sum(quotas)))
-    database = np.searchsorted(np.cumsum(counts), samples, side="right")
-    assert np.bincount(database, minlength=len(counts)).tolist() == quotas
-    seen = Counter(zip(samples.tolist(), repeats.tolist(), strict=True))
-    assert max(seen.values()) == 1  # a sample that comes twice has another number each time
-
-
-@given(SEEDS, COUNTS, st.data())
-def test_over_the_epochs_all_samples_of_a_database_are_visited_equally_often(
-    seed: int, counts: list[int], data: st.DataObject
-) -> None:
-    quotas = data.draw(st.lists(st.integers(1, 60), min_size=len(counts), max_size=len(counts)))
-    visits = np.zeros(sum(counts), np.int64)
-    for epoch in range(7):
-        samples, _ = order(seed, epoch, counts, quotas, np.arange(sum(quotas)))
-        visits += np.bincount(samples, minlength=len(visits))
-        first = 0
-        for count in counts:
-            assert np.ptp(visits[first : first + count]) <= 1
-            first += count
 
 
 # ---- weights --------------------------------------------------------------------------------------------------------

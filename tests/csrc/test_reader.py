@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 
 from rsdnet import bands
-from rsdnet._reader import Reader, ReaderError, draw_bands, philox
+from rsdnet._reader import Reader, ReaderError, Table
 from tests.support.databases import paired_patches, record_map_size, write_database, write_values
 
 # Codes of a record, in the kernels' order.
@@ -27,23 +28,34 @@ DTYPES = (np.uint8, np.int16, np.uint16, np.float16, np.float32)
 PATCHES = paired_patches(places=9)
 
 
-def ids(*names: str) -> NDArray[np.int32]:
-    return np.array([bands.band_id(name) for name in names], np.int32)
+def ids(*names: str) -> list[int]:
+    return [bands.band_id(name) for name in names]
 
 
-def gather(
-    reader: Reader, entries: NDArray, band_ids: NDArray, room: int = 1 << 20
-) -> tuple[list[NDArray], NDArray, int]:
-    """Arrays, records and the bytes used; the buffer is poisoned first."""
-    out = np.full(room, 0xAB, np.uint8)
-    records = np.full((*entries.shape, 5), -7, np.int64)
-    used = reader.gather(entries, band_ids, out, records)
+def table_of(reader: Reader, keys: Sequence[str | bytes], *names: str, database: int = 0) -> Table:
+    """Entries that hold all these bands, as samples."""
+    table = Table(reader, "ms", ids(*names), [])
+    faults = table.add(database, np.arange(len(keys)), keys, None)
+    assert not faults, faults[0]
+    return table
+
+
+def gather(table: Table, positions: Sequence[int], names: Sequence[str]) -> tuple[list[NDArray], NDArray, int]:
+    """These bands of each sample as arrays, records and the bytes used; the buffer is poisoned first."""
+    out, chosen = np.full(1 << 20, 0xAB, np.uint8), np.tile(np.array(ids(*names), np.int32), (len(positions), 1))
+    records = np.full((*chosen.shape, 5), -7, np.int64)
+    used = table.gather(np.array(positions, np.int64), chosen, out, records)
     assert (out[used:] == 0xAB).all()
     arrays = []
     for offset, code, height, width, _ in records.reshape(-1, 5):
         dtype = np.dtype(DTYPES[code])
         arrays.append(out[offset : offset + height * width * dtype.itemsize].view(dtype).reshape(height, width))
     return arrays, records, used
+
+
+def read(reader: Reader, key: str | bytes, name: str, database: int = 0) -> NDArray:
+    """One band of one entry."""
+    return gather(table_of(reader, [key], name, database=database), [0], [name])[0][0]
 
 
 @pytest.fixture(scope="module")
@@ -56,26 +68,24 @@ def reader(folder: Path) -> Reader:
     return Reader([folder], bands.spellings(), threads=2)
 
 
-def test_keys_and_values_are_those_written(reader: Reader) -> None:
+def test_keys_headers_and_values_are_those_written(reader: Reader) -> None:
     assert reader.keys() == sorted(PATCHES)
     assert len(reader) == len(PATCHES)
+    assert reader.contains(["s2_0", "absent", "", b"s1_8"]).tolist() == [True, False, False, True]
     for key, patch in PATCHES.items():
         assert reader.describe(key) == {name: (str(array.dtype), array.shape) for name, array in patch.items()}
-        values = reader.read(key)
-        assert values.keys() == patch.keys()
-        for name, array in patch.items():
-            assert values[name].dtype == array.dtype
-            np.testing.assert_array_equal(values[name], array)
+        arrays, _, _ = gather(table_of(reader, [key], *patch), [0], list(patch))
+        for array, found in zip(patch.values(), arrays, strict=True):
+            assert found.dtype == array.dtype
+            np.testing.assert_array_equal(found, array)
+    with pytest.raises(ReaderError, match="has no entry 'gone'"):
+        reader.describe("gone")
 
 
-def test_read_takes_any_spelling_and_keeps_the_name_asked_for(tmp_path: Path) -> None:
+def test_a_band_is_read_by_any_spelling_of_its_tensor(tmp_path: Path) -> None:
     array = np.arange(6, dtype=np.uint16).reshape(2, 3)
     write_database(tmp_path, {"eurosat": {"B08A": array}})
-    reader = Reader([tmp_path], bands.spellings())
-    assert list(reader.read("eurosat", ["B8A"])) == ["B8A"]
-    np.testing.assert_array_equal(reader.read("eurosat", ["B8A"])["B8A"], array)
-    arrays, _, _ = gather(reader, reader.entries(["eurosat"]), ids("B8A"))
-    np.testing.assert_array_equal(arrays[0], array)
+    np.testing.assert_array_equal(read(Reader([tmp_path], bands.spellings()), "eurosat", "B8A"), array)
 
 
 def test_rico_hdl_database_equals_its_geotiffs(real_data: Path) -> None:
@@ -89,155 +99,92 @@ def test_rico_hdl_database_equals_its_geotiffs(real_data: Path) -> None:
         with rasterio.open(file) as image:
             expected = image.read(1)
         assert expected.dtype == (np.float32 if name in bands.SAR else np.uint16)
-        value = reader.read(key, [name])[name]
-        arrays, records, _ = gather(reader, reader.entries([key]), ids(name))
-        for found in (value, arrays[0]):
-            assert found.dtype == expected.dtype
-            np.testing.assert_array_equal(found, expected)
-        assert records[0, 1:].tolist() == [DTYPES.index(expected.dtype.type), *expected.shape, bands.band_id(name)]
+        found = read(reader, key, name)
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
 
 
-def test_every_value_type_of_safetensors_reads_back(tmp_path: Path) -> None:
+def test_every_value_type_of_safetensors_is_described(tmp_path: Path) -> None:
+    from safetensors.torch import save
+
     kinds = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
     kinds += ["bool", "float16", "float32", "float64", "complex64"]
     patch: dict[str, NDArray] = {kind: np.arange(24).reshape(2, 3, 4).astype(kind) for kind in kinds}
     patch |= {"scalar": np.array(7, np.int32), "nothing": np.zeros((0, 5), np.uint8)}
     write_database(tmp_path, {"all": patch})
-    values = Reader([tmp_path]).read("all")
-    assert values.keys() == patch.keys()
-    for name, array in patch.items():
-        assert (values[name].dtype, values[name].shape) == (array.dtype, array.shape)
-        np.testing.assert_array_equal(values[name], array)
-
-
-def test_gather_refuses_types_and_shapes_that_are_no_image(tmp_path: Path) -> None:
-    refused: dict[str, NDArray] = {
-        "B02": np.zeros((2, 2), np.int32),
-        "B03": np.zeros((2, 2, 2), np.uint16),
-        "B04": np.zeros((0, 2), np.uint16),
-    }
-    write_database(tmp_path, {"odd": refused})
-    reader = Reader([tmp_path], bands.spellings())
-    entry = reader.entries(["odd"])
-    for name, reason in (("B02", "int32; views are made of"), ("B03", "no image"), ("B04", "no image")):
-        with pytest.raises(ReaderError, match=f"entry 'odd': band {name} is .*{reason}"):
-            gather(reader, entry, ids(name))
-
-
-def test_bfloat16_is_described_but_not_read(tmp_path: Path) -> None:
-    from safetensors.torch import save
-
     write_values(tmp_path, {"b": save({"x": torch.zeros(2, 2, dtype=torch.bfloat16)})})
     reader = Reader([tmp_path])
+    assert reader.describe("all") == {name: (str(array.dtype), array.shape) for name, array in patch.items()}
     assert reader.describe("b") == {"x": ("bfloat16", (2, 2))}
-    with pytest.raises(ReaderError, match="'x' is bfloat16, which numpy does not have"):
-        reader.read("b")
 
 
-@settings(deadline=None, max_examples=60)
-@given(data=st.data(), threads=st.sampled_from([1, 2, 5]))
-def test_gather_copies_each_pair_in_order(folder: Path, data: st.DataObject, threads: int) -> None:
-    reader = Reader([folder], bands.spellings(), threads=threads)
-    shape = tuple(data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=3)))
-    count = int(np.prod(shape))
-    keys = data.draw(st.lists(st.sampled_from(sorted(PATCHES)), min_size=count, max_size=count))
-    names = [data.draw(st.sampled_from(sorted(PATCHES[key]))) for key in keys]
-    band_ids = ids(*names).reshape(shape).astype(data.draw(st.sampled_from([np.int32, np.int64])))
-    arrays, records, used = gather(reader, reader.entries(keys).reshape(shape), band_ids)
-    offsets = records.reshape(-1, 5)[:, 0]
-    assert (offsets % 16 == 0).all()
-    for key, name, array in zip(keys, names, arrays, strict=True):
-        expected = PATCHES[key][name]
-        assert array.dtype == expected.dtype
-        np.testing.assert_array_equal(array, expected)
-    np.testing.assert_array_equal(records[..., 4], band_ids)
-    expected_used = 0
-    for array in arrays:
-        expected_used = -(-expected_used // 16) * 16 + array.nbytes
-    assert used == expected_used
+def test_types_and_shapes_that_are_no_image_are_refused(tmp_path: Path) -> None:
+    odd: dict[str, NDArray] = {"B02": np.zeros((2, 2), np.int32), "B03": np.zeros((2, 2, 2), np.uint16)}
+    write_database(tmp_path, {"odd": odd | {"B04": np.zeros((0, 2), np.uint16)}})
+    reader = Reader([tmp_path], bands.spellings())
+    for name, reason in (("B02", "int32; views are made of"), ("B03", "no image"), ("B04", "no image")):
+        ((_, said),) = Table(reader, "ms", ids(name), []).add(0, np.arange(1), ["odd"], None)
+        assert f"entry 'odd': band {name} is " in said
+        assert reason in said
 
 
-def test_gather_at_any_type_and_odd_shape(tmp_path: Path) -> None:
+@settings(deadline=None, max_examples=40)
+@given(data=st.data(), threads=st.sampled_from([1, 2, 5]), modality=st.sampled_from(["ms+sar", "ms", "sar"]))
+def test_gather_copies_each_band_in_order(folder: Path, data: st.DataObject, threads: int, modality: str) -> None:
+    pools = {"ms": ["B02", "B05", "B09"], "sar": ["VV", "VH"]}
+    table = Table(Reader([folder], bands.spellings(), threads), modality, ids(*pools["ms"]), ids(*pools["sar"]))
+    keys = {"ms": [f"s2_{n}" for n in range(9)], "sar": [f"s1_{n}" for n in range(9)]}
+    assert not table.add(0, np.arange(9), keys["ms"], keys["sar"])
+    positions = data.draw(st.lists(st.integers(0, 8), max_size=20))
+    names = [name for sensor in modality.split("+") for name in pools[sensor]]
+    shown = data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=4))
+    arrays, records, used = gather(table, positions, shown)
+    pairs = [(position, name) for position in positions for name in shown]
+    at = 0
+    for (position, name), record, found in zip(pairs, records.reshape(-1, 5), arrays, strict=True):
+        expected = PATCHES[keys["sar" if name in bands.SAR else "ms"][position]][name]
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+        assert record.tolist() == [at, DTYPES.index(expected.dtype.type), *expected.shape, bands.band_id(name)]
+        at += -(-expected.nbytes // 16) * 16
+    assert used == at
+
+
+def test_any_type_and_odd_shapes_are_gathered(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     names = ("B02", "B03", "B04", "B08", "VV")
     shapes = [(1, 1), (1, 17), (3, 2), (31, 33), (2, 1023)]
-    arrays = {
+    patches = {
         f"{h}x{w}": {n: rng.integers(0, 200, (h, w)).astype(d) for n, d in zip(names, DTYPES, strict=True)}
         for h, w in shapes
     }
-    write_database(tmp_path, arrays)
-    reader = Reader([tmp_path], bands.spellings())
-    keys = [key for key in arrays for _ in names]
-    found, _, _ = gather(reader, reader.entries(keys), np.tile(ids(*names), len(arrays)))
-    for array, expected in zip(found, (array for patch in arrays.values() for array in patch.values()), strict=True):
+    write_database(tmp_path, patches)
+    table = table_of(Reader([tmp_path], bands.spellings()), list(patches), *names)
+    found, _, _ = gather(table, range(len(shapes)), names)
+    for array, expected in zip(found, (array for patch in patches.values() for array in patch.values()), strict=True):
         assert array.dtype == expected.dtype
         np.testing.assert_array_equal(array, expected)
 
 
-def test_gather_into_memory_of_torch(reader: Reader) -> None:
-    out = torch.zeros(4096, dtype=torch.uint8)
-    records = torch.zeros(1, 5, dtype=torch.int64)
-    used = reader.gather(reader.entries(["s1_3"]), ids("VH"), out.numpy(), records.numpy())
-    expected = torch.from_numpy(PATCHES["s1_3"]["VH"])
-    assert torch.equal(out[:used].view(torch.float32).view(12, 12), expected)
-
-
 def test_a_buffer_too_small_is_left_alone_and_the_bytes_needed_are_told(reader: Reader) -> None:
-    entries, band_ids = reader.entries(["s1_0", "s1_1"]), ids("VV", "VV")
+    table = table_of(reader, ["s1_0", "s1_1"], "VV")
+    positions, chosen, records = np.arange(2), np.array([ids("VV")] * 2, np.int32), np.zeros((2, 1, 5), np.int64)
     needed = 2 * 12 * 12 * 4
-    out = np.full(needed, 77, np.uint8)
-    records = np.zeros((2, 5), np.int64)
-    assert reader.gather(entries, band_ids, out[: needed - 1], records) == needed
+    out = torch.full((needed,), 77, dtype=torch.uint8)
+    assert table.gather(positions, chosen, out[: needed - 1].numpy(), records) == needed
     assert (out == 77).all()
-    assert reader.gather(entries, band_ids, out, records) == needed
-    assert not (out == 77).all()
-
-
-def test_entries_are_registered_once_and_absent_keys_named(reader: Reader) -> None:
-    first = reader.entries(["s2_0", "s1_0", "s2_0"])
-    assert first[0] == first[2] != first[1]
-    np.testing.assert_array_equal(reader.entries(["s1_0", "s2_0"]), first[[1, 0]])
-    assert reader.contains(["s2_0", "absent", ""]).tolist() == [True, False, False]
-    with pytest.raises(ReaderError, match=r"has no entry 'gone' \(2 of 3 keys are absent\)"):
-        reader.entries(["s2_0", "gone", "s2_"])
-
-
-def test_many_entries_keep_their_handles(tmp_path: Path) -> None:
-    keys = [f"{n:05d}" for n in range(5000)]
-    value = safetensors.numpy.save({"B02": np.ones((2, 2), np.uint8)})
-    write_values(tmp_path, dict.fromkeys(keys, value))
-    reader = Reader([tmp_path], bands.spellings())
-    assert reader.keys() == keys
-    order = np.random.default_rng(0).permutation(5000)
-    handles = reader.entries([keys[n] for n in order])
-    assert sorted(handles) == list(range(5000))
-    np.testing.assert_array_equal(reader.entries(keys)[order], handles)
+    assert table.gather(positions, chosen, out.numpy(), records) == needed
+    assert torch.equal(out[needed // 2 :].view(torch.float32).view(12, 12), torch.from_numpy(PATCHES["s1_1"]["VV"]))
 
 
 def test_keys_that_are_no_utf8_survive(tmp_path: Path) -> None:
     key = b"p\xff\xfetch"
     write_values(tmp_path, {key: safetensors.numpy.save({"B02": np.ones((1, 2), np.uint8)})})
-    reader = Reader([tmp_path])
+    reader = Reader([tmp_path], bands.spellings())
     assert reader.keys() == [os.fsdecode(key)]
-    assert reader.read(reader.keys()[0])["B02"].tolist() == reader.read(key)["B02"].tolist() == [[1, 1]]
-
-
-def test_check_names_the_pairs_that_gather_cannot_read(reader: Reader) -> None:
-    entries = reader.entries(["s2_0", "s1_0", "s2_1", "s1_1"]).reshape(2, 2)
-    found = reader.check(entries, ids("B02", "B02", "VV", "VH").reshape(2, 2))
-    assert [position for position, _ in found] == [1, 2]
-    assert "entry 's1_0': it has no band B02 (it has VH, VV)" in found[0][1]
-    with pytest.raises(ReaderError, match="entry 's1_0': it has no band B02"):
-        gather(reader, entries, ids("B02", "B02", "VV", "VH").reshape(2, 2))
-
-
-def test_the_lowest_error_of_many_threads_is_raised(reader: Reader) -> None:
-    entries = np.repeat(reader.entries(["s2_0", "s1_0", "s1_1"]), [700, 1, 700])
-    for _ in range(20):
-        with pytest.raises(ReaderError, match="'s1_0'"):
-            gather(reader, entries, np.full(1401, bands.band_id("B02")))
-    arrays, _, _ = gather(reader, entries[:700], np.full(700, bands.band_id("B02")))
-    np.testing.assert_array_equal(arrays[699], PATCHES["s2_0"]["B02"])
+    for name in (reader.keys()[0], key):
+        table = pickle.loads(pickle.dumps(table_of(reader, [name], "B02")))
+        assert gather(table, [0], ["B02"])[0][0].tolist() == [[1, 1]]
 
 
 def test_several_databases_are_one(tmp_path: Path) -> None:
@@ -249,24 +196,27 @@ def test_several_databases_are_one(tmp_path: Path) -> None:
     reader = Reader(folders, bands.spellings())
     assert len(reader) == 6
     assert reader.paths == [str(folder) for folder in folders]
-    assert reader.keys() == ["both", "d0", "both", "d1", "both", "d2"]
-    assert reader.keys(database=1) == ["both", "d1"]
-    arrays, _, _ = gather(reader, reader.entries(["d2", "d0"]), ids("B02", "B02"))
-    assert [array[0, 0] for array in arrays] == [2, 0]
-    with pytest.raises(ReaderError, match=r"'both' is also in .*0/data\.mdb; say which"):
-        reader.entries(["both"])
-    handles = np.concatenate([reader.entries(["both"], database=n) for n in range(3)])
-    assert [int(array[0, 0]) for array in gather(reader, handles, ids("B02", "B02", "B02"))[0]] == [0, 1, 2]
-    assert reader.contains(["d1"], database=0).tolist() == [False]
-    with pytest.raises(IndexError, match="database 3 is out of range; the reader has 3"):
-        reader.keys(database=3)
+    assert [reader.keys(database) for database in range(3)] == [["both", f"d{n}"] for n in range(3)]
+    assert [int(read(reader, "both", "B02", database)[0, 0]) for database in range(3)] == [0, 1, 2]
+    assert reader.contains(["d1"]).tolist() == [False]
+    assert reader.describe("d1", 1) == {"B02": ("uint16", (2, 2))}
+    table = Table(reader, "ms", ids("B02"), [])
+    for database in (0, 2):
+        assert not table.add(database, np.arange(1) + database, [f"d{database}"], None)
+    assert (table.counts, table.rows.tolist()) == ([1, 0, 1], [0, 2])
+    again = pickle.loads(pickle.dumps(table))
+    assert (again.counts, again.rows.tolist()) == ([1, 0, 1], [0, 2])
+    assert [int(array[0, 0]) for array in gather(again, [1, 0], ["B02"])[0]] == [2, 0]
+    for database in (3, -1):
+        with pytest.raises(IndexError, match=f"database {database} is out of range; the reader has 3"):
+            reader.keys(database)
 
 
 def test_a_map_size_of_100_tib_opens(tmp_path: Path) -> None:
     record_map_size(write_database(tmp_path, {"a": PATCHES["s1_0"]}))
     with lmdb.open(str(tmp_path), readonly=True, map_size=1 << 20, lock=False) as environment:
         assert environment.stat()["entries"] == 1
-    assert Reader([tmp_path]).read("a")["VV"].shape == (12, 12)
+    assert Reader([tmp_path]).describe("a")["VV"] == ("float32", (12, 12))
 
 
 def test_a_file_path_opens_like_its_folder(folder: Path) -> None:
@@ -290,17 +240,15 @@ def test_open_twice_beside_py_lmdb_in_one_process(folder: Path) -> None:
         with environment.begin() as transaction:
             stored = safetensors.numpy.load(bytes(transaction.get(b"s2_4") or b""))
         del second
-        np.testing.assert_array_equal(first.read("s2_4")["B11"], stored["B11"])
+        np.testing.assert_array_equal(read(first, "s2_4", "B11"), stored["B11"])
         with environment.begin() as transaction:  # py-lmdb's own copy of LMDB still works
             assert transaction.stat()["entries"] == len(PATCHES)
 
 
-def _read_in_child(reader: Reader, entries: NDArray, queue: "multiprocessing.Queue[object]") -> None:
+def _read_in_child(table: Table, queue: "multiprocessing.Queue[object]") -> None:
     try:
-        arrays, _, _ = gather(reader, entries, np.full(entries.shape, bands.band_id("VV"), np.int32))
-        later = reader.entries(["s1_8"])  # a look-up that this process did not inherit
-        arrays += gather(reader, later, ids("VV"))[0]
-        queue.put(arrays)
+        arrays = gather(table, [*range(8)] * 40, ["VV"])[0]
+        queue.put([*arrays, read(table.reader, "s1_8", "VV")])  # a look-up that this process did not inherit
     except BaseException as error:
         queue.put(error)
 
@@ -308,10 +256,10 @@ def _read_in_child(reader: Reader, entries: NDArray, queue: "multiprocessing.Que
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_in_a_child_process(reader: Reader, method: str) -> None:
     context: Any = multiprocessing.get_context(method)
-    entries = reader.entries([f"s1_{n}" for n in range(8)] * 40)
-    expected = gather(reader, entries, np.full(entries.shape, bands.band_id("VV"), np.int32))[0]
+    table = table_of(reader, [f"s1_{n}" for n in range(8)], "VV")
+    expected = gather(table, [*range(8)] * 40, ["VV"])[0]
     queue = context.Queue()
-    child = context.Process(target=_read_in_child, args=(reader, entries, queue))
+    child = context.Process(target=_read_in_child, args=(table, queue))
     child.start()
     found = queue.get(timeout=50)
     child.join(timeout=10)
@@ -319,16 +267,34 @@ def test_in_a_child_process(reader: Reader, method: str) -> None:
     assert isinstance(found, list), found
     for array, want in zip(found, [*expected, PATCHES["s1_8"]["VV"]], strict=True):
         np.testing.assert_array_equal(array, want)
-    np.testing.assert_array_equal(reader.read("s1_2")["VV"], PATCHES["s1_2"]["VV"])  # the parent goes on
+    np.testing.assert_array_equal(read(reader, "s1_2", "VV"), PATCHES["s1_2"]["VV"])  # the parent goes on
 
 
-def test_pickle_keeps_paths_bands_threads_and_handles(reader: Reader) -> None:
-    entries = reader.entries(["s1_5", "s2_5", "s1_1"])
-    copy = pickle.loads(pickle.dumps(reader))
-    assert (copy.paths, copy.threads, len(copy)) == (reader.paths, 2, len(reader))
-    arrays, _, _ = gather(copy, entries, ids("VH", "B12", "VV"))
-    for array, (key, name) in zip(arrays, [("s1_5", "VH"), ("s2_5", "B12"), ("s1_1", "VV")], strict=True):
+def test_pickles_keep_paths_bands_threads_and_samples(reader: Reader) -> None:
+    table = Table(reader, "ms+sar", ids("B02", "B12"), ids("VH"))
+    table.add(0, np.array([7, 3, 11]), ["s2_5", "absent", "s2_1"], ["s1_5", "s1_5", "s1_0"])
+    again = pickle.loads(pickle.dumps(table))
+    assert (again.reader.paths, again.reader.threads, len(again.reader)) == (reader.paths, 2, len(reader))
+    assert (again.rows.tolist(), again.counts) == ([7, 11], [2])
+    assert again.band_bytes("sar") == table.band_bytes("sar")
+    arrays, _, _ = gather(again, [1, 0], ["VH", "B12"])
+    pairs = [("s1_0", "VH"), ("s2_1", "B12"), ("s1_5", "VH"), ("s2_5", "B12")]
+    for array, (key, name) in zip(arrays, pairs, strict=True):
         np.testing.assert_array_equal(array, PATCHES[key][name])
+    kept = np.zeros(again.arena_bytes, np.uint8)
+    again.load(kept, 0, 2)
+    again.keep(kept)
+    with pytest.raises(ReaderError, match="in a cache cannot be pickled"):
+        pickle.dumps(again)
+
+
+def test_a_pickle_of_entries_that_went_since_is_refused(tmp_path: Path) -> None:
+    write_database(tmp_path, {"a": PATCHES["s1_0"], "b": PATCHES["s1_1"]})
+    state = pickle.dumps(table_of(Reader([tmp_path], bands.spellings()), ["a", "b"], "VV"))
+    with lmdb.open(str(tmp_path)) as environment, environment.begin(write=True) as transaction:
+        transaction.delete(b"b")
+    with pytest.raises(ReaderError, match=r"key 'b' of the catalog is not in .*: make the samples anew"):
+        pickle.loads(state)
 
 
 def test_threads_share_one_reader(reader: Reader) -> None:
@@ -337,12 +303,12 @@ def test_threads_share_one_reader(reader: Reader) -> None:
     def work(seed: int) -> None:
         rng = np.random.default_rng(seed)
         try:
-            for _ in range(60):
-                keys = [f"s1_{n}" for n in rng.integers(0, 9, 50)]
-                arrays, _, _ = gather(reader, reader.entries(keys), np.full(50, bands.band_id("VV")))
-                for key, array in zip(keys, arrays, strict=True):
-                    np.testing.assert_array_equal(array, PATCHES[key]["VV"])
-                reader.read("s2_1", ["B02"])
+            for _ in range(30):
+                chosen = rng.integers(0, 9, 50).tolist()
+                table = table_of(reader, [f"s1_{n}" for n in range(9)], "VV")
+                for number, array in zip(chosen, gather(table, chosen, ["VV"])[0], strict=True):
+                    np.testing.assert_array_equal(array, PATCHES[f"s1_{number}"]["VV"])
+                reader.describe("s2_1")
         except BaseException as error:
             failures.append(error)
 
@@ -355,44 +321,31 @@ def test_threads_share_one_reader(reader: Reader) -> None:
 
 
 def test_arguments_of_the_wrong_kind_are_named(reader: Reader) -> None:
-    entries, band_ids = reader.entries(["s1_0"]), ids("VV")
-    out, records = np.zeros(4096, np.uint8), np.zeros((1, 5), np.int64)
-    with pytest.raises(TypeError, match="entries is int32; expected int64"):
-        reader.gather(entries.astype(np.int32), band_ids, out, records)
-    with pytest.raises(TypeError, match=r"bands is format 'f'; expected int64"):
-        reader.gather(entries, band_ids.astype(np.float32), out, records)
-    with pytest.raises(ValueError, match=r"bands has shape \(1, 1\), entries \(1,\)"):
-        reader.gather(entries, band_ids[None], out, records)
-    with pytest.raises(ValueError, match=r"records has shape \(1, 4\); expected \(1, 5\)"):
-        reader.gather(entries, band_ids, out, records[:, :4].copy())
+    table, positions = table_of(reader, ["s1_0"], "VV"), np.zeros(1, np.int64)
+    chosen, out, records = np.array([ids("VV")], np.int32), np.zeros(4096, np.uint8), np.zeros((1, 1, 5), np.int64)
+    with pytest.raises(TypeError, match="positions is int32; expected int64"):
+        table.gather(positions.astype(np.int32), chosen, out, records)
+    with pytest.raises(TypeError, match=r"bands is format 'f'; expected int32"):
+        table.gather(positions, chosen.astype(np.float32), out, records)
+    with pytest.raises(ValueError, match=r"bands has shape \(2, 1\), positions \(1,\)"):
+        table.gather(positions, np.tile(chosen, (2, 1)), out, records)
+    with pytest.raises(ValueError, match=r"records has shape \(1, 1, 4\); expected \(1, 1, 5\)"):
+        table.gather(positions, chosen, out, records[..., :4].copy())
     with pytest.raises(TypeError, match="out is format 'b'; expected uint8"):
-        reader.gather(entries, band_ids, out.view(np.int8), records)
+        table.gather(positions, chosen, out.view(np.int8), records)
     with pytest.raises(ValueError, match="out must be contiguous and writable"):
-        reader.gather(entries, band_ids, out[::2], records)
+        table.gather(positions, chosen, out[::2], records)
     out.flags.writeable = False
     with pytest.raises(ValueError, match="out must be contiguous and writable"):
-        reader.gather(entries, band_ids, out, records)
+        table.gather(positions, chosen, out, records)
     with pytest.raises(TypeError, match="key 1 is a int; expected a string"):
-        reader.entries(["s1_0", 3])  # type: ignore[list-item]
+        reader.contains(["s1_0", 3])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="give a list of them"):
-        reader.entries("s1_0")
+        reader.contains("s1_0")
     with pytest.raises(TypeError, match="paths is one path; give a list"):
         Reader("somewhere")
     with pytest.raises(ValueError, match="paths is empty"):
         Reader([])
-
-
-@pytest.mark.parametrize("handle", [-1, 1, 2**62, -(2**63)])
-def test_a_handle_that_was_not_given_is_refused(reader: Reader, handle: int) -> None:
-    reader.entries(["s1_0"])
-    with pytest.raises(ReaderError, match=rf"entry {handle} is not registered \(1 are\)"):
-        gather(reader, np.array([handle]), ids("VV"))
-
-
-@pytest.mark.parametrize("band", [-1, 15, 2**31, -(2**63)])
-def test_a_band_id_out_of_range_is_refused(reader: Reader, band: int) -> None:
-    with pytest.raises(ReaderError, match=rf"band id {band} is out of range \(the reader knows 15 bands\)"):
-        gather(reader, reader.entries(["s1_0"]), np.array([band]))
 
 
 def test_the_module_needs_numpy_alone() -> None:
@@ -402,104 +355,3 @@ def test_the_module_needs_numpy_alone() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
-
-
-# Known answers of philox4x32-10: Random123 1.14, tests/kat_vectors.
-KNOWN_ANSWERS = [
-    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
-]
-
-
-def words(text: str) -> NDArray[np.uint32]:
-    return np.array([int(word, 16) for word in text.split()], np.uint32)
-
-
-@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
-def test_philox_gives_the_known_answers(counter: str, key: str, expected: str) -> None:
-    np.testing.assert_array_equal(philox(words(key), np.stack([words(counter)] * 3)), np.stack([words(expected)] * 3))
-
-
-def python_philox(seed: int, counter: tuple[int, int, int, int]) -> list[int]:
-    """Philox4x32-10 written a second time, in Python's integers (Salmon et al. 2011, section 3.3)."""
-    c, k = list(counter), [seed & 0xFFFFFFFF, seed >> 32]
-    for _ in range(10):
-        low, high = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
-        c = [high >> 32 ^ c[1] ^ k[0], high & 0xFFFFFFFF, low >> 32 ^ c[3] ^ k[1], low & 0xFFFFFFFF]
-        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    return c
-
-
-def python_bands(
-    seed: int, epoch: int, sample: int, view: int, channels: int, pools: list[list[int]], modality: str
-) -> list[int]:
-    """The band draw as a list that loses what is picked."""
-    order = python_philox(seed, (sample, epoch, 0, 0))[0] & 1
-    sar = (view + order) & 1 if modality == "ms+sar" else modality == "sar"
-    left: list[int] = []
-    out = []
-    for channel in range(channels):
-        left = left or list(pools[sar])
-        word = python_philox(seed, (sample, epoch, view, 8 + channel // 4))[channel % 4]
-        out.append(left.pop(word * len(left) >> 32))
-    return out
-
-
-@settings(deadline=None)
-@given(
-    seed=st.integers(0, 2**64 - 1),
-    epoch=st.integers(0, 2**32 - 1),
-    samples=st.lists(st.integers(0, 2**32 - 1), max_size=5),
-    views=st.integers(1, 4),
-    channels=st.integers(1, 13),
-    pools=st.tuples(st.lists(st.integers(0, 99), min_size=1, max_size=11, unique=True), st.just([13, 14])),
-    modality=st.sampled_from(["ms+sar", "ms", "sar"]),
-)
-def test_band_draws_equal_a_second_writing(
-    seed: int,
-    epoch: int,
-    samples: list[int],
-    views: int,
-    channels: int,
-    pools: tuple[list[int], list[int]],
-    modality: str,
-) -> None:
-    drawn = draw_bands(seed, epoch, np.array(samples, np.int64), views, channels, *pools, modality)
-    assert drawn.dtype == np.int32
-    assert drawn.shape == (len(samples), views, channels)
-    for row, sample in enumerate(samples):
-        for view in range(views):
-            expected = python_bands(seed, epoch, sample, view, channels, list(pools), modality)
-            assert drawn[row, view].tolist() == expected
-
-
-def test_bands_are_drawn_evenly_and_sensors_in_both_orders() -> None:
-    pool = list(range(10))
-    drawn = draw_bands(3, 0, np.arange(20_000), 2, 3, pool, [13, 14], "ms+sar")
-    first_is_sar = drawn[:, 0, 0] >= 13
-    assert ((drawn[:, 1, 0] >= 13) != first_is_sar).all()
-    assert abs(first_is_sar.mean() - 0.5) < 0.02
-    ms = np.where(first_is_sar[:, None], drawn[:, 1], drawn[:, 0])
-    for channel in range(3):
-        counts = np.bincount(ms[:, channel], minlength=10)
-        assert np.abs(counts - 2000).max() < 250  # 6 standard deviations
-    assert all(len(set(row)) == 3 for row in ms.tolist())
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"modality": "both"}, "modality is 'both'"),
-        ({"epoch": -1}, "epoch is -1"),
-        ({"samples": np.array([2**32])}, "a sample is 4294967296"),
-        ({"samples": np.zeros((1, 1), np.int64)}, r"samples has shape \(1, 1\)"),
-        ({"views": 0}, "views must be"),
-        ({"ms_pool": []}, "ms_pool is empty"),
-    ],
-)
-def test_draws_refuse_what_is_out_of_range(change: dict[str, object], message: str) -> None:
-    arguments: dict[str, object] = {"seed": 0, "epoch": 0, "samples": np.arange(2), "views": 2, "channels": 1}
-    arguments |= {"ms_pool": [1], "sar_pool": [2], "modality": "ms+sar"}
-    with pytest.raises(ValueError, match=message):
-        draw_bands(**(arguments | change))  # type: ignore[arg-type]

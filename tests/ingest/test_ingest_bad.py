@@ -3,7 +3,6 @@
 import contextlib
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -344,11 +343,3 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
     lock = contextlib.closing(journal.Journal(tmp_path / "db", layout.identity() | {"listing": ""}))
     with lock, pytest.raises(DataError, match="another ingest is writing"):
         ingest.ingest(layout)
-
-
-def test_ingest_does_not_touch_its_source(tmp_path: Path) -> None:
-    source = geotiffs.sen12ms(tmp_path / "src", places=2)
-    before = sorted((path, path.stat().st_mtime_ns) for path in source.rglob("*"))
-    ingest.ingest(Sen12ms(source, tmp_path / "db"))
-    assert before == sorted((path, path.stat().st_mtime_ns) for path in source.rglob("*"))
-    shutil.rmtree(tmp_path / "db")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rsdnet.kernels import ViewSpec, draw_bands, draw_modalities, draw_plan
+from rsdnet.kernels import ViewSpec, draw_bands, draw_modalities, draw_views
 
 ONES = 0xFFFFFFFF
 POOLS = {"ms": [1, 2, 3, 4, 5, 6, 7, 8, 11, 12], "sar": [13, 14]}
@@ -73,37 +73,37 @@ def test_epoch_may_be_a_tensor_and_draws_do_not_depend_on_the_batch():
     parts = [draw_bands(9, 4, sample[None], 2, 3, POOLS) for sample in samples]
     assert torch.equal(whole, torch.cat(parts))
     spec = ViewSpec(8)
-    for a, b in zip(draw_plan(spec, 9, 4, samples, 2, 3), draw_plan(spec, 9, 4, samples[5:6], 2, 3), strict=True):
+    for a, b in zip(draw_views(spec, 9, 4, samples, 2, 3), draw_views(spec, 9, 4, samples[5:6], 2, 3), strict=True):
         assert torch.equal(a[5:6], b)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 10**9), st.integers(0, 5))
-def test_plan_follows_the_rule(seed, sample, view):
+def test_draws_follow_the_rule(seed, sample, view):
     spec = ViewSpec(8, scale=(0.1, 0.9), ratio=(0.5, 3.0))
-    plan = draw_plan(spec, seed, 7, torch.tensor([sample]), 6, 2)
+    draws = draw_views(spec, seed, 7, torch.tensor([sample]), 6, 2)
     u = [(w >> 8) / 2**24 for w in words(seed, sample, 7, view, 1)]
     area, ratio = 0.1 + u[0] * 0.8, math.exp(math.log(0.5) + u[1] * math.log(6))
     height, width = min(1, math.sqrt(area / ratio)), min(1, math.sqrt(area * ratio))
     expected = [u[2] * (1 - height), u[3] * (1 - width), height, width]
-    assert [part[0, view].item() for part in plan[:4]] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert [part[0, view].item() for part in draws[:4]] == pytest.approx(expected, rel=1e-5, abs=1e-6)
     turn = words(seed, sample, 7, view, 2)[0]
-    assert plan.flip[0, view].item() == bool(turn & 1)
-    assert plan.turns[0, view].item() == turn >> 1 & 3
+    assert draws.flip[0, view].item() == bool(turn & 1)
+    assert draws.turns[0, view].item() == turn >> 1 & 3
     for channel in range(2):
         gain, offset, _, _ = words(seed, sample, 7, view, 16 + channel)
-        assert plan.gain_u[0, view, channel].item() == (gain >> 8) / 2**24
-        assert plan.offset_u[0, view, channel].item() == (offset >> 8) / 2**24
+        assert draws.gain_u[0, view, channel].item() == (gain >> 8) / 2**24
+        assert draws.offset_u[0, view, channel].item() == (offset >> 8) / 2**24
 
 
 def test_crops_lie_inside_the_patch_and_plain_is_the_whole_patch():
-    plan = draw_plan(ViewSpec(8, scale=(0.08, 1.0)), 0, 0, torch.arange(5000), 2, 1)
-    for corner, side in ((plan.top, plan.height), (plan.left, plan.width)):
+    draws = draw_views(ViewSpec(8, scale=(0.08, 1.0)), 0, 0, torch.arange(5000), 2, 1)
+    for corner, side in ((draws.top, draws.height), (draws.left, draws.width)):
         assert corner.min() >= 0
         assert (corner + side).max() <= 1 + 1e-6
-    assert abs((plan.height * plan.width).mean() - 0.54) < 0.02  # uniform from 0.08 to 1; a few are cut to the patch
-    assert torch.bincount(plan.turns.flatten()).min() > 2300
-    plain = draw_plan(ViewSpec.plain(8), 0, 0, torch.arange(50), 2, 1)
+    assert abs((draws.height * draws.width).mean() - 0.54) < 0.02  # uniform from 0.08 to 1; a few are cut to the patch
+    assert torch.bincount(draws.turns.flatten()).min() > 2300
+    plain = draw_views(ViewSpec.plain(8), 0, 0, torch.arange(50), 2, 1)
     assert (plain.height == 1).all()
     assert (plain.width == 1).all()
     assert not (plain.top.any())

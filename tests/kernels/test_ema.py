@@ -7,41 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rsdnet.kernels import ema, multi_tensor, multi_tensor_kernel, update_target_
+from rsdnet.kernels import ema, multi_tensor, update_target_
 
-GPU = torch.cuda.is_available()
-DEVICES = ["cpu", *(["cuda"] if GPU else [])]
-KERNEL = DEVICES[-1]
-TYPES = [torch.float32, torch.bfloat16, torch.float16]
+from tests.kernels.conftest import DEVICES, GPU, KERNEL, TYPES
+
 ODD = [(1,), (2,), (3,), (17,), (1023,), (1025,), (), (0,), (3, 5, 2)]
 
 
 def make(device, seed, dtype=torch.float32, shapes=((3, 5), (7,), (), (1025,))):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
-
-
-@pytest.fixture
-def by_kernel(monkeypatch):
-    """Sends the lists to the kernel: on the GPU, else in the interpreter. Counts tables made and launches."""
-    if not GPU:
-        monkeypatch.setattr(ema, "on_gpu", lambda device: True)
-    counts = {"tables": 0, "launches": 0}
-    kernel, pairs_of = ema.update_target_kernel, ema.pairs_of
-
-    class Counted:
-        def __getitem__(self, grid):
-            counts["launches"] += 1
-            return kernel[grid]
-
-    def counted(*args):
-        counts["tables"] += 1
-        return pairs_of(*args)
-
-    monkeypatch.setattr(ema, "update_target_kernel", Counted())
-    monkeypatch.setattr(ema, "pairs_of", counted)
-    ema._KNOWN.clear()
-    return counts
 
 
 def guarded(x, before=0):
@@ -95,9 +70,8 @@ def test_reference_and_cpu_are_the_formula_in_float64(tau, n, exponents, dtype, 
         assert ((moved.double() - want).abs() <= bound).all()
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("tau", [0.9, 0.3, 0.996])
-def test_kernel_is_the_reference_on_odd_shapes_and_writes_nothing_beside_them(dtype, tau, by_kernel):
+@pytest.mark.parametrize(("dtype", "tau"), [*zip(TYPES, (0.9, 0.3, 0.996), strict=True)])
+def test_kernel_is_the_reference_on_odd_shapes_and_writes_nothing_beside_them(dtype, tau, launches):
     starts, onlines = make(KERNEL, 0, dtype, ODD), make(KERNEL, 1, dtype, ODD)
     wanted = [t.clone() for t in starts]
     for t, o in zip(wanted, onlines, strict=True):
@@ -107,15 +81,15 @@ def test_kernel_is_the_reference_on_odd_shapes_and_writes_nothing_beside_them(dt
     for buffer, moved, want in zip(buffers, targets, wanted, strict=True):
         close(moved, want)
         assert buffer.isnan().sum() == buffer.numel() - moved.numel()
-    assert by_kernel == {"tables": 1, "launches": 1}
+    assert launches.total() == 1
 
 
-def test_kernel_takes_whole_blocks_several_chunks_and_any_alignment(by_kernel):
+def test_kernel_takes_whole_blocks_several_chunks_and_any_alignment(launches):
     shapes = [
-        (multi_tensor_kernel.CHUNK * 2 + multi_tensor_kernel.BLOCK,),
-        (multi_tensor_kernel.BLOCK,),
-        (multi_tensor_kernel.BLOCK * 2 + 5,),
-        (multi_tensor_kernel.CHUNK + 1,),
+        (multi_tensor.CHUNK * 2 + multi_tensor.BLOCK,),
+        (multi_tensor.BLOCK,),
+        (multi_tensor.BLOCK * 2 + 5,),
+        (multi_tensor.CHUNK + 1,),
     ]
     for before in (0, 1, 4):  # 0 and 16 bytes are aligned, 4 are not
         starts, onlines = make(KERNEL, 0, shapes=shapes), make(KERNEL, 1, shapes=shapes)
@@ -124,10 +98,10 @@ def test_kernel_takes_whole_blocks_several_chunks_and_any_alignment(by_kernel):
         for buffer, t, s, o in zip(buffers, targets, starts, onlines, strict=True):
             torch.testing.assert_close(t, torch.lerp(o, s, 0.9), rtol=1e-6, atol=1e-6)
             assert buffer.isnan().sum() == buffer.numel() - t.numel()
-    assert by_kernel["launches"] == 3
+    assert launches.total() == 3
 
 
-def test_one_launch_takes_mixed_types(by_kernel):
+def test_one_launch_takes_mixed_types(launches):
     targets = [t for dtype in TYPES for t in make(KERNEL, 0, dtype)]
     onlines = [o for dtype in TYPES for o in make(KERNEL, 1, dtype)]
     wanted = [t.clone() for t in targets]
@@ -136,7 +110,7 @@ def test_one_launch_takes_mixed_types(by_kernel):
     update_target_(targets, onlines, 0.75)
     for t, want in zip(targets, wanted, strict=True):
         close(t, want)
-    assert by_kernel["launches"] == 1
+    assert launches.total() == 1
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")  # the interpreter's numpy, on inf - inf
@@ -145,7 +119,7 @@ def test_one_launch_takes_mixed_types(by_kernel):
 @pytest.mark.parametrize("tensor_tau", [True, False])
 def test_tau_of_one_keeps_the_bits_and_of_zero_takes_the_online(way, dtype, tensor_tau, request):
     if way == "kernel":
-        request.getfixturevalue("by_kernel")
+        request.getfixturevalue("launches")
     values = [-0.0, 0.0, 1.5, -3.25, 2.0**-14, math.inf, -math.inf, 65504.0]
     grid = torch.tensor(values, device=KERNEL if way == "kernel" else "cpu").to(dtype)
     target, online = (x.contiguous() for x in torch.meshgrid(grid, grid, indexing="ij"))
@@ -159,19 +133,22 @@ def test_tau_of_one_keeps_the_bits_and_of_zero_takes_the_online(way, dtype, tens
         assert torch.equal(target.signbit(), wanted.signbit())
 
 
-def test_tables_are_kept_by_address_and_hold_nothing_alive(by_kernel, monkeypatch):
+def test_tables_are_kept_by_address_and_hold_nothing_alive(launches, monkeypatch):
+    pairs_of, tables = ema.pairs_of, []
+    monkeypatch.setattr(ema, "pairs_of", lambda *lists: tables.append(1) or pairs_of(*lists))
     targets, onlines = make(KERNEL, 0), make(KERNEL, 1)
     for _ in range(3):
         update_target_(targets, onlines, 0.9)
-    assert by_kernel == {"tables": 1, "launches": 3}
+    assert len(tables) == 1
+    assert launches == {"update_target_kernel": 3}
     targets[1] = targets[1].clone()
     update_target_(targets, onlines, 0.9)
     targets[0].set_(targets[0].clone())  # same tensor, other address
     update_target_(targets, onlines, 0.9)
-    assert by_kernel["tables"] == 3
+    assert len(tables) == 3
     stand_in = [torch.as_strided(t, t.shape, t.stride()) for t in targets]  # same addresses, other tensors
     update_target_(stand_in, onlines, 0.9)
-    assert by_kernel["tables"] == 4
+    assert len(tables) == 4
     alive = ema.weakref.ref(targets[3])
     del targets, stand_in
     gc.collect()
@@ -202,17 +179,15 @@ def odd_layouts(device):
     ]
 
 
-@pytest.mark.parametrize("tensor_tau", [True, False])
-def test_odd_layouts_are_right_all_the_same(tensor_tau, by_kernel):
+def test_odd_layouts_are_right_all_the_same(launches):
     pairs = odd_layouts(KERNEL)
     wanted = [torch.lerp(o.double(), t.double(), 0.75) for t, o in pairs]
-    tau = torch.tensor(0.75, device=KERNEL) if tensor_tau else 0.75
-    update_target_([t for t, _ in pairs], [o for _, o in pairs], tau)
+    update_target_([t for t, _ in pairs], [o for _, o in pairs], torch.tensor(0.75, device=KERNEL))
     for (t, _), want in zip(pairs, wanted, strict=True):
         torch.testing.assert_close(t.double(), want, rtol=1e-6, atol=1e-6)
 
 
-def test_layouts_alike_need_no_copy(by_kernel):
+def test_layouts_alike_need_no_copy(launches):
     image = make(KERNEL, 0, shapes=[(4, 3, 2, 2)])[0]
     target, online = (x.to(memory_format=torch.channels_last) for x in (image, image + 1))
     pairs = ema.pairs_of([target, image[:, :, :1, :1]], [online, image[:, :, :1, :1] + 1])
@@ -222,7 +197,7 @@ def test_layouts_alike_need_no_copy(by_kernel):
     assert not multi_tensor.is_dense(torch.zeros(2, 1).expand(2, 3))
 
 
-def test_two_runs_are_bitwise_equal(by_kernel):
+def test_two_runs_are_bitwise_equal(launches):
     results = []
     for _ in range(2):
         targets, onlines = make(KERNEL, 0), make(KERNEL, 1)
@@ -239,7 +214,7 @@ def test_parameters_with_gradient_are_updated_outside_autograd():
     assert target.weight.requires_grad
 
 
-def test_autograd_sees_that_a_target_changed(by_kernel):
+def test_autograd_sees_that_a_target_changed(launches):
     target = torch.nn.Parameter(torch.ones(3, device=KERNEL))
     value = target.square().sum()
     update_target_([target], [torch.zeros(3, device=KERNEL)], 0.5)
@@ -305,7 +280,7 @@ def test_stands_in_a_cuda_graph(warm):
 @pytest.mark.parametrize("way", ["foreach", "kernel"])
 def test_bad_lists_are_named(way, request):
     if way == "kernel":
-        request.getfixturevalue("by_kernel")
+        request.getfixturevalue("launches")
     one, two = torch.zeros(2, device=KERNEL), torch.zeros(3, device=KERNEL)
     with pytest.raises(ValueError, match="1 and 2 tensors"):
         update_target_([one], [one, one], 0.9)

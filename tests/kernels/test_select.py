@@ -2,7 +2,6 @@
 reference, the gradient against autograd in float64, and the silent errors."""
 
 import math
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ from rsdnet.kernels._triton import tl, triton
 from rsdnet.kernels.draws import draw_bands
 from rsdnet.kernels.select import select_bands, take_bands
 
-GPU = torch.cuda.is_available()
-DEVICES = ["cpu", *(["cuda"] if GPU else [])]  # of the op: its reference, its kernel
-KERNEL = DEVICES[-1]  # of the kernel alone: Triton's interpreter where there is no GPU
+from tests.kernels.conftest import DEVICES, GPU, KERNEL
+
 OUT = [torch.float32, torch.bfloat16, torch.float16]
 ULP = {torch.float32: 0.0, torch.bfloat16: 2**-7, torch.float16: 2**-10}
 LAYOUTS = ["contiguous", "channels last", "every other band", "expanded", "unaligned", "cropped", "transposed"]
@@ -74,7 +72,7 @@ def in_kernel(images, mean, std, bands, dtype=torch.float32, channels_last=False
     """The result and the bands, by the kernel, into NaN."""
     images, mean, std, bands = (x.to(KERNEL) for x in (images, mean, std, bands))
     out = select_kernel.empty_bands(images, bands.shape[1], dtype, channels_last).fill_(math.nan)
-    select_kernel.launch_take(out, images, mean, std, bands, nodata, draw)
+    select_kernel.launch_select_bands(out, images, mean, std, bands, nodata, draw)
     return out.cpu(), bands.cpu()
 
 
@@ -108,6 +106,9 @@ def test_kernel_is_the_reference(dtype, layout, out, nhwc, b, c, n, nodata, h, w
     expected = take_bands(images, mean, std, bands, dtype=torch.float32, channels_last=nhwc, nodata=nodata)
     got, _ = in_kernel(images, mean, std, bands, out, nhwc, nodata)
     assert got.dtype == out
+    assert got.is_contiguous(memory_format=torch.channels_last if nhwc else torch.contiguous_format)
+    low = take_bands(images, mean, std, bands, dtype=out, channels_last=nhwc, nodata=nodata)
+    assert (low.dtype, low.stride()) == (out, got.stride())
     torch.testing.assert_close(got.float(), expected, rtol=ULP[out] + 3e-7, atol=1e-6)
 
 
@@ -127,17 +128,6 @@ def test_only_what_no_even_step_reaches_is_copied():
         assert (select_kernel.even(images)[0] is images) == (layout not in ("cropped", "transposed"))
     far = torch.empty_strided((1, 3, 4, 5), (1 << 33, 1 << 30, 5, 1), device="meta")  # beyond 32-bit indices
     assert select_kernel.even(far)[0].stride() == (60, 20, 5, 1)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", OUT)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_memory_format_and_type_are_those_asked_for(device, dtype, channels):
-    images, (mean, std), bands = pictures(torch.int16, 2, 4, 5, 6), statistics(4), some_bands(2, channels, 4)
-    for nhwc in (False, True):
-        out = take_bands(*(x.to(device) for x in (images, mean, std, bands)), dtype=dtype, channels_last=nhwc)
-        assert out.dtype == dtype
-        assert out.is_contiguous(memory_format=torch.channels_last if nhwc else torch.contiguous_format)
 
 
 @pytest.mark.parametrize("compute", [take_bands, lambda *args, **options: in_kernel(*args, **options)[0]])
@@ -236,7 +226,7 @@ def test_a_draw_depends_on_nothing_but_seed_epoch_sample_and_view(device):
 def backward_in_kernel(grad, images, std, bands, nodata):
     grad, images, std, bands = (x.to(KERNEL) for x in (grad, images, std, bands))
     total = torch.full(images.shape, math.nan, dtype=images.dtype, device=KERNEL)
-    select_kernel.launch_take_backward(total, grad, images, std, bands, nodata)
+    select_kernel.launch_select_bands_backward(total, grad, images, std, bands, nodata)
     return total.cpu()
 
 
@@ -269,7 +259,7 @@ def test_gradient_is_autograds_in_float64(device, dtype):
 def test_backward_kernel_is_the_reference(dtype, out, layout, grads, b, c, n, h, w, seed):
     images, bands, (_, std) = pictures(dtype, b, n, h, w, seed, layout), some_bands(b, c, n, seed), statistics(n)
     grad = pictures(out, b, c, h, w, seed + 1, grads, invalid=False)
-    expected = select_kernel.take_bands_backward_reference(grad, images, std, bands, 0.0)
+    expected = select_kernel.select_bands_backward_reference(grad, images, std, bands, 0.0)
     got = backward_in_kernel(grad, images, std, bands, 0.0)
     torch.testing.assert_close(
         got.float(), expected, rtol=ULP[dtype] + 3e-7, atol=1e-6 if dtype.itemsize == 4 else 1e-5
@@ -288,16 +278,8 @@ def test_backward_beyond_one_program_and_of_a_sum(monkeypatch):
 # ---- the ops ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def beneath(monkeypatch):
-    """The ops on the CPU run their kernels, in the interpreter."""
-    if not GPU:
-        monkeypatch.setattr(select, "on_host", lambda images: False)
-        monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-
-
 @pytest.mark.parametrize("epoch", [4, torch.tensor(4)])
-def test_the_ops_run_their_kernels(beneath, epoch):
+def test_the_ops_run_their_kernels(launches, epoch):
     images, (mean, std) = pictures(torch.float32, 3, 6, 4, 4), statistics(6)
     moved = [x.to(KERNEL) for x in (images, mean, std)]
     samples = torch.arange(3, device=KERNEL)
@@ -307,10 +289,11 @@ def test_the_ops_run_their_kernels(beneath, epoch):
     bands = drawn(9, 4, torch.arange(3), 1, 3, 6)
     torch.testing.assert_close(out.detach().cpu().double(), by_numpy(images, mean, std, bands), rtol=1e-6, atol=1e-6)
     out.sum().backward()
-    expected = select_kernel.take_bands_backward_reference(torch.ones(out.shape), images, std, bands, math.nan)
+    expected = select_kernel.select_bands_backward_reference(torch.ones(out.shape), images, std, bands, math.nan)
     torch.testing.assert_close(moved[0].grad.cpu(), expected)
     plain = take_bands(moved[0].detach(), *moved[1:], bands.to(KERNEL))
     assert torch.equal(plain, out.detach())
+    assert launches == {"select_bands_kernel": 2, "select_bands_backward_kernel": 1}
 
 
 def inputs_of(device, dtype=torch.float32, b=3):
@@ -345,34 +328,6 @@ def test_compiles_whole_with_any_batch_and_a_new_epoch_does_not_recompile(device
             out, expected = compiled(*args), step(*args)
             assert torch.equal(out, expected)
             assert out.stride() == expected.stride()
-
-
-def test_an_epoch_that_is_an_int_recompiles_once_at_most():
-    images, mean, std = inputs_of("cpu", torch.int16)
-    samples = torch.arange(3)
-    compiled = torch.compile(
-        lambda epoch: select_bands(images, mean, std, samples, seed=1, epoch=epoch), fullgraph=True, backend="aot_eager"
-    )
-    compiled(2), compiled(3)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        for epoch in range(4, 7):
-            assert torch.equal(compiled(epoch), select_bands(images, mean, std, samples, seed=1, epoch=epoch))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_compiled_gradient(device):
-    images, mean, std = inputs_of(device)
-    bands = some_bands(3, 2, 4).to(device)
-
-    def step(leaf):
-        return take_bands(leaf, mean, std, bands).square().sum()
-
-    grads = []
-    for run in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
-        leaf = images.clone().requires_grad_()
-        run(leaf).backward()
-        grads.append(leaf.grad)
-    torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize("device", DEVICES)

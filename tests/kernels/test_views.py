@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, draw_plan, render_views, views
+from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, draw_views, render_views, views
 from torch.nn.functional import grid_sample, interpolate
 
 GPU = torch.cuda.is_available()
@@ -75,22 +75,22 @@ def render(patches, spec, table=TABLE, samples=None, seed=5, epoch=2, device="cp
 def by_pillow(patches, spec, seed, epoch):
     """The view by Pillow's antialiased bilinear of a box, then torch.flip and torch.rot90."""
     b, v, c, size = len(patches), len(patches[0]), len(patches[0][0]), spec.size
-    plan = draw_plan(spec, seed, epoch, torch.arange(b), v, c)
+    draws = draw_views(spec, seed, epoch, torch.arange(b), v, c)
     out = torch.empty(v, b, c, size, size)
     for n, k, channel in product(range(b), range(v), range(c)):
         image, band = patches[n][k][channel]
-        (high, wide), (top, left, height, width) = image.shape, (float(part[n, k]) for part in plan[:4])
+        (high, wide), (top, left, height, width) = image.shape, (float(part[n, k]) for part in draws[:4])
         mean, std, *rest = TABLE[band].double().tolist()
-        gain = rest[0] + float(plan.gain_u[n, k, channel]) * (rest[1] - rest[0]) if spec.jitter else 1
-        offset = rest[2] + float(plan.offset_u[n, k, channel]) * (rest[3] - rest[2]) if spec.jitter else 0
+        gain = rest[0] + float(draws.gain_u[n, k, channel]) * (rest[1] - rest[0]) if spec.jitter else 1
+        offset = rest[2] + float(draws.offset_u[n, k, channel]) * (rest[3] - rest[2]) if spec.jitter else 0
         raw = image.numpy().astype("float64")
         value = (gain * raw.clip(rest[4], rest[5]) + offset - mean) / std
         value[raw == rest[6]] = 0
         box = (left * wide, top * high, min((left + width) * wide, wide), min((top + height) * high, high))
         resized = Image.fromarray(value.astype("float32")).resize((size, size), Image.Resampling.BILINEAR, box)
         view = torch.from_numpy(np.array(resized))
-        view = view.flip(-1) if plan.flip[n, k] else view
-        out[k, n, channel] = torch.rot90(view, int(plan.turns[n, k]), (0, 1))
+        view = view.flip(-1) if draws.flip[n, k] else view
+        out[k, n, channel] = torch.rot90(view, int(draws.turns[n, k]), (0, 1))
     return out
 
 
@@ -120,8 +120,8 @@ def test_a_whole_patch_is_torchs_own_antialiased_bilinear(height, width):
 def test_without_antialias_it_is_torchs_grid_sample():
     image, size = torch.randn(90, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64), 32
     spec = ViewSpec(size, (0.3, 0.9), flip=False, turn=False, jitter=False, dtype=torch.float32, antialias=False)
-    plan = draw_plan(spec, 5, 2, torch.arange(1), 1, 1)
-    top, left, height, width = (float(part) for part in plan[:4])
+    draws = draw_views(spec, 5, 2, torch.arange(1), 1, 1)
+    top, left, height, width = (float(part) for part in draws[:4])
     centre = (torch.arange(size, dtype=torch.float64) + 0.5) / size
     at = torch.meshgrid(2 * (top + centre * height) - 1, 2 * (left + centre * width) - 1, indexing="ij")
     expected = grid_sample(
@@ -294,10 +294,12 @@ def test_one_crop_shows_the_same_ground_at_every_resolution():
 
     # Enlarged at every resolution: shrinking weighs whole pixels, so a ramp moves by parts of one.
     spec = ViewSpec(64, scale=(0.1, 0.28), ratio=(1, 1), jitter=False, dtype=torch.float32)
-    plan = draw_plan(spec, 5, 2, torch.arange(40), 1, 3)
+    draws = draw_views(spec, 5, 2, torch.arange(40), 1, 3)
     table = band_table(1, {0: BandRow(0.0, 1.0)})
     drawn = render([[[ramp(120), ramp(60), ramp(20)]] for _ in range(40)], spec, table=table)[0]
-    inside = (plan.top > 0.03) & (plan.top + plan.height < 0.97) & (plan.left > 0.03) & (plan.left + plan.width < 0.97)
+    inside = (
+        (draws.top > 0.03) & (draws.top + draws.height < 0.97) & (draws.left > 0.03) & (draws.left + draws.width < 0.97)
+    )
     assert inside.sum() > 5
     fine, middle, coarse = drawn[inside[:, 0]].unbind(1)
     torch.testing.assert_close(middle, fine, rtol=1e-4, atol=0.01)

@@ -7,12 +7,12 @@ import torch
 import torch._dynamo.testing
 from rsdnet.kernels import LARS, lars_groups, update_target_
 
-from rsdnet.config import ModelConfig
+from rsdnet.config import Config, ModelConfig
 from rsdnet.methods.byol import BYOL
 from rsdnet.model.encoders import ResNet
 from rsdnet.training import optim
 
-SMALL = ModelConfig(encoder="resnet18", width=8, hidden=32, dim=16)
+SMALL = Config(model=ModelConfig(encoder="resnet18", width=8, hidden=32, dim=16))
 
 
 # torchvision's published parameter counts (docs, models table), less its layer `fc` of 1000 classes.
@@ -58,9 +58,9 @@ def formula(byol: BYOL, views: torch.Tensor) -> torch.Tensor:
 
 def test_loss_is_the_papers_formula() -> None:
     torch.manual_seed(0)
-    byol, views = BYOL(1, SMALL), torch.randn(2, 6, 1, 16, 16)
+    byol, views = BYOL(SMALL), torch.randn(2, 6, 1, 16, 16)
     loss = byol(views).loss
-    twin = BYOL(1, SMALL).double()
+    twin = BYOL(SMALL).double()
     twin.load_state_dict(byol.state_dict())
     assert loss.item() == pytest.approx(formula(twin, views.double()).item(), rel=1e-4)
 
@@ -68,8 +68,8 @@ def test_loss_is_the_papers_formula() -> None:
 def test_both_views_go_through_one_compiled_graph() -> None:
     """No graph break, one compilation for changing views, and the gradients of eager mode."""
     torch.manual_seed(0)
-    byol, views = BYOL(1, SMALL), torch.randn(3, 2, 6, 1, 20, 20)
-    twin = BYOL(1, SMALL)
+    byol, views = BYOL(SMALL), torch.randn(3, 2, 6, 1, 20, 20)
+    twin = BYOL(SMALL)
     twin.load_state_dict(byol.state_dict())
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
@@ -89,7 +89,7 @@ def test_views_go_one_after_the_other_unless_asked_otherwise() -> None:
     torch.manual_seed(0)
     views = torch.randn(2, 6, 1, 16, 16)
     views[1] += 3  # other statistics than the first view
-    separate = BYOL(1, SMALL)
+    separate = BYOL(SMALL)
     joint = BYOL(1, ModelConfig(**{**SMALL.__dict__, "concatenate_views": True}))
     joint.load_state_dict(separate.state_dict())
     mean = separate.online.encoder.bn1.running_mean.clone()
@@ -105,7 +105,7 @@ def test_views_go_one_after_the_other_unless_asked_otherwise() -> None:
 def test_silent_error_1_the_target_is_a_network_of_its_own() -> None:
     """torchgeo PR 3954: target and online shared one backbone, so nothing was averaged."""
     torch.manual_seed(0)
-    byol = BYOL(1, SMALL)
+    byol = BYOL(SMALL)
     online, target = byol.online_parameters(), byol.target_parameters()
     assert not {p.data_ptr() for p in online} & {p.data_ptr() for p in target}
     start = [p.detach().clone() for p in target]
@@ -125,7 +125,7 @@ def test_silent_error_1_the_target_is_a_network_of_its_own() -> None:
 
 def test_a_forward_gives_the_projections_of_both_views_without_gradient() -> None:
     torch.manual_seed(0)
-    byol, views = BYOL(1, SMALL), torch.randn(2, 16, 1, 32, 32)
+    byol, views = BYOL(SMALL), torch.randn(2, 16, 1, 32, 32)
     _, z1, z2 = byol(views)
     for found, expected in zip((z1, z2), byol.project(byol.online, views), strict=True):
         torch.testing.assert_close(found, expected)

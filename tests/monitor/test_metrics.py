@@ -17,7 +17,7 @@ from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
 from rsdnet.monitor import display, flops, metrics, projections
 from rsdnet.monitor.metrics import Monitor
-from rsdnet.training.step import Output
+from rsdnet.training.step import StepOutput
 
 CPU = torch.device("cpu")
 KNOBS = {"lr": 0.1, "tau": 0.99, "epoch": 2}
@@ -40,10 +40,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def output(loss: float, skipped: int = 0, in_a_row: int = 0, norm: float = 3.0) -> Output:
+def output(loss: float, skipped: int = 0, in_a_row: int = 0, norm: float = 3.0) -> StepOutput:
     generator = torch.Generator().manual_seed(0)
     z1, z2 = (torch.randn(8, 4, generator=generator) for _ in range(2))
-    return Output(torch.tensor(loss), z1, z2, torch.tensor(norm), torch.tensor(skipped), torch.tensor(in_a_row))
+    return StepOutput(torch.tensor(loss), z1, z2, torch.tensor(norm), torch.tensor(skipped), torch.tensor(in_a_row))
 
 
 def stats(waited: float = 0.0, read: int = 0) -> dict[str, Any]:

@@ -147,17 +147,28 @@ def test_charts_have_words_and_ids_of_their_own(tmp_path: Path) -> None:
     assert not anchors
 
 
+def path(plot: charts.Plot, kind: str) -> str:
+    return next(d for classes, d in plot.paths if kind in classes.split())
+
+
 def test_a_curve_goes_where_its_values_are() -> None:
     series = Series(np.arange(3), np.array([0.0, 1.0, 0.5]))
-    svg = charts.lines([charts.Curve(series, 0, 0)], 0, 2)
-    found = re.search(r'd="([^"]*)" clip-path="[^"]*" style="[^"]*var\(--run-1\)', svg)
-    assert found is not None
-    (x0, low), (x1, high), (x2, middle) = [
-        tuple(map(float, p.split())) for p in re.findall(r"[ML] ([^MLz]*)", found[1])
-    ]
+    points = path(charts.lines([charts.Curve(series)]), "curve")[1:].split("L")
+    (x0, low), (x1, high), (x2, middle) = [tuple(map(float, point.split())) for point in points]
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
     assert middle == pytest.approx((low + high) / 2, abs=0.2)
     assert high < low  # down is more in an SVG
+
+
+def test_bars_are_as_long_as_their_scores_and_a_gap_breaks_a_curve() -> None:
+    plot = charts.bars(["B02", "VV"], {"one": [0.25, 1.0], "two": [math.nan, 2.0]}, "bar")
+    begin, *ends = (float(x) for x in re.findall(r"[MH]([\d.]+)", path(plot, "bar-1")))
+    assert (ends[0] - begin) / (charts.RIGHT - begin) == pytest.approx(0.25, abs=1e-3)
+    assert ends[3] == charts.RIGHT
+    assert re.findall(r"z|H([\d.]+)v", path(plot, "bar-2"))[::2] == [f"{begin:.1f}", f"{charts.RIGHT:.1f}"]
+    series = Series(np.arange(5), np.array([1.0, 2, math.nan, 2, 1]))
+    assert path(charts.lines([charts.Curve(series)]), "curve").count("M") == 2
+    assert path(charts.lines([charts.Curve(series)]), "lost").count("M") == 1
 
 
 def test_a_long_run_keeps_its_extremes_in_few_points() -> None:
@@ -167,7 +178,7 @@ def test_a_long_run_keeps_its_extremes_in_few_points() -> None:
     assert len(kept) <= 2 * charts.COLUMNS
     assert 123_456 in steps
     assert np.nanmin(kept) == np.nanmin(values)
-    assert len(charts.lines([charts.Curve(Series(np.arange(len(values)), values), 0, 8000)], 0, 0)) < 60_000
+    assert len(str(charts.lines([charts.Curve(Series(np.arange(len(values)), values), 0, 8000)]))) < 30_000
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 100])
@@ -194,8 +205,8 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     html = report(Options(tmp_path / "a", tmp_path / "b", samples=0))
     loss = html[html.index("<h4>Loss") : html.index("<h4>Spread")]
     assert loss.count("<svg") == 1
-    assert "var(--run-1)" in loss
-    assert "var(--run-2)" in loss
+    assert 'class="curve run-1"' in loss
+    assert 'class="curve run-2"' in loss
     assert "do not compare" not in made.text
 
 
@@ -284,13 +295,18 @@ def test_the_band_around_a_curve() -> None:
     at, least, greatest = charts._pieces(Series(long, values - 9), Series(long, values + 9))
     assert len(at) == charts.COLUMNS
     assert (least.min(), greatest.max()) == (values.min() - 9, values.max() + 9)
-    assert "fill-opacity" in charts.lines([charts.Curve(low, 0, 0, (low, low))], 0, 4)
+    assert path(charts.lines([charts.Curve(low, 0, 0, (low, low))]), "band").endswith("z")
 
 
 def test_what_goes_far_has_a_logarithmic_axis() -> None:
-    assert charts._decades(np.array([0.003, 2.0])) == (0.001, 10)
-    for near in ([1.0, 20.0], [0.0, 100.0], [-1.0, 100.0], []):
-        assert charts._decades(np.array(near)) is None
+    def labels(*values: float) -> list[str]:
+        curve = charts.Curve(Series(np.arange(len(values)), np.array(values)))
+        return [text.words for text in charts.lines([curve], log=True).texts if text.anchor == "end"]
+
+    assert {"0.001", "10"} <= set(labels(0.003, 2.0))
+    for near in ([1.0, 20.0], [0.0, 100.0], [-1.0, 100.0], [math.nan]):
+        steps = np.diff([float(words) for words in labels(*near)])
+        assert steps == pytest.approx(steps[0])
 
 
 def profiled(*share: float) -> dict[str, Any]:

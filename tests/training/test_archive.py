@@ -14,6 +14,7 @@ from rsdnet import files
 from rsdnet.errors import DataError
 from rsdnet.training import checkpoint
 from rsdnet.training.archive import Archive
+from rsdnet.training.run import truncate_metrics
 
 
 def fill(archive: Archive, *steps: int) -> None:
@@ -227,6 +228,6 @@ def test_metrics_are_cut_at_a_step_whatever_a_crash_left_there(tmp_path: Path) -
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step, "loss": 1 / (step + 1)}).encode() for step in range(5)]
     path.write_bytes(b"\n".join([*lines[:3], b"\0\xff\x80", b"3", b"{}", *lines[3:], b'{"step": 5, "lo']))
-    checkpoint.truncate_metrics(path, 4)
+    truncate_metrics(path, 4)
     assert path.read_bytes().splitlines() == lines[:4]
     assert names(tmp_path) == ["metrics.jsonl"]

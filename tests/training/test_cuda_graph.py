@@ -118,7 +118,7 @@ def test_on_a_cpu_there_is_none() -> None:
 def test_replayed_steps_are_the_steps(optimizer: str, compile: bool) -> None:
     import dataclasses
 
-    from rsdnet.training.step import Engine
+    from rsdnet.training.step import TrainStep
     from tests.training.test_step import config, views
 
     losses = {}
@@ -126,7 +126,7 @@ def test_replayed_steps_are_the_steps(optimizer: str, compile: bool) -> None:
         torch.manual_seed(0)
         cfg = config(optimizer=optimizer)
         cfg = dataclasses.replace(cfg, run=dataclasses.replace(cfg.run, cuda_graph=mode))
-        made = Engine(cfg, CUDA, compile=compile, dtype=torch.bfloat16)
+        made = TrainStep(cfg, CUDA, compile=compile, dtype=torch.bfloat16)
         losses[mode] = []
         for step in range(WARM + TIMED + 6):
             made.set(lr=0.01 * step, tau=0.9 + 0.005 * step)

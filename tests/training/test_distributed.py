@@ -99,10 +99,10 @@ def test_they_see_the_same_views_in_the_same_order(alone: Path, pair: Path) -> N
 
 def in_halves() -> None:
     """Two micro-batches, each of the samples that a rank of two has."""
-    from rsdnet.training.step import Engine
+    from rsdnet.training.step import TrainStep
 
-    step, order = Engine.step, [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15]
-    mock.patch.object(Engine, "step", lambda self, views: step(self, views[:, order])).start()
+    step, order = TrainStep.step, [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15]
+    mock.patch.object(TrainStep, "step", lambda self, views: step(self, views[:, order])).start()
 
 
 def test_micro_batches_of_ranks_add_up_to_the_batch(tiny_db: Path, tmp_path: Path, alone: Path) -> None:
@@ -242,18 +242,18 @@ def test_mistakes_are_told_once(tiny_db: Path, tmp_path: Path, argv: tuple[str, 
 
 def drifts() -> None:
     """A bit of one weight of rank 1 flips at its third step."""
-    from rsdnet.training.step import Engine, Output
+    from rsdnet.training.step import StepOutput, TrainStep
 
-    step, done = Engine.step, 0
+    step, done = TrainStep.step, 0
 
-    def stepped(self: Engine, views: torch.Tensor) -> Output:
+    def stepped(self: TrainStep, views: torch.Tensor) -> StepOutput:
         nonlocal done
         done += 1
         if done == 3 and os.environ["RANK"] == "1":
             self.trained[-1].data.view(torch.int32)[0, 0] ^= 1
         return step(self, views)
 
-    mock.patch.object(Engine, "step", stepped).start()
+    mock.patch.object(TrainStep, "step", stepped).start()
 
 
 def test_a_rank_that_drifts_away_is_noticed(tiny_db: Path, tmp_path: Path) -> None:

@@ -257,10 +257,10 @@ def poisoned(*steps: int) -> None:
     """Let the views of these steps be no numbers; the loss scale is low enough for the others."""
     from rsdnet.training import step as module
     from rsdnet.training.run import Run
-    from rsdnet.training.step import Engine, Output
+    from rsdnet.training.step import StepOutput, TrainStep
 
     mock.patch.object(module, "SCALE", SCALE).start()
-    schedule, step = Run.schedule, Engine.step
+    schedule, step = Run.schedule, TrainStep.step
     now = 0
 
     def scheduled(self: Run) -> dict[str, float]:
@@ -268,11 +268,11 @@ def poisoned(*steps: int) -> None:
         now = self.step
         return schedule(self)
 
-    def stepped(self: Engine, views: torch.Tensor) -> Output:
+    def stepped(self: TrainStep, views: torch.Tensor) -> StepOutput:
         return step(self, views * (float("nan") if now in steps else 1))
 
     mock.patch.object(Run, "schedule", scheduled).start()
-    mock.patch.object(Engine, "step", stepped).start()
+    mock.patch.object(TrainStep, "step", stepped).start()
 
 
 def killed_after(step: int, *steps: int) -> None:

@@ -11,7 +11,7 @@ from rsdnet.kernels.loss import byol_loss_formula
 from torch import Tensor
 
 from rsdnet.config import Config, ModelConfig, OptimConfig, ViewConfig
-from rsdnet.training.step import Engine
+from rsdnet.training.step import TrainStep
 
 CPU = torch.device("cpu")
 SIZE, BATCH = 32, 16
@@ -32,9 +32,9 @@ def config(**changes: Any) -> Config:
     return dataclasses.replace(SMALL, **tables)
 
 
-def engine(cfg: Config = SMALL, dtype: torch.dtype = torch.float32, compile: bool = False) -> Engine:
+def train_step(cfg: Config = SMALL, dtype: torch.dtype = torch.float32, compile: bool = False) -> TrainStep:
     torch.manual_seed(0)
-    made = Engine(cfg, CPU, compile=compile, dtype=dtype)
+    made = TrainStep(cfg, CPU, compile=compile, dtype=dtype)
     made.set(lr=0.05, tau=0.9)
     return made
 
@@ -43,9 +43,9 @@ def views(seed: int, batch: int = BATCH) -> Tensor:
     return torch.randn(2, batch, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def state(made: Engine) -> dict[str, Tensor]:
+def state(made: TrainStep) -> dict[str, Tensor]:
     """Everything that moves, copied."""
-    found = {f"model/{name}": tensor for name, tensor in made.byol.state_dict().items() if tensor.is_floating_point()}
+    found = {f"model/{name}": tensor for name, tensor in made.method.state_dict().items() if tensor.is_floating_point()}
     for index, param in enumerate(made.trained):
         found |= {f"{key}/{index}": value for key, value in made.optimizer.state[param].items()}
     return {name: tensor.clone() for name, tensor in found.items()}
@@ -53,7 +53,7 @@ def state(made: Engine) -> dict[str, Tensor]:
 
 def by_hand(cfg: Config, steps: list[Tensor], kind: str) -> tuple[list[float], dict[str, Tensor]]:
     """Losses and online network after `steps` of textbook BYOL, in float64."""
-    byol = copy.deepcopy(engine(cfg).byol).double()
+    byol = copy.deepcopy(train_step(cfg).method).double()
     groups = lars_groups(torch.nn.ModuleList([byol.online, byol.predictor]), cfg.optim.weight_decay)
     plain = [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in groups]
     made = {
@@ -87,28 +87,28 @@ def by_hand(cfg: Config, steps: list[Tensor], kind: str) -> tuple[list[float], d
 def test_steps_are_those_of_the_textbook(optimizer: str, accumulate: int) -> None:
     cfg = config(optimizer=optimizer, accumulate=accumulate)
     batches = [views(seed) for seed in range(2)]
-    made = engine(cfg)
+    made = train_step(cfg)
     losses = [float(made.step(batch).loss) for batch in batches]
     expected, weights = by_hand(cfg, batches, optimizer)
     torch.testing.assert_close(losses, expected, rtol=1e-3, atol=1e-4)
-    began = engine(cfg).byol.state_dict()
+    began = train_step(cfg).method.state_dict()
     for part in ("online.", "predictor.", "target."):  # of how far each came
         moved, off = (
             torch.cat([(tensor - other[name]).flatten() for name, tensor in weights.items() if name.startswith(part)])
-            for other in (began, made.byol.state_dict())
+            for other in (began, made.method.state_dict())
         )
         assert off.norm() < (0.1 if optimizer == "adamw" else 0.01) * moved.norm(), part  # Adam amplifies small ones
 
 
 def test_the_norm_is_that_of_the_gradient() -> None:
-    made = engine()
+    made = train_step()
     output = made.step(views(0))
     squares = sum(float(param.grad.double().square().sum()) for param in made.trained)
     assert float(output.norm) == pytest.approx(squares**0.5, rel=1e-5)
 
 
 def test_the_loss_scale_of_fp16_is_not_in_the_norm_nor_in_the_step() -> None:
-    wide, half = engine(), engine(dtype=torch.float16)
+    wide, half = train_step(), train_step(dtype=torch.float16)
     half.scale.fill_(64.0)
     expected, output = wide.step(views(0)), half.step(views(0))
     assert int(output.skipped) == 0
@@ -118,9 +118,9 @@ def test_the_loss_scale_of_fp16_is_not_in_the_norm_nor_in_the_step() -> None:
 
 
 def test_a_loss_scale_too_large_is_halved_and_the_step_skipped() -> None:
-    made = engine(dtype=torch.float16)
+    made = train_step(dtype=torch.float16)
     made.scale.fill_(2.0**60)
-    before = state(engine())
+    before = state(train_step())
     output = made.step(views(0))
     assert int(output.skipped) == int(output.in_a_row) == 1
     assert float(made.scale) == 2.0**59
@@ -131,7 +131,7 @@ def test_a_loss_scale_too_large_is_halved_and_the_step_skipped() -> None:
 @pytest.mark.parametrize("when", [0, 1])
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_step_whose_gradient_is_not_finite_leaves_every_bit(optimizer: str, when: int, value: float) -> None:
-    made, other = engine(config(optimizer=optimizer)), engine(config(optimizer=optimizer))
+    made, other = train_step(config(optimizer=optimizer)), train_step(config(optimizer=optimizer))
     for seed in range(3):
         if seed == when:
             bad = views(9)
@@ -146,25 +146,25 @@ def test_a_step_whose_gradient_is_not_finite_leaves_every_bit(optimizer: str, wh
 
 
 def test_skipped_steps_in_a_row_are_counted() -> None:
-    made = engine()
+    made = train_step()
     bad = torch.full_like(views(0), torch.inf)
     assert [int(made.step(bad).in_a_row) for _ in range(3)] == [1, 2, 3]
 
 
 def test_recomputed_activations_give_the_same_bits() -> None:
     """Also BatchNorm's running statistics, which a second forward must not move."""
-    plain, less = engine(), engine(config(recompute=True))
+    plain, less = train_step(), train_step(config(recompute=True))
     for seed in range(2):
         assert torch.equal(plain.step(views(seed)).loss, less.step(views(seed)).loss)
     expected = state(plain)
     assert all(torch.equal(value, expected[name]) for name, value in state(less).items())
-    counts = [made.byol.state_dict()["online.encoder.layer1.0.bn1.num_batches_tracked"] for made in (plain, less)]
+    counts = [made.method.state_dict()["online.encoder.layer1.0.bn1.num_batches_tracked"] for made in (plain, less)]
     assert counts[0] == counts[1] == 4
 
 
-def saved_bytes(made: Engine, batch: Tensor) -> int:
+def saved_bytes(made: TrainStep, batch: Tensor) -> int:
     """Bytes that the forward keeps for the backward, without parameters."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in made.byol.state_dict().values()}
+    own = {tensor.untyped_storage().data_ptr() for tensor in made.method.state_dict().values()}
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -174,30 +174,30 @@ def saved_bytes(made: Engine, batch: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        made.byol(batch)
+        made.method(batch)
     return sum(kept.values())
 
 
 def test_recomputing_keeps_less() -> None:
-    assert saved_bytes(engine(config(recompute=True)), views(0)) < 0.6 * saved_bytes(engine(), views(0))
+    assert saved_bytes(train_step(config(recompute=True)), views(0)) < 0.6 * saved_bytes(train_step(), views(0))
 
 
 def test_the_target_keeps_nothing_for_the_backward() -> None:
     """As many bytes are kept as where its projections come from outside."""
-    made, batch = engine(), views(0)
-    known = [made.byol.target(view).detach() for view in batch]
+    made, batch = train_step(), views(0)
+    known = [made.method.target(view).detach() for view in batch]
     whole = saved_bytes(made, batch)
-    made.byol.target.forward = lambda view: known[int(not torch.equal(view, batch[0]))]
+    made.method.target.forward = lambda view: known[int(not torch.equal(view, batch[0]))]
     assert saved_bytes(made, batch) == whole
 
 
 @pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
 def test_addresses_stay(optimizer: str) -> None:
-    made = engine(config(optimizer=optimizer))
+    made = train_step(config(optimizer=optimizer))
     made.step(views(0))
 
     def addresses() -> list[int]:
-        tensors = [*made.byol.state_dict().values(), made.lr, made.tau]
+        tensors = [*made.method.state_dict().values(), made.lr, made.tau]
         for param in made.trained:
             tensors += [value for value in made.optimizer.state[param].values() if isinstance(value, Tensor)]
         return [tensor.data_ptr() for tensor in tensors]
@@ -211,7 +211,7 @@ def test_addresses_stay(optimizer: str) -> None:
 
 def test_a_batch_that_does_not_divide() -> None:
     with pytest.raises(RuntimeError, match="5 micro-batches"):
-        engine(config(accumulate=5)).step(views(0))
+        train_step(config(accumulate=5)).step(views(0))
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -221,7 +221,7 @@ def test_compiled_there_is_one_graph_without_breaks_or_recompilations(recompute:
 
     torch._dynamo.reset()
     counters.clear()
-    plain, made = engine(config(accumulate=2)), engine(config(accumulate=2, recompute=recompute), compile=True)
+    plain, made = train_step(config(accumulate=2)), train_step(config(accumulate=2, recompute=recompute), compile=True)
     for step in range(4):
         batch = views(step)
         if step == 2:
@@ -236,5 +236,5 @@ def test_compiled_there_is_one_graph_without_breaks_or_recompilations(recompute:
     assert dict(counters["stats"]) == graphs
     assert graphs["unique_graphs"] == 1
     assert int(output.skipped) == 1
-    moved = made.byol.online.encoder.layer1[0].bn1.running_mean
+    moved = made.method.online.encoder.layer1[0].bn1.running_mean
     torch.testing.assert_close(moved, plain.byol.online.encoder.layer1[0].bn1.running_mean, rtol=1e-2, atol=1e-3)

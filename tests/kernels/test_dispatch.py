@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rsdnet.kernels._eager import eager
+from rsdnet.kernels._dispatch import eager
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 

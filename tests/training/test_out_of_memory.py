@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from rsdnet.monitor.out_of_memory import Setting
 from torch import Tensor
 
 from rsdnet import config
@@ -22,7 +23,6 @@ from rsdnet.config import Config, ModelConfig, OptimConfig
 from rsdnet.distributed import ALONE, Ranks
 from rsdnet.errors import DataError
 from rsdnet.monitor import out_of_memory
-from rsdnet.monitor.out_of_memory import Setting
 from rsdnet.train import main
 from rsdnet.training import checkpoint
 from rsdnet.training.run import Run

@@ -66,3 +66,21 @@ def test_bands_agree(seed, epoch, samples, views, channels, ms, sar, modality):
 @pytest.mark.parametrize("draw", [in_cpp, in_pytorch])
 def test_golden_bands(draw):
     assert draw(GOLDEN_SEED, GOLDEN_EPOCH, GOLDEN_SAMPLES, 2, 3, POOLS, "ms+sar") == GOLDEN_BANDS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modality": "both"}, "modality is 'both'"),
+        ({"epoch": -1}, "epoch is -1"),
+        ({"samples": np.array([2**32])}, "a sample is 4294967296"),
+        ({"samples": np.zeros((1, 1), np.int64)}, r"samples has shape \(1, 1\)"),
+        ({"views": 0}, "views must be"),
+        ({"ms_pool": []}, "ms_pool is empty"),
+    ],
+)
+def test_draws_refuse_what_is_out_of_range(change, message):
+    arguments = {"seed": 0, "epoch": 0, "samples": np.arange(2), "views": 2, "channels": 1}
+    arguments |= {"ms_pool": [1], "sar_pool": [2], "modality": "ms+sar"}
+    with pytest.raises(ValueError, match=message):
+        _reader.draw_bands(**(arguments | change))

@@ -1,0 +1,81 @@
+"""The encoder that is judged and what it is compared with: each gives features of views, for the same protocol."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rsdnet import config, runfolder
+from rsdnet.config import Config
+from rsdnet.errors import DataError
+from rsdnet.evaluate.features import Labelled, frozen
+from rsdnet.model.encoders import Encoder, encoder_of
+from rsdnet.training import checkpoint
+from rsdnet.training.precision import AUTOCAST, precision_of
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Variant(NamedTuple):
+    """Features (b, F) of views (b, channels, S, S)."""
+
+    channels: int
+    features: Callable[[Tensor], Tensor]
+
+    def of_bands(self, labelled: Labelled, names: Sequence[str], known: dict[str, Tensor]) -> Tensor:
+        """(N, F) features of the bands `names` of all samples; `known` keeps those of single bands.
+
+        As many bands as there are channels go in as one view; one band is repeated over the channels; several bands of
+        a variant with one channel give their features side by side.
+        """
+        if self.channels == len(names) > 1:
+            return labelled.features(tuple(names), self.features)
+        single = list(dict.fromkeys(names))
+        for name in single:
+            if name not in known:
+                known[name] = labelled.features((name,) * self.channels, self.features)
+        return torch.cat([known[name] for name in single], 1)
+
+
+def variants(encoder: Encoder, cfg: Config, device: torch.device) -> dict[str, Variant]:
+    """The pre-trained encoder, the weights that it started from, and statistics of the raw band."""
+    torch.manual_seed(cfg.run.seed)
+    start = encoder_of(cfg)
+    dtype = AUTOCAST[precision_of(cfg, device)]
+
+    def variant(network: Encoder) -> Variant:
+        network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return Variant(cfg.views.channels, frozen(network, device, dtype))
+
+    return {"pre-trained": variant(encoder), "random": variant(start), "raw statistics": Variant(1, band_statistics)}
+
+
+def band_statistics(views: Tensor) -> Tensor:
+    """(b, C * 9): mean, standard deviation, extremes and quantiles of each channel of views (b, C, S, S)."""
+    pixels = views.flatten(2)
+    quantiles = torch.quantile(pixels, torch.tensor(QUANTILES, device=views.device), dim=2).movedim(0, -1)
+    rest = (pixels.mean(2), pixels.std(2, correction=0), pixels.amin(2), pixels.amax(2))
+    return torch.cat((torch.stack(rest, -1), quantiles), -1).flatten(1)
+
+
+def load_encoder(run: Path) -> tuple[Encoder, Config, dict[str, Tensor]]:
+    """The encoder of a finished run, or of an unfinished one's checkpoint; its configuration; its weights.
+
+    Raises DataError where the folder holds neither or they are damaged.
+    """
+    path = run / runfolder.ENCODER
+    if path.is_file():
+        tensors, meta = checkpoint.load(path)
+    elif (run / runfolder.CHECKPOINT).is_file():
+        path = run / runfolder.CHECKPOINT
+        tensors, meta = checkpoint.load(path)
+        tensors = checkpoint.under("model", tensors)
+        tensors = {n.removeprefix("online.encoder."): t for n, t in tensors.items() if n.startswith("online.encoder.")}
+    else:
+        raise DataError(f"{run} holds no encoder and no checkpoint: name the folder of a pre-training run")
+    cfg = config.from_tables(meta["config"], str(path))
+    encoder = encoder_of(cfg)
+    checkpoint.restore(encoder, tensors, str(path))
+    return encoder, cfg, tensors
