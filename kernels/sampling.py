@@ -11,7 +11,7 @@ Where it has more, the triangle widens with the step, so that every pixel counts
 bilinear of torchvision and Pillow (`Image.resize` with a box, which like this one looks past the box into the image).
 Without antialias reach is always 1. Axes are separable: weights are computed once a row and once a column.
 
-Speckle, if the views ask for it, is a gamma-distributed factor g of mean 1 on the intensity (Goodman 1976), added in dB:
+Speckle, if asked for, is a gamma-distributed factor g of mean 1 on the intensity (Goodman 1976), added in dB:
 
     10 log10(g),  g = max(1 - 1/(9 L) + n / (3 sqrt(L)), 0.01)^3         L looks; Wilson, Hilferty 1931
 
