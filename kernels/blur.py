@@ -11,7 +11,7 @@ gaussian_blur; where the radius passes the side, which torchvision refuses, refl
 
 Bytes it must move: the images once, the result once: 134 MB for two 128 px bf16 views of 1,024 samples, a floor of
 31 us at the 4.3 TB/s that a copy reaches on an H200. Intermediates stay in registers: a thread walks down PX columns
-and adds each blurred row to 2 * radius running sums, one for each row of the result in progress. A band reads 2 * radius
+and adds each blurred row to 2 * radius running sums, one a row of the result in progress. A band reads 2 * radius
 rows of its neighbours again, from the L2 cache. Matrix products were rejected: a Toeplitz matrix makes 128 products a
 pixel and pass, of which 13 count, and float32 accuracy takes 3 to 5 times as many.
 

@@ -176,7 +176,7 @@ def take_bands(
     """The given bands of each image, standardised: (B, C, H, W) on images' device.
 
     images: (B, N, H, W) uint8, uint16, int16, float16, bfloat16 or float32, in NCHW or NHWC memory, or any other with
-    one stride between all pixels of a plane (else it is copied); floating images get a gradient, in NCHW and their type.
+    one stride between all pixels of a plane (else it is copied); floating images get a gradient, NCHW, of their type.
     mean, std: (N,) float32, by band, in the images' unit; no gradient.
     bands: (B, C) int64, C of 1 to 64, in any order and any number of times.
     dtype: float32, bfloat16 or float16; None: autocast's where autocast is on, else float32. channels_last: NHWC
