@@ -69,6 +69,12 @@ def test_a_mistake_in_the_file_is_one_line_that_names_it(tmp_path: Path, text: s
     assert words in str(caught.value)
 
 
+def test_a_file_of_an_older_run_is_read_without_its_access(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[data]\naccess = "pread"\nslots = 3\n')
+    assert config.read(path) == dataclasses.replace(Config(), data=config.DataConfig(slots=3))
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.toml"):
         config.read(tmp_path / "none.toml")
