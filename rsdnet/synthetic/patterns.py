@@ -33,7 +33,7 @@ class Canvas(NamedTuple):
         self.shade[where] = np.broadcast_to(np.asarray(shade, np.float32), where.shape)[where]
         self.echo[where] = np.broadcast_to(np.asarray(echo, np.float32), where.shape)[where]
 
-    def mixed(self, values: Array) -> Array:
+    def mixed(self, values: NDArray[np.floating]) -> Array:
         """(H, W) sum of the materials' `values` (materials,), weighted by their shares."""
         total = np.zeros((self.size, self.size), np.float32)
         for value, share in zip(values, self.share, strict=True):

@@ -67,7 +67,8 @@ class Pairs(Layout):
                 images[kind] = Image(f"{name}_{suffix}", ((str(path), names),))
             elif kind in found:
                 problem = f"it has no {'label' if kind == 'map' else suffix} file"
-        return Source(name, name, **images, scheme="map", problem=problem)
+        ms, sar, labels = (images.get(kind) for kind in forms)
+        return Source(name, name, ms, sar, labels, scheme="map", problem=problem)
 
     def recipe(self) -> Recipe:
         classes = self._classes()
