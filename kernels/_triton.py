@@ -1,7 +1,7 @@
-"""Triton where it is installed; elsewhere (CPU wheels of torch come without) names enough to define a kernel.
+"""Triton if it is installed; else stand-ins with which kernels can be defined (torch's CPU wheels come without it).
 
-Every kernel file does `from ._triton import tl, triton`. Without Triton a kernel is an inert function and
-`HAS_TRITON` is false: the op's CPU branch, its reference, is the only one that can be reached.
+Kernel files do `from ._triton import tl, triton`. Without Triton `HAS_TRITON` is false, kernels are inert functions and
+ops run their references.
 """
 
 from typing import Any

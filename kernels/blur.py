@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, disable-error-code="assignment,misc,var-annotated"
-"""Gaussian blur, each image with a sigma of its own, given or drawn inside: BYOL's blur, in one launch.
+"""Gaussian blur with one sigma an image, given or drawn in the kernel: BYOL's blur, in one launch.
 
     out[y, x] = sum over i and j in -radius..radius of w(i) w(j) images[reflect(y + i), reflect(x + j)]
     w(t) = exp(-t^2 / (2 sigma^2)) / sum of the same over t
@@ -10,14 +10,14 @@ byol/utils/augmentations.py: radius = int((side // 10) / 2), weights as above. B
 gaussian_blur; where the radius passes the side, which torchvision refuses, reflected again. (DeepMind pads zeros.)
 
 Bytes it must move: the images once, the result once: 134 MB for two 128 px bf16 views of 1,024 samples, a floor of
-31 us at the 4.3 TB/s that a copy reaches on an H200. Nothing else leaves the registers: a thread walks down PX columns
-and adds each blurred row to the 2 * radius rows of the result under way. A band reads 2 * radius rows of its neighbours
-again, from the L2. Matrix products were weighed: a Toeplitz matrix makes 128 products a pixel and pass of the 13 that
-count, each 3 to 5 times over for float32 accuracy.
+31 us at the 4.3 TB/s that a copy reaches on an H200. Intermediates stay in registers: a thread walks down PX columns
+and adds each blurred row to 2 * radius running sums, one a row of the result in progress. A band reads 2 * radius
+rows of its neighbours again, from the L2 cache. Matrix products were rejected: a Toeplitz matrix makes 128 products a
+pixel and pass, of which 13 count, and float32 accuracy takes 3 to 5 times as many.
 
-Why not inside render_views: apart, the views are read and written once more, 4 bytes a bf16 pixel. Inside, a square of
-32 pixels would be rendered with its halo, ((32 + 2 * 6) / 32)^2 = 1.9 times the taps, each with a load, a clip and a
-weight; and its running sums would have to share the registers. No GPU has compared the two yet.
+The blur is not fused into render_views. Apart, the views are read and written once more, 4 bytes a bf16 pixel. Fused,
+a square of 32 pixels would be rendered with its halo, ((32 + 2 * 6) / 32)^2 = 1.9 times the taps, each with a load, a
+clip and a weight, and the running sums would need registers too. The two have not been compared on a GPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,14 +32,14 @@ from ._triton import tl, triton
 from .philox import BLUR, check_seed, epoch_tensor, philox4, philox_words, seed_words, uniform, uniform_of
 from .window import MIN_SIGMA, blur_row, blur_weights, load_row, reflected, weights_of
 
-MAX_RADIUS = 26  # of the kernel, whose running sums lie in registers: beyond, the reference runs on the GPU too
+MAX_RADIUS = 26  # of the kernel, whose running sums are in registers: beyond, the reference runs on the GPU
 LANES = 64 if torch.version.hip else 32  # threads of a program, one warp; more for wide rows only
 MAX_LANES = 128
 AHEAD = 2  # rows loaded before the first of them is used
 CHUNK = 8  # images the CPU blurs at a time: the intermediates stay in the cache
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-# How sigma is drawn, where it is not given: samples, epoch, seed, probability of each view, range of sigma.
+# The draw of a sigma that is not given: samples, epoch, seed, probability of each view, range of sigma.
 Draw = tuple[Tensor | None, Tensor | None, int, Sequence[float], float, float]
 NO_DRAW: Draw = (None, None, 0, (), 0.0, 0.0)
 
@@ -47,10 +47,11 @@ NO_DRAW: Draw = (None, None, 0, (), 0.0, 0.0)
 
 
 def gaussian_blur_reference(images: Tensor, sigma: Tensor, radius: int, adjoint: bool = False) -> Tensor:
-    """gaussian_blur in plain PyTorch; with `adjoint` its transpose, which takes gradients from result to images.
+    """gaussian_blur in plain PyTorch; with `adjoint` its transpose, which maps gradients of the result to gradients of
+    the images.
 
-    The outermost rows and columns stand once in reflection's period, the others twice: with those doubled before and
-    halved after, the same blur is its own transpose.
+    The outermost rows and columns occur once in the period of the reflection, all others twice. With the outermost
+    doubled before and halved after the blur, the blur is its own transpose.
     """
     weights = blur_weights(sigma, radius)[:, :, None, None, None]
     out = images.float()
@@ -75,7 +76,7 @@ def draw_sigma(
     seed: int,
     epoch: int | Tensor,
 ) -> Tensor:
-    """The sigma of each view's blur, 0 for none, as blur_views draws it: (V, B) float32, on samples' device.
+    """Sigma of each view as blur_views draws it, 0 for no blur: (V, B) float32, on samples' device.
 
     samples: (B,) int64. probability: of a blur, one a view. sigma: range of the uniform draw, pixels.
     """
@@ -91,8 +92,8 @@ def draw_sigma(
 @triton.jit(do_not_specialize=["k0", "k1", "samples_count"])
 def blur_kernel(
     out,  # as images
-    images,  # planes (HEIGHT, WIDTH, STEP) of bf16, fp16 or fp32, contiguous; SHARE of them make an image
-    sigma,  # (N,) fp32, by image, pixels: 0 or less copies; None: drawn, image n being sample n % B of view n // B
+    images,  # (planes, HEIGHT, WIDTH, STEP) bf16, fp16 or fp32, contiguous; SHARE planes an image
+    sigma,  # (N,) fp32, pixels: 0 or less copies the image; None: drawn, image n is sample n % B of view n // B
     samples,  # (B,) int64
     epoch,  # () int64
     k0,  # seed, low word, int32
@@ -104,12 +105,12 @@ def blur_kernel(
     SHARE: tl.constexpr,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
-    STEP: tl.constexpr,  # channels where they lie side by side, else 1
+    STEP: tl.constexpr,  # number of channels in NHWC memory, else 1
     RADIUS: tl.constexpr,  # at least 1
     ADJOINT: tl.constexpr,
     MIN_SIGMA: tl.constexpr,
     STREAM: tl.constexpr,
-    PX: tl.constexpr,  # elements of a row in a thread: 4 or 8 where rows fall into such chunks, else 1
+    PX: tl.constexpr,  # elements of a row in a thread: 4 or 8 if rows divide into such chunks, else 1
     CHUNKS: tl.constexpr,  # threads along a row
     BANDS: tl.constexpr,  # threads along a column
     BAND: tl.constexpr,  # rows of a thread, a multiple of 8
@@ -140,7 +141,7 @@ def blur_kernel(
     if spread > 0:
         weights = weights_of(spread, RADIUS, MIN_SIGMA)
         first = top + tl.arange(0, BANDS) * BAND
-        sums = ()  # the 2 * RADIUS rows of the result under way, the oldest first
+        sums = ()  # the 2 * RADIUS rows of the result in progress, the oldest first
         for _ in tl.static_range(2 * RADIUS):
             sums += (tl.full((BANDS, CHUNKS * PX), 0.0, tl.float32),)
         for y in range(-RADIUS, tl.minimum(BAND, HEIGHT - top) + RADIUS, AHEAD):
@@ -204,7 +205,7 @@ def launch_blur(
 
 
 def _dense(images: Tensor) -> Tensor:
-    """images, copied only where they lie neither NCHW nor NHWC without gaps."""
+    """images, or a copy if their memory is neither NCHW nor NHWC without gaps."""
     laid = images.is_contiguous() or images.is_contiguous(memory_format=torch.channels_last)
     return images if laid else images.contiguous()
 
@@ -262,7 +263,7 @@ blur_op.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _run(images: Tensor) -> Callable[..., Tensor]:
-    """The op, or its body where the op would add nothing but time on the host."""
+    """The op, or its body if the call needs neither autograd nor tracing."""
     return _blur if eager(images) and not (images.requires_grad and torch.is_grad_enabled()) else blur_op
 
 
@@ -278,9 +279,9 @@ def _check(images: Tensor, name: str, radius: int) -> None:
 def gaussian_blur(images: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
     """Each image blurred with its own sigma: a new tensor (B, C, H, W), of images' type and memory format.
 
-    images: (B, C, H, W) float32, bfloat16 or float16, any sides; gradients flow here, of any order. Copied first where
-    it is neither contiguous nor channels_last. sigma: (B,) float32, pixels; where it is not above 0 the image is
-    copied bit for bit; no gradient. radius: pixels; the window is 2 * radius + 1 wide, and 0 copies.
+    images: (B, C, H, W) float32, bfloat16 or float16, any sides; gradients flow here, of any order. Copied first if
+    neither contiguous nor channels_last. sigma: (B,) float32, pixels; an image whose sigma is not above 0 is copied
+    bit for bit; no gradient. radius: pixels; the window is 2 * radius + 1 wide, and 0 copies.
     Border: reflected, as torchvision's gaussian_blur; any radius.
     Raises TypeError or ValueError on a shape, type or device that does not match.
     """
@@ -314,7 +315,7 @@ def blur_views(
     probability: of a blur, one for all views or one a view; BYOL: (1.0, 0.1). sigma: range of the uniform draw, pixels.
     radius: pixels; by default BYOL's S // 10 // 2: for S below 20 that is 0, which copies, and no view is blurred.
     seed: 0 to 2^63 - 1. epoch: int, or an int64 tensor () on views' device: no sync, no recompilation, CUDA graphs.
-    The blur depends on seed, epoch, sample and view alone: `draw_sigma` tells it.
+    The blur depends on seed, epoch, sample and view alone: see `draw_sigma`.
     Raises TypeError or ValueError on a shape, type, device or range that does not fit.
     """
     if views.ndim != 5:

@@ -1,8 +1,7 @@
-"""What a view will be, drawn before any pixel is touched: modality, bands, crop, flip, turn, gain and offset.
+"""The random draws of views: modality, bands, crop, flip, turn, gain and offset.
 
 Every draw is a pure function of (seed, epoch, sample, view): see philox.py for the generator and the streams.
-This is the readable reference; `csrc` draws the same bands for the reader, and the kernel of views.py draws
-the rest on the device.
+This is the reference. The reader (`csrc`) draws the same bands; the kernel of views.py draws the rest on the device.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,14 +20,14 @@ OUT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """How views are made.
+    """Size, augmentations and format of views.
 
     size: S, pixels a side.
     scale: range of the crop's area as a share of the patch; ratio: range of its width / height. Defaults:
     Grill et al. 2020, appendix B, and torchvision's RandomResizedCrop.
     flip: horizontal flip, p = 1/2. turn: quarter turns, each of the four with p = 1/4.
     jitter: gain and offset from the band table's ranges. speckle: on bands whose row of the table has looks.
-    antialias: average where the crop has more pixels than the view; without, bilinear of four pixels throughout.
+    antialias: average if the crop has more pixels than the view; else bilinear interpolation of four pixels.
     dtype: of the views. channels_last: NHWC memory, same shape.
     Raises ValueError on a value out of range.
     """
@@ -56,12 +55,12 @@ class ViewSpec:
 
     @classmethod
     def plain(cls, size: int, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> "ViewSpec":
-        """The whole patch, resampled and standardised, nothing else: for the probe and for looking at data."""
+        """The whole patch, resampled and standardised, without augmentation: for the probe and for previews."""
         return cls(size, (1.0, 1.0), (1.0, 1.0), False, False, False, dtype, channels_last)
 
 
 class Draws(NamedTuple):
-    """What render_views draws for each view; fractions are of the patch, so a box fits every resolution."""
+    """The draws of each view. Boxes are fractions of the patch, so that they fit every resolution."""
 
     top: Tensor  # (B, V) float32, fraction from the upper edge
     left: Tensor  # (B, V) float32
@@ -69,8 +68,8 @@ class Draws(NamedTuple):
     width: Tensor  # (B, V) float32
     flip: Tensor  # (B, V) bool: mirrored left to right, before the turn
     turns: Tensor  # (B, V) int64, 0..3 quarter turns counter-clockwise
-    gain_u: Tensor  # (B, V, C) float32 in [0, 1): where in the band's range of gains
-    offset_u: Tensor  # (B, V, C) float32 in [0, 1)
+    gain_u: Tensor  # (B, V, C) float32 in [0, 1): position in the band's range of gains
+    offset_u: Tensor  # (B, V, C) float32 in [0, 1): position in the band's range of offsets
 
 
 def _views(samples: Tensor, views: int) -> tuple[Tensor, Tensor]:
@@ -79,10 +78,10 @@ def _views(samples: Tensor, views: int) -> tuple[Tensor, Tensor]:
 
 
 def draw_modalities(seed: int, epoch: int | Tensor, samples: Tensor, views: int, modality: str = "ms+sar") -> Tensor:
-    """Which sensor each view sees: bool (B, V), true for SAR. samples: int64 (B,).
+    """The sensor of each view: bool (B, V), true for SAR. samples: int64 (B,).
 
-    "ms+sar": views alternate between the sensors, from one drawn for the sample; "ms", "sar": always that one.
-    Raises ValueError on another word.
+    modality: "ms+sar": views alternate between the sensors, the first drawn by sample; "ms", "sar": that sensor alone.
+    Raises ValueError on an unknown modality.
     """
     if modality not in MODALITIES:
         raise ValueError(f"modality: {modality!r}, expected one of {', '.join(MODALITIES)}")
@@ -94,13 +93,13 @@ def draw_modalities(seed: int, epoch: int | Tensor, samples: Tensor, views: int,
 
 
 def band_words(seed: int, sample: Tensor, epoch: int | Tensor, view: int | Tensor, channels: int) -> list[Tensor]:
-    """The word that draws each channel's band, `channels` of them."""
+    """One random word a channel, for the draw of its band."""
     blocks = [philox_words(seed, sample, epoch, view, BAND + block) for block in range((channels + 3) // 4)]
     return [word for block in blocks for word in block][:channels]
 
 
 def draw_positions(words: list[Tensor], pool: int) -> Tensor:
-    """(..., C) positions in a pool, one a word, without replacement until the pool is used up, then again."""
+    """(..., C) positions in a pool, one a word: drawn without replacement, anew each time the pool is exhausted."""
     positions: list[Tensor] = []
     for channel, word in enumerate(words):
         taken = channel % pool
@@ -141,7 +140,7 @@ def draw_bands(
 
 
 def draw_views(spec: ViewSpec, seed: int, epoch: int | Tensor, samples: Tensor, views: int, channels: int) -> Draws:
-    """The geometry and jitter of each view, as render_views draws them. samples: int64 (B,).
+    """Geometry and jitter of each view, as render_views draws them. samples: int64 (B,).
 
     The crop is that of Inception (Szegedy et al. 2015) and torchvision's RandomResizedCrop, without the latter's
     rejection loop: area uniform in scale, log of width / height uniform in log(ratio), each side cut to the

@@ -1,12 +1,12 @@
 # mypy: disallow-untyped-defs=False
-"""The target network's weights: an exponential moving average of the online's, in place, in one launch.
+"""The target network's weights: an exponential moving average of the online network's, in place, in one launch.
 
     target += (1 - tau) * (online - target)        Grill et al. 2020, eq. 1
 
-Written from whichever end is nearer, as torch.lerp does: with w = 1 - tau, from the target where w < 0.5, else
-online - tau * (online - target). At tau = 1 the target keeps its bits and at tau = 0 it takes the online's, also
-where one of them is -0 or not finite. float32 inside; but a bf16 or fp16 target keeps standing where a step is less
-than half its unit in the last place (tau near 1): average in float32.
+Computed from the nearer end, as torch.lerp does: with w = 1 - tau, from the target if w < 0.5, else as
+online - tau * (online - target). At tau = 1 the target keeps its bits, and at tau = 0 it takes the online network's, -0
+and values that are not finite included. float32 inside. A bf16 or fp16 target does not move if a step is below half its
+unit in the last place (tau near 1): average in float32.
 
 Bytes it must move: target and online once, target once again: 12 an element in float32, 6 in bf16; 282 MB for the 23.5
 million of ResNet-50's encoder, a floor of 66 us at the 4.3 TB/s that a copy reaches on an H200.
@@ -37,8 +37,8 @@ from .multi_tensor import (
     store_fp32,
 )
 
-COLUMNS = 5  # elements, first chunk, address of the target, of the online, code of their type
-TABLES = 8  # kept for as many lists of tensors
+COLUMNS = 5  # number of elements, first chunk, addresses of target and online tensor, type code
+TABLES = 8  # lists of tensors whose tables are kept
 
 # ---- reference ----------------------------------------------------------------------------------------------
 
@@ -57,12 +57,12 @@ def update_target_reference(target: Tensor, online: Tensor, tau: Tensor | float)
 
 @triton.jit(do_not_specialize=["step"], do_not_specialize_on_alignment=["owners", "tau"])
 def update_target_kernel(
-    rows,  # (T, COLUMNS) int64: elements, first chunk, address of the target, of the online, code of their type
-    owners,  # (chunks,) int32: each chunk's row
+    rows,  # (T, COLUMNS) int64: see COLUMNS
+    owners,  # (chunks,) int32: row of each chunk
     tau,  # () fp32, or any float type; not read where FIXED
     step,  # fp32: 1 - tau where FIXED
     FIXED: tl.constexpr,
-    CODE: tl.constexpr,  # type of all pairs, or -1: by row
+    CODE: tl.constexpr,  # type code of all pairs, or -1: see the row
     COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -84,7 +84,7 @@ def update_target_kernel(
 
 @triton.jit
 def move(target, online, code, w, at, numel, CODE: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
-    """BLOCK elements from `at` of a pair."""
+    """The rule on BLOCK elements of a pair, from element `at`."""
     t = load_fp32(target, code, at, numel, CODE, BLOCK, WHOLE)
     o = load_fp32(online, code, at, numel, CODE, BLOCK, WHOLE)
     moved = tl.where(w < 0.5, t + w * (o - t), o - (1.0 - w) * (o - t))
@@ -93,11 +93,11 @@ def move(target, online, code, w, at, numel, CODE: tl.constexpr, BLOCK: tl.const
 
 
 class Pairs(NamedTuple):
-    """A table of pairs, made once and read at each call."""
+    """The table of a list of pairs, built once and read at each call."""
 
     uploaded: DeviceTable
-    code: int  # type of all its pairs, or MIXED
-    others: list[int]  # pairs that it leaves out: of another type, not dense or not laid out alike
+    code: int  # type code of all pairs, or MIXED
+    others: list[int]  # pairs not in the table: of another type, not dense, or of two memory layouts
     tensors: list["weakref.ref[Tensor]"]  # all targets, then all onlines
 
 
@@ -114,7 +114,7 @@ def pairs_of(targets: list[Tensor], onlines: list[Tensor]) -> Pairs:
 
 
 def launch_update_target(parts: tuple[Tensor, Tensor, Tensor], tau: Tensor | float, code: int) -> None:
-    """Moves the targets of a table, in one launch. parts: its rows, nothing and owners. code: of the pairs' type."""
+    """Moves the targets of a table, in one launch. parts: rows, an empty tensor and owners. code: type of the pairs."""
     rows, _, owners = parts
     if not len(owners):
         return
@@ -124,13 +124,13 @@ def launch_update_target(parts: tuple[Tensor, Tensor, Tensor], tau: Tensor | flo
 
 # ---- op -----------------------------------------------------------------------------------------------------
 
-_KNOWN: OrderedDict[tuple[int, ...], Pairs] = OrderedDict()  # by address; holds no tensor of the user's alive
+_KNOWN: OrderedDict[tuple[int, ...], Pairs] = OrderedDict()  # by addresses; keeps no tensor of the caller alive
 
 
 def known_pairs(targets: list[Tensor], onlines: list[Tensor]) -> Pairs:
-    """The table of these pairs: the one made before, where they are the very same tensors at the same addresses.
+    """The table of these pairs, from the last call if the tensors and their addresses are the same.
 
-    Raises ValueError or TypeError where they do not fit; those that did are not looked at again.
+    Raises ValueError or TypeError on pairs that do not match; known pairs are not checked again.
     """
     tensors = targets + onlines
     key = tuple(map(Tensor.data_ptr, tensors))
@@ -141,7 +141,7 @@ def known_pairs(targets: list[Tensor], onlines: list[Tensor]) -> Pairs:
     check_pairs(targets, onlines)
     check_apart(targets)
     pairs = pairs_of(targets, onlines)
-    if not is_capturing(targets[0].device):  # else its graph alone fills it
+    if not is_capturing(targets[0].device):  # a captured upload runs in replays only
         _KNOWN[key] = pairs
         _KNOWN.move_to_end(key)
         if len(_KNOWN) > TABLES:
@@ -177,7 +177,7 @@ def _(targets: list[Tensor], onlines: list[Tensor], tau: Tensor) -> None:
 
 
 def check_pairs(targets: list[Tensor], onlines: list[Tensor]) -> None:
-    """Raises ValueError or TypeError where the lists do not fit each other."""
+    """Raises ValueError or TypeError where targets and onlines do not match."""
     if len(targets) != len(onlines):
         raise ValueError(f"targets and onlines: {len(targets)} and {len(onlines)} tensors, expected as many")
     for k, (target, online) in enumerate(zip(targets, onlines, strict=True)):
@@ -193,10 +193,10 @@ def check_pairs(targets: list[Tensor], onlines: list[Tensor]) -> None:
 
 
 def check_apart(targets: list[Tensor]) -> None:
-    """Raises ValueError where two targets begin at one address."""
+    """Raises ValueError where two targets share an address."""
     full = [target.data_ptr() for target in targets if target.numel()]
     if len(set(full)) != len(full):
-        raise ValueError("targets: one tensor is there twice, expected each once")
+        raise ValueError("targets: one tensor is listed twice, expected each once")
 
 
 @torch.no_grad()

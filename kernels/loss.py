@@ -43,7 +43,7 @@ def cosine_loss_formula(q: Tensor, z: Tensor) -> Tensor:
 
 
 def byol_loss_formula(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
-    """As cosine_loss_formula, symmetric."""
+    """The symmetric formula, as cosine_loss_formula."""
     return cosine_loss_formula(q1, z2) + cosine_loss_formula(q2, z1)
 
 
@@ -53,7 +53,7 @@ def byol_loss_reference(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor) -> tuple
     return loss1 + loss2, torch.stack([factor1 * slope1, factor2 * slope2])
 
 
-# ---- count of the programs that have arrived ----------------------------------------------------------------
+# ---- the arrival counter ----------------------------------------------------------------
 
 _counts: dict[tuple[torch.device, int], Tensor] = {}  # by device and stream
 _unused: dict[torch.device, list[Tensor]] = {}
@@ -61,12 +61,12 @@ _lock = Lock()
 
 
 def arrivals(device: torch.device) -> Tensor:
-    """The int32 zero, (1,), that a launch on `device`, the current one, counts its programs with.
+    """The counter of finished programs, int32 (1,), 0, of a launch on `device`, which is the current one.
 
-    One for each stream, whose launches follow one another; one of its own, for good, for a launch that is captured,
-    since its graph may be replayed on any stream. They outlive graphs and their memory pools: a thread of its own
-    allocates them, so that no pool in use by the caller's thread does. Where the first launch of all is captured, or
-    none is left, the graph clears one itself: a third launch.
+    Each stream has one, since its launches run one after the other. A captured launch gets its own for good, since its
+    graph may be replayed on any stream. Counters outlive graphs and their memory pools: a separate thread allocates
+    them, outside any pool in use by the caller's thread. If the very first launch is captured, or no counter is left,
+    the graph clears its own: a third launch.
     """
     captured, stream = torch.cuda.is_current_stream_capturing(), torch.cuda.current_stream(device).cuda_stream
     with _lock:
@@ -107,7 +107,7 @@ def _outputs(q1: Tensor, q2: Tensor | None, grad1: bool, grad2: bool) -> tuple[T
 def cosine_by_reference(
     q1: Tensor, z1: Tensor, q2: Tensor | None, z2: Tensor | None, grad1: bool, grad2: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `cosine_by_kernel` gives, from the reference."""
+    """The outputs of `cosine_by_kernel`, by the reference."""
     loss, slope1, slope2, factors = _outputs(q1, q2, grad1, grad2)
     loss.zero_()
     for k, (q, z, stored) in enumerate(((q1, z1, slope1), (q2, z2, slope2))):
@@ -124,10 +124,10 @@ def cosine_by_reference(
 def cosine_by_kernel(
     q1: Tensor, z1: Tensor, q2: Tensor | None, z2: Tensor | None, grad1: bool, grad2: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss, slopes and factors as `_outputs`, on a GPU."""
+    """Loss, slopes and factors, of `_outputs`, by the kernel."""
     out = loss, slope1, slope2, factors = _outputs(q1, q2, grad1, grad2)
     partial = loss.new_empty(partial_shape(q1.shape[0], q1.shape[1], 1 if q2 is None else 2))
-    # A program reads whole rows; where a row's elements are not side by side, copy.
+    # A program reads contiguous rows: other inputs are copied.
     inputs = [x if x.stride(1) == 1 else x.contiguous() for x in (q1, z1, q2, z2) if x is not None]
     launch_cosine(loss, partial, arrivals(q1.device), inputs, slope1, slope2, factors)
     return out
@@ -145,7 +145,7 @@ def _cosine_loss(
 def backward_by_reference(
     grad1: Tensor, grad2: Tensor, slope1: Tensor, slope2: Tensor, factors: Tensor, grad_loss: Tensor
 ) -> None:
-    """As launch_cosine_backward."""
+    """launch_cosine_backward, by the reference."""
     for k, (grad, slope) in enumerate(((grad1, slope1), (grad2, slope2))):
         if grad.numel():
             grad.copy_((factors[k] * grad_loss)[:, None] * (slope.float() / LIFT))
@@ -198,7 +198,7 @@ cosine_op.register_autograd(_backward, setup_context=_setup_context)
 
 
 class _Eager(torch.autograd.Function):
-    """The op without the dispatcher, which takes the host longer than both launches take the GPU."""
+    """The op without the dispatcher, which costs the host more time than both launches cost the GPU."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:

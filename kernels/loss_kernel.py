@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""The cosine loss of pairs of rows and its slopes, in one pass: what `byol_loss` and `cosine_loss` of loss.py launch.
+"""The cosine loss of pairs of rows and its slopes, in one pass: the kernels of `byol_loss` and `cosine_loss`.
 
     loss = sum over pairs of mean_i [2 - 2 cos(q_i, z_i)],   cos(q, z) = q^ . z^
     x^ = x * r(x),   r(x) = rsqrt(max(sum x^2, 1e-12))
@@ -24,15 +24,15 @@ from ._triton import tl, triton
 EPSILON = 1e-12
 HUGE, SHRINK = 2.0**56, 2.0**-74  # rows with an element beyond HUGE are shrunk: their squares then sum to 2^-36..2^121
 LIFT = 2.0**14  # slopes, of length at most 1, are stored times this: small elements stay normal numbers in float16
-BLOCK = 1024  # elements of a program's rows together, where D is small
-PROGRAMS = 1024  # of one pair at most: more rows are taken in turns, so that few sums are left to the last program
+BLOCK = 1024  # elements that a program processes at once, unless a row is longer
+PROGRAMS = 1024  # of one pair at most, so that the last program has few sums to add
 BACKWARD_BLOCK = 2048  # elements of a program of the backward kernel
 
 # ---- reference ----------------------------------------------------------------------------------------------
 
 
 def unit_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x^, r(x) and whether r(x) depends on x, each for rows (B, D), in x's type: (B, D), (B, 1), bool (B, 1)."""
+    """x^ (B, D), r(x) (B, 1) and, bool (B, 1), whether r(x) depends on x; in x's type. x: (B, D)."""
     huge = x.detach().abs().amax(-1, keepdim=True) > HUGE
     x = torch.where(huge, x * SHRINK, x)
     squares = x.square().sum(-1, keepdim=True)
@@ -66,7 +66,7 @@ def unit_rows_kernel(x, EPSILON: tl.constexpr, HUGE: tl.constexpr, SHRINK: tl.co
 @triton.jit(do_not_specialize=["rows"])
 def cosine_kernel(
     loss,  # () fp32 out
-    partial,  # (pairs, programs) fp32 scratch: each program's sum of 2 - 2 cos over its rows
+    partial,  # (pairs, programs) fp32 out: each program's sum of 2 - 2 cos over its rows
     arrived,  # (1,) int32: 0 before and after
     q1,  # (B, D) bf16, fp16 or fp32: the first pair's prediction; rows q1_stride elements apart
     z1,  # (B, D) bf16, fp16 or fp32: its target
@@ -83,7 +83,7 @@ def cosine_kernel(
     D: tl.constexpr,
     GRAD1: tl.constexpr,
     GRAD2: tl.constexpr,
-    ROWS: tl.constexpr,  # of one turn
+    ROWS: tl.constexpr,  # of one iteration
     BLOCK_D: tl.constexpr,  # power of two, at least D
     PARTIALS: tl.constexpr,  # power of two, at least pairs * programs
     EPSILON: tl.constexpr,
@@ -91,7 +91,7 @@ def cosine_kernel(
     SHRINK: tl.constexpr,
     LIFT: tl.constexpr,
 ):
-    """One program: every so many rows of one pair. Grid: (programs, pairs)."""
+    """One program: a grid-stride loop over one pair's rows. Grid: (programs, pairs)."""
     program, pair, programs = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(0)
     column = tl.arange(0, BLOCK_D)[None, :]
     total = tl.zeros((ROWS,), tl.float32)
@@ -139,7 +139,7 @@ def cosine_backward_kernel(
     D: tl.constexpr,
     FIRST: tl.constexpr,  # 1 where only the second prediction wants its gradient, else 0
     LIFT: tl.constexpr,
-    RUN: tl.constexpr,  # elements that never lie astride two rows: a power of two that divides D
+    RUN: tl.constexpr,  # elements of one row that are processed with one factor: a power of two that divides D
     BLOCK: tl.constexpr,
 ):
     """One program: BLOCK elements of one gradient. Grid: (programs, gradients)."""
@@ -162,7 +162,7 @@ def cosine_backward_kernel(
 
 
 def loss_block(d: int) -> tuple[int, int]:
-    """Rows of a program's turn, and the power of two that holds a row."""
+    """Rows of one iteration of a program, and the power of two that holds a row."""
     block_d = 1 << (d - 1).bit_length()
     return max(1, BLOCK // block_d), block_d
 
@@ -196,12 +196,12 @@ def launch_cosine(
 
 
 def partial_shape(b: int, d: int, pairs: int) -> tuple[int, int]:
-    """Of the sums: (pairs, programs). Nothing but the shape decides: the same sum on every device."""
+    """(pairs, programs) of the partial sums. Depends on the shape alone, so the sum is the same on every device."""
     return pairs, min(PROGRAMS, triton.cdiv(b, loss_block(d)[0]))
 
 
 def row_run(d: int) -> int:
-    """Elements of a row that one thread of the backward kernel takes with one factor: 8, or the power of two in d."""
+    """RUN of the backward kernel: the largest power of two that divides d, 8 at most."""
     return min(d & -d, 8)
 
 

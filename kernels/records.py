@@ -1,6 +1,6 @@
-"""What render_views reads: the raw bytes of a batch, a record for each band in it, and a table by band.
+"""The inputs of render_views: the raw bytes of a batch, one record a band in it, and a table of all bands.
 
-data     uint8 (N,)            bands as they lie on disk, each from an offset that is a multiple of 16
+data     uint8 (N,)            bands as stored on disk, each at an offset that is a multiple of 16 bytes
 records  int64 (B, V, C, 5)    byte offset, dtype code, height, width, band id
 table    float32 (K, 10)       mean, std, gain lo and hi, offset lo and hi, clip lo and hi, nodata, looks of speckle
 """
@@ -15,18 +15,18 @@ from torch import Tensor
 DTYPES = (torch.uint8, torch.int16, torch.uint16, torch.float16, torch.float32)
 DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
 BYTES = (1, 2, 2, 2, 4)  # of one pixel, by dtype code
-ALIGN = 16  # bytes; so that any type can be loaded from a record's first byte
+ALIGN = 16  # bytes, for loads of any type at a record's offset
 MAX_SIDE = 1 << 15  # pixels: height * width stays inside 31 bits
 FIELDS = 5
 COLUMNS = 10
 
 
 class BandRow(NamedTuple):
-    """How a band's pixel x becomes (gain * clip(x) + offset - mean) / std. Units: the band's own, DN or dB.
+    """Standardisation of one band: (gain * clip(x) + offset - mean) / std. Units: the band's own, DN or dB.
 
-    gain, offset: ranges of the jitter (lo, hi). clip: range x is cut to first. nodata: value of an invalid
-    pixel, nan for none; NaN and infinite pixels are always invalid. An invalid pixel becomes 0: the mean.
-    looks: of the speckle that is added where the views ask for speckle, for a band in dB; inf for none.
+    gain, offset: ranges of the jitter (lo, hi). clip: range of valid values, to which x is clipped first. nodata:
+    value of an invalid pixel, nan for none; NaN and infinite pixels are always invalid. An invalid pixel becomes 0,
+    the mean. looks: number of looks of the speckle added to a band in dB if the views ask for speckle; inf for none.
     """
 
     mean: float
@@ -39,7 +39,7 @@ class BandRow(NamedTuple):
 
 
 def band_table(bands: int, rows: Mapping[int, BandRow]) -> Tensor:
-    """float32 (bands, 10) table from rows by band id; a band with no row counts as unknown (its std is nan).
+    """float32 (bands, 10) table from rows by band id; a band without a row is unknown (std nan).
 
     Raises ValueError on a band id outside 0..bands-1, a mean not finite, a std not positive, looks below 1 or
     a reversed range.
@@ -59,7 +59,7 @@ def band_table(bands: int, rows: Mapping[int, BandRow]) -> Tensor:
 
 
 def check_batch(data: Tensor, records: Tensor, samples: Tensor, table: Tensor, epoch: Tensor) -> None:
-    """Raises TypeError or ValueError where shapes, types or devices do not fit. Looks at no value: no sync."""
+    """Raises TypeError or ValueError on a shape, type or device that does not match. Reads no value: no sync."""
     flat = data.ndim == 1 and data.is_contiguous()
     record = records.ndim == 4 and records.shape[-1] == FIELDS
     by_band = table.ndim == 2 and table.shape[0] > 0 and table.shape[1] == COLUMNS
@@ -82,7 +82,7 @@ def check_batch(data: Tensor, records: Tensor, samples: Tensor, table: Tensor, e
 def check_records(records: Tensor, size: int, table: Tensor) -> None:
     """Raises ValueError naming the first record that does not fit a buffer of `size` bytes or the table.
 
-    For records on the host. On a device it would wait; there the kernel renders such a record as zeros.
+    For records on the host; on a GPU it would sync, and the kernel renders such a record as zeros.
     """
     offset, code, height, width, band = records.reshape(-1, FIELDS).unbind(-1)
     pixel = torch.tensor(BYTES)[code.clamp(0, len(BYTES) - 1)]

@@ -11,11 +11,11 @@ Where it has more, the triangle widens with the step, so that every pixel counts
 bilinear of torchvision and Pillow (`Image.resize` with a box, which like this one looks past the box into the image).
 Without antialias reach is always 1. Axes are separable: weights are computed once a row and once a column.
 
-Speckle, where it is asked for, is a gamma-distributed factor g of mean 1 on the intensity (Goodman 1976), added in dB:
+Speckle, if asked for, is a gamma-distributed factor g of mean 1 on the intensity (Goodman 1976), added in dB:
 
     10 log10(g),  g = max(1 - 1/(9 L) + n / (3 sqrt(L)), 0.01)^3         L looks; Wilson, Hilferty 1931
 
-with n normal but for its far tails: the sum of eight uniform halves of random words, so that no device rounds it apart.
+where n is normal except in its far tails: a sum of eight uniform 16-bit integers, which rounds alike on all devices.
 """
 
 from math import log10, sqrt
@@ -27,7 +27,7 @@ from ._triton import tl, triton
 from .philox import SPECKLE, philox4, philox_words
 from .records import DTYPES
 
-LEAST = 0.01  # of the cube root of the speckle's factor: -60 dB
+LEAST = 0.01  # lower bound of the cube root of the speckle's factor: -60 dB
 HALVES, DEVIATION = 8, 65536 * sqrt(8 / 12)  # of the sum of eight integers uniform below 65536
 DECIBEL = 30 * log10(2)  # 10 log10(x^3) = DECIBEL * log2(x)
 
@@ -58,11 +58,11 @@ def sample_bands(
     """Crops of records alike in dtype, height and width: float32 (G, S, S).
 
     records: (G, 5). rows: (G, 10), each record's row of the table. box: top, left, height and width, each (G,), as
-    shares of the patch. gain, shift: (G,), drawn jitter. Beside the crops: the pixels (G, H, W) that are valid, and
-    the weights of rows and of columns, for `speckle_share`.
+    shares of the patch. gain, shift: (G,), drawn jitter. Also returns, for `speckle_share`, the valid pixels (G, H, W)
+    and the weights of rows and of columns.
     """
     dtype, (height, width) = DTYPES[int(records[0, 1])], records[0, 2:4].tolist()
-    # torch cannot index uint16: read it as int16; the mask undoes the sign
+    # torch cannot index uint16: read as int16, and a mask removes the sign
     stored = torch.int16 if dtype == torch.uint16 else dtype
     pixels = data[: len(data) // dtype.itemsize * dtype.itemsize].view(stored)
     inside = torch.arange(height * width, device=data.device)
@@ -83,7 +83,7 @@ def speckle_share(valid: Tensor, down: Tensor, across: Tensor) -> Tensor:
 
 
 def draw_speckle(seed: int, epoch: int | Tensor, sample: Tensor, view: Tensor, looks: Tensor, size: int) -> Tensor:
-    """Speckle in dB, float32 (..., S, S), of pixels as they lie in the source: before flip and turn.
+    """Speckle in dB, float32 (..., S, S), in the orientation of the source: before flip and turn.
 
     sample, view, looks: (...). One counter a pixel: stream SPECKLE + its row-major index.
     """
@@ -125,7 +125,7 @@ def weight_of(pixel, centre, inverse, pixels):
 def resample(pixels, height, width, rows, columns, ok, row, scale, shift, SPECKLE: tl.constexpr):
     """Weighted means, float32 (TILE, TILE), over one band in `pixels`: of standardised values, and of valid pixels.
 
-    rows, columns: of `axis_of`. Two pixels of a row a turn: bilinear interpolation is two turns.
+    rows, columns: from `axis_of`. Two pixels of a row an iteration: bilinear interpolation takes two.
     """
     y, first_y, total_y, inverse_y, count_y = rows
     x, first_x, total_x, inverse_x, count_x = columns

@@ -3,7 +3,7 @@
 
     out[b, c] = (images[b, band] - mean[band]) / std[band]    with band = bands[b, c]    0 where the pixel is invalid
 
-The band of each channel is drawn inside from (seed, epoch, sample, view) exactly as `draw_bands` of draws.py draws it
+The kernel draws the band of each channel from (seed, epoch, sample, view) exactly as `draw_bands` of draws.py draws it
 from a pool of the N bands; `take_bands` is the same with bands given. Floating images get a gradient.
 
 Bytes it must move: each drawn plane once in, once out; 59 MB for one 120 px band of 1,024 images from uint16 to bf16, a
@@ -37,7 +37,7 @@ MAX_ELEMENTS = 2**31 - BLOCK  # of an image, and of its channels: indices inside
 
 
 def _check_on_host(mean: Tensor, std: Tensor, bands: Tensor) -> None:
-    """What a kernel makes zeros of and the reference refuses."""
+    """Raises ValueError on statistics or bands that the kernel renders as zeros."""
     bad = ~(mean.isfinite() & std.isfinite() & (std > 0))
     if bad.any():
         first = int(bad.nonzero()[0])
@@ -131,11 +131,11 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
 take_op.register_autograd(_backward, setup_context=_setup_take)
 select_op.register_autograd(_backward, setup_context=_setup_select)
 
-# ---- what a user calls --------------------------------------------------------------------------------------
+# ---- functions ----------------------------------------------------------------------------------------------
 
 
 def _check(images: Tensor, channels: int, **others: tuple[Tensor, torch.dtype, tuple[int, ...]]) -> None:
-    """Raises TypeError or ValueError naming what does not fit. Looks at no value: no sync."""
+    """Raises TypeError or ValueError naming the argument that does not match. Reads no value: no sync."""
     if images.dtype not in DTYPES:
         raise TypeError(f"images: {images.dtype}, expected one of {', '.join(str(dtype) for dtype in DTYPES)}")
     if images.ndim != 4 or 0 in images.shape[1:]:
@@ -154,7 +154,7 @@ def _check(images: Tensor, channels: int, **others: tuple[Tensor, torch.dtype, t
 
 
 def _out_dtype(dtype: torch.dtype | None, images: Tensor) -> torch.dtype:
-    """dtype, or autocast's where it is on, or float32."""
+    """dtype; if None, autocast's type under autocast, else float32."""
     if dtype is None:
         kind = images.device.type
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
@@ -175,16 +175,16 @@ def take_bands(
 ) -> Tensor:
     """The given bands of each image, standardised: (B, C, H, W) on images' device.
 
-    images: (B, N, H, W) uint8, uint16, int16, float16, bfloat16 or float32, in NCHW or NHWC memory, or any other whose
-    planes' pixels lie evenly apart (else it is copied); floating images get a gradient, in NCHW and their own type.
+    images: (B, N, H, W) uint8, uint16, int16, float16, bfloat16 or float32, in NCHW or NHWC memory, or any other with
+    one stride between all pixels of a plane (else it is copied); floating images get a gradient, NCHW, of their type.
     mean, std: (N,) float32, by band, in the images' unit; no gradient.
     bands: (B, C) int64, C of 1 to 64, in any order and any number of times.
     dtype: float32, bfloat16 or float16; None: autocast's where autocast is on, else float32. channels_last: NHWC
     memory, same shape. nodata: value of an invalid pixel, nan for none; NaN and infinite pixels are always invalid. An
     invalid pixel becomes 0, the band's mean, and gets no gradient.
     Raises TypeError or ValueError on shapes, types and devices that do not fit; on the CPU also ValueError on an index
-    outside 0 to N - 1 and on a mean not finite or a std not positive. On a GPU these give zeros: no value is looked at
-    and nothing outside images is read.
+    outside 0 to N - 1 and on a mean not finite or a std not positive. On a GPU these give zeros: no value is checked
+    on the host and nothing outside images is read.
     """
     if bands.ndim != 2:
         raise ValueError(f"bands: shape {tuple(bands.shape)}, expected (B, C)")
@@ -209,12 +209,12 @@ def select_bands(
     channels_last: bool = False,
     nodata: float = nan,
 ) -> Tensor:
-    """Bands of each image drawn at random, without replacement while there are any left, standardised: (B, C, H, W).
+    """Bands of each image drawn at random, standardised: (B, C, H, W). Without replacement until all N are drawn.
 
-    samples: (B,) int64, what identifies each image: its bands depend on seed, epoch, sample and view alone, not on the
-    batch it comes in. channels: C, 1 to 64. seed: 0 to 2^63 - 1. view: 0 to 2^31 - 1, one for each draw from an image.
+    samples: (B,) int64, identity of each image: its bands depend on seed, epoch, sample and view alone, not on the
+    batch. channels: C, 1 to 64. seed: 0 to 2^63 - 1. view: 0 to 2^31 - 1, one for each draw from an image.
     epoch: int, or an int64 tensor () on images' device, for CUDA graphs.
-    The rest as take_bands, its errors too. Which bands these are:
+    All else as take_bands, errors included. The bands are
     draw_bands(seed, epoch, samples, view + 1, channels, {"ms": range(N)}, "ms")[:, view], (B, C).
     """
     check_seed(seed)

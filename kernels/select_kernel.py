@@ -1,16 +1,16 @@
 # mypy: disallow-untyped-defs=False
-"""Bands taken from dense images, given or drawn inside, and standardised: what select.py launches.
+"""Bands of dense images, given or drawn in the kernel, standardised: the kernels of select.py.
 
     out[b, c] = (images[b, bands[b, c]] - mean[bands[b, c]]) / std[bands[b, c]]    0 where the pixel is invalid
 
-and with respect to images, gathered by band: nothing is added twice at once, and two runs are bitwise equal,
+and the gradient with respect to images, gathered by band, hence without atomics and deterministic:
 
     total[b, n] = sum over c with bands[b, c] = n of grad[b, c] / std[n]           0 where the pixel is invalid
 
 float32 inside. A pixel is invalid where it is NaN, infinite or nodata.
 
-Bytes they must move: forward each drawn plane once in, once out; backward the gradient and the drawn planes in (for
-which pixels are invalid), all N planes of the images' gradient out.
+Bytes they must move: forward each drawn plane once in, once out; backward the gradient and the drawn planes in (to
+find invalid pixels), all N planes of the images' gradient out.
 """
 
 import torch
@@ -20,9 +20,9 @@ from ._triton import tl, triton
 from .philox import BAND, philox4, seed_words
 
 BLOCK = 4096  # elements of a program: one draw for all of them
-WARPS = 8  # 16 elements a thread: with 32, planes that cannot be loaded 16 bytes at a time spill
+WARPS = 8  # 16 elements a thread: with 32, planes without 16-byte loads spill
 
-# How bands are drawn, where they are not given: samples (B,), epoch (a tensor or an int), seed, view.
+# The draw of bands that are not given: samples (B,), epoch (a tensor or an int), seed, view.
 Draw = tuple[Tensor, Tensor | int, int, int]
 
 # ---- reference ----------------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def _valid(values: Tensor, nodata: float) -> Tensor:
 
 
 def _values(images: Tensor) -> Tensor:
-    """float32 of any of DTYPES; torch has no arithmetic for uint16: read as int16, the mask undoes the sign."""
+    """images as float32. torch has no arithmetic for uint16: read as int16, and a mask removes the sign."""
     return (images.view(torch.int16).int() & 0xFFFF if images.dtype == torch.uint16 else images).float()
 
 
@@ -68,7 +68,7 @@ def _before(position, word, j, c, POOL: tl.constexpr):
 
 @triton.jit
 def band_of(k0, k1, sample, epoch, view, c, POOL: tl.constexpr, CHANNELS: tl.constexpr, STREAM: tl.constexpr):
-    """The band of channel c, int32, as `draw_bands` draws it from a pool of POOL for a view of CHANNELS."""
+    """Band of channel c, int32, as `draw_bands` draws it from POOL bands for a view of CHANNELS channels."""
     j = c * 0
     position = j
     for block in tl.static_range((CHANNELS + 3) // 4 - 1, -1, -1):
@@ -106,7 +106,7 @@ def select_bands_kernel(
     images,  # (B, N, H, W) uint8, int16, uint16, bf16, fp16 or fp32; strides in elements
     mean,  # (N,) fp32, in the images' unit
     std,  # (N,) fp32
-    bands,  # (B, C) int64: out if DRAW, else in
+    bands,  # (B, C) int64: written if DRAW, else read
     samples,  # (B,) int64
     epoch,  # () int64, or an integer
     k0,  # seed, low word, int32
@@ -125,7 +125,7 @@ def select_bands_kernel(
     BLOCK: tl.constexpr,
     STREAM: tl.constexpr,
 ):
-    """One program: BLOCK elements that lie side by side in out. Grid: B * chunks if NHWC, else B * C * chunks."""
+    """One program: BLOCK contiguous elements of out. Grid: B * chunks if NHWC, else B * C * chunks."""
     chunk, part = tl.program_id(0) % chunks, (tl.program_id(0) // chunks).to(tl.int64)
     b, first, at = part if NHWC else part // CHANNELS, chunk == 0, chunk * BLOCK + tl.arange(0, BLOCK)
     sample = tl.load(samples + b) if DRAW else b
@@ -154,7 +154,7 @@ def select_bands_kernel(
 def select_bands_backward_kernel(
     total,  # (B, N, H, W) out, the images' type, contiguous
     grad,  # (B, C, H, W) bf16, fp16 or fp32
-    images,  # (B, N, H, W) bf16, fp16 or fp32: for which pixels are invalid
+    images,  # (B, N, H, W) bf16, fp16 or fp32: to find invalid pixels
     std,  # (N,) fp32
     bands,  # (B, C) int64
     nodata,  # float
@@ -193,8 +193,8 @@ def select_bands_backward_kernel(
 
 
 def even(x: Tensor) -> tuple[Tensor, int]:
-    """x (B, N, H, W), or a copy, whose planes' pixels lie evenly apart, and how far: 1 in NCHW, N in NHWC memory. An
-    image spans less than 2^31 elements: indices inside one are 32 bits."""
+    """x (B, N, H, W), or a copy, with one stride between all pixels of a plane, and that stride: 1 in NCHW, N in NHWC
+    memory. An image spans less than 2^31 elements, for 32-bit indices."""
     height, width = x.shape[2:]
     step = x.stride(3) if width > 1 else x.stride(2)
     spans = sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True))
@@ -213,7 +213,7 @@ def empty_bands(images: Tensor, channels: int, dtype: torch.dtype, channels_last
 def launch_select_bands(
     out: Tensor, images: Tensor, mean: Tensor, std: Tensor, bands: Tensor, nodata: float, draw: Draw | None = None
 ) -> None:
-    """Fills out, made by `empty_bands`, with one launch, and bands where they are to be drawn."""
+    """Fills out, made by `empty_bands`, and, with a draw, bands, in one launch."""
     b, channels, height, width = out.shape
     if not b:
         return
@@ -245,6 +245,6 @@ def launch_select_bands_backward(
 
 
 def rounded(nodata: float, dtype: torch.dtype) -> float:
-    """nodata as images of a floating type hold it: -9999 is -9984 in bfloat16."""
+    """nodata rounded to the images' type if that is floating: -9999 is -9984 in bfloat16."""
     value = torch.tensor(nodata, dtype=torch.float64, device="cpu")
     return value.to(dtype).item() if dtype.is_floating_point else nodata

@@ -7,7 +7,7 @@ For each output pixel of a view, turn and flip undone:
     f(pixel) = (gain * clip(pixel) + offset - mean) / std               0 where the pixel is invalid
 
 with the weights of antialiased bilinear resampling of a random crop: see sampling.py. The crop, turn, jitter and
-speckle are drawn inside from (seed, epoch, sample, view): see draws.py. Standardised last: Grill et al. 2020, B.
+speckle are drawn in the kernel from (seed, epoch, sample, view): see draws.py. Standardised last: Grill et al. 2020, B.
 
 Bytes it must move: each record's pixels inside the crop, once, and the views once: at most 156 MB for 1,024 samples, a
 uint16 and a float32 band of 120 px to two bf16 views of 128 px, a floor of 36 us at the 4.3 TB/s that a copy reaches on
@@ -30,9 +30,9 @@ from .sampling import LEAST, axis_of, draw_speckle, resample, sample_bands, spec
 
 TILE = 32  # pixels a side of a program's square: 64 bytes of bf16 a row, turned or not
 WARPS = 4  # of a program: 8 pixels a thread
-# Of registers a thread may take as many: left to itself ptxas aims for fewer, and spills. AMD has no such option.
+# Registers a thread may use. By default ptxas aims for fewer, and spills. AMD has no such option.
 OPTIONS = {} if torch.version.hip else {"maxnreg": 128}
-CHUNK = 32  # images the reference renders at a time: its intermediates stay in the cache
+CHUNK = 32  # images that the reference renders at a time, so that its intermediates stay in the cache
 
 
 def empty_views(records: Tensor, spec: ViewSpec) -> Tensor:
@@ -127,7 +127,7 @@ def render_kernel(
     image = tl.program_id(0) // (SIDE * SIDE)  # (b, v, c), row major
     c, v, b = image % CHANNELS, image // CHANNELS % VIEWS, image // (CHANNELS * VIEWS)
 
-    # The record, trusted in nothing: ok is false where it does not fit the buffer or the table.
+    # The record is not trusted: ok is false if it does not fit the buffer or the table.
     record = records + image.to(tl.int64) * 5
     offset, code = tl.load(record), tl.load(record + 1)
     height, width, band = tl.load(record + 2), tl.load(record + 3), tl.load(record + 4)
@@ -137,11 +137,11 @@ def render_kernel(
     height, width = tl.where(ok, height, 1), tl.where(ok, width, 1)
     offset, band = tl.where(ok, offset, 0), tl.where(ok, band, 0)
     ok = ok & (height * width * itemsize <= nbytes - offset)
-    height, width = tl.where(ok, height, 1), tl.where(ok, width, 1)  # once more: they say how long the loops are
+    height, width = tl.where(ok, height, 1), tl.where(ok, width, 1)  # again: they bound the loops
     row = table + band * 10
     ok = ok & (tl.load(row + 1) > 0)  # a band without statistics has std nan
 
-    # The draws, as draws.py.
+    # The draws, as in draws.py.
     sample, now = tl.load(samples + b), tl.load(epoch)
     area_w, ratio_w, top_w, left_w = philox4(k0, k1, sample, now, v, STREAM_CROP)
     area = AREA + uniform_of(area_w) * AREA_SPAN
@@ -160,7 +160,7 @@ def render_kernel(
     scale = gain / tl.load(row + 1)
     shift = (shift - tl.load(row)) / tl.load(row + 1)
 
-    # Output rows i and columns j. A quarter turn makes output columns of source rows: transposed at the end.
+    # Output rows i and columns j. An odd number of quarter turns swaps rows and columns: transposed at the end.
     i = square // SIDE * TILE + tl.arange(0, TILE)
     j = square % SIDE * TILE + tl.arange(0, TILE)
     odd = (turns & 1) == 1
@@ -227,7 +227,7 @@ def launch_render(
 
 
 def _spec_of(size: int, ranges: Sequence[float], switches: Sequence[bool], dtype: torch.dtype) -> ViewSpec:
-    """The specification that `render_views` took apart, since an op takes plain values alone."""
+    """The ViewSpec from plain values, the only ones that an op accepts."""
     (low, high, narrow, wide), (flip, turn, jitter, channels_last, speckle, antialias) = ranges, switches
     return ViewSpec(size, (low, high), (narrow, wide), flip, turn, jitter, dtype, channels_last, speckle, antialias)
 

@@ -1,10 +1,10 @@
 # mypy: disallow-untyped-defs=False, disable-error-code="assignment,misc,var-annotated"
-"""A blur's window: its weights, its border, and the pass along a row, in PyTorch and in Triton.
+"""The window of a blur: its weights, its border and the pass along rows, in PyTorch and in Triton.
 
     w(t) = exp(-t^2 / (2 sigma^2)) / sum of the same over -radius..radius
-    reflect(i) = i as it swings to and fro between the first pixel and the last, neither of them twice in a row
+    reflect(i) = i reflected at the first and the last pixel, as often as needed, without repeating the border pixel
 
-The pass along columns takes no code of its own: see the running sums in blur.py.
+The pass along columns is the running sums in blur.py.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ._triton import tl, triton
 
-MIN_SIGMA = 1e-6  # pixels; at any sigma below, the neighbours' weights are 0 all the same
+MIN_SIGMA = 1e-6  # pixels; below it the neighbours' weights are 0 in float32
 
 # ---- reference ----------------------------------------------------------------------------------------------
 
@@ -25,7 +25,7 @@ def blur_weights(sigma: Tensor, radius: int) -> Tensor:
 
 
 def reflected(index: Tensor, side: int) -> Tensor:
-    """Any int64 positions as pixels 0..side-1."""
+    """Pixels 0..side-1 of int64 positions, reflected at the border."""
     period = max(2 * (side - 1), 1)
     index = index.abs() % period
     return torch.minimum(index, period - index)
@@ -61,7 +61,7 @@ def load_row(
     ADJOINT: tl.constexpr,
     PX: tl.constexpr,
 ):
-    """What blur_row needs of one row of each band, (BANDS, CHUNKS * PX) float32 each, from left to right.
+    """The input of blur_row from one row of each band: a tuple of (BANDS, CHUNKS * PX) float32, from left to right.
 
     PX > 1: a thread's own chunk of PX elements and its neighbours to either side, 0 beyond the border. PX = 1: each
     of the 2 * RADIUS + 1 taps apart, reflected. ADJOINT doubles the outermost rows and columns.
@@ -99,7 +99,7 @@ def blur_row(
     RADIUS: tl.constexpr,
     PX: tl.constexpr,
 ):
-    """The pass along rows: (BANDS, CHUNKS * PX) float32. A thread has all its taps: nothing moves between threads."""
+    """The pass along rows: (BANDS, CHUNKS * PX) float32. A thread holds all its taps: no exchange between threads."""
     REACH: tl.constexpr = len(row) // 2
     LAST: tl.constexpr = WIDTH * STEP // PX - 1
     SPAN: tl.constexpr = STEP if PX > 1 else 1  # from a tap to the next

@@ -11,13 +11,10 @@ from rsdnet.kernels.blur import blur_views, draw_sigma, gaussian_blur, gaussian_
 from rsdnet.kernels.philox import BLUR
 from rsdnet.kernels.views import empty_views
 
+from tests.kernels.conftest import DEVICES, GPU, KERNEL, TYPES
 from tests.kernels.test_philox import python_philox
 
 ndimage = pytest.importorskip("scipy.ndimage")
-GPU = torch.cuda.is_available()
-DEVICES = ["cpu", *(["cuda"] if GPU else [])]
-KERNEL = DEVICES[-1]
-TYPES = [torch.float32, torch.bfloat16, torch.float16]
 # Float32 sums here and there; bf16 is cut off, not rounded, in Triton's interpreter: a unit in the last place.
 TOLERANCE = {torch.float32: (1e-6, 2e-6), torch.bfloat16: (2**-7, 1e-6), torch.float16: (2**-10, 1e-6)}
 
@@ -92,7 +89,7 @@ def test_a_spike_becomes_the_window():
 
 F32, BF16, FP16 = TYPES
 # Chunks of 8, of 4 and single elements; one, three and four channels side by side; several bands and tiles; sides below
-# the radius, of 1, 2, 3, 17, 1023 and 1025. Few rows: the interpreter takes its time.
+# the radius, of 1, 2, 3, 17 and 1025. Few rows: the interpreter takes its time.
 CASES = [
     ((1, 1, 3, 128), 6, False, BF16),
     ((2, 1, 4, 16), 2, False, F32),
@@ -100,19 +97,14 @@ CASES = [
     ((2, 1, 3, 16), 2, False, FP16),
     ((1, 1, 70, 8), 1, False, F32),
     ((1, 3, 3, 16), 3, True, BF16),
-    ((2, 3, 4, 32), 1, True, FP16),
     ((1, 4, 1, 8), 7, True, FP16),
-    ((1, 1, 2, 24), 11, False, F32),
     ((2, 2, 17, 17), 1, False, F32),
-    ((2, 2, 3, 17), 2, False, BF16),
     ((2, 3, 3, 5), 2, True, FP16),
-    ((2, 1, 3, 2), 5, False, F32),
+    ((2, 1, 3, 2), 4, False, F32),
     ((2, 1, 1, 1), 1, False, BF16),
     ((2, 1, 1, 17), 1, True, F32),
     ((2, 1, 17, 1), 2, False, F32),
-    ((1, 1, 1, 1023), 2, False, BF16),
     ((1, 1, 1, 1025), 1, False, F32),
-    ((1, 1, 129, 3), 1, False, F32),
     ((1, 1, 1, 2048), 1, False, BF16),
 ]
 
@@ -127,7 +119,9 @@ def test_kernel_is_scipys_in_float64_and_copies_where_sigma_is_0(shape, radius, 
     assert torch.equal(got[sigma == 0], images[sigma == 0])
 
 
-@pytest.mark.parametrize(("shape", "radius", "last", "dtype"), [case for case in CASES if math.prod(case[0]) < 65])
+@pytest.mark.parametrize(
+    ("shape", "radius", "last", "dtype"), [case for case in CASES if math.prod(case[0]) < 65 and case[1] < 7]
+)
 def test_kernel_and_reference_of_the_gradient_are_the_transpose(shape, radius, last, dtype):
     grads, sigma = picture(*shape, dtype=dtype, last=last), torch.tensor([1.7, 0.45])[: shape[0]]
     wanted = transposed_in_float64(grads, sigma, radius)
@@ -207,13 +201,6 @@ def test_sigmas_at_the_ends_of_float32(compute):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_images_at_any_stride(device):
-    wide, sigma = picture(2, 6, 10, 24).to(device), torch.tensor([1.0, 0.6], device=device)
-    images = wide[:, ::2, 1:9, ::2]
-    assert torch.equal(gaussian_blur(images, sigma, radius=2), gaussian_blur(images.contiguous(), sigma, radius=2))
-
-
-@pytest.mark.parametrize("device", DEVICES)
 def test_a_radius_beyond_the_kernels_and_of_0(device):
     images, sigma = picture(1, 1, 6, 9).to(device), torch.tensor([20.0], device=device)
     got = gaussian_blur(images, sigma, radius=blur.MAX_RADIUS + 1)
@@ -225,10 +212,11 @@ def test_a_radius_beyond_the_kernels_and_of_0(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_two_runs_are_bitwise_equal(device):
-    images, sigma = picture(3, 2, 20, 24).to(device), torch.tensor([1.9, 0.3, 1.0], device=device)
-    assert torch.equal(gaussian_blur(images, sigma, radius=4), gaussian_blur(images, sigma, radius=4))
-    assert torch.equal(in_kernel(images[:1], sigma[:1], 1), in_kernel(images[:1], sigma[:1], 1))
+def test_two_runs_are_bitwise_equal_also_of_strided_images(device):
+    images, sigma = picture(3, 6, 10, 24).to(device)[:, ::2, 1:9, ::2], torch.tensor([1.9, 0.3, 1.0], device=device)
+    assert torch.equal(gaussian_blur(images, sigma, radius=2), gaussian_blur(images.contiguous(), sigma, radius=2))
+    images, sigma = images[:1].contiguous(), sigma[:1]
+    assert torch.equal(in_kernel(images, sigma, 1), in_kernel(images, sigma, 1))
 
 
 # ---- the draw -----------------------------------------------------------------------------------------------
@@ -331,18 +319,6 @@ def test_compiles_whole_with_any_batch_and_once_for_all_epochs(device):
         arguments = [argument.to(device) for argument in arguments]
         torch.testing.assert_close(compiled(*arguments), both(*arguments))
     assert graphs == (0 if GPU else 1)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_gradient_through_a_compiled_function(device):
-    compiled = torch.compile(
-        lambda x, sigma: gaussian_blur(x, sigma, radius=2).square().sum(), fullgraph=True, backend="aot_eager"
-    )
-    sigma = torch.tensor([0.5, 1.5], device=device)
-    one, other = (picture(2, 1, 6, 6).to(device).requires_grad_() for _ in range(2))
-    compiled(one, sigma).backward()
-    gaussian_blur(other, sigma, radius=2).square().sum().backward()
-    torch.testing.assert_close(one.grad, other.grad)
 
 
 @pytest.mark.parametrize("device", DEVICES)
