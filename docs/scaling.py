@@ -26,9 +26,8 @@ BATCH, BYOL_BATCH = 1024, 4096  # samples a GPU; in all, Grill et al. 2020, sect
 
 def counted() -> tuple[int, int, int, int]:
     """Trained parameters; messages of BatchNorm forward and backward; their bytes, two float64 a channel."""
-    config = Config()
     with torch.device("meta"):
-        byol = BYOL(config.views.channels, config.model)
+        byol = BYOL(Config())
     target, online, predictor = (
         [m.num_features for m in module.modules() if isinstance(m, _BatchNorm)]
         for module in (byol.target, byol.online, byol.predictor)

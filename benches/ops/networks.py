@@ -12,5 +12,5 @@ def parameters(shapes: str, predictor: bool = True) -> list[torch.Size]:
     """Shapes of the tensors that LARS updates; without the predictor, of those that the target holds."""
     width, hidden, dim = SIZES[shapes]
     with torch.device("meta"):
-        byol = BYOL(ModelConfig("resnet50", width, hidden, dim), channels=1)
+        byol = BYOL(ModelConfig(encoder="resnet50", width=width, hidden=hidden, dim=dim), channels=1)
     return [p.shape for part in (byol.online, byol.predictor)[: 1 + predictor] for p in part.parameters()]

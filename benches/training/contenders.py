@@ -54,21 +54,21 @@ def schedule(setting: Setting) -> Iterator[tuple[float, float]]:
 def ours(setting: Setting, folder: Path | None, compiled: bool | None = None) -> Contender:
     """rsdnet's step, fed by its loader and its views. compiled: None for a run's own choice."""
     from rsdnet.distributed import Ranks
-    from rsdnet.training.step import Engine, compiles
+    from rsdnet.training.step import TrainStep, compiles
 
     device, numbers = torch.device(setting.device), schedule(setting)
     torch.manual_seed(0)
     cfg = setting.config(folder)
     compile = compiles(cfg, device) if compiled is None else compiled
-    engine = Engine(cfg, device, Ranks(0, 1, 0, device), compile=compile, dtype=setting.dtype)
+    train_step = TrainStep(cfg, device, Ranks(0, 1, 0, device), compile=compile, dtype=setting.dtype)
 
     def step(views: Tensor) -> Tensor:
         lr, tau = next(numbers)
-        engine.set(lr=lr, tau=tau)
-        return engine.step(views).loss
+        train_step.set(lr=lr, tau=tau)
+        return train_step.step(views).loss
 
     def note() -> str:
-        return "in a CUDA graph" if engine.graph.graph is not None else ""
+        return "in a CUDA graph" if train_step.graph.graph is not None else ""
 
     name = "rsdnet" if compiled is None else "rsdnet, compiled" if compiled else "rsdnet, eager"
     return Contender(name, step, lambda: our_views(setting, folder), DataConfig().slots, note)
