@@ -277,5 +277,5 @@ def bench_allocations(setting: Setting) -> None:
         with setting.attempt(what, "none"):
             taken = processes.allocations(pairs, setting.scale.batch, threads)
         setting.tell(what, "none", single(taken["engine"]), "calls a batch", "<= 0", "the C++ stream")
-        note = "rsdnet.data.loader.Stream around it: Python's objects"
+        note = "rsdnet.data.loader.Loader around it: Python's objects"
         setting.tell(f"{what}, in Python", "none", single(taken["stream"]), "calls a batch", note=note)

@@ -23,7 +23,7 @@ from torch import Tensor
 from rsdnet import config, runfolder
 from rsdnet.config import Config
 from rsdnet.data.catalog import SPLITS
-from rsdnet.data.samples import pools_of
+from rsdnet.data.pools import pools_of
 from rsdnet.distributed import ALONE, Ranks, open_ranks
 from rsdnet.errors import DataError, command
 from rsdnet.evaluate import linear

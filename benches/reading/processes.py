@@ -27,7 +27,7 @@ def memory(pairs: Pairs, batch: int) -> dict[str, int]:
 
 
 def allocations(pairs: Pairs, batch: int, threads: int) -> dict[str, float]:
-    """Calls of malloc a batch: "engine", the C++ stream alone; "stream", with rsdnet.stream.Stream around it.
+    """Calls of malloc a batch: "engine", the C++ stream alone; "stream", with rsdnet.data.loader.Loader around it.
 
     Raises Absent without a C compiler.
     """
@@ -52,10 +52,11 @@ def streamed(folder: Path, batch: int, threads: int = 0, batches: int | None = N
     """The stream as a user makes it. batches: that many, over epochs; none: an epoch."""
     from benches.reading.pairs import SMALL
     from rsdnet import bands
-    from rsdnet.data.loader import Stream
+    from rsdnet.data.loader import Loader
+    from rsdnet.data.samples import Samples
 
     pools = {"ms": tuple(n for n in bands.MS if n in SMALL.ms), "sar": bands.SAR}
-    return Stream(folder, batch=batch, pools=pools, threads=threads, stop=batches)
+    return Loader(Samples(folder, pools=pools, threads=threads), batch=batch, stop=batches)
 
 
 def resident() -> dict[str, int]:

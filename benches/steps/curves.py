@@ -23,7 +23,7 @@ from benches.peers import Absent, peer
 from benches.reading.measure import single
 from benches.steps.record import Book
 from benches.steps.setting import Setting
-from rsdnet.data.samples import pools_of
+from rsdnet.data.pools import pools_of
 from rsdnet.distributed import ALONE
 from rsdnet.errors import DataError
 from rsdnet.evaluate.features import Labelled

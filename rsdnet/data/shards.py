@@ -1,26 +1,19 @@
 """A database in parts that independent jobs ingest (`--shard I/N`), and the reading of such parts as one.
 
 Part I of N lies in DB/shard-000I-of-000N and is a whole database: of a stretch of the sources, in order, so that the
-parts one after the other are what one job would have written, row by row. Wherever a database is asked for, DB stands
-for all of them. What a catalog and stats.json cannot say of a part, its histograms, is in `histograms.safetensors`.
+parts one after the other are the rows of one job. Every command that takes a database takes DB for all of its shards.
 """
 
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from rsdnet.data import catalog
-from rsdnet.data.statistics import Accumulator, Summary
 from rsdnet.errors import DataError
-from rsdnet.files import aside
 
-HISTOGRAMS = "histograms.safetensors"
 _FOLDER = re.compile(r"shard-(\d+)-of-(\d+)")
 _NAMED = 10  # shards that a message names, of any number
 
@@ -148,61 +141,3 @@ def classes(lists: Sequence[tuple[str, ...]], metas: Sequence[Mapping[str, Any]]
     for key, own in zip(keys, lists, strict=True):
         longest[key] = max(longest.get(key, ()), own, key=len)
     return [longest[key] if options(meta) else own for key, own, meta in zip(keys, lists, metas, strict=True)]
-
-
-def divide(total: int, counts: Sequence[int]) -> list[int]:
-    """`total` in parts proportional to `counts`, each rounded up or down; all of it to the first where all are 0."""
-    if not sum(counts):
-        return [total, *[0] * (len(counts) - 1)]
-    ends = [total * end // sum(counts) for end in accumulate(counts, initial=0)]
-    return [end - begin for begin, end in pairwise(ends)]
-
-
-def write_histograms(folder: Path, bands: Mapping[str, Accumulator]) -> None:
-    """Write what `read_stats` pools: a band's values counted, and the moments of floats. Aside first, then renamed."""
-    from safetensors.numpy import save_file
-
-    tensors, rest = dict[str, np.ndarray](), dict[str, Any]()
-    for band, summed in bands.items():
-        for kind, counts in summed.counts.items():
-            used = np.flatnonzero(counts)
-            start, end = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-            tensors[f"{band}/{kind}"] = counts[start:end].copy()
-            rest[f"{band}/{kind}"] = {"start": start, "moments": None if kind == "count" else summed.moments}
-        rest[band] = summed.invalid
-    with aside(folder / HISTOGRAMS) as temporary:
-        save_file(tensors, temporary, metadata={"rsdnet": json.dumps(rest)})
-
-
-def _summaries(folder: Path) -> Iterator[tuple[str, Summary]]:
-    """(band, what is counted of it) of one shard. Raises DataError on a file that is missing or damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    path = folder / HISTOGRAMS
-    try:
-        with safe_open(path, "numpy") as file:
-            rest = json.loads(file.metadata()["rsdnet"])
-            for key in file.keys():  # noqa: SIM118 - no mapping
-                band, kind = key.split("/")
-                moments = rest[key]["moments"]
-                counts = file.get_tensor(key)
-                yield band, Summary(kind, rest.pop(band, 0), rest[key]["start"], counts, moments and tuple(moments))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is missing or damaged ({error}): delete {folder} and ingest it anew") from error
-
-
-def read_stats(db: Path) -> dict[str, Any]:
-    """The content of stats.json of the database `db`; of a folder of shards, what one ingest would have written.
-
-    Integers' statistics are exact; floats' mean and standard deviation are joined in the order of the shards.
-    Raises DataError as `catalog.read_stats` and `parts` do.
-    """
-    folders = parts(db)
-    if folders == (db,):
-        return catalog.read_stats(db)
-    tables = [catalog.read_stats(folder) for folder in folders]
-    pooled: dict[str, Accumulator] = {}
-    for folder in folders:
-        for band, summary in _summaries(folder):
-            pooled.setdefault(band, Accumulator()).add(summary)
-    return tables[0] | {"bands": {band: pooled[band].result() for band in sorted(pooled)}}

@@ -20,7 +20,8 @@ from rsdnet import bands
 from rsdnet.console import bar
 from rsdnet.data import catalog, shards
 from rsdnet.data.catalog import Catalog
-from rsdnet.data.databases import Piece, Scan
+from rsdnet.data.databases import Databases, Piece
+from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
 from rsdnet.info.subject import reader_file
@@ -118,7 +119,7 @@ def info(db: Path, verify: bool = False, write: Path | None = None, access: Acce
     if found.unlisted:
         console.print(f"and {found.unlisted:,} entries of so many other schemas that they are not listed")
     if (folders[0] / catalog.STATS).is_file():
-        console.print(_statistics_table(shards.read_stats(db)))
+        console.print(_statistics_table(read_stats(db)))
     lost = tally.absent if tally is not None else []
     _print_faults(console, damaged, lost)
     if verify and not damaged:
@@ -149,7 +150,7 @@ def count(reader: "Reader", pieces: Iterable[Piece] | None) -> Tally | None:
 def _pieces(folders: Sequence[Path]) -> Iterable[Piece] | None:
     """The catalog's; None where there is none, and no ingest that may yet write one."""
     there = any((folders[0] / name).is_file() for name in (catalog.CATALOG, catalog.JOURNAL))
-    return Scan(folders) if there else None
+    return Databases(folders) if there else None
 
 
 def _print_catalog(console: "Console", tally: Tally) -> None:

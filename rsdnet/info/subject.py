@@ -16,7 +16,7 @@ import numpy as np
 from rsdnet import bands
 from rsdnet.data import catalog
 from rsdnet.data.catalog import Catalog
-from rsdnet.data.databases import Scan
+from rsdnet.data.databases import Databases
 from rsdnet.errors import DataError
 from rsdnet.info import disk
 
@@ -219,7 +219,7 @@ def _count(db: Path) -> tuple[str, int]:
 
 
 def _pieces(db: Path) -> Iterable[Catalog]:
-    return (piece.catalog for piece in Scan([db]))
+    return (piece.catalog for piece in Databases(db))
 
 
 def _pick(

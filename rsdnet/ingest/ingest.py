@@ -21,9 +21,8 @@ from safetensors.numpy import load
 
 from rsdnet.console import progress
 from rsdnet.data import catalog
-from rsdnet.data.catalog import Catalog, write_stats
-from rsdnet.data.shards import write_histograms
-from rsdnet.data.statistics import Accumulator, Summary
+from rsdnet.data.catalog import Catalog
+from rsdnet.data.statistics import Accumulator, Summary, write_histograms, write_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
 from rsdnet.ingest.geotiffs import Result, Row, ingest_source, summarise_tile

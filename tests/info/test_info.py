@@ -100,7 +100,7 @@ def test_counts_bands_and_statistics(db: Path, capsys: pytest.CaptureFixture) ->
     assert rows(out, "train")[0][1] == str(train)
     assert ["B8A", "uint16", "24 x 24", "5"] in rows(out, "B8A")
     assert ["VV", "float32", "24 x 24", "5"] in rows(out, "VV")
-    pixels = np.concatenate([geotiffs.tensors(db)[key]["B02"].ravel() for key in made.select(split="train").ms])
+    pixels = np.concatenate([geotiffs.tensors(db)[key]["B02"].ravel() for key in made.ms[made.mask(split="train")]])
     told = rows(out, "B02")[-1]
     assert float(told[6].replace(",", "")) == pytest.approx(pixels.mean(), abs=0.01)
     assert int(told[-2].replace(",", "")) == pixels.size
