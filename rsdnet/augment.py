@@ -1,17 +1,21 @@
-"""From a configuration to what the kernels take: the specification of a view, and the table of bands."""
+"""Augmentation: from a run's configuration to the kernels' parameters, and from a batch of raw bands to views.
+
+A parameter of a view's geometry is in `spec_of`, one of a band's values in `band_table`, one of a finished view in
+`training_views`.
+"""
 
 import contextlib
 import math
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rsdnet import bands, kernels
 from rsdnet.config import Config, ViewConfig
-from rsdnet.data.loader import Batch, Stream
+from rsdnet.data.loader import Batch, Loader
+from rsdnet.data.statistics import statistics_of
 from rsdnet.kernels import ViewSpec
 from rsdnet.phases import Phase, untimed
 
@@ -41,20 +45,19 @@ AHEAD = 2  # steps that the host may be ahead of a GPU: enough to keep it busy, 
 
 
 def rendered(
-    stream: Stream, table: Tensor, spec: ViewSpec, views: ViewConfig, seed: int, phase: Phase = untimed
+    loader: Loader, table: Tensor, spec: ViewSpec, views: ViewConfig, phase: Phase = untimed
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """The stream's batches, each with its views (V, B, C, S, S).
+    """The loader's batches, each with its views (V, B, C, S, S).
 
-    On a GPU copy and rendering go on beside the step: they have streams of their own, which the current one waits for.
-    phase: times "read" and "render".
+    On a GPU copy and rendering overlap with the step: they have streams of their own, and the current stream waits for
+    them. phase: times "read" and "render".
     """
-    gpu = stream.device.type == "cuda"
-    side = torch.cuda.Stream(stream.device) if gpu else None
-    epoch = torch.zeros((), dtype=torch.int64, device=stream.device)
+    gpu = loader.device.type == "cuda"
+    side = torch.cuda.Stream(loader.device) if gpu else None
     stepped: deque[torch.cuda.Event] = deque()
-    batches = iter(stream)
-    if side:  # for what the stream's caller enqueued before: the table, a cache
-        side.wait_stream(torch.cuda.current_stream(stream.device))
+    batches = iter(loader)
+    if side:  # the caller enqueued the table and a cache before
+        side.wait_stream(torch.cuda.current_stream(loader.device))
     while True:
         with torch.cuda.stream(side) if side else contextlib.nullcontext():
             with phase("read"):
@@ -62,40 +65,38 @@ def rendered(
             if batch is None:
                 return
             with phase("render"):
-                made = training_views(*batch[:3], table, spec, views, seed=seed, epoch=epoch.fill_(batch.epoch))
+                made = training_views(batch, table, spec, views)
         if side:
-            current = torch.cuda.current_stream(stream.device)
+            current = torch.cuda.current_stream(loader.device)
             current.wait_stream(side)
             made.record_stream(current)
         yield batch, made
         if side:
-            stepped.append(torch.cuda.current_stream(stream.device).record_event())
+            stepped.append(torch.cuda.current_stream(loader.device).record_event())
             if len(stepped) > AHEAD:
                 stepped.popleft().synchronize()
 
 
-def training_views(
-    data: Tensor, records: Tensor, samples: Tensor, table: Tensor, spec: ViewSpec, views: ViewConfig, *, seed: int,
-    epoch: int | Tensor,
-) -> Tensor:  # fmt: skip
-    """Views as a run trains on them, (V, B, C, S, S): rendered, and blurred where `views.blur` asks for it."""
-    rendered = kernels.render_views(data, records, samples, table, spec, seed=seed, epoch=epoch)
+def training_views(batch: Batch, table: Tensor, spec: ViewSpec, views: ViewConfig) -> Tensor:
+    """A batch's views as a run trains on them, (V, B, C, S, S): rendered, and blurred with `views.blur`."""
+    seed, epoch = batch.seed, torch.full((), batch.epoch, dtype=torch.int64, device=batch.data.device)
+    made = kernels.render_views(batch.data, batch.records, batch.samples, table, spec, seed=seed, epoch=epoch)
     if not any(views.blur):
-        return rendered
-    return kernels.blur_views(rendered, samples, probability=views.blur, seed=seed, epoch=epoch)
+        return made
+    return kernels.blur_views(made, batch.samples, probability=views.blur, seed=seed, epoch=epoch)
 
 
-def band_table(config: Config, statistics: dict[str, dict[str, Any]]) -> Tensor:
-    """Per band id, how its values are clipped, jittered and standardised: the table that `render_views` takes.
+def band_table(cfg: Config) -> Tensor:
+    """(K, 10) float32 by band id, for `render_views`: how a run clips, jitters and standardises each band's values.
 
-    statistics: {band name: {"mean", "std"}} in raw units (DN, dB); other bands stay unknown to the table.
+    Raises DataError on a band without statistics: see `statistics_of`.
     """
-    views = config.views
+    views = cfg.views
     ms_offset = (REFLECTANCE * views.ms_offset[0], REFLECTANCE * views.ms_offset[1])
-    sar_clip = SEN12MS_SAR_CLIP if config.data.statistics == "SEN12MS L1C" else (-math.inf, math.inf)
+    sar_clip = SEN12MS_SAR_CLIP if cfg.data.statistics == "SEN12MS L1C" else (-math.inf, math.inf)
     rows = {}
-    for name, numbers in statistics.items():
-        mean, std = numbers["mean"], numbers["std"] or 1.0  # a constant band deviates by 0: any std will do
+    for name, (mean, std) in statistics_of(cfg).items():
+        std = std or 1.0  # a constant band deviates by 0: any std will do
         if bands.BANDS[name].modality == "ms":
             row = kernels.BandRow(mean, std, gain=views.ms_gain, offset=ms_offset, nodata=MS_NODATA)
         else:

@@ -27,36 +27,36 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which patches are read."""
+    """The patches that are read, and how."""
 
     __pydantic_config__ = STRICT
     FREE_ON_RESUME: ClassVar = {"cache", "damaged", "lookahead", "slots", "reader_threads"}
     """Options that a continued run may change, since they do not change what is computed."""
 
     data: tuple[Path, ...] = ()
-    """Databases to train on, read as one (folders with data.mdb, or with the shards of an ingest). None: the embedded
+    """Databases to train on, read as one: folders with data.mdb, or with the shards of an ingest. None: the embedded
     synthetic data."""
     split: Literal["train", "val", "test", "all"] = "train"
     """Split of the catalog to train on."""
     statistics: Statistics = "database"
     """Mean and standard deviation a band: the database's own (stats.json) or a published set (rsdnet/bands.py)."""
     weights: tuple[Annotated[float, Field(ge=0)], ...] = ()
-    """Shares of an epoch that the databases get, one each, of any sum; none: every sample once an epoch."""
+    """Sampling weight of each database, normalised; none: each sample once an epoch."""
     damaged: Literal["leave out", "raise"] = "leave out"
-    """What to do about a sample that cannot be read: leave it out and count it, or end the run."""
+    """A sample that cannot be read is left out and counted, or ends the run."""
     cache: Literal["none", "host", "device"] = "none"
     """Hold all raw bands in host memory or on the GPU, and read the disk no more; refused where they do not fit."""
     lookahead: Count = 2
-    """Batches whose entries the kernel is told to fetch from the disk ahead; 0: none."""
+    """Batches that the operating system is told to prefetch from disk; 0: none."""
     slots: Annotated[int, Field(ge=2)] = 4
-    """Batches in memory at a time, pinned for a GPU: being read, ready and being copied."""
+    """Batches in memory at a time, pinned for a GPU: being read, ready, being copied."""
     reader_threads: Count = 0
     """Threads of the C++ reader; 0: one a core."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ViewConfig:
-    """What a view is."""
+    """A view: its bands, its size, its augmentations."""
 
     __pydantic_config__ = STRICT
     FREE_ON_RESUME: ClassVar[set[str]] = set()

@@ -1,12 +1,13 @@
-"""What this machine has free, and how to say it."""
+"""Memory and cores of this machine that this process may use."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-# A container's limit, its usage, and what of that is page cache: control groups of version 2, of version 1.
+# A container's limit, its usage, and the page cache in it: control groups of version 2, of version 1.
 _GROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
@@ -15,8 +16,13 @@ _GROUPS = (
 _DEVICES = ("nvidia[0-9]*", "kfd", "dxg")  # NVIDIA, AMD, either under WSL
 
 
+def cores() -> int:
+    """CPU cores for this process: of those that it may run on, one rank's part where torchrun has started several."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def free_memory() -> int:
-    """Bytes of RAM that can be had, within this container's limit. The page cache counts: the kernel gives it back."""
+    """Free bytes of RAM within this container's limit, page cache included: the kernel gives it back."""
     free = _meminfo("MemAvailable")
     for limit, usage, stat in _GROUPS:
         room = _number(limit)
@@ -26,7 +32,7 @@ def free_memory() -> int:
 
 
 def free_bytes(device: "torch.device") -> int:
-    """Bytes that can still be had on a device: a GPU's, or the host's."""
+    """Free bytes of memory of a device: a GPU's, or the host's."""
     if device.type != "cuda":
         return free_memory()
     import torch
@@ -35,7 +41,7 @@ def free_bytes(device: "torch.device") -> int:
 
 
 def gpu_memory() -> tuple[str, int] | None:
-    """Name and free bytes of the GPU; None without one. PyTorch, slow to import, is asked only where there may be."""
+    """Name and free bytes of the GPU; None without one. PyTorch, slow to import, is asked only if there may be one."""
     if not any(any(Path("/dev").glob(pattern)) for pattern in _DEVICES):
         return None
     import torch

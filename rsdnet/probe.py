@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from rsdnet.data.samples import pools_of
+from rsdnet.data.pools import pools_of
 from rsdnet.distributed import ALONE, Ranks, open_ranks
 from rsdnet.errors import command
 from rsdnet.evaluate import linear

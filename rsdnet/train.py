@@ -20,8 +20,7 @@ from rich.console import Console
 from rsdnet import config, runfolder
 from rsdnet.augment import band_table, rendered, spec_of
 from rsdnet.config import Config
-from rsdnet.data.loader import Stream, check_batch
-from rsdnet.data.samples import Samples, pools_of, statistics
+from rsdnet.data.loader import open_loader, open_samples
 from rsdnet.distributed import Ranks, open_ranks
 from rsdnet.errors import DataError, Echo, command
 from rsdnet.evaluate.knn import KNN
@@ -49,7 +48,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         torch.set_num_threads(cfg.run.threads or torch.get_num_threads())
         set_policy(cfg.run.tf32, ranks.device)
         samples = open_samples(cfg, ranks, console)
-        table = band_table(cfg, statistics(cfg, pools_of(cfg.views))).to(ranks.device)
+        table = band_table(cfg).to(ranks.device)
         knn = KNN(cfg, cfg.run.knn_data or cfg.data.data, ranks.device, ranks) if cfg.run.knn_every else None
         run = Run(cfg, len(samples), ranks)
         open_folder(run, console)
@@ -61,23 +60,23 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
     spec = spec_of(cfg.views, run.dtype, cfg.run.channels_last)
     profile = Profile(run.train_step, run.folder, cfg.run.profile if ranks.main else 0, console)
     with ranks.together():
-        stream = open_stream(cfg, samples, run, console)
+        loader = open_loader(cfg, samples, ranks, run.step, run.steps, progress=console.is_terminal)
     with (
-        Stopper() as stopper, run.archive, stream, open_monitor(run, console) as monitor,
+        Stopper() as stopper, run.archive, loader, open_monitor(run, console) as monitor,
         explained(cfg, ranks, run, samples.arena),
     ):  # fmt: skip
-        batches = rendered(stream, table, spec, cfg.views, cfg.run.seed, profile.phase)
+        batches = rendered(loader, table, spec, cfg.views, profile.phase)
         for _, views in profile.over(batches, monitor.pause):
             numbers = run.schedule()
             output = run.train_step.step(views)
             if knn is not None and evaluates(run):
                 with monitor.pause():
                     monitor.note(**knn(run.encoder, run.dtype))
-            monitor.log(run.step, output, run.train_step.trust_ratios, stream.stats, **numbers)
+            monitor.log(run.step, output, run.train_step.trust_ratios, loader.stats, **numbers)
             run.step += 1
             stop = stopped(stopper, run)
             if stop or run.step % cfg.run.checkpoint_every == 0 or run.step == run.steps:
-                monitor.flush(stream.stats())
+                monitor.flush(loader.stats())
                 with monitor.pause():
                     run.save()
             if stop:
@@ -120,69 +119,6 @@ def stopped(stopper: Stopper, run: Run) -> int:
     if run.ranks.world == 1:
         return stopper.signal
     return max(run.ranks.collect(stopper.signal)) if run.step % run.cfg.run.log_every == 0 else 0
-
-
-def open_samples(cfg: Config, ranks: Ranks, console: Console) -> Samples:
-    """The samples to train on; says which were left out and what a cache takes.
-
-    Raises DataError where a batch does not fill or divide, or the cache does not fit.
-    """
-    check_division(cfg, ranks.world)
-    samples = Samples(
-        cfg.data.data,
-        cfg.views.modality,
-        pools_of(cfg.views),
-        split=None if cfg.data.split == "all" else cfg.data.split,
-        threads=reader_threads(cfg),
-        damaged=cfg.data.damaged,
-    )
-    if report := samples.report():
-        console.print(report, style="yellow")
-    check_batch(samples, cfg.optim.batch)
-    samples.quotas(cfg.data.weights)
-    if cfg.data.cache != "none":
-        console.print(samples.check_cache(cfg.data.cache, ranks.device), highlight=False)
-    return samples
-
-
-def check_division(cfg: Config, world: int) -> None:
-    """Raise DataError where the batch does not divide into a rank's micro-batches of two samples or more."""
-    parts = world * cfg.optim.accumulate
-    if cfg.optim.batch % parts or cfg.optim.batch < 2 * parts:
-        near = max(round(cfg.optim.batch / parts), 2) * parts
-        raise DataError(
-            f"--batch {cfg.optim.batch} is of all ranks: {world} ranks with {cfg.optim.accumulate} micro-batches of "
-            f"two samples or more do not divide it; use --batch {near}"
-        )
-
-
-def reader_threads(cfg: Config) -> int:
-    """Threads of this rank's reader: its share of the machine's cores, unless told."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return cfg.data.reader_threads or (max(1, len(os.sched_getaffinity(0)) // here) if here > 1 else 0)
-
-
-def open_stream(cfg: Config, samples: Samples, run: Run, console: Console) -> Stream:
-    """The batches from the run's step to its end; fills the cache where there is one."""
-    return Stream(
-        samples,
-        batch=cfg.optim.batch // run.ranks.world,
-        rank=run.ranks.rank,
-        world=run.ranks.world,
-        channels=cfg.views.channels,
-        seed=cfg.run.seed,
-        start=run.step,
-        stop=run.steps,
-        weights=cfg.data.weights,
-        cache=cfg.data.cache,
-        device=run.device,
-        slots=cfg.data.slots,
-        ahead=cfg.data.lookahead,
-        hints="auto" if cfg.data.lookahead else "off",
-        damaged=cfg.data.damaged,
-        threads=reader_threads(cfg),
-        progress=console.is_terminal,
-    )
 
 
 def open_folder(run: Run, console: Console) -> None:

@@ -22,7 +22,6 @@ from rsdnet import config, runfolder
 from rsdnet.augment import band_table
 from rsdnet.config import Config
 from rsdnet.console import progress
-from rsdnet.data.samples import pools_of, statistics
 from rsdnet.errors import DataError, command
 from rsdnet.training import checkpoint
 
@@ -75,7 +74,7 @@ def tau_at(step: int, steps: int, base: float) -> float:
 
 def table_of(cfg: Config) -> Tensor:
     """Means, deviations and ranges by band id, (K, 10)."""
-    return band_table(cfg, statistics(cfg, pools_of(cfg.views)))
+    return band_table(cfg)
 
 
 class Views:

@@ -1,13 +1,12 @@
 """The catalog of a database: which S2 and S1 entries make a sample, with its label and split.
 
-A database is a folder: `data.mdb` (LMDB of safetensors, as rico-hdl writes it), `catalog.parquet` with
-one row a sample, and `stats.json` with statistics per band over the training split.
+A database is a folder: `data.mdb` (LMDB of safetensors, as rico-hdl writes it), `catalog.parquet` with one row a
+sample, and `stats.json` with statistics per band over the training split.
 
-catalog.parquet has the columns `sample` (unique name), `ms`, `sar`, `map` (keys of the S2, S1 and pixel
-label entries, null where there is none; the label map is tensor "Data"), `label` (int32, null where there
-is none; the majority class of the map) and `split` (train, val or test). Its key-value metadata `rsdnet`
-is JSON:
-{"version": 1, "layout", "level", "patch", "classes": [names by label id]}.
+catalog.parquet has the columns `sample` (unique name), `ms`, `sar`, `map` (keys of the S2, S1 and pixel label entries,
+or null; the label map is tensor "Data"), `label` (int32 or null; the majority class of the map) and `split` (train, val
+or test). Its key-value metadata `rsdnet` is JSON: {"version": 1, "layout", "level", "patch", "classes": [names by label
+id], "values": {pixel value: label id}}, the last where the pixels of a label map are not label ids.
 """
 
 import contextlib
@@ -27,16 +26,17 @@ from rsdnet.files import aside
 VERSION = 1
 SPLITS = ("train", "val", "test")
 MODALITIES = ("ms+sar", "ms", "sar")
+COLUMNS = ("samples", "ms", "sar", "map", "label", "split")
+"""The arrays of a `Catalog`."""
 DATA = "data.mdb"
 CATALOG = "catalog.parquet"
 STATS = "stats.json"
 JOURNAL = "ingest.journal"  # there while an ingest is not finished
 MAP_TENSOR = "Data"  # the tensor of a pixel label entry, as rico-hdl names it
-BUFFER = 1 << 18  # bytes of a column read at a time by a scan
-PIECE = 1 << 13  # samples that a scan holds at a time
-ROW_GROUP = PIECE  # of the file: a scan that reads larger groups keeps more in memory
+BUFFER = 1 << 18  # bytes of a column read at a time
+PIECE = 1 << 13  # samples of a catalog in memory at a time, and of a row group: a larger group takes more memory
 _KEYS = ("ms", "sar", "map")
-_COLUMNS = ("sample", *_KEYS, "label", "split")
+_COLUMNS = ("sample", *_KEYS, "label", "split")  # of the file
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,60 +60,35 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def label_ids(self, data: np.ndarray) -> np.ndarray:
-        """Label ids of a label map's pixels as stored, int64 of the same shape, -1 for no class.
-
-        A pixel's value is its label id, unless the metadata's `values` say otherwise: BigEarthNet's maps stay
-        the CORINE codes they are.
-        """
-        table = np.full(65536, -1, np.int64)
-        values = {int(value): label for value, label in self.meta.get("values", {}).items()}
-        values = values or {label: label for label in range(len(self.classes))}
-        table[list(values)] = list(values.values())
-        return table[np.clip(data, -1, 65535).astype(np.int64)]
-
     @classmethod
     def read(cls, db: str | os.PathLike[str]) -> "Catalog":
-        """The catalog of the database in folder `db`.
-
-        Raises DataError if it is missing, damaged or contradicts itself.
-        """
+        """The catalog of the database in folder `db`. Raises DataError if it is missing, damaged or contradictory."""
         with _opened(db) as (path, file):
-            table = file.read(columns=list(_COLUMNS))
-            return cls._of(path, table)
+            return cls._of(path, file.read(columns=list(_COLUMNS)))
 
     @classmethod
     def scan(cls, db: str | os.PathLike[str], rows: int = PIECE) -> Iterator["Catalog"]:
         """The catalog in pieces of `rows` samples, in order: tens of MB at a time, however many samples there are.
 
-        Raises as `read` does, but for a sample's name that stands in two pieces.
+        Raises DataError as `read`, except for a name shared by samples of two pieces.
         """
         with _opened(db, buffered=True) as (path, file):
             for batch in file.iter_batches(rows, columns=list(_COLUMNS), use_threads=False):
                 yield cls._of(path, batch)
-        _give_back()
+        _release_memory()
 
     @classmethod
     def _of(cls, path: Path, table: Any) -> "Catalog":
-        """The catalog that `table`, a pyarrow table or record batch with all columns, holds."""
-        return cls._checked(path, {name: table.column(name).to_pylist() for name in _COLUMNS}, _meta_of(table.schema))
-
-    @classmethod
-    def _checked(cls, path: Path, columns: dict[str, list[Any]], meta: Any) -> "Catalog":
-        meta = _checked_meta(path, meta)
+        """The catalog in `table`, a pyarrow table or record batch with all columns."""
+        columns = {name: table.column(name).to_pylist() for name in _COLUMNS}
+        meta = _checked_meta(path, table.schema)
         try:
             label = np.array([-1 if label is None else label for label in columns["label"]], np.int32)
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{path}: labels must be 32-bit integers or null: ingest again") from error
+        arrays = {name: objects(columns[name]) for name in (*_KEYS, "split")}
         classes = tuple(meta.pop("classes", ()))
-        catalog = cls(
-            samples=objects(columns["sample"]),
-            **{name: objects(columns[name]) for name in _KEYS},
-            label=label,
-            split=objects(columns["split"]),
-            classes=classes,
-            meta=meta,
-        )
+        catalog = cls(samples=objects(columns["sample"]), label=label, classes=classes, meta=meta, **arrays)
         catalog._check(str(path))
         return catalog
 
@@ -151,12 +126,11 @@ class Catalog:
         meta = {"version": VERSION, **self.meta, "classes": list(self.classes)}
         table = pyarrow.table(columns).replace_schema_metadata({"rsdnet": json.dumps(meta)})
         with aside(path) as temporary:
-            pyarrow.parquet.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)
+            pyarrow.parquet.write_table(table, temporary, compression="zstd", row_group_size=PIECE)
 
     def take(self, rows: np.ndarray) -> "Catalog":
         """The samples at `rows` (indices or a boolean mask), in that order."""
-        arrays = {name: getattr(self, name)[rows] for name in ("samples", *_KEYS, "label", "split")}
-        return Catalog(**arrays, classes=self.classes, meta=self.meta)
+        return Catalog(**{name: getattr(self, name)[rows] for name in COLUMNS}, classes=self.classes, meta=self.meta)
 
     def mask(
         self, *, split: str | None = None, modality: str | None = None, labelled: bool | None = None
@@ -178,41 +152,32 @@ class Catalog:
             keep &= (self.label >= 0) == labelled
         return keep
 
-    def select(
-        self, *, split: str | None = None, modality: str | None = None, labelled: bool | None = None
-    ) -> "Catalog":
-        """The samples under `mask`; the result may be empty."""
-        return self.take(np.flatnonzero(self.mask(split=split, modality=modality, labelled=labelled)))
-
 
 def read_meta(db: str | os.PathLike[str]) -> dict[str, Any]:
-    """The metadata of the database's catalog, with "classes"; no row is read. Raises DataError as `Catalog.read`."""
+    """The metadata of the database's catalog, with "classes"; reads no row. Raises DataError as `Catalog.read`."""
     with _opened(db) as (path, file):
-        return _checked_meta(path, _meta_of(file.schema_arrow))
+        return _checked_meta(path, file.schema_arrow)
 
 
 def count(db: str | os.PathLike[str]) -> int:
-    """Samples in the database's catalog; no row is read. Raises DataError as `Catalog.read`."""
+    """Samples in the database's catalog; reads no row. Raises DataError as `Catalog.read`."""
     with _opened(db) as (_, file):
         return int(file.metadata.num_rows)
 
 
-def _meta_of(schema: Any) -> Any:
+def _checked_meta(path: Path, schema: Any) -> dict[str, Any]:
     """The catalog's own part of a pyarrow schema's metadata."""
-    return json.loads((schema.metadata or {}).get(b"rsdnet", b"{}"))
-
-
-def _checked_meta(path: Path, meta: Any) -> dict[str, Any]:
+    meta = json.loads((schema.metadata or {}).get(b"rsdnet", b"{}"))
     if not isinstance(meta, dict) or meta.get("version", VERSION) != VERSION:
-        raise DataError(f"{path} is not of version {VERSION}, which this code knows: ingest again")
+        raise DataError(f"{path} is not of version {VERSION}, the one that this code reads: ingest again")
     return meta
 
 
 @contextlib.contextmanager
 def _opened(db: str | os.PathLike[str], *, buffered: bool = False) -> Iterator[tuple[Path, Any]]:
-    """The path of a database's catalog and the open file (pyarrow.parquet.ParquetFile), with all columns there.
+    """The path of a database's catalog and the open pyarrow.parquet.ParquetFile, which has all columns.
 
-    buffered: read as the rows are asked for, not a whole row group ahead.
+    buffered: read a little at a time, not a whole row group ahead.
     Raises DataError if it is missing or, also inside the block, damaged.
     """
     import pyarrow
@@ -235,60 +200,11 @@ def _opened(db: str | os.PathLike[str], *, buffered: bool = False) -> Iterator[t
         raise DataError(f"{path} is damaged ({error}): ingest again") from error
 
 
-def concat(catalogs: Sequence[Catalog]) -> Catalog:
-    """Several databases' catalogs as one, in the order given.
-
-    Where the class lists differ, a label id means different things, so the result has no labels and no maps.
-    Raises DataError if a sample stands in more than one, or there is none to join.
-    """
-    if not catalogs:
-        raise DataError("no database was named: give at least one")
-    if len(catalogs) == 1:
-        return catalogs[0]
-    same = len({catalog.classes for catalog in catalogs}) == 1
-    arrays = {
-        name: np.concatenate([getattr(catalog, name) for catalog in catalogs])
-        for name in ("samples", *_KEYS, "label", "split")
-    }
-    if not same:
-        arrays["label"] = np.full(len(arrays["label"]), -1, np.int32)
-        arrays["map"] = objects([None] * len(arrays["label"]))
-    joined = Catalog(
-        **arrays,
-        classes=catalogs[0].classes if same else (),
-        meta={"version": VERSION, "parts": [catalog.meta for catalog in catalogs]},
-    )
-    joined._check("the databases together")
-    return joined
-
-
-def _give_back() -> None:
+def _release_memory() -> None:
     """Let pyarrow return the memory that it holds on to after a scan."""
     import pyarrow
 
     pyarrow.default_memory_pool().release_unused()
-
-
-def read_stats(db: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of the database's `stats.json`. Raises DataError if it is missing or damaged."""
-    path = Path(db) / STATS
-    try:
-        stats = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing: make the database with `python -m rsdnet.ingest`") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}): ingest again") from error
-    known = isinstance(stats, dict) and stats.get("version") == VERSION
-    if not known or not isinstance(stats.get("bands"), dict):
-        raise DataError(f"{path} is damaged (no version {VERSION} table of bands): ingest again")
-    return stats
-
-
-def write_stats(db: str | os.PathLike[str], bands: dict[str, dict[str, Any]], split: str = "train") -> None:
-    """Write `stats.json` into the folder `db`: aside first, then renamed."""
-    with aside(Path(db) / STATS) as temporary:
-        table = {"version": VERSION, "split": split, "bands": bands}
-        temporary.write_text(json.dumps(table, indent=1) + "\n")
 
 
 def objects(values: Sequence[Any]) -> np.ndarray:

@@ -1,22 +1,26 @@
-"""Several databases' catalogs as one, piece by piece: a million samples never stand in memory as Python objects."""
+"""Several databases read as one: their catalogs piece by piece, and each database's part of an epoch.
+
+A million samples never stand in memory as Python objects.
+"""
 
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from rsdnet.data import shards
-from rsdnet.data.catalog import CATALOG, PIECE, VERSION, Catalog, objects, read_meta
+from rsdnet.data.catalog import CATALOG, COLUMNS, VERSION, Catalog, objects, read_meta
 from rsdnet.errors import DataError
 
 
 class Piece(NamedTuple):
-    """Some samples of one database, in order."""
+    """Consecutive samples of one folder."""
 
     database: int
     first: int
@@ -24,49 +28,51 @@ class Piece(NamedTuple):
     catalog: Catalog
 
 
-class Scan:
-    """The rows of `concat(catalogs)`, in pieces: the same rows, the same rules.
+class Databases:
+    """The joined catalog of several databases, in pieces: one database's rows after the other's.
 
-    databases: folders, each of a database or of its shards, which are a database each here. catalogs: one a database,
-    instead of their `catalog.parquet`. Iterating begins anew each time.
-    Raises DataError where a catalog is missing, damaged or contradicts itself, or changed since the scan was made.
+    named: folders, each of a database or of its shards. Where their class lists differ, a label id means different
+    things, so the joined catalog has no labels and no label maps. Each iteration reads the files again.
+    Raises DataError where a catalog is missing, damaged, contradictory or changed since, or two samples share a name.
     """
 
-    def __init__(self, databases: Sequence[Path], catalogs: Sequence[Catalog] | None = None) -> None:
-        if not databases:
+    def __init__(self, named: Path | str | Sequence[Path | str]) -> None:
+        self.named = (Path(named),) if isinstance(named, str | Path) else tuple(Path(path) for path in named)
+        if not self.named:
             raise DataError("no database was named: give at least one")
-        databases = [folder for path in databases for folder in shards.parts(path)] if catalogs is None else databases
-        if catalogs is not None and len(catalogs) != len(databases):
-            raise DataError(f"{len(catalogs)} catalogs for {len(databases)} databases: give one a database")
-        self.databases, self.catalogs = tuple(databases), catalogs
-        self._meta = [catalog.meta for catalog in catalogs] if catalogs else [read_meta(path) for path in databases]
-        names = [c.classes for c in catalogs] if catalogs else [tuple(m.pop("classes", ())) for m in self._meta]
-        names = shards.classes(names, self._meta)
-        self._same = len(set(names)) == 1  # else a label id means different things, and counts for nothing
+        self._parts = [shards.parts(path) for path in self.named]
+        self.folders = tuple(folder for parts in self._parts for folder in parts)
+        """The folders with a data.mdb: a database's own, or its shards'."""
+        self._meta = [read_meta(folder) for folder in self.folders]
+        names = shards.classes([tuple(meta.pop("classes", ())) for meta in self._meta], self._meta)
+        self._same = len(set(names)) == 1
         self.classes = names[0] if self._same else ()
-        self.counts = self._check()
-        """Samples of each database."""
+        """Class names by label id."""
+        self.counts = self._count()
+        """Samples of each folder."""
 
     def __len__(self) -> int:
         return sum(self.counts)
 
+    def __str__(self) -> str:
+        return ", ".join(str(path) for path in self.named)
+
     def __iter__(self) -> Iterator[Piece]:
         first = 0
-        for database, _ in enumerate(self.databases):
-            for piece in self._pieces(database):
-                yield Piece(database, first, piece)
+        for number, folder in enumerate(self.folders):
+            for piece in Catalog.scan(folder):
+                yield Piece(number, first, replace(piece, classes=self.classes) if self._same else _unlabelled(piece))
                 first += len(piece)
 
     def take(self, rows: np.ndarray) -> Catalog:
         """The samples at `rows` (N,), ascending, of the joined catalog."""
         parts = [piece.catalog.take(at) for piece, at, _ in self.at(rows)]
-        names = ("samples", "ms", "sar", "map", "label", "split")
-        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
         meta = self._meta[0] if shards.of_one_ingest(self._meta) else {"version": VERSION, "parts": self._meta}
         return Catalog(**arrays, classes=self.classes, meta=meta)
 
     def at(self, rows: np.ndarray) -> Iterator[tuple[Piece, np.ndarray, slice]]:
-        """The pieces that hold `rows` (N,), ascending: the piece, indices into it, and where they stand in `rows`."""
+        """The pieces with `rows` (N,), ascending: the piece, indices into it, and the rows' places among `rows`."""
         done = 0
         for piece in self:
             end = int(np.searchsorted(rows, piece.first + len(piece.catalog)))
@@ -74,34 +80,36 @@ class Scan:
                 yield piece, rows[done:end] - piece.first, slice(done, end)
             done = end
         if done < len(rows):
-            where = ", ".join(str(path) for path in self.databases)
-            raise DataError(f"{where}: the catalog has lost samples since it was opened: begin again")
+            raise DataError(f"{self}: the catalog has lost samples since it was opened: begin again")
 
-    def _pieces(self, database: int) -> Iterator[Catalog]:
-        if self.catalogs is None:
-            pieces = Catalog.scan(self.databases[database])
-        else:
-            whole = self.catalogs[database]
-            pieces = (whole.take(np.arange(at, min(at + PIECE, len(whole)))) for at in range(0, len(whole), PIECE))
-        for piece in pieces:
-            yield replace(piece, classes=self.classes) if self._same else _unlabelled(piece)
+    def quotas(self, weights: Sequence[float], counts: Sequence[int]) -> list[int] | None:
+        """Samples of an epoch from each folder; None without weights.
 
-    def _check(self) -> list[int]:
-        """Samples of each database, once it is sure that no name stands there twice: by 64-bit hashes, 8 bytes each."""
-        hashes, counts = list[np.ndarray](), [0] * len(self.databases)
+        weights: the sampling weight of each named database, normalised here; empty: each sample once an epoch.
+        counts: samples of each folder. The shards of a database share its quota in proportion to their samples.
+        Raises DataError on weights that fit neither the databases nor their samples.
+        """
+        if not weights:
+            return None
+        left = iter(counts)
+        own = [[next(left) for _ in parts] for parts in self._parts]
+        totals = quotas(weights, [sum(part) for part in own], self.named)
+        return [quota for total, part in zip(totals, own, strict=True) for quota in divide(total, part)]
+
+    def _count(self) -> list[int]:
+        """Samples of each folder. Raises DataError on a name shared by two: found by 64-bit hashes, 8 bytes each."""
+        hashes, counts = list[np.ndarray](), [0] * len(self.folders)
         for piece in self:
             names = piece.catalog.samples
             hashes.append(np.fromiter(map(hash, names), np.int64, len(names)))
             counts[piece.database] += len(names)
         values = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.int64)
-        twice = set(values[1:][values[1:] == values[:-1]].tolist())
-        if twice:
-            self._refuse(twice)
+        if twice := set(values[1:][values[1:] == values[:-1]].tolist()):
+            self._fail_if_shared(twice)
         return counts
 
-    def _refuse(self, hashes: set[int]) -> None:
-        """Raise DataError for a sample that stands in the catalogs twice, among those of `hashes`; two names may share
-        a hash, and then there may be none."""
+    def _fail_if_shared(self, hashes: set[int]) -> None:
+        """Raise DataError on a name shared by two samples, among names with these hashes: two names may share one."""
         found: Counter[str] = Counter()
         where: dict[str, set[int]] = {}
         for piece in self:
@@ -112,28 +120,25 @@ class Scan:
         name, count = found.most_common(1)[0]
         if count > 1:
             own = where[name]
-            place = "the databases together" if len(own) > 1 else str(self.databases[min(own)] / CATALOG)
+            place = "the databases together" if len(own) > 1 else str(self.folders[min(own)] / CATALOG)
             raise DataError(f"{place}: sample {name!r} stands in it more than once; names must be unique")
 
 
 def _unlabelled(catalog: Catalog) -> Catalog:
-    return replace(catalog, label=np.full(len(catalog), -1, np.int32), map=objects([None] * len(catalog)))
+    return replace(catalog, classes=(), label=np.full(len(catalog), -1, np.int32), map=objects([None] * len(catalog)))
 
 
-def quotas(weights: Sequence[float], counts: Sequence[int], databases: Sequence[Path]) -> list[int] | None:
-    """Samples that each database gives to an epoch of sum(counts) samples; None without weights: all, once each.
+def quotas(weights: Sequence[float], counts: Sequence[int], named: Sequence[Path]) -> list[int]:
+    """Samples of an epoch of sum(counts) samples from each database, in proportion to its sampling weight.
 
-    weights: one a database, of any sum; counts: samples of each. Shares are rounded by largest remainder, so that they
-    add up; of equal remainders the earlier database's goes first.
-    Raises DataError on weights that cannot be had.
+    counts: samples of each. Rounded by largest remainder, so that they add up; of equal remainders the earlier
+    database's goes first. Raises DataError on weights that fit neither the databases nor their samples.
     """
-    if not weights:
-        return None
     if len(weights) != len(counts):
         raise DataError(f"{len(weights)} weights for {len(counts)} databases: give one a database")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
         raise DataError(f"weights {', '.join(map(str, weights))}: none may be negative, and one must be above 0")
-    for weight, count, path in zip(weights, counts, databases, strict=True):
+    for weight, count, path in zip(weights, counts, named, strict=True):
         if weight and not count:
             raise DataError(f"weight {weight} for {path}, which has no samples to train on: give it weight 0")
     exact = [Fraction(weight) for weight in weights]
@@ -143,3 +148,11 @@ def quotas(weights: Sequence[float], counts: Sequence[int], databases: Sequence[
     for at in largest[: sum(counts) - sum(whole)]:
         whole[at] += 1
     return whole
+
+
+def divide(total: int, counts: Sequence[int]) -> list[int]:
+    """`total` in parts proportional to `counts`, each rounded up or down; all of it to the first where all are 0."""
+    if not sum(counts):
+        return [total, *[0] * (len(counts) - 1)]
+    ends = [total * end // sum(counts) for end in accumulate(counts, initial=0)]
+    return [end - begin for begin, end in pairwise(ends)]

@@ -1,6 +1,6 @@
 """Samples one by one, for people with a training loop of their own: a map-style Dataset of raw bands.
 
-For batches at memory speed use `rsdnet.data.loader.Stream`.
+For batches at memory speed use `rsdnet.data.loader.Loader`.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rsdnet import bands
-from rsdnet.data.catalog import Catalog
-from rsdnet.data.samples import Damaged, Pools, Samples, band_names
+from rsdnet.data.pools import Pools, band_names
+from rsdnet.data.samples import Damaged, Samples
 from rsdnet.kernels.records import BYTES, DTYPES
 
 EVERY = (*bands.MS, *bands.SAR)
@@ -25,14 +25,14 @@ class Patch(NamedTuple):
 
     bands: dict[str, Tensor]  # {band name: (height, width) in its own type and resolution}
     label: int  # an index into the data set's `classes`; -1 for none
-    name: str  # of the sample, in the catalog
+    name: str  # of the sample in the catalog
 
 
 class Patches(Dataset[Patch]):
     """The samples of several databases by number: patches[i] is a `Patch`.
 
     databases: folders. bands: names, in the order wanted; None: the paper's ten and VV, VH. split, labelled,
-    catalog, damaged: as `Samples` takes them. threads: of the reader in each process.
+    damaged: as `Samples` takes them. threads: of the reader in each process.
 
     A negative i counts from the end. May be sent to workers by fork and by spawn. Samples with an entry that is absent,
     damaged or lacks a band are left out, or raised.
@@ -47,14 +47,13 @@ class Patches(Dataset[Patch]):
         split: str | None = None,
         labelled: bool | None = None,
         threads: int = 1,
-        catalog: Catalog | Sequence[Catalog] | None = None,
         damaged: Damaged = "leave out",
     ) -> None:
         self.bands = EVERY if bands is None else band_names(bands, "bands")
         pools = _pools(self.bands)
         self.samples = Samples(
             databases, "+".join(modality for modality, pool in pools.items() if pool), pools, split=split,
-            labelled=labelled, threads=threads, catalog=catalog, damaged=damaged,
+            labelled=labelled, threads=threads, damaged=damaged,
         )  # fmt: skip
         self.labels, self.names = self._columns()
         """(N,) int32, -1 for none; and a pyarrow array of names, which costs a few bytes more than its letters."""
@@ -71,7 +70,7 @@ class Patches(Dataset[Patch]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Patch]:
-        """Several samples, read on all of the reader's threads at once: what a DataLoader asks for."""
+        """Several samples, read on all of the reader's threads at once; a DataLoader calls it for a batch."""
         positions = np.array([self._checked(int(index)) for index in indices], np.int64)
         ids = np.array([bands.band_id(name) for name in self.bands], np.int32)
         data, records = self.samples.read(positions, np.tile(ids, (len(positions), 1, 1)))

@@ -1,4 +1,4 @@
-"""A batch's memory, used again and again, and its way to the GPU: pinned slots, one copy stream, an event a copy."""
+"""Batches on their way to the device: a ring of pinned slots, one copy stream, an event a copy."""
 
 from collections import deque
 from typing import Any, NamedTuple, Protocol
@@ -14,7 +14,7 @@ ALIGN = 512  # bytes; where the bands begin in a slot, so that any type can be l
 
 
 class Shape(NamedTuple):
-    """What a slot holds: B samples, V views, C channels, and `room` bytes of bands."""
+    """The size of a slot: B samples, V views, C channels, and `room` bytes of bands."""
 
     batch: int
     views: int
@@ -48,13 +48,13 @@ class Slot:
         self.block = torch.empty(shape.head + shape.room, dtype=torch.uint8, pin_memory=pinned)
 
     def buffers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Data, records, samples, positions: what the reader's threads fill."""
+        """Data, records, samples, positions, for the reader's threads to fill."""
         data, records, samples, positions = self.shape.fields(self.block, self.shape.batch, self.shape.room)
         return data.numpy(), records.numpy(), samples.numpy(), positions.numpy()
 
 
-class Engine(Protocol):
-    """The C++ Stream, as far as a delivery needs it."""
+class Stream(Protocol):
+    """The part of `_reader.Stream` that a delivery uses."""
 
     def next(self) -> tuple[int, int, int, int, int] | None: ...
     def release(self, slot: int) -> None: ...
@@ -71,16 +71,16 @@ class HostDelivery:
     copy: hand out copies, which stay as they are. arena: the bands' bytes, where they are not in the slots.
     """
 
-    def __init__(self, engine: Engine, slots: list[Slot], *, arena: Tensor | None = None, copy: bool = False) -> None:
-        self.engine, self.slots, self.arena, self.copy = engine, slots, arena, copy
+    def __init__(self, stream: Stream, slots: list[Slot], *, arena: Tensor | None = None, copy: bool = False) -> None:
+        self.stream, self.slots, self.arena, self.copy = stream, slots, arena, copy
         self._held: int | None = None
 
     def next(self) -> Fields | None:
         """The next batch; None at the end. Raises ReaderError."""
         if self._held is not None:
-            self.engine.release(self._held)
+            self.stream.release(self._held)
             self._held = None
-        filled = self.engine.next()
+        filled = self.stream.next()
         if filled is None:
             return None
         index, count, used = filled[:3]
@@ -91,7 +91,7 @@ class HostDelivery:
             self._held = index
             return data, *rest  # type: ignore[return-value]
         fields = (data.clone() if self.arena is None else data, *(tensor.clone() for tensor in rest))
-        self.engine.release(index)
+        self.stream.release(index)
         return fields  # type: ignore[return-value]
 
 
@@ -102,7 +102,7 @@ class Gpu:
         self.device, self.stream = device, torch.cuda.Stream(device)
 
     def upload(self, host: Tensor, used: int) -> tuple[Tensor, Any]:
-        """The first `used` bytes of a pinned block on their way to a block of the same size, and the copy's event."""
+        """Enqueue the copy of the first `used` bytes of a pinned block; returns a block of its size and the event."""
         with torch.cuda.stream(self.stream):
             block = torch.empty(len(host), dtype=torch.uint8, device=self.device)
             block[:used].copy_(host[:used], non_blocking=True)
@@ -110,8 +110,8 @@ class Gpu:
             event.record(self.stream)
         return block, event
 
-    def meet(self, block: Tensor, event: Any) -> None:
-        """Let the consumer's stream wait for the copy, and its memory live until that stream is done with it."""
+    def hand_over(self, block: Tensor, event: Any) -> None:
+        """Make the current stream wait on the copy, and record_stream."""
         current = torch.cuda.current_stream(self.device)
         current.wait_event(event)
         block.record_stream(current)
@@ -120,12 +120,12 @@ class Gpu:
 class DeviceDelivery:
     """Batches on a GPU: while one is computed on, the next is copied and the others are filled.
 
-    A slot goes back to the threads only once its copy's event has passed. The next batch's copy is enqueued before a
-    batch is handed out, where that batch is filled already; none waits for it. arena: as in `HostDelivery`, on the GPU.
+    A slot goes back to the threads only once its copy's event has passed. Before a batch is handed out, the copy of the
+    next one is enqueued if that is filled already; none waits for it. arena: as in `HostDelivery`, on the GPU.
     """
 
-    def __init__(self, engine: Engine, slots: list[Slot], gpu: Gpu, *, arena: Tensor | None = None) -> None:
-        self.engine, self.slots, self.gpu, self.arena = engine, slots, gpu, arena
+    def __init__(self, stream: Stream, slots: list[Slot], gpu: Gpu, *, arena: Tensor | None = None) -> None:
+        self.stream, self.slots, self.gpu, self.arena = stream, slots, gpu, arena
         self._copying: deque[tuple[int, Any]] = deque()  # slots that a copy still reads, oldest first, with its event
         self._sent: deque[tuple[Fields, Tensor, Any]] = deque()  # batches under way, not handed out yet
         self._error: ReaderError | None = None
@@ -135,17 +135,17 @@ class DeviceDelivery:
         """The next batch, whose copy the current stream waits for; None at the end. Raises ReaderError."""
         self._poll()
         if not self._sent:
-            if self._error is None and not self._ended and not self.engine.ready:
+            if self._error is None and not self._ended and not self.stream.ready:
                 self._wait()  # the threads are behind: let them have every slot
             self._send()
         if not self._sent:
             if self._error is not None:
                 raise self._error
             return None
-        if len(self._sent) < 2 and not self._ended and self._error is None and self.engine.ready:
+        if len(self._sent) < 2 and not self._ended and self._error is None and self.stream.ready:
             self._send()
         fields, block, event = self._sent.popleft()
-        self.gpu.meet(block, event)
+        self.gpu.hand_over(block, event)
         return fields
 
     def finish(self) -> None:
@@ -158,7 +158,7 @@ class DeviceDelivery:
         if self._ended or self._error is not None:
             return
         try:
-            filled = self.engine.next()
+            filled = self.stream.next()
         except ReaderError as error:
             self._error = error
             return
@@ -176,14 +176,14 @@ class DeviceDelivery:
     def _poll(self) -> None:
         """Give back the slots whose copies are done."""
         while self._copying and self._copying[0][1].query():
-            self.engine.release(self._copying.popleft()[0])
+            self.stream.release(self._copying.popleft()[0])
 
     def _wait(self) -> None:
         """Wait for the copies under way, the oldest first, and give their slots back."""
         while self._copying:
             index, event = self._copying.popleft()
             event.synchronize()
-            self.engine.release(index)
+            self.stream.release(index)
 
 
 Delivery = HostDelivery | DeviceDelivery

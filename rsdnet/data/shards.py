@@ -1,51 +1,44 @@
-"""Shards: a database in parts, each ingested by a job of its own (`--shard I/N`), read as one.
+"""A database in parts that independent jobs ingest (`--shard I/N`), and the reading of such parts as one.
 
 Shard I of N is a database in DB/shard-000I-of-000N: of the I-th stretch of the sources, so that the rows of all shards
-in order are those of a whole ingest. DB stands for all of them wherever a database is named. Histograms of the bands,
-from which statistics are pooled, are in each shard's `histograms.safetensors`.
+in order are those of a whole ingest. Every command that takes a database takes DB for all of its shards.
 """
 
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from rsdnet.data import catalog
-from rsdnet.data.statistics import Accumulator, Summary
 from rsdnet.errors import DataError
-from rsdnet.files import aside
 
-HISTOGRAMS = "histograms.safetensors"
 _FOLDER = re.compile(r"shard-(\d+)-of-(\d+)")
-_NAMED = 10  # shards named in a message, at most
+_NAMED = 10  # shards that a message names, of any number
 
 
 class Shard(NamedTuple):
-    """Shard `number` (from 0) of `of`."""
+    """Part `number` (from 0) of `of`."""
 
     number: int
     of: int
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
+        """Its folder's."""
         return f"shard-{self.number:04}-of-{self.of:04}"
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
     def stretch(self, count: int) -> slice:
-        """Its part of `count` items; parts differ in size by one at most, and joined in order are the whole."""
+        """Its part of `count` things in order: sizes differ by one at most, and all parts joined are the whole."""
         return slice(count * self.number // self.of, count * (self.number + 1) // self.of)
 
 
 def parse(text: str) -> Shard:
-    """The shard of a text "I/N". Raises DataError for any other."""
+    """--shard as a shard. Raises DataError for anything that names none."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     shard = Shard(*map(int, match.groups())) if match else Shard(0, 0)
     if shard.number >= shard.of:
@@ -54,14 +47,14 @@ def parse(text: str) -> Shard:
 
 
 def found(db: Path) -> list[Shard]:
-    """The shards with a folder below `db`, finished or not, by number."""
+    """The shards that have a folder below `db`, by number; finished or not."""
     names = [entry.name for entry in os.scandir(db) if entry.is_dir()] if db.is_dir() else []
     shards = (Shard(*map(int, match.groups())) for match in map(_FOLDER.fullmatch, names) if match)
     return sorted(shard for shard in shards if (db / shard.name).is_dir())
 
 
 def check_room(db: Path, shard: Shard | None) -> None:
-    """Raise DataError if `db` holds what cannot be read as one with `shard`, or with a whole database (None)."""
+    """Raise DataError where `db` holds what cannot be read as one with `shard`; None: with a database of its own."""
     if shard and (db / catalog.DATA).exists():
         raise DataError(f"{db} holds a database that is no shard: name another folder for --shard {shard}")
     other = next((other for other in found(db) if shard is None or other.of != shard.of), None)
@@ -71,9 +64,10 @@ def check_room(db: Path, shard: Shard | None) -> None:
 
 
 def parts(db: Path) -> tuple[Path, ...]:
-    """The folders of a database: its shards with a sample, by number, or `db` itself without shards.
+    """The folders that `db` stands for: its shards in the order of their numbers, or `db` itself where it holds none.
 
-    Raises DataError if the shards are incomplete, unfinished or of different ingests, or none has a sample.
+    Shards without a sample (more jobs than sources, a stretch of bad ones) are left out: there is nothing to read.
+    Raises DataError where the shards are not all there, finished and of one ingest, or none has a sample.
     """
     shards = found(db)
     if not shards:
@@ -110,7 +104,7 @@ def _finished(folder: Path) -> bool:
 
 
 def _require_alike(db: Path, every: Sequence[Shard]) -> None:
-    """Raise DataError if the shards were made with different options, or of different files."""
+    """Raise DataError where the shards were made with different options, or of different files."""
     first = options(catalog.read_meta(db / every[0].name))
     for shard in every[1:]:
         own = options(catalog.read_meta(db / shard.name))
@@ -127,81 +121,23 @@ def _require_alike(db: Path, every: Sequence[Shard]) -> None:
 
 
 def options(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a catalog's metadata that shards of one ingest share: options, and the digest of all sources."""
+    """What of a catalog's metadata all shards of one ingest share: the options, and the digest of all sources."""
     own = meta.get("ingest")
     return own if isinstance(own, dict) else {}
 
 
 def of_one_ingest(metas: Sequence[Mapping[str, Any]]) -> bool:
-    """True for the metadata of a single catalog, or of shards of one ingest."""
+    """Whether catalogs with this metadata are one database: a single one, or shards of one ingest."""
     return len(metas) == 1 or bool(options(metas[0]) and all(options(meta) == options(metas[0]) for meta in metas))
 
 
 def classes(lists: Sequence[tuple[str, ...]], metas: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """The class names of each catalog; of shards, those of a whole ingest.
+    """The class names of each catalog; of shards, those that a whole ingest would have.
 
-    A data set without class names has the label ids up to the highest found, of which a shard knows its own alone.
+    Where a data set names no classes, they are the label ids up to the highest found, and a shard knows its own alone.
     """
     keys = [json.dumps(options(meta), sort_keys=True) for meta in metas]
     longest: dict[str, tuple[str, ...]] = {}
     for key, own in zip(keys, lists, strict=True):
         longest[key] = max(longest.get(key, ()), own, key=len)
     return [longest[key] if options(meta) else own for key, own, meta in zip(keys, lists, metas, strict=True)]
-
-
-def divide(total: int, counts: Sequence[int]) -> list[int]:
-    """`total` in whole parts proportional to `counts`; all of it to the first if all are 0."""
-    if not sum(counts):
-        return [total, *[0] * (len(counts) - 1)]
-    ends = [total * end // sum(counts) for end in accumulate(counts, initial=0)]
-    return [end - begin for begin, end in pairwise(ends)]
-
-
-def write_histograms(folder: Path, bands: Mapping[str, Accumulator]) -> None:
-    """Write the bands' histograms, and the moments of floats, for `read_stats` to pool."""
-    from safetensors.numpy import save_file
-
-    tensors, rest = dict[str, np.ndarray](), dict[str, Any]()
-    for band, summed in bands.items():
-        for kind, counts in summed.counts.items():
-            used = np.flatnonzero(counts)
-            start, end = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-            tensors[f"{band}/{kind}"] = counts[start:end].copy()
-            rest[f"{band}/{kind}"] = {"start": start, "moments": None if kind == "count" else summed.moments}
-        rest[band] = summed.invalid
-    with aside(folder / HISTOGRAMS) as temporary:
-        save_file(tensors, temporary, metadata={"rsdnet": json.dumps(rest)})
-
-
-def _summaries(folder: Path) -> Iterator[tuple[str, Summary]]:
-    """(band, summary) from one shard's histograms. Raises DataError if they are missing or damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    path = folder / HISTOGRAMS
-    try:
-        with safe_open(path, "numpy") as file:
-            rest = json.loads(file.metadata()["rsdnet"])
-            for key in file.keys():  # noqa: SIM118 - no mapping
-                band, kind = key.split("/")
-                moments = rest[key]["moments"]
-                counts = file.get_tensor(key)
-                yield band, Summary(kind, rest.pop(band, 0), rest[key]["start"], counts, moments and tuple(moments))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is missing or damaged ({error}): delete {folder} and ingest it anew") from error
-
-
-def read_stats(db: Path) -> dict[str, Any]:
-    """The content of stats.json; of shards, that of a whole ingest.
-
-    Statistics of integers are exact; mean and standard deviation of floats are joined in the order of the shards.
-    Raises DataError as `catalog.read_stats` and `parts` do.
-    """
-    folders = parts(db)
-    if folders == (db,):
-        return catalog.read_stats(db)
-    tables = [catalog.read_stats(folder) for folder in folders]
-    pooled: dict[str, Accumulator] = {}
-    for folder in folders:
-        for band, summary in _summaries(folder):
-            pooled.setdefault(band, Accumulator()).add(summary)
-    return tables[0] | {"bands": {band: pooled[band].result() for band in sorted(pooled)}}

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from rsdnet import bands
 from rsdnet.augment import band_table
 from rsdnet.config import Config
-from rsdnet.data.databases import Scan
-from rsdnet.data.samples import Samples, pools_of, statistics
+from rsdnet.data.databases import Databases
+from rsdnet.data.pools import pools_of
+from rsdnet.data.samples import Samples
 from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
 from rsdnet.kernels import ViewSpec, render_views
@@ -37,7 +38,7 @@ class Labelled:
         self.samples = Samples(databases, modality, pools_of(cfg.views), labelled=True, threads=cfg.data.reader_threads)
         own = dataclasses.replace(cfg.views, modality=modality)  # type: ignore[arg-type]
         own_cfg = dataclasses.replace(cfg, views=own, data=dataclasses.replace(cfg.data, data=databases))
-        self.table = band_table(own_cfg, statistics(own_cfg, pools_of(cfg.views))).to(ranks.device)
+        self.table = band_table(own_cfg).to(ranks.device)
         self.spec = ViewSpec.plain(size or max(cfg.views.size, self.native_side()))
         self.ranks, self.batch, self.keep = ranks, batch, keep
         self._kept: dict[tuple[str, ...], list[Tensor]] = {}  # of views, the oldest first
@@ -72,12 +73,12 @@ class Labelled:
         for name in splits:
             if not len(self.part(name)):
                 raise DataError(
-                    f"{self.samples.where}: no labelled sample in the {name} split, so an encoder cannot be judged by "
-                    "it: name a database that has some"
+                    f"{self.samples.databases}: no labelled sample in the {name} split, so an encoder cannot be judged "
+                    "by it: name a database that has some"
                 )
         if len(self.labels[self.part("train")].unique()) < 2:
             raise DataError(
-                f"{self.samples.where}: one class only in the train split, so there is nothing to tell apart"
+                f"{self.samples.databases}: one class only in the train split, so there is nothing to tell apart"
             )
 
     def unseen(self) -> list[str]:
@@ -145,7 +146,7 @@ def frozen(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Call
 
 def labelled_modalities(databases: Sequence[Path], modality: str) -> list[str]:
     """The sensors of `modality` that the databases hold labelled samples of. Raises DataError where they hold none."""
-    catalogs = Scan(databases)
+    catalogs = Databases(databases)
     wanted = modality.split("+")
     found = [m for m in wanted if any(piece.catalog.mask(modality=m, labelled=True).any() for piece in catalogs)]
     if not found:

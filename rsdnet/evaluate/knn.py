@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdnet.config import Config
-from rsdnet.data.samples import pools_of
+from rsdnet.data.pools import pools_of
 from rsdnet.distributed import ALONE, Ranks
 from rsdnet.evaluate import linear
 from rsdnet.evaluate.features import Labelled, frozen, labelled_modalities

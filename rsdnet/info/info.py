@@ -16,7 +16,8 @@ from rsdnet import bands
 from rsdnet.console import progress, size
 from rsdnet.data import catalog, shards
 from rsdnet.data.catalog import DATA, SPLITS, Catalog
-from rsdnet.data.databases import Scan
+from rsdnet.data.databases import Databases
+from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
 from rsdnet.info.tables import table, terminal
@@ -53,7 +54,7 @@ def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
     if found.unlisted:
         console.print(f"and {found.unlisted:,} entries of so many other schemas that they are not listed")
     if (folders[0] / catalog.STATS).is_file():
-        console.print(_statistics_table(shards.read_stats(db)))
+        console.print(_statistics_table(read_stats(db)))
     absent = samples.absent if samples else []
     _print_faults(console, found.damaged, absent)
     if verify and not found.damaged:
@@ -100,7 +101,7 @@ def _count(reader: "Reader", folders: Sequence[Path]) -> Counts | None:
     if not any((folders[0] / name).is_file() for name in (catalog.CATALOG, catalog.JOURNAL)):
         return None
     counts = Counts()
-    for piece in Scan(folders):
+    for piece in Databases(folders):
         counts.add(piece.catalog, reader, piece.database)
     return counts
 

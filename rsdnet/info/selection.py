@@ -10,7 +10,7 @@ import numpy as np
 
 from rsdnet import bands
 from rsdnet.data import catalog
-from rsdnet.data.databases import Scan
+from rsdnet.data.databases import Databases
 from rsdnet.errors import DataError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def select(db: Path, most: int) -> Selection:
     """
     from rsdnet._reader import Reader, extents
 
-    rng, reader, found = np.random.default_rng(0), Reader([db], bands.spellings()), Scan([db])
+    rng, reader, found = np.random.default_rng(0), Reader([db], bands.spellings()), Databases([db])
     modality, every = _eligible(db, found)
     rows = np.sort(rng.choice(every, min(_MOST, len(every)), replace=False))
     chosen = found.take(rows)
@@ -137,7 +137,7 @@ def select(db: Path, most: int) -> Selection:
     return replace(some, host=int(table.arena_bytes / len(table) * len(every)))
 
 
-def _eligible(db: Path, found: Scan) -> tuple[str, np.ndarray]:
+def _eligible(db: Path, found: Databases) -> tuple[str, np.ndarray]:
     """The modality of training, "ms+sar" if any sample has both, and the rows of all samples that have it."""
     parts: dict[str, list[np.ndarray]] = {modality: [] for modality in catalog.MODALITIES}
     for piece in found:

@@ -21,9 +21,8 @@ from safetensors.numpy import load
 
 from rsdnet.console import progress
 from rsdnet.data import catalog
-from rsdnet.data.catalog import DATA, JOURNAL, Catalog, write_stats
-from rsdnet.data.shards import write_histograms
-from rsdnet.data.statistics import Summary
+from rsdnet.data.catalog import DATA, JOURNAL, Catalog
+from rsdnet.data.statistics import Summary, write_histograms, write_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
 from rsdnet.ingest.geotiffs import Row, ingest_source, summarise_tile

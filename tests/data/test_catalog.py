@@ -1,4 +1,4 @@
-"""The catalog: written, read, selected, joined, and what is refused."""
+"""The catalog of one database: written, read, selected, and refused."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rsdnet.data.catalog import Catalog, concat, objects, read_stats, write_stats
+from rsdnet.data.catalog import Catalog, objects
 from rsdnet.errors import DataError
 
 ROWS = [
@@ -45,30 +43,20 @@ def test_round_trip_and_the_file_as_others_read_it(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["catalog.parquet"]
 
 
-def test_select() -> None:
+def test_masks_of_a_split_a_modality_and_labels() -> None:
     made = catalog()
-    assert made.select(split="train").samples.tolist() == ["a", "d"]
-    assert made.select(modality="ms+sar").samples.tolist() == ["a", "d"]
-    assert made.select(modality="sar").samples.tolist() == ["a", "c", "d"]
-    assert made.select(modality="ms", labelled=False).samples.tolist() == ["b"]
-    assert len(made.select(split="val", labelled=True)) == 0
+    for selected, wanted in (
+        ({"split": "train"}, "ad"),
+        ({"modality": "ms+sar"}, "ad"),
+        ({"modality": "sar"}, "acd"),
+        ({"modality": "ms", "labelled": False}, "b"),
+        ({"split": "val", "labelled": True}, ""),
+    ):
+        assert made.take(made.mask(**selected)).samples.tolist() == list(wanted)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="unknown split 'dev'"):
-        made.select(split="dev")
+        made.mask(split="dev")
     with pytest.raises(DataError, match="unknown modality"):
-        made.select(modality="optical")
-
-
-def test_concat_keeps_order_and_drops_labels_that_mean_different_things() -> None:
-    other = catalog([("e", "e_s2", None, "e_map", 1, "train")])
-    joined = concat([catalog(), other])
-    assert joined.samples.tolist() == ["a", "b", "c", "d", "e"]
-    assert joined.label.tolist() == [0, -1, 1, 1, 1]
-    foreign = catalog([("e", "e_s2", None, "e_map", 1, "train")], classes=("forest", "town"))
-    joined = concat([catalog(), foreign])
-    assert joined.label.tolist() == [-1] * 5
-    assert set(joined.map) == {None}
-    with pytest.raises(DataError, match="'a' stands in it more than once"):
-        concat([catalog(), catalog()])
+        made.mask(modality="optical")
 
 
 @pytest.mark.parametrize(
@@ -100,22 +88,3 @@ def test_missing_damaged_and_unfinished_are_told_apart(tmp_path: Path) -> None:
     pq.write_table(pa.table({"sample": ["a"]}), path)
     with pytest.raises(DataError, match="no column"):
         Catalog.read(tmp_path)
-
-
-def test_stats_round_trip_and_refusals(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="missing"):
-        read_stats(tmp_path)
-    write_stats(tmp_path, {"B02": {"mean": 1.5}})
-    assert read_stats(tmp_path) == {"version": 1, "split": "train", "bands": {"B02": {"mean": 1.5}}}
-    (tmp_path / "stats.json").write_text("[1]")
-    with pytest.raises(DataError, match="damaged"):
-        read_stats(tmp_path)
-
-
-@given(st.lists(st.integers(0, 65535), min_size=1, max_size=50))
-def test_label_ids_are_the_values_or_what_the_metadata_say(values: list[int]) -> None:
-    data = np.array(values, np.uint16)
-    assert catalog().label_ids(data).tolist() == [value if value < 2 else -1 for value in values]
-    made = catalog()
-    made.meta["values"] = {"211": 0, "523": 1}
-    assert made.label_ids(data).tolist() == [{211: 0, 523: 1}.get(value, -1) for value in values]

@@ -1,6 +1,7 @@
-"""The stream: what a batch holds is a pure function of (seed, epoch, position), however it is read."""
+"""The loader: a batch is a pure function of (seed, epoch, position), however it is read."""
 
 import gc
+import itertools
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -19,10 +21,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from rsdnet import bands
-from rsdnet.data import databases
-from rsdnet.data.cache import fill_by_parts
-from rsdnet.data.catalog import Catalog
-from rsdnet.data.loader import Batch, Stream, steps_per_epoch
+from rsdnet.data.cache import load
+from rsdnet.data.databases import quotas as quotas_of
+from rsdnet.data.loader import Batch, Drawn, Loader, Part, Ring
 from rsdnet.data.samples import Samples
 from rsdnet.errors import DataError
 from tests.support import mixed
@@ -32,7 +33,7 @@ from tests.support import order_oracle as oracle
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three databases: of other sizes, other types and other numbers of samples."""
-    root = tmp_path_factory.mktemp("stream")
+    root = tmp_path_factory.mktemp("loader")
     return [
         mixed.make(root / "a", 23, side=12, seed=1),
         mixed.make(root / "b", 10, side=18, ms=np.float32, sar=np.int16, seed=2),
@@ -50,14 +51,9 @@ def samples(folders: list[Path]) -> Samples:
     return mixed.samples_of(*folders)
 
 
-def take(stream: Stream, count: int | None = None) -> list[Batch]:
+def take(loader: Loader, count: int | None = None) -> list[Batch]:
     """Copies of the batches of one iteration, all or the first `count`."""
-    found = []
-    for batch in stream:
-        found.append(mixed.copied(batch))
-        if len(found) == count:
-            break
-    return found
+    return [mixed.copied(batch) for batch in itertools.islice(loader, count)]
 
 
 # ---- what a batch holds ----------------------------------------------------------------------------------------------
@@ -74,18 +70,16 @@ def test_every_batch_of_every_rank_is_what_plain_python_says(
     folders: list[Path], truth: mixed.Truth, seed: int, batch: int, world: int, drop_last: bool, views: int,
     channels: int, modality: str, weights: tuple[float, ...], threads: int, slots: int, ahead: int, epoch: int,
 ) -> None:  # fmt: skip
-    samples = mixed.samples_of(*folders, modality=modality)
-    quotas = databases.quotas(weights, truth.counts, folders)
-    steps = steps_per_epoch(64, batch, world, drop_last)
-    if not steps:
-        return
-    for rank in range(world):
-        with Stream(
-            samples, batch=batch, seed=seed, views=views, channels=channels, rank=rank, world=world,
-            drop_last=drop_last, weights=weights, threads=threads, slots=slots, ahead=ahead, start=epoch * steps,
-        ) as stream:  # fmt: skip
-            assert stream.steps_per_epoch == steps
-            found = take(stream)
+    samples = mixed.samples_of(*folders, modality=modality, threads=threads)
+    quotas = quotas_of(weights, truth.counts, folders) if weights else None
+    steps = 64 // (batch * world) if drop_last else -(-64 // (batch * world))
+    for rank in range(world if steps else 0):
+        with Loader(
+            samples, batch=batch, seed=seed, bands=Drawn(views, channels), part=Part(rank, world), drop_last=drop_last,
+            weights=weights, ring=Ring(slots, ahead), start=epoch * steps,
+        ) as loader:  # fmt: skip
+            assert loader.steps_per_epoch == steps
+            found = take(loader)
         assert [one.step for one in found] == list(range(epoch * steps, (epoch + 1) * steps))
         for step, one in enumerate(found):
             positions = oracle.shard(64, batch, world, rank, step)
@@ -94,17 +88,17 @@ def test_every_batch_of_every_rank_is_what_plain_python_says(
 
 def test_the_bands_asked_for_are_read_of_every_sample(samples: Samples, truth: mixed.Truth) -> None:
     names = ["VV", "B02", "B8A"]
-    (found, *_) = take(Stream(samples, batch=16, bands=names))
+    (found, *_) = take(Loader(samples, batch=16, bands=names))
     assert found.records.shape == (16, 1, 3, 5)
     assert (found.records[:, 0, :, 4] == torch.tensor([bands.band_id(name) for name in names])).all()
     truth.check_bytes(found)
-    (found, *_) = take(Stream(samples, batch=16, bands="all"))
+    (found, *_) = take(Loader(samples, batch=16, bands="all"))
     assert [bands.NAMES[band] for band in found.records[0, 0, :, 4]] == [*bands.MS, *bands.SAR]
     truth.check_bytes(found)
 
 
 def test_views_of_a_sample_are_of_two_sensors(samples: Samples) -> None:
-    for batch in take(Stream(samples, batch=32)):
+    for batch in take(Loader(samples, batch=32)):
         is_sar = np.isin(batch.records[:, :, 0, 4], [bands.band_id(name) for name in bands.SAR])
         assert (is_sar.sum(1) == 1).all()
         assert 0 < is_sar[:, 0].sum() < len(is_sar)
@@ -116,7 +110,7 @@ def test_a_database_of_larger_patches_than_its_first_sample(tmp_path: Path) -> N
     mixed.replace(db, {"s2_4": save({name: np.full((100, 100), 7, np.uint16) for name in bands.MS})})
     samples = mixed.samples_of(db, modality="ms")
     truth = mixed.Truth([db])
-    for batch in take(Stream(samples, batch=4, channels=3)):
+    for batch in take(Loader(samples, batch=4, bands=Drawn(2, 3))):
         truth.check_bytes(batch)
 
 
@@ -128,7 +122,7 @@ def test_a_database_of_larger_patches_than_its_first_sample(tmp_path: Path) -> N
 def test_ranks_slice_the_same_global_order(samples: Samples, drop_last: bool, weights: tuple[float, ...]) -> None:
     def epoch(batch: int, world: int) -> list[list[int]]:
         ranks = [
-            take(Stream(samples, batch=batch, seed=9, rank=rank, world=world, drop_last=drop_last, weights=weights))
+            take(Loader(samples, batch=batch, seed=9, part=Part(rank, world), drop_last=drop_last, weights=weights))
             for rank in range(world)
         ]
         return [[row for own in step for row in own.samples.tolist()] for step in zip(*ranks, strict=True)]
@@ -137,38 +131,35 @@ def test_ranks_slice_the_same_global_order(samples: Samples, drop_last: bool, we
 
 
 @settings(max_examples=60)
-@given(st.integers(1, 64), st.integers(1, 30), st.integers(1, 7))
-def test_the_ragged_end_is_dropped_or_divided_evenly(folders: list[Path], count: int, batch: int, world: int) -> None:
-    whole = mixed.catalog(folders[2], 31)
-    count = min(count, 31)
-    samples = mixed.samples_of(folders[2], catalog=whole.take(np.arange(count)))
+@given(st.integers(1, 30), st.integers(1, 7))
+def test_the_ragged_end_is_dropped_or_divided_evenly(samples: Samples, batch: int, world: int) -> None:
     for drop_last in (True, False):
-        if drop_last and count < batch * world:
-            with pytest.raises(DataError, match=f"{count} samples"):
-                Stream(samples, batch=batch, world=world)
+        if drop_last and batch * world > 64:
+            with pytest.raises(DataError, match="64 samples"):
+                Loader(samples, batch=batch, part=Part(0, world))
             continue
-        ranks = [take(Stream(samples, batch=batch, rank=r, world=world, drop_last=drop_last)) for r in range(world)]
-        steps = count // (batch * world) if drop_last else -(-count // (batch * world))
+        ranks = [take(Loader(samples, batch=batch, part=Part(r, world), drop_last=drop_last)) for r in range(world)]
+        steps = 64 // (batch * world) if drop_last else -(-64 // (batch * world))
         assert {len(own) for own in ranks} == {steps}
         seen = [row for step in zip(*ranks, strict=True) for own in step for row in own.samples.tolist()]
-        assert seen == [oracle.permute(0, 0, 0, count, p) for p in range(len(seen))]
-        assert len(seen) == (steps * batch * world if drop_last else count)
+        assert seen == [oracle.permute(0, 0, 0, 64, p) for p in range(len(seen))]
+        assert len(seen) == (steps * batch * world if drop_last else 64)
         last = [len(own[-1].samples) for own in ranks]
         assert max(last) - min(last) <= 1
 
 
 def test_an_epoch_sees_each_sample_once_and_the_next_in_another_order(samples: Samples) -> None:
-    stream = Stream(samples, batch=8, drop_last=False)
-    epochs = [[row for batch in take(stream) for row in batch.samples.tolist()] for _ in range(3)]
+    loader = Loader(samples, batch=8, drop_last=False)
+    epochs = [[row for batch in take(loader) for row in batch.samples.tolist()] for _ in range(3)]
     assert all(sorted(epoch) == list(range(64)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
 def test_weights_are_kept_exactly_and_repeats_are_drawn_anew(samples: Samples, truth: mixed.Truth) -> None:
-    stream = Stream(samples, batch=8, weights=(0, 3, 1), channels=1)
+    loader = Loader(samples, batch=8, weights=(0, 3, 1))
     visits = np.zeros(64, np.int64)
     for _ in range(4):
-        batches = take(stream)
+        batches = take(loader)
         positions = torch.cat([batch.positions for batch in batches]).numpy()
         numbers = torch.cat([batch.samples for batch in batches]).numpy()
         assert np.bincount(np.searchsorted([23, 33], positions, side="right"), minlength=3).tolist() == [0, 48, 16]
@@ -183,29 +174,29 @@ def test_weights_are_kept_exactly_and_repeats_are_drawn_anew(samples: Samples, t
 
 
 def test_a_position_is_the_whole_resume_state(samples: Samples) -> None:
-    whole = take(Stream(samples, batch=9, seed=1, stop=20))
+    whole = take(Loader(samples, batch=9, seed=1, stop=20))
     assert [batch.step for batch in whole] == list(range(20))
     assert [batch.epoch for batch in whole] == [step // 7 for step in range(20)]
     for at in range(21):
-        mixed.same(take(Stream(samples, batch=9, seed=1, start=at, stop=20)), whole[at:])
-        broken = Stream(samples, batch=9, seed=1, stop=20)
+        mixed.same(take(Loader(samples, batch=9, seed=1, start=at, stop=20)), whole[at:])
+        broken = Loader(samples, batch=9, seed=1, stop=20)
         take(broken, at) if at else None
         state = broken.state_dict()
         assert (state["step"], state["epoch"]) == (at, at // 7)
-        fresh = Stream(samples, batch=9, seed=1, stop=20)
+        fresh = Loader(samples, batch=9, seed=1, stop=20)
         fresh.load_state_dict(state)
         mixed.same(take(fresh), whole[at:])
         mixed.same(take(broken), whole[at:])  # and the one that was broken off goes on itself
 
 
 def test_ranks_may_change_at_a_resume_where_the_global_batch_does_not(samples: Samples) -> None:
-    one = Stream(samples, batch=8, world=1)
+    one = Loader(samples, batch=8)
     whole = take(one)
     state = {**one.state_dict(), "step": 3, "epoch": 0}
-    two = [Stream(samples, batch=4, world=2, rank=rank) for rank in range(2)]
-    for stream in two:
-        stream.load_state_dict(state)
-    parts = [take(stream) for stream in two]
+    two = [Loader(samples, batch=4, part=Part(rank, 2)) for rank in range(2)]
+    for loader in two:
+        loader.load_state_dict(state)
+    parts = [take(loader) for loader in two]
     for batch, first, second in zip(whole[3:], *parts, strict=True):
         assert batch.samples.tolist() == first.samples.tolist() + second.samples.tolist()
 
@@ -220,17 +211,17 @@ def test_ranks_may_change_at_a_resume_where_the_global_batch_does_not(samples: S
     ],
 )
 def test_a_state_of_another_stream_is_refused(samples: Samples, other: dict, said: str) -> None:
-    state = Stream(samples, batch=8).state_dict()
+    state = Loader(samples, batch=8).state_dict()
     with pytest.raises(DataError, match=said):
-        Stream(samples, **{"batch": 8, **other}).load_state_dict(state)
+        Loader(samples, **{"batch": 8, **other}).load_state_dict(state)
 
 
 def test_set_epoch(samples: Samples) -> None:
-    stream = Stream(samples, batch=16)
-    take(stream)
-    second = take(stream)
-    stream.set_epoch(1)
-    mixed.same(take(stream), second)
+    loader = Loader(samples, batch=16)
+    take(loader)
+    second = take(loader)
+    loader.set_epoch(1)
+    mixed.same(take(loader), second)
 
 
 # ---- mixed schemas and damage ----------------------------------------------------------------------------------------
@@ -249,12 +240,12 @@ def test_a_database_without_a_band_is_left_out_or_raised(tmp_path: Path, folders
         *mixed.catalog(folders[0], 23).samples,
         *mixed.catalog(folders[1], 10).samples,
     ]
-    with Stream(samples, batch=11) as stream:
-        assert torch.cat([batch.samples for batch in take(stream)]).unique().tolist() == samples.rows.tolist()
+    with Loader(samples, batch=11) as loader:
+        assert torch.cat([batch.samples for batch in take(loader)]).unique().tolist() == samples.rows.tolist()
     with pytest.raises(DataError, match=r"lacking.*s2_0.*B02"):
         mixed.samples_of(*paths, damaged="raise")
     with pytest.raises(DataError, match=r"weight 2 for .*lacking"):
-        Stream(samples, batch=4, weights=(1, 2, 3))
+        Loader(samples, batch=4, weights=(1, 2, 3))
     rest = Samples(paths, "ms+sar", {"ms": bands.MS[1:], "sar": bands.SAR})
     assert rest.table.counts == [23, 7, 10]
 
@@ -266,9 +257,9 @@ def test_samples_that_cannot_be_read_are_left_out_and_counted(tmp_path: Path) ->
     assert len(samples) == 28
     assert not {3, 5} & set(samples.rows.tolist())
     assert "left out 2 of 30" in (samples.report() or "")
-    stream = Stream(samples, batch=4)
-    take(stream)
-    assert stream.stats()["left_out"] == 2
+    loader = Loader(samples, batch=4)
+    take(loader)
+    assert loader.stats()["left_out"] == 2
 
 
 def break_entry(db: Path, key: str) -> None:
@@ -287,13 +278,15 @@ def break_entry(db: Path, key: str) -> None:
 def test_an_entry_damaged_later_is_named_or_another_takes_its_place(tmp_path: Path) -> None:
     db = mixed.make(tmp_path / "db", 30)
     samples = mixed.samples_of(db)
-    before = take(Stream(samples, batch=5))
+    before = take(Loader(samples, batch=5))
     break_entry(db, "s1_7")
-    with pytest.raises(DataError, match="s1_7"), Stream(samples, batch=5, damaged="raise") as stream:
-        take(stream)
-    stream = Stream(samples, batch=5)
-    after = take(stream)
-    assert stream.stats()["stand_ins"] >= 1
+    samples.damaged = "raise"
+    with pytest.raises(DataError, match="s1_7"):
+        take(Loader(samples, batch=5))
+    samples.damaged = "leave out"
+    loader = Loader(samples, batch=5)
+    after = take(loader)
+    assert loader.stats()["stand_ins"] >= 1
     assert [len(batch.samples) for batch in after] == [5] * 6
     for old, new in zip(before, after, strict=True):
         assert 7 not in new.samples.tolist()
@@ -305,17 +298,18 @@ def test_an_entry_damaged_later_is_named_or_another_takes_its_place(tmp_path: Pa
 # ---- caches ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["host", "device"])
+@pytest.mark.parametrize("location", ["host", "device"])
 @pytest.mark.parametrize("modality", ["ms+sar", "ms", "sar"])
-def test_a_cache_gives_the_same_and_touches_no_disk(tmp_path: Path, place: str, modality: str) -> None:
+def test_a_cache_gives_the_same_and_touches_no_disk(tmp_path: Path, location: Any, modality: str) -> None:
     folders = [
         mixed.make(tmp_path / "a", 23, side=12, seed=1),
         mixed.make(tmp_path / "b", 10, side=18, ms=np.float32, sar=np.int16, seed=2),
     ]
-    whole = take(Stream(mixed.samples_of(*folders, modality=modality), batch=7, channels=2, drop_last=False))
+    whole = take(Loader(mixed.samples_of(*folders, modality=modality), batch=7, bands=Drawn(2, 2), drop_last=False))
     samples = mixed.samples_of(*folders, modality=modality)
     chosen = np.tile(samples.pools[modality.split("+")[0]], (len(samples), 1, 1))
-    stream = Stream(samples, batch=7, channels=2, drop_last=False, cache=place)  # type: ignore[arg-type]
+    samples.fill_cache(location)
+    loader = Loader(samples, batch=7, bands=Drawn(2, 2), drop_last=False)
     pixels = sum(
         value.nbytes
         for folder in folders
@@ -323,39 +317,39 @@ def test_a_cache_gives_the_same_and_touches_no_disk(tmp_path: Path, place: str, 
         if key.startswith(("s2", "s1")) and ("ms" if key.startswith("s2") else "sar") in modality.split("+")
         for value in entry.values()
     )
-    assert pixels <= stream.stats()["cache"] <= pixels + 16 * 33 * 12
+    assert pixels <= loader.stats()["cache"] <= pixels + 16 * 33 * 12
     for folder in folders:
         for file in folder.iterdir():
             with file.open("r+b") as opened:
                 opened.truncate(0)
         shutil.rmtree(folder)
-    mixed.same(take(stream), whole)
+    mixed.same(take(loader), whole)
     data, records = samples.read(np.arange(len(samples)), chosen)
     assert records.shape[:3] == chosen.shape
     assert int(records[..., 0].max()) < len(data)
-    if place == "device":
-        assert all(batch.data.data_ptr() == samples.arena.data_ptr() for batch in stream)  # type: ignore[union-attr]
+    if location == "device":
+        assert all(batch.data.data_ptr() == samples.arena.data_ptr() for batch in loader)  # type: ignore[union-attr]
 
 
-def test_samples_in_a_cache_serve_further_streams_of_the_same_cache(samples: Samples, folders: list[Path]) -> None:
+def test_samples_have_one_cache(folders: list[Path]) -> None:
     own = mixed.samples_of(*folders)
-    take(Stream(own, batch=8, cache="host"))
+    own.fill_cache("host")
     arena = own.arena
-    take(Stream(own, batch=8, cache="host"))
+    own.fill_cache("host")
     assert own.arena is arena
     with pytest.raises(DataError, match="in a cache on cpu already"):
-        Stream(own, batch=8, cache="device")
+        own.fill_cache("device")
 
 
-def test_an_arena_on_a_gpu_is_filled_by_parts(
+def test_a_cache_on_a_gpu_is_filled_through_the_host(
     samples: Samples, folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rsdnet.data.cache.PIECE", 10)
-    table = mixed.samples_of(*folders)
-    arena = torch.empty(table.table.arena_bytes, dtype=torch.uint8)
-    fill_by_parts(table.table, arena, range(0, 64, 10))
-    table.table.keep(arena.numpy())
-    mixed.same(take(Stream(table, batch=16)), take(Stream(samples, batch=16)))
+    own = mixed.samples_of(*folders)
+    arena = torch.empty(own.table.arena_bytes, dtype=torch.uint8)
+    load(own.table, arena, through_host=True)
+    own.table.keep(arena.numpy())
+    mixed.same(take(Loader(own, batch=16)), take(Loader(samples, batch=16)))
 
 
 def test_a_cache_that_does_not_fit_is_refused_with_both_sizes(
@@ -363,17 +357,14 @@ def test_a_cache_that_does_not_fit_is_refused_with_both_sizes(
 ) -> None:
     monkeypatch.setattr("rsdnet.data.cache.free_bytes", lambda device: 1000)
     with pytest.raises(DataError, match=r"--cache host takes [\d.]+ KB of host memory and 1\.0 KB are free"):
-        Stream(samples, batch=8, cache="host")
+        samples.fill_cache("host")
     assert samples.arena is None
     gpu = torch.device("cuda")
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H200")
-    with pytest.raises(
-        DataError, match=r"--cache device takes .* of memory of NVIDIA H200 .*: use --cache host or none"
-    ):
+    with pytest.raises(DataError, match=r"--cache device takes .* memory of NVIDIA H200 .*: use --cache host or none"):
         samples.check_cache("device", gpu)
     monkeypatch.setattr("rsdnet.data.cache.free_bytes", lambda device: 3.5e9)
-    said = samples.check_cache("device", gpu)
-    assert said.endswith("KB of raw bands in memory of NVIDIA H200 (3.5 GB free)")
+    assert samples.check_cache("device", gpu).endswith("KB of raw bands in memory of NVIDIA H200 (3.5 GB free)")
 
 
 # ---- what cannot work together ---------------------------------------------------------------------------------------
@@ -383,22 +374,28 @@ def test_a_cache_that_does_not_fit_is_refused_with_both_sizes(
     ("options", "said"),
     [
         ({"batch": 65}, "64 samples do not fill a batch of 65: use --batch 64"),
-        ({"batch": 20, "world": 4}, "64 samples over 4 ranks, 16 each, do not fill a batch of 20: use --batch 16"),
+        (
+            {"batch": 20, "part": Part(0, 4)},
+            "64 samples over 4 ranks, 16 each, do not fill a batch of 20: use --batch 16",
+        ),
         ({"batch": 0}, "a batch of 0"),
-        ({"batch": 8, "rank": 2, "world": 2}, "rank 2 of world 2"),
+        ({"batch": 8, "part": Part(2, 2)}, "rank 2 of world 2"),
         ({"batch": 8, "weights": (1, 2)}, "2 weights for 3 databases"),
-        ({"batch": 8, "bands": ["B01"]}, "B01 is not among the stream's bands"),
+        ({"batch": 8, "bands": ["B01"]}, "B01 is not among the samples' bands"),
         ({"batch": 8, "bands": ["B99"]}, "B99"),
         ({"batch": 8, "bands": []}, "name at least one"),
-        ({"batch": 8, "views": 0}, "0 views"),
+        ({"batch": 8, "bands": Drawn(0, 1)}, "0 views"),
         ({"batch": 8, "start": 3, "stop": 2}, "steps 3 to 2"),
-        ({"batch": 8, "slots": 0}, "0 slots"),
-        ({"batch": 10**7, "drop_last": False, "slots": 100}, "100 slots for batches of 10000000 take .* TB of host"),
+        ({"batch": 8, "ring": Ring(0)}, "0 slots"),
+        (
+            {"batch": 10**7, "drop_last": False, "ring": Ring(100)},
+            "100 slots for batches of 10000000 take .* TB of host",
+        ),
     ],
 )
 def test_options_that_cannot_work_are_refused_in_one_line(samples: Samples, options: dict, said: str) -> None:
     with pytest.raises(DataError, match=said) as caught:
-        Stream(samples, **options)
+        Loader(samples, **options)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -416,18 +413,18 @@ def within(seconds: float, job: object) -> None:
 def test_leaving_closing_and_dropping_in_the_middle_never_hang(samples: Samples) -> None:
     def job() -> None:
         for taken in range(6):
-            with Stream(samples, batch=4, stop=10**6, slots=1 + taken % 3) as stream:
-                for batch, _ in zip(stream, range(taken), strict=False):
+            with Loader(samples, batch=4, stop=10**6, ring=Ring(1 + taken % 3)) as loader:
+                for batch, _ in zip(loader, range(taken), strict=False):
                     assert len(batch.samples) == 4
-            iterator = iter(Stream(samples, batch=4, stop=10**6))
+            iterator = iter(Loader(samples, batch=4, stop=10**6))
             for _ in range(taken):
                 next(iterator)
-            del iterator  # with its stream
-            stream = Stream(samples, batch=4, stop=10**6)
-            iterator = iter(stream)
+            del iterator  # with its loader
+            loader = Loader(samples, batch=4, stop=10**6)
+            iterator = iter(loader)
             next(iterator)
-            stream.close()
-            stream.close()
+            loader.close()
+            loader.close()
             with pytest.raises(RuntimeError, match="is over"):
                 next(iterator)
             gc.collect()
@@ -439,15 +436,15 @@ def test_leaving_closing_and_dropping_in_the_middle_never_hang(samples: Samples)
 
 LEFT_OPEN = """
 import sys
-from rsdnet.stream import Stream
-stream = Stream(sys.argv[1], batch=4, stop=10**6, threads=2)
-iterator = iter(stream)
+from rsdnet.data.loader import Loader
+loader = Loader(sys.argv[1], batch=4, stop=10**6)
+iterator = iter(loader)
 print(next(iterator).step)
 {}
 """
 
 
-@pytest.mark.parametrize("end", ["", "sys.exit(0)", "raise SystemExit(0)", "del stream", "stream.self = iterator"])
+@pytest.mark.parametrize("end", ["", "sys.exit(0)", "raise SystemExit(0)", "del loader", "loader.self = iterator"])
 def test_a_process_ends_with_a_stream_left_open(tiny_db: Path, end: str) -> None:
     argv = [sys.executable, "-c", LEFT_OPEN.format(end), str(tiny_db)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
@@ -457,24 +454,24 @@ def test_a_process_ends_with_a_stream_left_open(tiny_db: Path, end: str) -> None
 def test_a_wait_for_a_batch_heeds_a_signal(samples: Samples) -> None:
     # A shell's background job is born ignoring SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    stream = Stream(samples, batch=4, slots=1)
-    iterator = iter(stream)
+    loader = Loader(samples, batch=4, ring=Ring(1))
+    iterator = iter(loader)
     next(iterator)
-    assert stream._running is not None
+    assert loader._running is not None
     timer = threading.Timer(0.5, signal.raise_signal, (signal.SIGINT,))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        stream._running.engine.next()  # no slot is free, and none will be
+        loader._running.stream.next()  # no slot is free, and none will be
     timer.join()
     signal.signal(signal.SIGINT, before)
-    stream.close()
+    loader.close()
 
 
 def test_a_second_iteration_ends_the_first(samples: Samples) -> None:
-    stream = Stream(samples, batch=8)
-    first = iter(stream)
+    loader = Loader(samples, batch=8)
+    first = iter(loader)
     one = mixed.copied(next(first))
-    second = iter(stream)
+    second = iter(loader)
     two = next(second)
     assert (one.step, two.step) == (0, 1)
     with pytest.raises(RuntimeError, match="another one was begun"):
@@ -482,17 +479,18 @@ def test_a_second_iteration_ends_the_first(samples: Samples) -> None:
     assert next(second).step == 2
 
 
-def test_threads_of_the_reader_end_with_the_iteration(samples: Samples) -> None:
+def test_threads_of_the_reader_end_with_the_iteration(folders: list[Path]) -> None:
     def running() -> int:
         return len(list(Path("/proc/self/task").iterdir()))
 
-    take(Stream(samples, batch=8, threads=2))
+    samples = mixed.samples_of(*folders, threads=3)
+    take(Loader(samples, batch=8))
     before = running()
-    stream = Stream(samples, batch=4, threads=3, stop=10**6)
-    iterator = iter(stream)
+    loader = Loader(samples, batch=4, stop=10**6)
+    iterator = iter(loader)
     next(iterator)
     assert running() >= before + 3
-    stream.close()
+    loader.close()
     deadline = time.monotonic() + 10
     while running() > before and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -502,34 +500,31 @@ def test_threads_of_the_reader_end_with_the_iteration(samples: Samples) -> None:
 # ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_numbers_add_up(samples: Samples) -> None:
-    stream = Stream(samples, batch=10, drop_last=False, threads=2)
+def test_the_numbers_add_up(folders: list[Path]) -> None:
+    loader = Loader(mixed.samples_of(*folders, threads=2), batch=10, drop_last=False)
     count = used = 0
     for _ in range(3):
-        for batch in stream:
+        for batch in loader:
             count += len(batch.samples)
             used += len(batch.data)
-            now = stream.stats()
+            now = loader.stats()
             assert (now["samples"], now["bytes"]) == (count, used)
             assert now["threads"] == 2
             assert 0 <= now["waited"] <= now["seconds"]
             assert 0 <= now["ready"] <= 4
-    end = stream.stats()
+    end = loader.stats()
     assert (end["samples"], end["bytes"], end["ready"]) == (3 * 64, used, 0)
     assert end["samples_per_s"] == pytest.approx(end["samples"] / end["seconds"])
     assert end["bytes_per_s"] == pytest.approx(end["bytes"] / end["seconds"])
     assert (end["left_out"], end["stand_ins"], end["cache"]) == (0, 0, 0)
 
 
-def test_the_stream_opens_databases_itself(tiny_db: Path) -> None:
-    own = Stream(tiny_db, batch=8, split="train")
-    given = Stream([str(tiny_db)], Catalog.read(tiny_db), batch=8, split="train")
+def test_the_loader_opens_databases_itself(tiny_db: Path) -> None:
+    own = Loader(str(tiny_db), batch=8, split="train")
     assert len(own.samples) == 36
-    mixed.same(take(own), take(given))
-    with pytest.raises(DataError, match="2 catalogs for 1"):
-        Stream(tiny_db, [Catalog.read(tiny_db)] * 2, batch=8)
+    mixed.same(take(own), take(Loader(Samples([tiny_db], split="train"), batch=8)))
 
 
 def test_copies_outlive_the_next_batch(samples: Samples) -> None:
-    kept = list(Stream(samples, batch=8, copy=True, slots=1))
-    mixed.same(kept, take(Stream(samples, batch=8)))
+    kept = list(Loader(samples, batch=8, copy=True, ring=Ring(1)))
+    mixed.same(kept, take(Loader(samples, batch=8)))

@@ -1,4 +1,4 @@
-"""Slots and their way to a GPU, with an engine and a copy stream that are played by hand."""
+"""Slots on their way to a GPU, with a reader and a copy stream that are played by hand."""
 
 import random
 
@@ -37,16 +37,16 @@ class Gpu:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.met: list[Event] = []
+        self.handed: list[Event] = []
 
     def upload(self, host: Tensor, used: int) -> tuple[Tensor, Event]:
         block = torch.full_like(host, 0xEE)
         self.events.append(Event(self, host, used, block))
         return block, self.events[-1]
 
-    def meet(self, block: Tensor, event: Event) -> None:
+    def hand_over(self, block: Tensor, event: Event) -> None:
         assert event.block is block
-        self.met.append(event)
+        self.handed.append(event)
 
     def finish(self, last: Event) -> None:
         for event in self.events[: self.events.index(last) + 1]:
@@ -54,7 +54,7 @@ class Gpu:
                 event.copy()
 
 
-class Engine:
+class Reader:
     """Batches 0, 1, ... of `total`; batch k has every byte and number k. Fills a free slot only when asked to."""
 
     def __init__(self, slots: list[Slot], total: int, fails_at: int | None = None) -> None:
@@ -110,16 +110,16 @@ def test_on_a_gpu_batches_come_whole_and_in_order_whatever_is_late(
 ) -> None:
     rng = random.Random(seed)
     ring, gpu = slots_of(slots), Gpu()
-    engine = Engine(ring, total)
-    delivery = DeviceDelivery(engine, ring, gpu)  # type: ignore[arg-type]
+    reader = Reader(ring, total)
+    delivery = DeviceDelivery(reader, ring, gpu)  # type: ignore[arg-type]
     handed = []
     for number in range(total):
-        while rng.random() < filling and engine.fill():
+        while rng.random() < filling and reader.fill():
             pass
         waiting = [event for event in gpu.events if not event.passed]
         if waiting and rng.random() < copying:
             gpu.finish(rng.choice(waiting))
-        ready = len(engine.filled)
+        ready = len(reader.filled)
         fields = delivery.next()
         assert fields is not None
         handed.append(fields)
@@ -127,7 +127,7 @@ def test_on_a_gpu_batches_come_whole_and_in_order_whatever_is_late(
         assert under_way == 1 if ready >= 2 else under_way <= 1
     assert delivery.next() is None
     assert delivery.next() is None
-    assert gpu.met == gpu.events
+    assert gpu.handed == gpu.events
     delivery.finish()
     assert all(event.passed for event in gpu.events)
     for number, fields in enumerate(handed):
@@ -136,9 +136,9 @@ def test_on_a_gpu_batches_come_whole_and_in_order_whatever_is_late(
 
 def test_the_next_copy_is_enqueued_before_a_batch_is_handed_out() -> None:
     ring, gpu = slots_of(3), Gpu()
-    engine = Engine(ring, 9)
-    delivery = DeviceDelivery(engine, ring, gpu)  # type: ignore[arg-type]
-    engine.fill(), engine.fill()
+    reader = Reader(ring, 9)
+    delivery = DeviceDelivery(reader, ring, gpu)  # type: ignore[arg-type]
+    reader.fill(), reader.fill()
     delivery.next()
     assert len(gpu.events) == 2
     assert not gpu.events[1].passed
@@ -148,35 +148,35 @@ def test_the_next_copy_is_enqueued_before_a_batch_is_handed_out() -> None:
 
 def test_the_oldest_copy_is_waited_for_only_when_the_ring_is_empty() -> None:
     ring, gpu = slots_of(2), Gpu()
-    engine = Engine(ring, 4)
-    delivery = DeviceDelivery(engine, ring, gpu)  # type: ignore[arg-type]
-    engine.fill(), engine.fill()
+    reader = Reader(ring, 4)
+    delivery = DeviceDelivery(reader, ring, gpu)  # type: ignore[arg-type]
+    reader.fill(), reader.fill()
     delivery.next()
     delivery.next()
     assert [event.waits for event in gpu.events] == [0, 0]
-    assert engine.free == []
+    assert reader.free == []
     delivery.next()
     assert gpu.events[0].waits == 1
 
 
 def test_slots_go_back_as_soon_as_their_copies_are_seen_to_be_done() -> None:
     ring, gpu = slots_of(3), Gpu()
-    engine = Engine(ring, 9)
-    delivery = DeviceDelivery(engine, ring, gpu)  # type: ignore[arg-type]
-    engine.fill(), engine.fill()
+    reader = Reader(ring, 9)
+    delivery = DeviceDelivery(reader, ring, gpu)  # type: ignore[arg-type]
+    reader.fill(), reader.fill()
     delivery.next()
-    assert engine.held == {0, 1}
+    assert reader.held == {0, 1}
     gpu.finish(gpu.events[0])
-    engine.fill()
+    reader.fill()
     delivery.next()
-    assert engine.held == {1, 2}
+    assert reader.held == {1, 2}
     assert [event.waits for event in gpu.events] == [0, 0, 0]
 
 
 def test_an_error_comes_after_the_batches_before_it() -> None:
     ring, gpu = slots_of(3), Gpu()
-    engine = Engine(ring, 9, fails_at=2)
-    delivery = DeviceDelivery(engine, ring, gpu)  # type: ignore[arg-type]
+    reader = Reader(ring, 9, fails_at=2)
+    delivery = DeviceDelivery(reader, ring, gpu)  # type: ignore[arg-type]
     handed = [delivery.next(), delivery.next()]
     delivery.finish()
     for number, fields in enumerate(handed):
@@ -190,15 +190,15 @@ def test_an_error_comes_after_the_batches_before_it() -> None:
 @pytest.mark.parametrize("copy", [False, True])
 def test_on_the_host_a_slot_goes_back_when_the_next_batch_is_asked_for(copy: bool) -> None:
     ring = slots_of(1)
-    engine = Engine(ring, 5)
-    delivery = HostDelivery(engine, ring, copy=copy)
+    reader = Reader(ring, 5)
+    delivery = HostDelivery(reader, ring, copy=copy)
     kept = []
     for number in range(5):
         fields = delivery.next()
         assert fields is not None
         check(fields, number)
         assert (fields[0].data_ptr() == ring[0].block.data_ptr() + SHAPE.head) is not copy
-        assert engine.held == (set() if copy else {0})
+        assert reader.held == (set() if copy else {0})
         kept.append(fields)
     assert delivery.next() is None
     if copy:
@@ -210,9 +210,9 @@ def test_a_cache_on_the_device_takes_the_place_of_the_bytes() -> None:
     arena = torch.arange(100, dtype=torch.uint8)
     ring, gpu = slots_of(2), Gpu()
     for delivery in (
-        HostDelivery(Engine(ring, 1), ring, arena=arena),
-        HostDelivery(Engine(ring, 1), ring, arena=arena, copy=True),
-        DeviceDelivery(Engine(ring, 1), ring, gpu, arena=arena),  # type: ignore[arg-type]
+        HostDelivery(Reader(ring, 1), ring, arena=arena),
+        HostDelivery(Reader(ring, 1), ring, arena=arena, copy=True),
+        DeviceDelivery(Reader(ring, 1), ring, gpu, arena=arena),  # type: ignore[arg-type]
     ):
         fields = delivery.next()
         assert fields is not None

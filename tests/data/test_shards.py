@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdnet import bands
-from rsdnet.config import Config, DataConfig, ViewConfig
+from rsdnet.config import Config, DataConfig
 from rsdnet.data import shards
-from rsdnet.data.catalog import Catalog
-from rsdnet.data.databases import Scan
+from rsdnet.data.catalog import COLUMNS, Catalog
+from rsdnet.data.databases import Databases, divide
 from rsdnet.data.dataset import Patches
-from rsdnet.data.loader import Stream
-from rsdnet.data.samples import Pools, Samples, pools_of, statistics
+from rsdnet.data.loader import Batch, Loader
+from rsdnet.data.samples import Samples
 from rsdnet.data.shards import Shard
+from rsdnet.data.statistics import HISTOGRAMS, read_stats, statistics_of
 from rsdnet.errors import DataError
 from rsdnet.info.info import info
 from rsdnet.ingest import ingest
@@ -28,7 +29,6 @@ from tests.ingest.test_ingest_bad import Dead, _environment, _words
 from tests.support import geotiffs
 
 PLACES = 13
-COLUMNS = ("samples", "ms", "sar", "map", "label", "split")
 
 
 def sharded(source: Path, db: Path, of: int, **options: object) -> Path:
@@ -72,7 +72,7 @@ def test_stretches_joined_are_the_whole(count: int, of: int) -> None:
 
 @given(st.integers(0, 1000), st.lists(st.integers(0, 50), min_size=1, max_size=9))
 def test_a_total_is_divided_in_proportion(total: int, counts: list[int]) -> None:
-    given = shards.divide(total, counts)
+    given = divide(total, counts)
     assert sum(given) == total
     if sum(counts):
         assert all(abs(one - total * count / sum(counts)) < 1 for one, count in zip(given, counts, strict=True))
@@ -81,7 +81,7 @@ def test_a_total_is_divided_in_proportion(total: int, counts: list[int]) -> None
 
 def test_the_catalog_is_that_of_one_ingest(whole: Path, parted: Path) -> None:
     want = Catalog.read(whole)
-    found = Scan([parted])
+    found = Databases([parted])
     got = found.take(np.arange(len(found)))
     assert len(want) == PLACES - 2
     assert set(want.split) == {"train", "val", "test"}
@@ -104,7 +104,7 @@ def test_entries_and_lists_are_those_of_one_ingest(whole: Path, parted: Path) ->
 
 
 def test_statistics_are_those_of_one_ingest(whole: Path, parted: Path) -> None:
-    want, got = shards.read_stats(whole), shards.read_stats(parted)
+    want, got = read_stats(whole), read_stats(parted)
     assert {**got, "bands": {}} == {**want, "bands": {}}
     assert list(got["bands"]) == list(want["bands"])
     for name, band in want["bands"].items():
@@ -116,22 +116,21 @@ def test_statistics_are_those_of_one_ingest(whole: Path, parted: Path) -> None:
 
 
 def test_training_sees_the_same_samples_views_and_statistics(whole: Path, parted: Path) -> None:
-    pools = pools_of(ViewConfig())
     seen = []
     for db in (whole, parted):
-        stream = Stream(db, batch=3, seed=5, split="train", drop_last=False)
-        seen.append([(batch.samples.tolist(), contents(batch)) for batch in stream])
+        loader = Loader(db, batch=3, seed=5, split="train", drop_last=False)
+        seen.append([(batch.samples.tolist(), contents(batch)) for batch in loader])
     assert seen[0] == seen[1]
     assert sum(len(samples) for samples, _ in seen[0]) == (Catalog.read(whole).split == "train").sum() > 3
-    one, two = (statistics(Config(data=DataConfig((db,))), pools) for db in (whole, parted))
+    one, two = (statistics_of(Config(data=DataConfig((db,)))) for db in (whole, parted))
     assert {name: pytest.approx(value, rel=1e-13) for name, value in one.items()} == two
 
 
-def contents(batch: object) -> list[tuple[bytes, list[int]]]:
+def contents(batch: Batch) -> list[tuple[bytes, list[int]]]:
     """The bytes of each band of a batch, with its type, height, width and band."""
     sizes = {0: 1, 1: 2, 2: 2, 3: 2, 4: 4}
-    flat = batch.records.reshape(-1, 5).tolist()  # type: ignore[attr-defined]
-    data = batch.data.numpy()  # type: ignore[attr-defined]
+    flat = batch.records.reshape(-1, 5).tolist()
+    data = batch.data.numpy()
     return [(data[o : o + h * w * sizes[code]].tobytes(), [code, h, w, band]) for o, code, h, w, band in flat]
 
 
@@ -161,17 +160,17 @@ def test_weights_give_a_folder_of_shards_what_they_give_a_database(whole: Path, 
     for place in range(5):
         geotiffs.pair(tmp_path / "more", f"q{place}", s2(24, count=13), s1(24))
     ingest.ingest(pairs(tmp_path / "more", other, s2_bands="L1C"))
-    pools: Pools = {"ms": ("B02",), "sar": ("VV",)}
+    pools = {"ms": ("B02",), "sar": ("VV",)}
     one, two = (Samples([db, other], "ms+sar", pools) for db in (whole, parted))
-    assert two.named == (parted, other)
-    assert len(two.databases) == 5
+    assert two.databases.named == (parted, other)
+    assert len(two.databases.folders) == 5
     for weights in ((1, 1), (1, 3), (0.1, 0.2), (0, 1)):
         want, got = one.quotas(weights), two.quotas(weights)
         assert want is not None
         assert got is not None
         assert [sum(got[:4]), *got[4:]] == want
-        streams = [Stream(samples, batch=2, weights=weights, drop_last=False) for samples in (one, two)]
-        seen = [[at for batch in stream for at in batch.positions.tolist()] for stream in streams]
+        loaders = [Loader(samples, batch=2, weights=weights, drop_last=False) for samples in (one, two)]
+        seen = [[at for batch in loader for at in batch.positions.tolist()] for loader in loaders]
         first = [sum(at < PLACES - 2 for at in own) for own in seen]  # of the database that is in shards
         assert first == [want[0], want[0]]
     assert two.quotas(()) is None
@@ -188,7 +187,7 @@ def test_labels_without_class_names_mean_the_same_in_every_shard(tmp_path: Path)
     ingest.ingest(pairs(tmp_path, tmp_path / "whole", **options))
     for number in range(6):
         ingest.ingest(pairs(tmp_path, tmp_path / "db", shard=f"{number}/6", **options))
-    want, found = Catalog.read(tmp_path / "whole"), Scan([tmp_path / "db"])
+    want, found = Catalog.read(tmp_path / "whole"), Databases([tmp_path / "db"])
     got = found.take(np.arange(4))
     assert got.label.tolist() == want.label.tolist() == [1, 7, 3, 0]
     assert got.classes == want.classes == tuple("01234567")
@@ -206,7 +205,7 @@ def test_a_shard_may_have_nothing_but_bad_sources(source: Path, tmp_path: Path, 
         (tmp_path / "db" / Shard(number, PLACES).name).mkdir()
         Catalog.read(folder).write(tmp_path / "db" / Shard(number, PLACES).name)
     with pytest.raises(DataError, match=f"none of its {PLACES} shards holds a sample"):
-        Scan([tmp_path / "db"])
+        Databases([tmp_path / "db"])
 
 
 @pytest.mark.parametrize("places", [6, 80])
@@ -231,7 +230,7 @@ def test_jobs_at_once_that_do_not_know_of_each_other(whole: Path, source: Path, 
         out, error = job.communicate(timeout=120)
         assert job.returncode == 0, error
         assert "-of-0003: " in out
-    assert len(Scan([tmp_path / "db"])) == len(Catalog.read(whole))
+    assert len(Databases([tmp_path / "db"])) == len(Catalog.read(whole))
 
 
 def test_an_interrupted_shard_goes_on_and_a_finished_one_is_left_alone(
@@ -246,7 +245,7 @@ def test_an_interrupted_shard_goes_on_and_a_finished_one_is_left_alone(
         with pytest.raises(Dead):
             ingest.ingest(Sen12ms(source, tmp_path / "db", shard="1/2"))
     with pytest.raises(DataError, match=r"db: shards are missing: 0/2; not finished: 1/2: run "):
-        Scan([tmp_path / "db"])
+        Databases([tmp_path / "db"])
     sharded(source, tmp_path / "db", 2)
     assert "continuing" in capsys.readouterr().out
     sharded(source, tmp_path / "db", 2)
@@ -254,7 +253,7 @@ def test_an_interrupted_shard_goes_on_and_a_finished_one_is_left_alone(
     for number in range(2):
         name = Shard(number, 2).name
         assert geotiffs.entries(tmp_path / "db" / name) == geotiffs.entries(tmp_path / "want" / name)
-    assert shards.read_stats(tmp_path / "db") == shards.read_stats(tmp_path / "want")
+    assert read_stats(tmp_path / "db") == read_stats(tmp_path / "want")
 
 
 @pytest.mark.parametrize("text", ["3/2", "2/2", "-1/4", "a/b", "0/0", "1", "/", "1/2/3", "1.0/2", " 0/1", "0/1\n"])
@@ -296,24 +295,24 @@ def test_shards_of_a_source_that_changed_in_between(source: Path, tmp_path: Path
     next((tmp_path / "src").rglob("*_s2_*_p3.tif")).unlink()
     ingest.ingest(Sen12ms(tmp_path / "src", tmp_path / "db", shard="1/2"))
     with pytest.raises(DataError, match=r"shard 1/2 was made of other files in .*src than shard 0/2"):
-        Scan([tmp_path / "db"])
+        Databases([tmp_path / "db"])
 
 
 def test_a_lost_histogram_is_named(source: Path, tmp_path: Path) -> None:
     sharded(source, tmp_path, 2)
-    path = tmp_path / "shard-0001-of-0002" / shards.HISTOGRAMS
+    path = tmp_path / "shard-0001-of-0002" / HISTOGRAMS
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(DataError, match=f"{path} is missing or damaged"):
-        shards.read_stats(tmp_path)
+        read_stats(tmp_path)
     path.unlink()
     with pytest.raises(DataError, match=f"{path} is missing or damaged"):
-        shards.read_stats(tmp_path)
+        read_stats(tmp_path)
 
 
 def test_a_shard_alone_is_a_database(source: Path, tmp_path: Path) -> None:
     sharded(source, tmp_path, 2)
     one = tmp_path / "shard-0001-of-0002"
     assert shards.parts(one) == (one,)
-    assert len(Scan([one])) == len(Catalog.read(one)) > 0
-    both = Scan([one, tmp_path / "shard-0000-of-0002"])  # named one by one, in any order
+    assert len(Databases([one])) == len(Catalog.read(one)) > 0
+    both = Databases([one, tmp_path / "shard-0000-of-0002"])  # named one by one, in any order
     assert len(both) == PLACES - 2

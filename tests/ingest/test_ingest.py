@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsdnet.data.catalog import Catalog, read_stats
-from rsdnet.data.statistics import Accumulator, summarise
+from rsdnet.data.catalog import Catalog
+from rsdnet.data.statistics import Accumulator, read_stats, summarise
 from rsdnet.errors import DataError
 from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.pairs import Pairs

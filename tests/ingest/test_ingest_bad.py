@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsdnet.data.catalog import Catalog, read_stats
+from rsdnet.data.catalog import Catalog
+from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
 from rsdnet.ingest import ingest, journal, writer
 from rsdnet.ingest.layouts import LAYOUTS

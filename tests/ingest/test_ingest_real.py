@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rsdnet.data.catalog import Catalog, read_stats
+from rsdnet.data.catalog import Catalog
+from rsdnet.data.statistics import read_stats
 from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.bigearthnet import BigEarthNet
 from rsdnet.ingest.layouts.eurosat import EuroSat

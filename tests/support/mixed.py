@@ -1,4 +1,4 @@
-"""Small databases of any schema, written by py-lmdb and safetensors alone, and what a stream must give of them."""
+"""Small databases of any schema, written by py-lmdb and safetensors alone, and what a loader must give of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,10 @@ from rsdnet.kernels.draws import draw_bands
 from safetensors.numpy import load, save
 
 from rsdnet import bands
-from rsdnet.data.catalog import Catalog
+from rsdnet.data.catalog import Catalog, objects
 from rsdnet.data.loader import Batch
 from rsdnet.data.samples import Samples
 from tests.support import order_oracle as oracle
-from tests.support.tiny import objects
 
 TYPES = (np.uint8, np.int16, np.uint16, np.float16, np.float32)  # by code
 SPLITS = ("train", "train", "val", "test")
@@ -69,7 +68,7 @@ def replace(folder: Path, changes: dict[str, bytes | None]) -> None:
 
 
 class Truth:
-    """What a stream over whole databases of `make` must give, by plain Python, the reference draws and safetensors."""
+    """The batches of a loader over whole databases of `make`, by plain Python, the reference draws and safetensors."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.values = [entries(folder) for folder in folders]
@@ -115,7 +114,7 @@ def samples_of(*folders: Path, modality: str = "ms+sar", **options: object) -> S
 
 def copied(batch: Batch) -> Batch:
     """A batch that stays as it is."""
-    return Batch(*(tensor.clone() for tensor in batch[:4]), epoch=batch.epoch, step=batch.step)
+    return Batch(*(tensor.clone() for tensor in batch[:4]), *batch[4:])
 
 
 def same(first: Sequence[Batch], second: Sequence[Batch]) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from rsdnet import bands
-from rsdnet.data.catalog import Catalog, write_stats
+from rsdnet.data.catalog import Catalog, objects
+from rsdnet.data.statistics import write_stats
 
 SIDE = 24  # pixels of a 10 m band
 CLASSES = ("smooth", "striped", "rough")
@@ -21,12 +22,6 @@ def patch(rng: np.random.Generator, label: int, side: int) -> np.ndarray:
     if label == 1:
         return np.sign(np.sin(np.arange(side) * 1.6 + rng.uniform(0, 6)))[None, :] + 0.2 * noise
     return noise
-
-
-def objects(values: list[str]) -> np.ndarray:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
 
 
 def make(folder: Path, samples: int = 60, seed: int = 0) -> Path:
