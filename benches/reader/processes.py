@@ -67,10 +67,11 @@ def answer(words: list[str], more: dict[str, str]) -> dict[str, Any]:
 def loader(folder: Path, batch: int, threads: int = 0, batches: int | None = None) -> Any:
     """The loader as a user makes it. batches: their number, over several epochs; None: one epoch."""
     from rsdnet import bands
-    from rsdnet.data.loader import Stream
+    from rsdnet.data.loader import Loader
+    from rsdnet.data.samples import Samples
 
     pools = {"ms": tuple(n for n in bands.MS if n in SMALL.ms), "sar": bands.SAR}
-    return Stream(folder, batch=batch, pools=pools, threads=threads, stop=batches)
+    return Loader(Samples(folder, pools=pools, threads=threads), batch=batch, stop=batches)
 
 
 def stream_batches(folder: Path, batch: int, threads: int) -> Iterator[None]:

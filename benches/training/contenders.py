@@ -78,20 +78,18 @@ def ours(setting: Setting, folder: Path | None, compiled: bool | None = None) ->
 def our_views(setting: Setting, folder: Path | None) -> Iterator[Iterator[Tensor]]:
     """The loader's batches, rendered beside the step as rsdnet.train does. Raises Absent without a database."""
     from rsdnet.augment import band_table, rendered, spec_of
-    from rsdnet.data.loader import Stream
-    from rsdnet.data.samples import pools_of, statistics
+    from rsdnet.data.loader import Loader, Ring
+    from rsdnet.data.pools import pools_of
+    from rsdnet.data.samples import Samples
 
     if folder is None:
         raise Absent("there is no database to read from")
     cfg = setting.config(folder)
-    table = band_table(cfg, statistics(cfg, pools_of(cfg.views))).to(setting.device)
+    table = band_table(cfg).to(setting.device)
     spec = spec_of(cfg.views, setting.dtype, channels_last=True)
-    stream = Stream(
-        [folder], batch=setting.batch, pools=pools_of(cfg.views), split=cfg.data.split, stop=STEPS,
-        slots=cfg.data.slots, device=setting.device, threads=setting.workers,
-    )  # fmt: skip
-    with stream:
-        yield (views for _, views in rendered(stream, table, spec, cfg.views, seed=0))
+    samples = Samples(folder, pools=pools_of(cfg.views), split=cfg.data.split, threads=setting.workers)
+    with Loader(samples, batch=setting.batch, stop=STEPS, device=setting.device, ring=Ring(cfg.data.slots)) as loader:
+        yield (views for _, views in rendered(loader, table, spec, cfg.views))
 
 
 # ---- the reference and the peers ----------------------------------------------------------------------------
