@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsdnet import preview
 from rsdnet.config import Config, ViewConfig
+from rsdnet.pictures import pictures
 
 
-def test_the_grid_holds_bands_and_pairs_of_views(tiny_db: Path, tmp_path: Path) -> None:
-    rows = preview.pictures(preview.Options(tiny_db, tmp_path / "x.png", samples=4, pairs=2), Config())
+def test_the_grid_holds_bands_and_pairs_of_views(tiny_db: Path) -> None:
+    rows = pictures(tiny_db, Config(), samples=4, pairs=2)
     assert len(rows) == 4
     for row in rows:
         titles = [title for title, _ in row]
@@ -25,10 +25,10 @@ def test_the_grid_holds_bands_and_pairs_of_views(tiny_db: Path, tmp_path: Path) 
     assert "smooth" in rows[0][0][0]
 
 
-def test_views_are_blurred_as_the_trainer_blurs_them(tiny_db: Path, tmp_path: Path) -> None:
+def test_views_are_blurred_as_the_trainer_blurs_them(tiny_db: Path) -> None:
     def shown(*blur: float) -> list[list[tuple[str, np.ndarray]]]:
         cfg = Config(views=ViewConfig(blur=blur))  # type: ignore[arg-type]
-        return preview.pictures(preview.Options(tiny_db, tmp_path / "x.png", samples=3, pairs=1), cfg)
+        return pictures(tiny_db, cfg, samples=3, pairs=1)
 
     # Of the three samples one is smooth, which no blur changes.
     for sharp, blurred in list(zip(shown(0, 0), shown(1, 0), strict=True))[1:]:

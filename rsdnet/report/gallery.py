@@ -1,4 +1,4 @@
-"""Pictures of what a run trained on, for the report: rsdnet.preview's grid of its own database, as data URIs."""
+"""Pictures of what a run trained on, for the report: rsdnet/pictures.py's grid of its own database, as data URIs."""
 
 import base64
 import io
@@ -61,10 +61,9 @@ def _database(cfg: Config) -> Path:
 
 
 def _pictures(cfg: Config, database: Path, samples: int) -> list[list[tuple[str, np.ndarray]]]:
-    from rsdnet import preview
+    from rsdnet.pictures import pictures  # torch and the kernels: slow to import, and needed for pictures alone
 
-    split = None if cfg.data.split == "all" else cfg.data.split
-    return preview.pictures(preview.Options(database, Path(), samples=samples, split=split), cfg)
+    return pictures(database, cfg, samples=samples, split=None if cfg.data.split == "all" else cfg.data.split)
 
 
 def _row(row: list[tuple[str, np.ndarray]]) -> tuple[str, list[Picture]]:

@@ -22,7 +22,7 @@ from rsdnet.errors import DataError
 from rsdnet.info.info import info
 from rsdnet.ingest import ingest
 from rsdnet.ingest.layouts.sen12ms import Sen12ms
-from rsdnet.preview import Options, pictures
+from rsdnet.pictures import pictures
 from tests.info.test_info import rows
 from tests.ingest.test_ingest import pairs, s1, s2
 from tests.ingest.test_ingest_bad import Dead, _environment, _words
@@ -148,7 +148,7 @@ def test_every_way_to_read_takes_the_folder_of_shards(whole: Path, parted: Path,
         tables.append([rows(out, name) for name in ("train", "test", "all", "9", "B8A", "VH")])
         assert f"all {3 * (PLACES - 2)} entries were read whole" in out
     assert tables[0] == tables[1]
-    grids = [pictures(Options(db, Path(), samples=2, pairs=1), Config()) for db in (whole, parted)]
+    grids = [pictures(db, Config(), samples=2, pairs=1) for db in (whole, parted)]
     for (title, image), (other, again) in zip(grids[0][1], grids[1][1], strict=True):
         assert title == other
         np.testing.assert_allclose(image, again, rtol=0, atol=1e-6)
