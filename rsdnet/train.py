@@ -32,7 +32,7 @@ from rsdnet.monitor.metrics import Monitor
 from rsdnet.monitor.profiler import Profile
 from rsdnet.training.optim import OPTIMIZERS, SCHEDULES
 from rsdnet.training.out_of_memory import explained
-from rsdnet.training.precision import precision_of, set_policy
+from rsdnet.training.precision import set_policy
 from rsdnet.training.run import Run
 from rsdnet.training.signals import Stopper
 
@@ -187,7 +187,7 @@ def open_stream(cfg: Config, samples: Samples, run: Run, console: Console) -> St
 
 
 def open_folder(run: Run, console: Console) -> None:
-    """Make the run's folder, or take up the run that is there, and say so. Raises DataError where the two do not fit."""
+    """Make the run's folder or take up the run that is there, and say so. Raises DataError where the two do not fit."""
     for line in run.open_folder():
         console.print(f"{line}; going on from an earlier one", style="yellow", soft_wrap=True)
     ranks, device, model = run.ranks, run.device, run.cfg.model

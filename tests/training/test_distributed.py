@@ -242,7 +242,7 @@ def test_mistakes_are_told_once(tiny_db: Path, tmp_path: Path, argv: tuple[str, 
 
 def drifts() -> None:
     """A bit of one weight of rank 1 flips at its third step."""
-    from rsdnet.training.step import TrainStep, StepOutput
+    from rsdnet.training.step import StepOutput, TrainStep
 
     step, done = TrainStep.step, 0
 

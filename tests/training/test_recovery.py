@@ -257,7 +257,7 @@ def poisoned(*steps: int) -> None:
     """Let the views of these steps be no numbers; the loss scale is low enough for the others."""
     from rsdnet.training import step as module
     from rsdnet.training.run import Run
-    from rsdnet.training.step import TrainStep, StepOutput
+    from rsdnet.training.step import StepOutput, TrainStep
 
     mock.patch.object(module, "SCALE", SCALE).start()
     schedule, step = Run.schedule, TrainStep.step
