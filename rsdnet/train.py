@@ -122,7 +122,7 @@ def stopped(stopper: Stopper, run: Run) -> int:
 
 
 def open_folder(run: Run, console: Console) -> None:
-    """Make the run's folder, or take up the run that is there, and say so. Raises DataError where the two do not fit."""
+    """Make the run's folder or take up the run that is there, and say so. Raises DataError where the two do not fit."""
     for line in run.open_folder():
         console.print(f"{line}; going on from an earlier one", style="yellow", soft_wrap=True)
     ranks, device, model = run.ranks, run.device, run.cfg.model

@@ -73,8 +73,8 @@ class Monitor:
             self._files.close()
 
     def log(
-        self, step: int, output: "StepOutput", trust: Callable[[], Tensor] | None, reading: Callable[[], dict[str, Any]],
-        **knobs: float,
+        self, step: int, output: "StepOutput", trust: Callable[[], Tensor] | None,
+        reading: Callable[[], dict[str, Any]], **knobs: float,
     ) -> None:  # fmt: skip
         """Note a step; every so often read, check, write and show what was noted: see `flush`.
 

@@ -31,7 +31,7 @@ class Metric(NamedTuple):
 
 _LEARNING, _PROJECTIONS, _SCHEDULE, _COST = "Learning", "Projections", "Schedule", "Speed and cost"
 METRICS = {
-    "loss": Metric("Loss", "Loss of both views: BYOL's from 0 (predictions agree with targets) to 8, SimSiam's from -1 to 1.", _LEARNING),
+    "loss": Metric("Loss", "Loss of both views: BYOL's from 0 (they agree) to 8, SimSiam's from -1 to 1.", _LEARNING),
     "knn_f1": Metric(
         "kNN F1", "Macro F1 of nearest neighbours in the frozen features: mean of the bands; shaded: worst to best.",
         _LEARNING, plain=True, around="knn_f1/",

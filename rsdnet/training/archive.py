@@ -117,7 +117,7 @@ class Archive:
 
 
 class Snapshot:
-    """Copies of tensors as they are now, where they are: on a GPU enqueued there, so that the next step is not held up."""
+    """Copies of tensors as they are now, on their device; on a GPU only enqueued, no step waits."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}

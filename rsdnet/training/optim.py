@@ -55,8 +55,8 @@ def optimizer_of(cfg: Config, method: nn.Module, lr: Tensor) -> torch.optim.Opti
 
 
 def cosine(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Linear warm-up to `peak`, then a cosine to 0 at `steps` (google-deepmind/deepmind-research, byol/utils/schedules.py,
-    learning_schedule)."""
+    """Linear warm-up to `peak`, then a cosine to 0 at `steps`: google-deepmind/deepmind-research,
+    byol/utils/schedules.py, learning_schedule."""
     if step < warmup:
         return peak * step / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))

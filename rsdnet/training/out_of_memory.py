@@ -13,8 +13,8 @@ from rsdnet.errors import DataError
 from rsdnet.model.encoders import DEPTHS
 from rsdnet.training.run import Run
 
-# The words of a RuntimeError that is none of torch.OutOfMemoryError: torch on a CPU; CUDA outside the allocator; cuBLAS;
-# C++; oneDNN, whose kernels do not say what they lack.
+# Words of a RuntimeError that is no torch.OutOfMemoryError: torch on a CPU; CUDA outside the allocator; cuBLAS; C++;
+# oneDNN, which does not say what it lacks.
 SAID = (
     "DefaultCPUAllocator: can't allocate memory",
     "posix_memalign failed",
@@ -76,7 +76,7 @@ def levers(cfg: Config, ranks: Ranks, cached: int) -> str:
         samples = batch // count
         seen = samples * (ranks.world if cfg.model.batchnorm == "sync" else 1)
         found.append(f"--accumulate {count} takes {samples:,} samples a micro-batch, and BatchNorm then sees {seen:,}")
-    return "; ".join(found + [f"{'or' if found else 'use'} a smaller --size, --encoder or --batch"])
+    return "; ".join([*found, f"{'or' if found else 'use'} a smaller --size, --encoder or --batch"])
 
 
 def next_division(now: int, batch: int) -> int | None:

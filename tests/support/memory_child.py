@@ -1,48 +1,38 @@
-"""A process that may not take more memory than half the batch needs, and tries the whole: prints one line, exits 2."""
+"""A process that may not take the memory that a step needs: prints one line, exits 2. Argument: "onednn" or "plain"."""
 
-import os
+import dataclasses
 import resource
+import sys
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
-from rsdnet.config import Config, ModelConfig, OptimConfig, RunConfig, ViewConfig
+from rsdnet.config import Config, ModelConfig, OptimConfig, ViewConfig
 from rsdnet.distributed import ALONE
 from rsdnet.errors import command
-from rsdnet.monitor.out_of_memory import Setting, advised, attempt
+from rsdnet.training.out_of_memory import explained
+from rsdnet.training.step import TrainStep
 
-BATCH = 64
 CFG = Config(
     views=ViewConfig(size=64),
     model=ModelConfig(encoder="resnet18", width=16, hidden=32, dim=16),
-    optim=OptimConfig(optimizer="sgd", batch=BATCH),
-    run=RunConfig(precision="fp32", channels_last=False),
+    optim=OptimConfig(optimizer="sgd", batch=64),
 )
+ROOM = 24 << 20  # bytes: a step takes several times as many
 
 
-def address_space(setting: Setting) -> int:
-    """Bytes of addresses, at most, of a process that does nothing but the steps of `setting`."""
-    ended, begun = os.pipe()
-    if os.fork() == 0:
-        attempt(CFG, setting, BATCH, ALONE.device)
-        status = Path("/proc/self/status").read_text().splitlines()
-        os.write(begun, next(line.split()[1] for line in status if line.startswith("VmPeak")).encode())
-        os._exit(0)
-    os.wait()
-    return int(os.read(ended, 100)) << 10
-
-
-def train() -> int:
-    attempt(CFG, Setting(False, 1, 0), BATCH, ALONE.device)
-    return 0
+def train(batch: int) -> None:
+    cfg = dataclasses.replace(CFG, optim=dataclasses.replace(CFG.optim, batch=batch))
+    with explained(cfg, ALONE):
+        made = TrainStep(cfg, ALONE.device, compile=False, dtype=torch.float32)
+        made.step(torch.randn(2, batch, 1, 64, 64))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    torch.backends.mkldnn.set_flags(False)  # it has allocators of its own, which do not say what they lack
-    attempt(CFG, Setting(False, 1, 0), 2, ALONE.device)  # what is loaded and kept once
-    whole, half = (address_space(Setting(False, count, 0)) for count in (1, 2))
-    limit = (whole + half) // 2
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    command(lambda: advised(train, CFG, ALONE, Console(quiet=True)))
+    torch.backends.mkldnn.set_flags(sys.argv[1] == "onednn")
+    train(2)  # loads what is loaded once
+    status = Path("/proc/self/status").read_text().splitlines()
+    taken = int(next(line.split()[1] for line in status if line.startswith("VmSize"))) << 10
+    resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, taken + ROOM))
+    command(lambda: train(CFG.optim.batch))
