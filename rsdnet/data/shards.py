@@ -1,4 +1,4 @@
-"""A database in parts that independent jobs ingest (`--shard I/N`), and the reading of such parts as one.
+"""Shards: a database in parts, each ingested by a job of its own (`--shard I/N`), read as one.
 
 Shard I of N is a database in DB/shard-000I-of-000N: of the I-th stretch of the sources, so that the rows of all shards
 in order are those of a whole ingest. Every command that takes a database takes DB for all of its shards.
@@ -15,30 +15,30 @@ from rsdnet.data import catalog
 from rsdnet.errors import DataError
 
 _FOLDER = re.compile(r"shard-(\d+)-of-(\d+)")
-_NAMED = 10  # shards that a message names, of any number
+_NAMED = 10  # shards named in a message, at most
 
 
 class Shard(NamedTuple):
-    """Part `number` (from 0) of `of`."""
+    """Shard `number` (from 0) of `of`."""
 
     number: int
     of: int
 
     @property
     def name(self) -> str:
-        """Its folder's."""
+        """Name of its folder."""
         return f"shard-{self.number:04}-of-{self.of:04}"
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
     def stretch(self, count: int) -> slice:
-        """Its part of `count` things in order: sizes differ by one at most, and all parts joined are the whole."""
+        """Its part of `count` items; parts differ in size by one at most, and joined in order are the whole."""
         return slice(count * self.number // self.of, count * (self.number + 1) // self.of)
 
 
 def parse(text: str) -> Shard:
-    """--shard as a shard. Raises DataError for anything that names none."""
+    """The shard of a text "I/N". Raises DataError for any other."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     shard = Shard(*map(int, match.groups())) if match else Shard(0, 0)
     if shard.number >= shard.of:
@@ -47,14 +47,14 @@ def parse(text: str) -> Shard:
 
 
 def found(db: Path) -> list[Shard]:
-    """The shards that have a folder below `db`, by number; finished or not."""
+    """The shards with a folder below `db`, finished or not, by number."""
     names = [entry.name for entry in os.scandir(db) if entry.is_dir()] if db.is_dir() else []
     shards = (Shard(*map(int, match.groups())) for match in map(_FOLDER.fullmatch, names) if match)
     return sorted(shard for shard in shards if (db / shard.name).is_dir())
 
 
 def check_room(db: Path, shard: Shard | None) -> None:
-    """Raise DataError where `db` holds what cannot be read as one with `shard`; None: with a database of its own."""
+    """Raise DataError if `db` holds what cannot be read as one with `shard`, or with a whole database (None)."""
     if shard and (db / catalog.DATA).exists():
         raise DataError(f"{db} holds a database that is no shard: name another folder for --shard {shard}")
     other = next((other for other in found(db) if shard is None or other.of != shard.of), None)
@@ -64,10 +64,9 @@ def check_room(db: Path, shard: Shard | None) -> None:
 
 
 def parts(db: Path) -> tuple[Path, ...]:
-    """The folders that `db` stands for: its shards in the order of their numbers, or `db` itself where it holds none.
+    """The folders of a database: its shards with a sample, by number, or `db` itself without shards.
 
-    Shards without a sample (more jobs than sources, a stretch of bad ones) are left out: there is nothing to read.
-    Raises DataError where the shards are not all there, finished and of one ingest, or none has a sample.
+    Raises DataError if the shards are incomplete, unfinished or of different ingests, or none has a sample.
     """
     shards = found(db)
     if not shards:
@@ -104,7 +103,7 @@ def _finished(folder: Path) -> bool:
 
 
 def _require_alike(db: Path, every: Sequence[Shard]) -> None:
-    """Raise DataError where the shards were made with different options, or of different files."""
+    """Raise DataError if the shards were made with different options, or of different files."""
     first = options(catalog.read_meta(db / every[0].name))
     for shard in every[1:]:
         own = options(catalog.read_meta(db / shard.name))
@@ -121,20 +120,20 @@ def _require_alike(db: Path, every: Sequence[Shard]) -> None:
 
 
 def options(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a catalog's metadata all shards of one ingest share: the options, and the digest of all sources."""
+    """The part of a catalog's metadata that shards of one ingest share: options, and the digest of all sources."""
     own = meta.get("ingest")
     return own if isinstance(own, dict) else {}
 
 
 def of_one_ingest(metas: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether catalogs with this metadata are one database: a single one, or shards of one ingest."""
+    """True for the metadata of a single catalog, or of shards of one ingest."""
     return len(metas) == 1 or bool(options(metas[0]) and all(options(meta) == options(metas[0]) for meta in metas))
 
 
 def classes(lists: Sequence[tuple[str, ...]], metas: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """The class names of each catalog; of shards, those that a whole ingest would have.
+    """The class names of each catalog; of shards, those of a whole ingest.
 
-    Where a data set names no classes, they are the label ids up to the highest found, and a shard knows its own alone.
+    A data set without class names has the label ids up to the highest found, of which a shard knows its own alone.
     """
     keys = [json.dumps(options(meta), sort_keys=True) for meta in metas]
     longest: dict[str, tuple[str, ...]] = {}
