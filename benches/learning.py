@@ -71,7 +71,7 @@ def measure(options: Options, seed: int, kept: Results) -> None:
     call("probe", run, *(("--data", options.probe) if options.probe else ()))
     result = json.loads((run / "probe.json").read_text())
     steps = 1 + json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    setting = {"settings": settings_of(run / "config.toml"), "data": options.data or "demo"}
+    setting: dict[str, object] = {"settings": settings_of(run / "config.toml"), "data": options.data or "demo"}
     setting |= {"probe": " ".join(result["data"]), "steps": steps, "seed": seed}
     for band, row in result["bands"].items():
         for label, score in row.items():

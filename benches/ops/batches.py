@@ -11,7 +11,7 @@ import torch
 from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, draw_views
 from rsdnet.kernels.records import ALIGN
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, pad
 
 from benches.core.clock import DEVICE
 
@@ -51,65 +51,43 @@ class Batch:
 def make_batch(seed: int, b: int, side: int, spec: ViewSpec) -> Batch:
     """Pixels by `seed`; bands, crops and turns are the same for every seed, and so are the bytes to move."""
     generator = torch.Generator(DEVICE).manual_seed(seed)
-    sample, view = (index.flatten() for index in torch.meshgrid(torch.arange(b), torch.arange(VIEWS), indexing="ij"))
+    sample, view = torch.arange(b * VIEWS, device=DEVICE) // VIEWS, torch.arange(b * VIEWS, device=DEVICE) % VIEWS
     radar = (sample + view) % 2 == 1
     band = torch.where(radar, VV + sample // 2 % 2, 3 * sample % BANDS)
-    fine = band < FINE
-    records = torch.zeros(b * VIEWS, 5, dtype=torch.int64)
-    stored, members, end = [], [], 0
-    for chosen, pixels, dtype in ((fine, side, torch.uint16), (~fine & ~radar, side // 2, torch.uint16),
-                                  (radar, side, torch.float32)):  # fmt: skip
-        count, size = int(chosen.sum()), -(-pixels * pixels * dtype.itemsize // ALIGN) * ALIGN
-        offsets = end + size * torch.arange(count)
-        records[chosen] = torch.stack(
-            [offsets, *(torch.full((count,), n) for n in (DTYPE_CODES[dtype], pixels, pixels)), band[chosen]], 1
-        )
-        raw = torch.zeros(count, size, dtype=torch.uint8, device=DEVICE)
-        raw[:, : pixels * pixels * dtype.itemsize] = draw(count, pixels, dtype, generator)
-        stored.append(raw.flatten())
-        members.append((chosen.nonzero()[:, 0], pixels, dtype, end, size))
-        end += count * size
-    data = torch.cat(stored)
     table = band_table(VV + 2, {k: OPTICAL if k < BANDS else RADAR for k in range(VV + 2)}).to(DEVICE)
     samples, epoch = torch.arange(b, device=DEVICE), torch.zeros((), dtype=torch.int64, device=DEVICE)
-    kinds = kinds_of(data, band.to(DEVICE), samples, table, epoch, spec, members)
-    return Batch(data, records.view(b, VIEWS, 1, 5).to(DEVICE), samples, table, epoch, spec, kinds)
-
-
-def draw(count: int, pixels: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """Random pixels as bytes, (count, bytes)."""
-    shape = (count, pixels * pixels)
-    if dtype == torch.float32:
-        return (torch.randn(shape, generator=generator, device=DEVICE) * 4 - 14).view(torch.uint8)
-    return torch.randint(0, 6000, shape, dtype=torch.int16, generator=generator, device=DEVICE).view(torch.uint8)
-
-
-def kinds_of(
-    data: Tensor,
-    band: Tensor,
-    samples: Tensor,
-    table: Tensor,
-    epoch: Tensor,
-    spec: ViewSpec,
-    members: list[tuple[Tensor, int, torch.dtype, int, int]],
-) -> tuple[Kind, ...]:
-    """The dense tensors, and each record's draws. members: records of a kind, pixels a side, type, start and size."""
-    b = len(samples)
     draws = draw_views(spec, SEED, epoch, samples, VIEWS, 1)
-    kinds = []
-    for chosen, pixels, dtype, start, size in members:
-        at = chosen.to(DEVICE)
-        bytes_ = data[start : start + len(at) * size].view(len(at), size)[:, : pixels * pixels * dtype.itemsize]
+    records = torch.zeros(b * VIEWS, 5, dtype=torch.int64, device=DEVICE)
+    stored, kinds, end = [], [], 0
+    for chosen, pixels, dtype in (
+        (band < FINE, side, torch.uint16),
+        ((band >= FINE) & ~radar, side // 2, torch.uint16),
+        (radar, side, torch.float32),
+    ):
+        at = chosen.nonzero()[:, 0]
+        raw = pixels_of(len(at), pixels, dtype, generator)
+        size = -(-pixels * pixels * dtype.itemsize // ALIGN) * ALIGN
+        bytes_ = raw.view(len(at), -1).view(torch.uint8)
+        stored.append(pad(bytes_, (0, size - bytes_.shape[1])).flatten())
+        offsets = end + size * torch.arange(len(at), device=DEVICE)
+        same = [torch.full_like(at, n) for n in (DTYPE_CODES[dtype], pixels, pixels)]
+        records[at] = torch.stack([offsets, *same, band[at]], 1)
+        end += len(at) * size
         row = table[band[at]]
-        gain, offset = torch.ones_like(row[:, 0]), torch.zeros_like(row[:, 0])
-        if spec.jitter:
-            gain = row[:, 2] + draws.gain_u.flatten()[at] * (row[:, 3] - row[:, 2])
-            offset = row[:, 4] + draws.offset_u.flatten()[at] * (row[:, 5] - row[:, 4])
+        gain = row[:, 2] + draws.gain_u.flatten()[at] * (row[:, 3] - row[:, 2])
+        offset = row[:, 4] + draws.offset_u.flatten()[at] * (row[:, 5] - row[:, 4])
         box = torch.stack([part.flatten()[at] for part in draws[:4]], 1)
-        to = at % VIEWS * b + at // VIEWS
-        raw = bytes_.contiguous().view(dtype).view(len(at), 1, pixels, pixels)
+        to = view[at] * b + sample[at]
         kinds.append(Kind(raw, to, row, box, draws.flip.flatten()[at], draws.turns.flatten()[at], gain, offset))
-    return tuple(kinds)
+    return Batch(torch.cat(stored), records.view(b, VIEWS, 1, 5), samples, table, epoch, spec, tuple(kinds))
+
+
+def pixels_of(count: int, pixels: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Random patches, (count, 1, pixels, pixels)."""
+    shape = (count, 1, pixels, pixels)
+    if dtype == torch.float32:
+        return torch.randn(shape, generator=generator, device=DEVICE) * 4 - 14
+    return torch.randint(0, 6000, shape, dtype=torch.int16, generator=generator, device=DEVICE).view(dtype)
 
 
 def moved_bytes(batch: Batch) -> int:

@@ -81,7 +81,7 @@ class Op:
         found: dict[str, Make] = {}
         for name, (wrap, function) in self.plain.items():
             found[name] = partial(wrap, function)
-            found[f"{name}, compiled"] = lambda wrap=wrap, function=function: wrap(compiled(function, backend))
+            found[f"{name}, compiled"] = partial(compiled_by, wrap, function, backend)
         found |= {"ours": lambda: on_gpu(self.ours), "ours, graph": lambda: graphed(on_gpu(self.ours), contest)}
         return found | dict(self.peers)
 
@@ -116,6 +116,11 @@ def rotation(contest: Contest, contender: Contender) -> list[Step]:
 
 
 # ---- wrappers -----------------------------------------------------------------------------------------------
+
+
+def compiled_by(wrap: Callable[..., Contender], function: Callable[..., Any], backend: str) -> Contender:
+    """A function's contender under torch.compile."""
+    return wrap(compiled(function, backend))
 
 
 def on_gpu(make: Make) -> Contender:

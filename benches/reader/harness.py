@@ -63,7 +63,7 @@ def cold_race(contenders: Sequence[Contender], disks: Sequence[Disk], *, steps: 
     In a round all read other samples, since a host may cache what one has just read. Raises Wrong where a contender
     gives wrong bytes, Absent where the machine does not evict.
     """
-    workload, everybody = contenders[0].workload, [*contenders, *disks]
+    workload, everybody = contenders[0].workload, list[Contender | Disk]([*contenders, *disks])
     for contender in contenders:
         check(contender, (0,))
     for each in everybody:

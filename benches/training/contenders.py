@@ -117,11 +117,10 @@ def reference(setting: Setting, folder: Path | None, compiled: bool = False, on_
     trainer = train.Trainer(cfg, device, setting.precision, compiled=compiled, backend=setting.backend)
     note, views = f"encoder: {trainer.byol.made_of}", None
     if folder:
-        table, kind = train.table_of(cfg), {}
-        made_by, kind["batch" if on_batches else "each"] = (
-            on_device(cfg.views, table.to(device)) if on_batches else in_worker(cfg.views, table)
-        )
-        views = train.Views(cfg, folder, setting.side, device, setting.workers, **kind)  # type: ignore[arg-type]
+        table = train.table_of(cfg)
+        made_by, batch = on_device(cfg.views, table.to(device)) if on_batches else ("", None)
+        made_by, each = (made_by, None) if on_batches else in_worker(cfg.views, table)
+        views = train.Views(cfg, folder, setting.side, device, setting.workers, batch=batch, each=each)
         note += f"; transforms: {made_by}"
     name = "reference, compiled" if compiled else "reference" if on_batches else "reference, transforms on the CPU"
     return plain(setting, name, trainer, views, note)
@@ -134,7 +133,8 @@ def lightly(setting: Setting, folder: Path | None) -> Contender:
     torch.manual_seed(0)
     trainer = Lightly(setting)
     note = f"encoder: {trainer.made_of}; its LARS, its heads, 8-bit images in its transforms"
-    return plain(setting, f"lightly {peer_version('lightly')}", trainer, folder and views_of(setting, folder), note)
+    views = views_of(setting, folder) if folder else None
+    return plain(setting, f"lightly {peer_version('lightly')}", trainer, views, note)
 
 
 def byol_pytorch(setting: Setting, folder: Path | None) -> Contender:
@@ -143,11 +143,9 @@ def byol_pytorch(setting: Setting, folder: Path | None) -> Contender:
 
     torch.manual_seed(0)
     trainer = ByolPytorch(setting, augment=folder is not None)
-    name, note = (
-        f"byol-pytorch {peer_version('byol-pytorch')}",
-        "both views in one batch of BatchNorm; the reference's LARS",
-    )
-    return plain(setting, name, trainer, folder and views_of(setting, folder), note)
+    views = views_of(setting, folder) if folder else None
+    note = "both views in one batch of BatchNorm; the reference's LARS"
+    return plain(setting, f"byol-pytorch {peer_version('byol-pytorch')}", trainer, views, note)
 
 
 CONTENDERS: dict[str, Callable[[Setting, Path | None], Contender]] = {

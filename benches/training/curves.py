@@ -109,13 +109,14 @@ def welch(first: Sequence[float], second: Sequence[float]) -> float:
 def tell(kept: Results, setting: Setting, losses: dict[str, list[list[float]]], scores: dict[str, list[float]]) -> None:
     """A row for each part of the curve, and one for F1; `met` says whether they agree within the seeds' noise."""
     seeds = len(scores[OURS])
-    compared = [
-        (f"loss, part {n + 1} of {PARTS}, {seeds} seeds: apart by", abs, f"<= {TWO_SIDED[seeds]}",
-         *([run[n] for run in losses[name]] for name in COMMANDS))
-        for n in range(PARTS)
-    ]  # fmt: skip
-    below, least = f"F1, mean of the bands, {seeds} seeds: below by", f"<= {ONE_SIDED[seeds]}"
-    for what, sign, target, mine, theirs in [*compared, (below, float, least, scores[OURS], scores[OTHER])]:
+
+    def row(what: str, apart: float, target: float, mine: Sequence[float], theirs: Sequence[float]) -> None:
         note = " against ".join(f"{mean(values):.4f} ± {stdev(values):.4f}" for values in (mine, theirs))
-        apart = sign(welch(theirs, mine))
-        kept.tell(setting.conditions(), what, OTHER, apart, "standard errors", target=target, note=note)
+        kept.tell(setting.conditions(), what, OTHER, apart, "standard errors", target=f"<= {target}", note=note)
+
+    for n in range(PARTS):
+        mine, theirs = ([run[n] for run in losses[name]] for name in COMMANDS)
+        what = f"loss, part {n + 1} of {PARTS}, {seeds} seeds: apart by"
+        row(what, abs(welch(mine, theirs)), TWO_SIDED[seeds], mine, theirs)
+    mine, theirs = scores[OURS], scores[OTHER]
+    row(f"F1, mean of the bands, {seeds} seeds: below by", welch(theirs, mine), ONE_SIDED[seeds], mine, theirs)

@@ -27,7 +27,7 @@ def test_no_kernel_spills(backend):
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     for target in targets:
         compiled = {row["kernel"] for row in rows if row["target"] == target}
-        assert compiled >= LAUNCHED, "a launch without a case in benches/cases.py"
+        assert compiled >= LAUNCHED, "a launch without a case in benches/ops/cases.py"
     for row in rows:
         assert row["registers"] > 0
         assert row["occupancy"] > 0
