@@ -81,7 +81,7 @@ def is_met(value: float, target: str) -> bool:
 def outcome(row: Row) -> str:
     """A row in one line, as the summary of a run shows it."""
     if not row["p50"]:
-        return row["note"]
+        return "; ".join(filter(None, [row["also"], row["note"]]))
     spread = f" ({row['p20']} to {row['p80']})" if row["p20"] else ""
     target = f", target {row['target']}: {'met' if row['met'] == 'yes' else 'MISSED'}" if row["target"] else ""
     return "; ".join(filter(None, [f"{row['p50']}{spread} {row['unit']}{target}", row["also"], row["note"]]))
