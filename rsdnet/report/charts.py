@@ -24,19 +24,10 @@ class Curve(NamedTuple):
     around: tuple[Series, Series] | None = None
 
 
-class Text(NamedTuple):
-    """Words at (x, y) px. anchor: SVG's text-anchor."""
-
-    x: float
-    y: float
-    anchor: str
-    words: str
-
-
 class Plot(NamedTuple):
-    """A chart of WIDTH x HEIGHT px. paths: (CSS classes, SVG path)."""
+    """A chart of WIDTH x HEIGHT px. texts: (x px, y px, SVG's text-anchor, words). paths: (CSS classes, SVG path)."""
 
-    texts: list[Text]
+    texts: list[tuple[float, float, str, str]]
     paths: list[tuple[str, str]]
 
 
@@ -71,13 +62,18 @@ class Pieces(NamedTuple):
     greatest: np.ndarray
 
 
+def each(values: int) -> int:
+    """Values a piece of a curve of so many."""
+    return -(-values // PIECES)
+
+
 def pieces(steps: np.ndarray, values: np.ndarray) -> Pieces:
     """Cut a curve into pieces of as many values each; a short curve's are single values."""
-    each = -(-len(values) // PIECES)
-    starts = np.arange(0, len(values), each)
+    size = each(len(values))
+    starts = np.arange(0, len(values), size)
     count = np.add.reduceat(np.isfinite(values).astype(float), starts)
     mean = np.add.reduceat(np.nan_to_num(values), starts) / np.where(count, count, np.nan)
-    middle = steps[np.minimum(starts + each // 2, len(steps) - 1)]
+    middle = steps[np.minimum(starts + size // 2, len(steps) - 1)]
     return Pieces(middle, np.fmin.reduceat(values, starts), mean, np.fmax.reduceat(values, starts))
 
 
@@ -86,23 +82,20 @@ def lines(curves: Sequence[Curve], steps: int = 0, *, log: bool = False) -> Plot
 
     A long curve is the mean of its pieces, shaded from least to greatest. Crosses mark steps without a finite value.
     """
-    cut = [(curve, pieces(*curve.series), [pieces(*edge) for edge in curve.around or (curve.series,) * 2])
-           for curve in curves]  # fmt: skip
-    drawn = np.concatenate([part for _, _, (low, high) in cut for part in (low.least, high.greatest)]
-                           + [mean for _, (_, _, mean, _), _ in cut])  # fmt: skip
+    cut = [(pieces(*series), *(pieces(*edge) for edge in around or (series, series))) for _, series, around in curves]
+    drawn = np.concatenate([values for line, low, high in cut for values in (line.mean, low.least, high.greatest)])
     x = Axis(0, max(steps, 1, *(int(curve.series.steps[-1]) for curve in curves)), LEFT, RIGHT)
     y = _vertical(drawn[np.isfinite(drawn)], log)
-    plot = Plot([Text((LEFT + RIGHT) / 2, HEIGHT - 4, "middle", "step")], [])
-    plot.texts.extend(Text(at, BOTTOM + 15, "middle", EngFormatter(sep="")(value)) for at, value in x.ticks(whole=True))
-    for at, value in y.ticks():
-        plot.texts.append(Text(LEFT - 5, at + 4, "end", f"{value:.10g}"))
-        plot.paths.append(("grid", f"M{LEFT} {at:.1f}H{RIGHT}"))
-    for (run, series, around), line, (low, high) in cut:
+    plot = Plot([((LEFT + RIGHT) / 2, HEIGHT - 4, "middle", "step")], [])
+    plot.texts.extend((at, BOTTOM + 15, "middle", EngFormatter(sep="")(value)) for at, value in x.ticks(whole=True))
+    plot.texts.extend((LEFT - 5, at + 4, "end", f"{value:.10g}") for at, value in y.ticks())
+    plot.paths.extend(("grid", f"M{LEFT} {at:.1f}H{RIGHT}") for at, _ in y.ticks())
+    for (run, series, around), (line, low, high) in zip(curves, cut, strict=True):
         if around or len(line.steps) < len(series.steps):
-            good = np.isfinite(low.least) & np.isfinite(high.greatest)
-            there, back = (x.at(edge.steps[good]) for edge in (low, high))
-            edge = np.append(there, back[::-1]), np.append(y.at(low.least[good]), y.at(high.greatest[good])[::-1])
-            plot.paths.append((f"band run-{run}", _path(*edge)))
+            good = np.isfinite(low.least + high.greatest)
+            there, back = x.at(low.steps[good]), x.at(low.steps[good])[::-1]
+            edges = y.at(low.least[good]), y.at(high.greatest[good])[::-1]
+            plot.paths.append((f"band run-{run}", _path(np.append(there, back), np.append(*edges))))
         plot.paths.append((f"curve run-{run}", _path(x.at(line.steps), y.at(line.mean))))
         lost = x.at(series.steps[~np.isfinite(series.values)][:PIECES])
         plot.paths.append(("lost", "".join(f"M{at - 2:.1f} {BOTTOM - 5}l4 4m0-4l-4 4" for at in lost)))

@@ -15,18 +15,11 @@ from rsdnet.runfolder import CONFIG
 QUALITY = 85  # of WebP, which takes a third of a PNG's bytes on noise
 
 
-class Picture(NamedTuple):
-    """A patch or a view: its bands, and its image as a data URI."""
-
-    caption: str
-    uri: Markup
-
-
 class Gallery(NamedTuple):
-    """Rows of (sample and class, pictures). words: their description, or why there are none."""
+    """Rows of (sample and class, [(bands, image as a data URI)]). words: their description, or why there are none."""
 
     words: str
-    rows: list[tuple[str, list[Picture]]]
+    rows: list[tuple[str, list[tuple[str, Markup]]]]
 
 
 def gallery(record: Record, samples: int) -> Gallery:
@@ -59,12 +52,12 @@ def same_views(one: Record, other: Record) -> bool:
     return settings(one) == settings(other)
 
 
-def _row(row: list[tuple[str, np.ndarray]]) -> tuple[str, list[Picture]]:
+def _row(row: list[tuple[str, np.ndarray]]) -> tuple[str, list[tuple[str, Markup]]]:
     """A row of the grid; its first title is "sample, end of line, class: bands"."""
     sample, _, first = row[0][0].rpartition("\n")
     label, _, title = first.rpartition(": ")
     titles = [title, *(title for title, _ in row[1:])]
-    return f"{sample}, {label}", [Picture(title, _uri(image)) for title, (_, image) in zip(titles, row, strict=True)]
+    return f"{sample}, {label}", [(title, _uri(image)) for title, (_, image) in zip(titles, row, strict=True)]
 
 
 def _uri(image: np.ndarray) -> Markup:

@@ -25,9 +25,8 @@ class Metric(NamedTuple):
     """A metric's chart, and its fact in the summary.
 
     group: heading of the chart. fact: statistic of the summary, a key of FACTS; "": none. show: formats it.
-    around: prefix of the metrics between whose least and greatest the chart is shaded; they have no charts of their own.
-    log: logarithmic axis where the values span decades. scale: from the value to the axis's unit. quiet: not shown
-    while 0.
+    around: prefix of the metrics between whose extremes the chart is shaded; they have no charts of their own.
+    log: logarithmic axis where values span decades. scale: from a value to the axis's unit. quiet: not shown while 0.
     """
 
     title: str
@@ -80,7 +79,7 @@ METRICS = {
     "epoch": Metric("Epoch", "Passes over the data.", _SCHEDULE),
     "samples_per_s": Metric("Throughput", "Samples a second.", _COST, "median", log=True),
     "wait": Metric("Waiting for data", "Share of the time in which training waited for the reader.", _COST),
-    "tflops": Metric("TFLOP/s", "Floating-point operations a second that the model asks for, in 10¹².", _COST, "median"),
+    "tflops": Metric("TFLOP/s", "Floating-point operations of the model a second, in 10¹².", _COST, "median"),
     "mfu": Metric(
         "Share of the peak", "Those operations, beside a matrix product's measured in the run.",
         _COST, "median", lambda share: percent(share, 1),
@@ -97,16 +96,11 @@ METRICS = {
 
 def shown(records: Sequence[Record]) -> dict[str, Metric]:
     """The metrics to show, in the page's order: the known ones, then the others by name."""
-    found = {
-        name: [run.series[name] for run in records if name in run.series] for run in records for name in run.series
-    }
-    shaded = tuple(metric.around for name, metric in METRICS.items() if metric.around and name in found)
-    known = {
-        name: metric
-        for name, metric in METRICS.items()
-        if name in found and not (metric.quiet and not any(series.finite.any() for series in found[name]))
-    }
-    others = sorted(name for name in found if name not in METRICS and not name.startswith(shaded))
+    names = {name for record in records for name in record.series}
+    not_zero = {name for record in records for name, series in record.series.items() if series.finite.any()}
+    known = {name: metric for name, metric in METRICS.items() if name in (not_zero if metric.quiet else names)}
+    shaded = tuple(metric.around for metric in known.values() if metric.around)
+    others = sorted(name for name in names - METRICS.keys() if not name.startswith(shaded))
     return known | {name: Metric(name) for name in others}
 
 

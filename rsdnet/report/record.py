@@ -22,9 +22,9 @@ T = TypeVar("T")
 LARGEST = 3.4e38  # of a float32; a number beyond it counts as not finite
 
 
-def bounded(value: float) -> float:
-    """`value` as a float; NaN where it is not finite or beyond float32."""
-    return float(value) if abs(value) < LARGEST else math.nan
+def bounded(value: float | None) -> float:
+    """`value` as a float; NaN where it is not finite, beyond float32, or None, the loss of a skipped step."""
+    return float(value) if value is not None and abs(value) < LARGEST else math.nan
 
 
 Number = Annotated[float, AfterValidator(bounded)]
@@ -44,26 +44,24 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Score:
-    """Test scores of a linear classifier, in [0, 1]."""
+    """Test scores of a linear classifier, in [0, 1]; accuracy: NaN of a mean."""
 
     f1: Number
-    accuracy: Number
+    accuracy: Number = math.nan
 
 
 @dataclass(frozen=True)
 class Probe:
-    """probe.json: mean F1 by variant (pre-trained, random, raw statistics), scores by band and variant, protocol."""
+    """probe.json: mean F1 by variant (pre-trained, random, raw statistics), scores by band and variant.
+
+    Scores compare only where data, limit and size are the same.
+    """
 
     mean_f1: dict[str, Number]
     bands: dict[str, dict[str, Score]]
     data: Any = None
     limit: Any = None
     size: Any = None
-
-    @property
-    def protocol(self) -> tuple[Any, ...]:
-        """Two probes compare only where these are the same."""
-        return self.data, self.limit, self.size
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Profile:
-    """profile.json: the phases of a step, averaged over `steps` of `step_ms` each."""
+    """profile.json: phases of a step of `step_ms` milliseconds, means over `steps` steps."""
 
     phases: list[Phase]
     steps: int
@@ -90,6 +88,7 @@ class Record:
     """A run. config, environment: values by "table.key"; written: time of the last metrics, seconds since 1970."""
 
     folder: Path
+    name: str
     series: dict[str, Series] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -118,7 +117,7 @@ def read(folder: Path) -> Record:
             raise DataError(f"{folder}: there is no such folder; name the folder of a run (--run of rsdnet.train)")
         if not any((folder / name).is_file() for name in (METRICS, CONFIG)):
             raise DataError(f"{folder} is not a run: it holds neither {METRICS} nor {CONFIG}")
-        record = Record(folder, complete=(folder / ENCODER).is_file())
+        record = Record(folder, folder.resolve().name or str(folder), complete=(folder / ENCODER).is_file())
         _read_metrics(record)
         _read_config(record)
         record.probe = _json(record, PROBE, Probe, "run python -m rsdnet.probe again with --force")
@@ -145,7 +144,7 @@ def _read_metrics(record: Record) -> None:
         return
     record.written = path.stat().st_mtime
     columns: dict[str, tuple[array[int], array[float]]] = defaultdict(lambda: (array("q"), array("d")))
-    damaged, line = 0, ""
+    damaged, cut = 0, False
     with open(path, errors="replace") as file:
         for line in file:
             try:
@@ -154,18 +153,17 @@ def _read_metrics(record: Record) -> None:
                 if type(step) is not int or not 0 <= step < 2**53:
                     raise ValueError(step)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                damaged += bool(line.strip()) and line.endswith("\n")
+                cut = not line.endswith("\n")
+                damaged += bool(line.strip()) and not cut
                 continue
             for name, value in found.items():
                 if value is None or isinstance(value, int | float):
                     columns[name][0].append(step)
-                    columns[name][1].append(
-                        math.nan if value is None else bounded(value)
-                    )  # null: a skipped step's loss
+                    columns[name][1].append(bounded(value))
     for name, (steps, values) in columns.items():
         unique, last = np.unique(np.array(steps)[::-1], return_index=True)
         record.series[name] = Series(unique, np.array(values)[::-1][last])
-    if line and not line.endswith("\n"):
+    if cut:
         record.notes.append(f"The last line of {METRICS} is cut short, as in a run that is writing it; it is left out.")
     if damaged:
         record.notes.append(f"{damaged:,} lines of {METRICS} are damaged and left out.")
