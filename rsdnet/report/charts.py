@@ -9,6 +9,9 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 from rsdnet.report.record import Series
 
+Texts = list[tuple[float, float, str, str]]  # x px, y px, SVG's text-anchor, words
+Paths = list[tuple[str, str]]  # CSS classes, SVG path
+
 WIDTH, HEIGHT = 340, 200  # px: about a phone's width, so that letters stay readable there
 LEFT, RIGHT, TOP, BOTTOM = 46, 324, 12, 164  # px: the axes
 FAR = 30.0  # ratio of the greatest value to the least from which on an axis may be logarithmic
@@ -22,13 +25,6 @@ class Curve(NamedTuple):
     run: int
     series: Series
     around: tuple[Series, Series] | None = None
-
-
-class Plot(NamedTuple):
-    """A chart of WIDTH x HEIGHT px. texts: (x px, y px, SVG's text-anchor, words). paths: (CSS classes, SVG path)."""
-
-    texts: list[tuple[float, float, str, str]]
-    paths: list[tuple[str, str]]
 
 
 class Axis(NamedTuple):
@@ -62,14 +58,9 @@ class Pieces(NamedTuple):
     greatest: np.ndarray
 
 
-def each(values: int) -> int:
-    """Values a piece of a curve of so many."""
-    return -(-values // PIECES)
-
-
 def pieces(steps: np.ndarray, values: np.ndarray) -> Pieces:
     """Cut a curve into pieces of as many values each; a short curve's are single values."""
-    size = each(len(values))
+    size = -(-len(values) // PIECES)
     starts = np.arange(0, len(values), size)
     count = np.add.reduceat(np.isfinite(values).astype(float), starts)
     mean = np.add.reduceat(np.nan_to_num(values), starts) / np.where(count, count, np.nan)
@@ -77,8 +68,9 @@ def pieces(steps: np.ndarray, values: np.ndarray) -> Pieces:
     return Pieces(middle, np.fmin.reduceat(values, starts), mean, np.fmax.reduceat(values, starts))
 
 
-def lines(curves: Sequence[Curve], steps: int = 0, *, log: bool = False) -> Plot:
-    """Curves over steps. steps: the axis's end, at least; log: a logarithmic axis where the values lie far apart.
+def lines(curves: Sequence[Curve], steps: int = 0, *, log: bool = False) -> tuple[Texts, Paths]:
+    """Curves over steps, in a chart of WIDTH x HEIGHT px. steps: the axis's end, at least;
+    log: a logarithmic axis where the values lie far apart.
 
     A long curve is the mean of its pieces, shaded from least to greatest. Crosses mark steps without a finite value.
     """
@@ -86,20 +78,19 @@ def lines(curves: Sequence[Curve], steps: int = 0, *, log: bool = False) -> Plot
     drawn = np.concatenate([values for line, low, high in cut for values in (line.mean, low.least, high.greatest)])
     x = Axis(0, max(steps, 1, *(int(curve.series.steps[-1]) for curve in curves)), LEFT, RIGHT)
     y = _vertical(drawn[np.isfinite(drawn)], log)
-    plot = Plot([((LEFT + RIGHT) / 2, HEIGHT - 4, "middle", "step")], [])
-    plot.texts.extend((at, BOTTOM + 15, "middle", EngFormatter(sep="")(value)) for at, value in x.ticks(whole=True))
-    plot.texts.extend((LEFT - 5, at + 4, "end", f"{value:.10g}") for at, value in y.ticks())
-    plot.paths.extend(("grid", f"M{LEFT} {at:.1f}H{RIGHT}") for at, _ in y.ticks())
+    texts: Texts = [((LEFT + RIGHT) / 2, HEIGHT - 4, "middle", "step")]
+    texts += [(at, BOTTOM + 15, "middle", EngFormatter(sep="")(value)) for at, value in x.ticks(whole=True)]
+    texts += [(LEFT - 5, at + 4, "end", f"{value:.10g}") for at, value in y.ticks()]
+    paths: Paths = [("grid", f"M{LEFT} {at:.1f}H{RIGHT}") for at, _ in y.ticks()]
     for (run, series, around), (line, low, high) in zip(curves, cut, strict=True):
         if around or len(line.steps) < len(series.steps):
             good = np.isfinite(low.least + high.greatest)
-            there, back = x.at(low.steps[good]), x.at(low.steps[good])[::-1]
-            edges = y.at(low.least[good]), y.at(high.greatest[good])[::-1]
-            plot.paths.append((f"band run-{run}", _path(np.append(there, back), np.append(*edges))))
-        plot.paths.append((f"curve run-{run}", _path(x.at(line.steps), y.at(line.mean))))
+            there, bottom, top = x.at(low.steps[good]), y.at(low.least[good]), y.at(high.greatest[good])
+            paths.append((f"band run-{run}", _path(np.append(there, there[::-1]), np.append(bottom, top[::-1]))))
+        paths.append((f"curve run-{run}", _path(x.at(line.steps), y.at(line.mean))))
         lost = x.at(series.steps[~np.isfinite(series.values)][:PIECES])
-        plot.paths.append(("lost", "".join(f"M{at - 2:.1f} {BOTTOM - 5}l4 4m0-4l-4 4" for at in lost)))
-    return plot
+        paths.append(("lost", "".join(f"M{at - 2:.1f} {BOTTOM - 5}l4 4m0-4l-4 4" for at in lost)))
+    return texts, paths
 
 
 def _vertical(values: np.ndarray, log: bool) -> Axis:

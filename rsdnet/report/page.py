@@ -48,7 +48,8 @@ class Chart(NamedTuple):
     title: str
     words: str
     alt: str
-    plot: charts.Plot
+    texts: charts.Texts
+    paths: charts.Paths
 
 
 def page(records: Sequence[Record], galleries: Sequence[Gallery]) -> str:
@@ -57,26 +58,28 @@ def page(records: Sequence[Record], galleries: Sequence[Gallery]) -> str:
     groups: dict[str, list[Chart]] = {}
     for name, metric in list(shown.items())[:MOST]:
         groups.setdefault(metric.group, []).append(chart(records, name, metric))
-    environment = Environment(
-        autoescape=True, finalize=text, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(TEMPLATE.read_text()).render(
-        style=Markup(TEMPLATE.with_suffix(".css").read_text()),
-        width=charts.WIDTH,
-        height=charts.HEIGHT,
-        records=records,
-        notes={record.name: notes(record) for record in records},
-        facts=table([(record.name, facts(record)) for record in records]),
-        groups=groups,
-        undrawn=list(shown)[MOST:],
-        profile=profile_table(records),
-        probe=probe_table(records),
-        apart=len({str((probe.data, probe.limit, probe.size)) for probe in probes}) > 1,
-        galleries=galleries,
-        settings=settings_table(records),
-        machine=table([(record.name, record.environment) for record in records]),
-        version=__version__,
-        today=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    options = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    return (
+        Environment(autoescape=True, finalize=text, **options)
+        .from_string(TEMPLATE.read_text())
+        .render(
+            style=Markup(TEMPLATE.with_suffix(".css").read_text()),
+            width=charts.WIDTH,
+            height=charts.HEIGHT,
+            records=records,
+            notes={record.name: notes(record) for record in records},
+            facts=table([(record.name, facts(record)) for record in records]),
+            groups=groups,
+            undrawn=list(shown)[MOST:],
+            profile=profile_table(records),
+            probe=probe_table(records),
+            apart=len({str((probe.data, probe.limit, probe.size)) for probe in probes}) > 1,
+            galleries=galleries,
+            settings=settings_table(records),
+            machine=table([(record.name, record.environment) for record in records]),
+            version=__version__,
+            today=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        )
     )
 
 
@@ -98,10 +101,8 @@ def chart(records: Sequence[Record], name: str, metric: Metric) -> Chart:
             series = Series(steps, values * metric.scale)
             curves.append(charts.Curve(run, series, metrics.around(record, metric.around)))
             words.append(f"{record.name}: {_described(series.finite)}")
-    each = charts.each(max(len(curve.series.values) for curve in curves))
-    mean = f" Line: mean of {each:,} values." if each > 1 else ""
-    plot = charts.lines(curves, max(record.steps for record in records), log=metric.log)
-    return Chart(metric.title, metric.words + mean, " ".join(words), plot)
+    drawn = charts.lines(curves, max(record.steps for record in records), log=metric.log)
+    return Chart(metric.title, metric.words, " ".join(words), *drawn)
 
 
 def _described(finite: np.ndarray) -> str:
