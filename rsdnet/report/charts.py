@@ -46,26 +46,20 @@ class Axis(NamedTuple):
         linear = MaxNLocator(TICKS, steps=[1, 2, 5, 10], integer=whole)
         values = np.asarray((LogLocator(numticks=TICKS) if self.log else linear).tick_values(self.low, self.high))
         values = values[(self.low <= values) & (values <= self.high)]
-        return list(zip(self.at(values).tolist(), values.tolist(), strict=True))
+        return list(zip(self.at(values).round(1).tolist(), values.tolist(), strict=True))
 
 
-class Pieces(NamedTuple):
-    """A curve in at most PIECES pieces: middle step, least, mean and greatest finite value of each; NaN: none."""
+def pieces(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A curve in P <= PIECES pieces: (4, P) middle steps, least, mean and greatest finite values; NaN: there is none.
 
-    steps: np.ndarray
-    least: np.ndarray
-    mean: np.ndarray
-    greatest: np.ndarray
-
-
-def pieces(steps: np.ndarray, values: np.ndarray) -> Pieces:
-    """Cut a curve into pieces of as many values each; a short curve's are single values."""
+    A short curve's pieces are single values.
+    """
     size = -(-len(values) // PIECES)
     starts = np.arange(0, len(values), size)
     count = np.add.reduceat(np.isfinite(values).astype(float), starts)
     mean = np.add.reduceat(np.nan_to_num(values), starts) / np.where(count, count, np.nan)
     middle = steps[np.minimum(starts + size // 2, len(steps) - 1)]
-    return Pieces(middle, np.fmin.reduceat(values, starts), mean, np.fmax.reduceat(values, starts))
+    return np.stack([middle, np.fmin.reduceat(values, starts), mean, np.fmax.reduceat(values, starts)])
 
 
 def lines(curves: Sequence[Curve], steps: int = 0, *, log: bool = False) -> tuple[Texts, Paths]:
@@ -75,7 +69,7 @@ def lines(curves: Sequence[Curve], steps: int = 0, *, log: bool = False) -> tupl
     A long curve is the mean of its pieces, shaded from least to greatest. Crosses mark steps without a finite value.
     """
     cut = [(pieces(*series), *(pieces(*edge) for edge in around or (series, series))) for _, series, around in curves]
-    drawn = np.concatenate([values for line, low, high in cut for values in (line.mean, low.least, high.greatest)])
+    drawn = np.concatenate([values for line, low, high in cut for values in (line[2], low[1], high[3])])
     x = Axis(0, max(steps, 1, *(int(curve.series.steps[-1]) for curve in curves)), LEFT, RIGHT)
     y = _vertical(drawn[np.isfinite(drawn)], log)
     texts: Texts = [((LEFT + RIGHT) / 2, HEIGHT - 4, "middle", "step")]
@@ -83,11 +77,11 @@ def lines(curves: Sequence[Curve], steps: int = 0, *, log: bool = False) -> tupl
     texts += [(LEFT - 5, at + 4, "end", f"{value:.10g}") for at, value in y.ticks()]
     paths: Paths = [("grid", f"M{LEFT} {at:.1f}H{RIGHT}") for at, _ in y.ticks()]
     for (run, series, around), (line, low, high) in zip(curves, cut, strict=True):
-        if around or len(line.steps) < len(series.steps):
-            good = np.isfinite(low.least + high.greatest)
-            there, bottom, top = x.at(low.steps[good]), y.at(low.least[good]), y.at(high.greatest[good])
+        if around or line.shape[1] < len(series.steps):
+            good = np.isfinite(low[1] + high[3])
+            there, bottom, top = x.at(low[0][good]), y.at(low[1][good]), y.at(high[3][good])
             paths.append((f"band run-{run}", _path(np.append(there, there[::-1]), np.append(bottom, top[::-1]))))
-        paths.append((f"curve run-{run}", _path(x.at(line.steps), y.at(line.mean))))
+        paths.append((f"curve run-{run}", _path(x.at(line[0]), y.at(line[2]))))
         lost = x.at(series.steps[~np.isfinite(series.values)][:PIECES])
         paths.append(("lost", "".join(f"M{at - 2:.1f} {BOTTOM - 5}l4 4m0-4l-4 4" for at in lost)))
     return texts, paths

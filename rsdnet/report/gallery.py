@@ -44,12 +44,10 @@ def gallery(record: Record, samples: int) -> Gallery:
 
 def same_views(one: Record, other: Record) -> bool:
     """Whether two runs drew the very same views."""
-
-    def settings(record: Record) -> dict[str, object]:
-        keys = ("views.", "data.data", "data.split", "data.statistics", "run.seed")
-        return {key: value for key, value in record.config.items() if key.startswith(keys)}
-
-    return settings(one) == settings(other)
+    keys = ("views.", "data.data", "data.split", "data.statistics", "run.seed")
+    return all(
+        one.config.get(key) == other.config.get(key) for key in one.config | other.config if key.startswith(keys)
+    )
 
 
 def _row(row: list[tuple[str, np.ndarray]]) -> tuple[str, list[tuple[str, Markup]]]:

@@ -35,11 +35,7 @@ class Cell(NamedTuple):
     best: bool = False
 
 
-class Table(NamedTuple):
-    """A table: heads of its columns, and rows of (key, cells, marked)."""
-
-    heads: list[str]
-    rows: list[tuple[str, list[Cell], bool]]
+Table = tuple[list[str], list[tuple[str, list[Cell], bool]]]  # heads of columns, rows of (key, cells, marked)
 
 
 class Chart(NamedTuple):
@@ -58,7 +54,7 @@ def page(records: Sequence[Record], galleries: Sequence[Gallery]) -> str:
     groups: dict[str, list[Chart]] = {}
     for name, metric in list(shown.items())[:MOST]:
         groups.setdefault(metric.group, []).append(chart(records, name, metric))
-    options = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     return (
         Environment(autoescape=True, finalize=text, **options)
         .from_string(TEMPLATE.read_text())
@@ -115,13 +111,10 @@ def _described(finite: np.ndarray) -> str:
 
 def table(columns: Sequence[tuple[str, Mapping[str, Any]]], marked: Collection[str] = ()) -> Table:
     """Columns of (head, {key: cell or text}) side by side; a dash where a column lacks a key."""
-
-    def cell(found: Any) -> Cell:
-        return found if isinstance(found, Cell) else Cell(found)
-
     keys = dict.fromkeys(key for _, column in columns for key in column)
-    rows = [(key, [cell(column.get(key, "–")) for _, column in columns], key in marked) for key in keys]
-    return Table([head for head, _ in columns], rows)
+    rows = [(key, [column.get(key, "–") for _, column in columns]) for key in keys]
+    cells = {key: [found if isinstance(found, Cell) else Cell(found) for found in row] for key, row in rows}
+    return [head for head, _ in columns], [(key, row, key in marked) for key, row in cells.items()]
 
 
 def profile_table(records: Sequence[Record]) -> Table:

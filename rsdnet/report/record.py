@@ -52,14 +52,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Probe:
-    """probe.json: mean F1 by variant (pre-trained, random, raw statistics), scores by band and variant.
-
-    Scores compare only where data, limit and size are the same.
-    """
+    """probe.json: mean F1 by variant (pre-trained, random, raw statistics), and scores by band and variant."""
 
     mean_f1: dict[str, Number]
     bands: dict[str, dict[str, Score]]
-    data: Any = None
+    data: Any = None  # scores compare only under the same data, limit and size
     limit: Any = None
     size: Any = None
 
@@ -80,7 +77,7 @@ class Profile:
 
     phases: list[Phase]
     steps: int
-    step_ms: Number = math.nan
+    step_ms: Number
 
 
 @dataclass

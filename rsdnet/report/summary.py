@@ -43,8 +43,8 @@ def notes(record: Record) -> list[str]:
     found = list(record.notes)
     for name, series in record.series.items():
         if (bad := ~np.isfinite(series.values)).any():
-            first = series.steps[bad][0]
-            found.append(f"{bad.sum():,} of {len(bad):,} values of {name} are not finite, first at step {first:,}.")
+            at = series.steps[bad.argmax()]
+            found.append(f"{bad.sum():,} of {len(bad):,} values of {name} are not finite, first at step {at:,}.")
     skipped = record.series.get("skipped")
     if skipped is not None and skipped.finite.any():
         found.append(f"{skipped.finite.max():,.0f} steps were skipped: their gradient was not finite.")
