@@ -11,14 +11,16 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from rsdnet.console import size
 from rsdnet.errors import DataError, command
+from rsdnet.files import aside
 
 LIMIT = 2 << 20  # bytes of a page that mail and browsers take without complaint
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to report, and where to."""
+    """The runs to report, and the page to write."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a pre-training run."""
@@ -35,12 +37,13 @@ def report(options: Options) -> str:
     from rsdnet.report import gallery, record
     from rsdnet.report.page import page
 
-    folders = [options.run] if options.other is None else [options.run, options.other]
-    records = [record.read(folder) for folder in folders]
-    if len(folders) == 2 and folders[0].samefile(folders[1]):
-        raise DataError(f"{folders[0]} and {folders[1]} are the same run: name one, or two that differ")
+    records = [record.read(folder) for folder in (options.run, options.other) if folder is not None]
+    if len(records) == 2 and records[0].folder.samefile(records[1].folder):
+        raise DataError(f"{options.run} and {options.other} are the same run: name one, or two that differ")
+    if len({run.name for run in records}) < len(records):
+        records = [dataclasses.replace(run, name=str(run.folder)) for run in records]
     shown = records[:1] if len(records) == 2 and gallery.same_views(*records) else records
-    made = page(records, [gallery.gallery(one, options.samples) for one in shown])
+    made = page(records, [gallery.gallery(run, options.samples) for run in shown])
     if len(made.encode()) > LIMIT:
         made = page(records, [gallery.Gallery("Their pictures are left out: the page would be too large.", [])])
     return made
@@ -48,8 +51,6 @@ def report(options: Options) -> str:
 
 def main() -> None:
     """The command."""
-    from rsdnet.files import aside
-
     options = tyro.cli(Options, prog="python -m rsdnet.report", description=__doc__)
     if options.samples < 0:
         raise DataError(f"--samples {options.samples}: use 0 or more")
@@ -58,10 +59,10 @@ def main() -> None:
     made = report(options)
     try:
         with aside(options.out) as temporary:
-            temporary.write_text(made, encoding="utf-8", errors="replace")
+            temporary.write_text(made, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{options.out} cannot be written ({error.strerror}): name another with --out") from None
-    Console().print(f"{options.out}: {len(made.encode()) / 1024:,.0f} KiB", highlight=False)
+    Console().print(f"{options.out}: {size(len(made.encode()), binary=True)}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,81 +1,110 @@
-"""The files of a run, read for the report: metrics, configuration, probe, environment. Nothing is trusted.
+"""A run's files, read for the report. None is trusted: a run may be unfinished, damaged or of another version.
 
-A run may still be going, may have died while it wrote a line, or may come from another version: whatever cannot be read
-is left out, and `Record.notes` says so in words.
+A file or line that cannot be read is left out and named in `Record.notes`.
 """
 
-import contextlib
 import json
 import math
 import tomllib
 from array import array
-from collections.abc import Callable
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
+from pydantic import AfterValidator, TypeAdapter
 
-from rsdnet import runfolder
 from rsdnet.errors import DataError
-from rsdnet.runfolder import CONFIG, ENVIRONMENT, METRICS, PROBE, PROFILE
+from rsdnet.runfolder import CONFIG, ENCODER, ENVIRONMENT, METRICS, PROBE, PROFILE
 
 T = TypeVar("T")
-CLIPPED = 400  # characters of a value that are shown
-LARGEST = 3.4e38  # of a float32: what lies beyond counts as not finite
+LARGEST = 3.4e38  # of a float32; a number beyond it counts as not finite
 
 
-@dataclass(frozen=True)
-class Series:
-    """One metric: its value at each of `steps`, ascending; values that were not finite are NaN."""
+def bounded(value: float | None) -> float:
+    """`value` as a float; NaN where it is not finite, beyond float32, or None, the loss of a skipped step."""
+    return float(value) if value is not None and abs(value) < LARGEST else math.nan
+
+
+Number = Annotated[float, AfterValidator(bounded)]
+
+
+class Series(NamedTuple):
+    """A metric's values (N,), NaN where not finite, at steps (N,), ascending."""
 
     steps: np.ndarray
     values: np.ndarray
 
     @property
     def finite(self) -> np.ndarray:
-        """The values that are finite."""
+        """The finite values."""
         return np.extract(np.isfinite(self.values), self.values)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Test scores of a linear classifier, in [0, 1]; accuracy: NaN of a mean."""
+
+    f1: Number
+    accuracy: Number = math.nan
+
+
+@dataclass(frozen=True)
+class Probe:
+    """probe.json: mean F1 by variant (pre-trained, random, raw statistics), and scores by band and variant."""
+
+    mean_f1: dict[str, Number]
+    bands: dict[str, dict[str, Score]]
+    data: Any = None  # scores compare only under the same data, limit and size
+    limit: Any = None
+    size: Any = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of the training step: milliseconds and share of a step; beside: it overlaps the step."""
+
+    phase: str
+    ms: Number
+    share: Number
+    beside: bool = False
+
+
+@dataclass(frozen=True)
+class Profile:
+    """profile.json: phases of a step of `step_ms` milliseconds, means over `steps` steps."""
+
+    phases: list[Phase]
+    steps: int
+    step_ms: Number
 
 
 @dataclass
 class Record:
-    """A run: series by name of the metric, config by "table.key", probe, profile and environment, and notes on
-    oddities."""
+    """A run. config, environment: values by "table.key"; written: time of the last metrics, seconds since 1970."""
 
     folder: Path
     name: str
     series: dict[str, Series] = field(default_factory=dict)
-    config: dict[str, str] = field(default_factory=dict)
-    tables: dict[str, Any] = field(default_factory=dict)
-    probe: dict[str, Any] | None = None
-    profile: dict[str, Any] | None = None
-    environment: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    probe: Probe | None = None
+    profile: Profile | None = None
     notes: list[str] = field(default_factory=list)
-    samples: int = 0  # in the training data; 0 where no checkpoint says it
     complete: bool = False
-    written: float = 0.0  # when the metrics were last written, in seconds since 1970
+    written: float = 0.0
 
     @property
     def steps(self) -> int:
-        """Steps of the whole schedule; 0 where the run does not tell."""
-        optim = self.table("optim")
-        with contextlib.suppress(KeyError, ValueError):
-            return int(self.environment["steps"])
-        with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
-            steps, epochs, batch = (int(optim.get(name, 0)) for name in ("steps", "epochs", "batch"))
-            return steps or epochs * (self.samples // batch)
-        return 0
+        """Steps of the whole schedule; 0 where unknown."""
+        found = self.environment.get("steps", self.config.get("optim.steps"))
+        return found if isinstance(found, int) else 0
 
     @property
     def reached(self) -> int:
-        """Steps that the metrics hold: one more than the last, counted from 0."""
+        """Steps logged: one more than the last, counted from 0."""
         return 1 + max((int(series.steps[-1]) for series in self.series.values()), default=-1)
-
-    def table(self, name: str) -> dict[str, Any]:
-        """A table of the configuration; empty where there is none."""
-        found = self.tables.get(name, {})
-        return found if isinstance(found, dict) else {}
 
 
 def read(folder: Path) -> Record:
@@ -85,54 +114,52 @@ def read(folder: Path) -> Record:
             raise DataError(f"{folder}: there is no such folder; name the folder of a run (--run of rsdnet.train)")
         if not any((folder / name).is_file() for name in (METRICS, CONFIG)):
             raise DataError(f"{folder} is not a run: it holds neither {METRICS} nor {CONFIG}")
-        record = Record(folder, text(folder.resolve().name or str(folder)))
+        record = Record(folder, folder.resolve().name or str(folder), complete=(folder / ENCODER).is_file())
         _read_metrics(record)
         _read_config(record)
-        record.probe = _json(record, PROBE, _probe, "run python -m rsdnet.probe again with --force")
-        record.profile = _json(record, PROFILE, _profile, "run python -m rsdnet.train again with --profile")
-        record.environment = _json(record, ENVIRONMENT, flat, "versions and machine are not known") or {}
+        record.probe = _json(record, PROBE, Probe, "run python -m rsdnet.probe again with --force")
+        record.profile = _json(record, PROFILE, Profile, "run python -m rsdnet.train again with --profile")
+        record.environment = flat(_json(record, ENVIRONMENT, dict[str, Any], "versions and machine are unknown") or {})
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.filename or ''} {error.strerror}") from None
-    _read_progress(record)
     return record
 
 
-def text(value: Any, clip: int = CLIPPED) -> str:
-    """`value` as printable text of at most `clip` characters."""
-    shown = value if isinstance(value, str) else json.dumps(value, default=str)
-    shown = "".join(letter if letter.isprintable() else "?" for letter in shown[: clip + 1])
-    return shown if len(shown) <= clip else shown[: clip - 1] + "…"
-
-
-def number(value: Any) -> float | None:
-    """A JSON number (or true, 1) as a float, NaN where it is not finite or too large for a float32; None: another."""
-    if not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < LARGEST else math.nan
+def flat(tables: dict[str, Any]) -> dict[str, Any]:
+    """{"table.key": value} of {table: {key: value}}; what is no table keeps its name."""
+    rows: dict[str, Any] = {}
+    for name, table in tables.items():
+        rows |= {f"{name}.{key}": value for key, value in table.items()} if isinstance(table, dict) else {name: table}
+    return rows
 
 
 def _read_metrics(record: Record) -> None:
-    """Fill `series` from the lines of metrics.jsonl; the last line of a step counts."""
+    """Fill `series` from the lines of metrics.jsonl; of a step logged twice, the last value counts."""
     path = record.folder / METRICS
     if not path.is_file():
         record.notes.append(f"There is no {METRICS}: no step has been logged yet.")
         return
     record.written = path.stat().st_mtime
-    columns: dict[str, tuple[array[int], array[float]]] = {}
+    columns: dict[str, tuple[array[int], array[float]]] = defaultdict(lambda: (array("q"), array("d")))
     damaged, cut = 0, False
     with open(path, errors="replace") as file:
         for line in file:
             try:
-                step, values = _parse(line)
-            except (ValueError, RecursionError):
+                found = json.loads(line)
+                step = found.pop("step")
+                if type(step) is not int or not 0 <= step < 2**53:
+                    raise ValueError(step)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 cut = not line.endswith("\n")
                 damaged += bool(line.strip()) and not cut
                 continue
-            for name, value in values.items():
-                steps, column = columns.setdefault(name, (array("q"), array("d")))
-                steps.append(step)
-                column.append(value)
-    record.series = {name: _sorted(np.array(steps), np.array(values)) for name, (steps, values) in columns.items()}
+            for name, value in found.items():
+                if value is None or isinstance(value, int | float):
+                    columns[name][0].append(step)
+                    columns[name][1].append(bounded(value))
+    for name, (steps, values) in columns.items():
+        unique, last = np.unique(np.array(steps)[::-1], return_index=True)
+        record.series[name] = Series(unique, np.array(values)[::-1][last])
     if cut:
         record.notes.append(f"The last line of {METRICS} is cut short, as in a run that is writing it; it is left out.")
     if damaged:
@@ -141,101 +168,22 @@ def _read_metrics(record: Record) -> None:
         record.notes.append(f"{METRICS} holds no values yet: there are no curves to draw.")
 
 
-def _parse(line: str) -> tuple[int, dict[str, float]]:
-    """Step and numbers of a line; NaN for null, which the loss of a step that was skipped is.
-
-    Raises ValueError on a line that is not an object with a step.
-    """
-    found = json.loads(line)
-    step = found.pop("step", None) if isinstance(found, dict) else None
-    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
-        raise ValueError("no step")
-    values = {text(name, 80): math.nan if value is None else number(value) for name, value in found.items()}
-    return step, {name: value for name, value in values.items() if value is not None}
-
-
-def _sorted(steps: np.ndarray, values: np.ndarray) -> Series:
-    """By step, each step once, with its last value."""
-    unique, last = np.unique(steps[::-1], return_index=True)
-    return Series(unique, values[::-1][last])
-
-
 def _read_config(record: Record) -> None:
-    path = record.folder / CONFIG
     try:
-        record.tables = tomllib.loads(path.read_text())
+        record.config = flat(tomllib.loads((record.folder / CONFIG).read_text()))
     except FileNotFoundError:
-        record.notes.append(f"There is no {CONFIG}: the settings are not known.")
+        record.notes.append(f"There is no {CONFIG}: the settings are unknown.")
     except (ValueError, RecursionError) as error:
-        record.notes.append(f"{CONFIG} is not TOML ({text(str(error), 120)}): the settings are not known.")
-    record.config = flat(record.tables)
+        record.notes.append(f"{CONFIG} is not TOML ({error}): the settings are unknown.")
 
 
-def flat(tables: dict[str, Any]) -> dict[str, str]:
-    """{"table.key": value as text} of a configuration's tables."""
-    return {
-        text(f"{section}.{key}" if key else section, 120): text(value)
-        for section, table in tables.items()
-        for key, value in (table.items() if isinstance(table, dict) else [("", table)])
-    }
-
-
-def _json(record: Record, name: str, of: Callable[[Any], T], remedy: str) -> T | None:
-    """What `of` makes of a JSON file of the run; None where there is none, or it is damaged, which a note says."""
+def _json(record: Record, name: str, kind: type[T], remedy: str) -> T | None:
+    """A JSON file of the run as `kind`; None where it is missing, or damaged, which a note says."""
     path = record.folder / name
     if not path.is_file():
         return None
     try:
-        return of(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except ValueError:  # pydantic's
         record.notes.append(f"{name} is damaged: {remedy}.")
         return None
-
-
-def _probe(found: Any) -> dict[str, Any]:
-    """A probe: "labels", "means" {variant: F1}, "bands" {band: {variant: {score: number}}}, "protocol"."""
-    labels = list(found["mean_f1"])
-    return {
-        "labels": [text(label, 60) for label in labels],
-        "means": {text(label, 60): _score(found["mean_f1"][label]) for label in labels},
-        "bands": {
-            text(band, 60): {
-                text(label, 60): {kind: _score(row[label][kind]) for kind in ("f1", "accuracy")}
-                for label in labels
-                if label in row
-            }
-            for band, row in found["bands"].items()
-        },
-        "protocol": {key: text(found.get(key)) for key in ("data", "limit", "size")},
-    }
-
-
-def _profile(found: Any) -> dict[str, Any]:
-    """A profile: "phases" {name: (milliseconds a step, share of the step)}, and "words" on the steps measured."""
-    phases = {
-        text(phase["phase"], 60) + (" (beside the step)" if phase.get("beside") else ""): (
-            _score(phase["ms"]), _score(phase["share"])
-        )
-        for phase in found["phases"]
-    }  # fmt: skip
-    whole = f"{_score(found['step_ms']):,.2f} ms, " if "step_ms" in found else ""
-    return {"phases": phases, "words": f"{whole}{int(found['steps']):,} steps measured"}
-
-
-def _score(value: Any) -> float:
-    """A number as a float. Raises TypeError where it is no number."""
-    found = number(value)
-    if found is None:
-        raise TypeError(value)
-    return found
-
-
-def _read_progress(record: Record) -> None:
-    """How many samples the run trains on, and whether its end was reached."""
-    from safetensors import SafetensorError, safe_open
-
-    record.complete = (record.folder / runfolder.ENCODER).is_file()
-    with contextlib.suppress(OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
-        with safe_open(record.folder / runfolder.CHECKPOINT, framework="numpy") as file:
-            samples = json.loads(file.metadata()["meta"])["samples"]
-        record.samples = samples if isinstance(samples, int) else 0
