@@ -94,9 +94,9 @@ def test_the_folder_works_under_another_name_without_rsdnet(tmp_path):
     assert printed_by("use.py", path=tmp_path) == "[]\n"
 
 
-def test_the_readmes_streams_run(tmp_path):
+def test_the_readmes_loaders_run(tmp_path):
     (code,) = (text for text in re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
-               if "Stream" in text)  # fmt: skip
+               if "Loader" in text)  # fmt: skip
     for name in ("sen12ms", "mine"):
         tiny.make(tmp_path / "db" / name, 30)
     code = code.replace('"db/', f'"{tmp_path}/db/').replace("256", "4").replace('device="cuda"', 'device="cpu"')

@@ -25,7 +25,7 @@ from rsdnet.ingest.layouts.sen12ms import Sen12ms
 from rsdnet.preview import Options, pictures
 from tests.info.test_info import rows
 from tests.ingest.test_ingest import pairs, s1, s2
-from tests.ingest.test_ingest_bad import Dead, _environment, _words, command
+from tests.ingest.test_ingest_bad import Dead, _environment, _words
 from tests.support import geotiffs
 
 PLACES = 13
@@ -261,13 +261,6 @@ def test_what_names_no_shard(source: Path, tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match=r"^--shard is '.*', but must be I/N with I from 0 to N - 1"):
         ingest.ingest(Sen12ms(source, tmp_path / "db", shard=text))
     assert not (tmp_path / "db").exists()
-
-
-@pytest.mark.parametrize("text", ["3/2", "-1/4"])
-def test_the_command_says_so_in_one_line(source: Path, tmp_path: Path, text: str) -> None:
-    done = command("sen12ms", source, tmp_path / "db", "--shard", text)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith(f"error: --shard is {text!r}")
 
 
 def test_shards_that_do_not_belong_together(source: Path, whole: Path, tmp_path: Path) -> None:
