@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rsdnet.data import shards
-from rsdnet.data.catalog import CATALOG, COLUMNS, VERSION, Catalog, objects, read_meta
+from rsdnet.data.catalog import COLUMNS, VERSION, Catalog, objects, read_meta
 from rsdnet.errors import DataError
 
 
@@ -105,23 +105,11 @@ class Databases:
             counts[piece.database] += len(names)
         values = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.int64)
         if twice := set(values[1:][values[1:] == values[:-1]].tolist()):
-            self._fail_if_shared(twice)
+            found = Counter(name for piece in self for name in piece.catalog.samples if hash(name) in twice)
+            name, times = found.most_common(1)[0]
+            if times > 1:  # else two names have one hash
+                raise DataError(f"{self}: sample {name!r} stands in the catalog more than once; names must be unique")
         return counts
-
-    def _fail_if_shared(self, hashes: set[int]) -> None:
-        """Raise DataError on a name shared by two samples, among names with these hashes: two names may share one."""
-        found: Counter[str] = Counter()
-        where: dict[str, set[int]] = {}
-        for piece in self:
-            for name in piece.catalog.samples:
-                if hash(name) in hashes:
-                    found[name] += 1
-                    where.setdefault(name, set()).add(piece.database)
-        name, count = found.most_common(1)[0]
-        if count > 1:
-            own = where[name]
-            place = "the databases together" if len(own) > 1 else str(self.folders[min(own)] / CATALOG)
-            raise DataError(f"{place}: sample {name!r} stands in it more than once; names must be unique")
 
 
 def _unlabelled(catalog: Catalog) -> Catalog:
