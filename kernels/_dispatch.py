@@ -21,7 +21,7 @@ def current(device: torch.device) -> AbstractContextManager[None]:
 def eager(x: Tensor) -> bool:
     """Whether an op's body may be called without the dispatcher, which costs the host more time than a launch.
 
-    True for plain tensors and parameters outside torch.compile. Meta and fake tensors and subclasses must go through the
-    op, and so must a function that torch.compile traces.
+    True for plain tensors and parameters outside torch.compile. Meta and fake tensors and subclasses must go through
+    the op, and so must a function that torch.compile traces.
     """
     return type(x) in (Tensor, nn.Parameter) and not x.is_meta and not torch.compiler.is_compiling()

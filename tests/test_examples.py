@@ -91,16 +91,3 @@ def test_the_folder_works_under_another_name_without_rsdnet(tmp_path):
     check = "import sys; print(sorted(name for name in sys.modules if name.split('.')[0] in ('rsdnet', 'kernels')))"
     (tmp_path / "use.py").write_text(f"{snippets}\n{check}")
     assert printed_by("use.py", path=tmp_path) == "[]\n"
-<<<<<<< HEAD
-=======
-
-
-def test_the_readmes_loaders_run(tmp_path):
-    (code,) = (text for text in re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
-               if "Loader" in text)  # fmt: skip
-    for name in ("sen12ms", "mine"):
-        tiny.make(tmp_path / "db" / name, 30)
-    code = code.replace('"db/', f'"{tmp_path}/db/').replace("256", "4").replace('device="cuda"', 'device="cpu"')
-    code += 'assert patches[0].bands["B04"].shape == (24, 24)\nassert len(patches) == 30\n'
-    printed_by("-c", code)
->>>>>>> h11_data
