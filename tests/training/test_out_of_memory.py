@@ -50,8 +50,8 @@ def changed(**changes: Any) -> Config:
 def test_the_levers_and_their_sizes() -> None:
     line = said(CFG, run=SimpleNamespace(step=2))
     assert line == (
-        "out of memory at step 3 (micro-batches of 16): --recompute keeps the inputs of the encoder's blocks alone, for "
-        "the same results; --accumulate 2 takes 8 samples a micro-batch, and BatchNorm then sees 8; or " + SMALLER
+        "out of memory at step 3 (micro-batches of 16): --recompute keeps the inputs of the encoder's blocks alone, "
+        "for the same results; --accumulate 2 takes 8 samples a micro-batch, and BatchNorm then sees 8; or " + SMALLER
     )
     arena = type("Arena", (), {"is_cuda": True, "__len__": lambda self: 3_200_000_000})()
     assert "--cache host frees 3.2 GB; " in said(CFG, arena=arena)
