@@ -211,6 +211,7 @@ def test_a_run_on_weighted_databases_goes_on_in_another_way_of_reading(tmp_path:
         ("--concatenate-views",),
         ("--optimizer=sgd",),
         ("--optimizer=adamw", "--lr=0.001"),
+        ("--method=simsiam", "--schedule=constant"),
         ("--statistics=SEN12MS L1C",),
         ("--no-channels-last",),
     ],

@@ -14,6 +14,7 @@ from rsdnet.errors import DataError
 from rsdnet.methods import METHODS
 from rsdnet.model.encoders import ENCODERS, encoder_of
 from rsdnet.probe import load_encoder
+from rsdnet.train import main
 from rsdnet.training.step import TrainStep
 from tests.support.torchrun import REPO
 from tests.support.toys import ToyMethod, toy_encoder
@@ -90,6 +91,12 @@ def test_what_does_not_fit_is_said_in_one_line(model: dict, says: str) -> None:
         ("--encoder=tests.support.toys:none", "cannot be imported"),
     ],
 )
-def test_a_wrong_name_is_told_before_anything_is_made(option: str, says: str, tmp_path: Path) -> None:
-    assert says in train("--run", tmp_path / "run", option, expect=2).stderr  # without --data: no demo is made
-    assert not (tmp_path / "run").exists()
+def test_a_wrong_name_is_told_before_anything_is_made(
+    option: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", option])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        main()
+    assert says in str(caught.value)
+    assert not [*tmp_path.iterdir()]  # without --data: not even the demo's database

@@ -10,6 +10,7 @@ from torch import nn
 from rsdnet.config import Config, ModelConfig, ViewConfig
 from rsdnet.errors import DataError
 from rsdnet.model.encoders import ResNet, encoder_of
+from rsdnet.model.sync_batchnorm import synchronise
 
 
 # torchvision's published parameter counts (docs, models table), less its layer `fc` of 1000 classes.
@@ -85,6 +86,16 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(DataError, match=r"--encoder timm:resnet18 needs timm .*pip install 'rsdnet\[timm\]'"):
         encoder_of(of_timm("resnet18"))
+
+
+def test_a_norm_that_does_more_than_normalise_is_not_synchronised() -> None:
+    """As timm's BatchNormAct2d, whose activation would be lost."""
+
+    class Activated(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(DataError, match="Activated cannot be synchronised over ranks: use --batchnorm local"):
+        synchronise(nn.Sequential(Activated(3)), world=2)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "efficientnet_b0", "convnext_atto"])

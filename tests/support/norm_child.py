@@ -16,12 +16,12 @@ def close(name: str, result: Tensor, expected: Tensor, tolerance: float = 1e-5) 
     )
 
 
-def check(ranks: Ranks, shape: tuple[int, ...], compile: bool) -> None:
+def check(ranks: Ranks, shape: tuple[int, ...], compile: bool, affine: bool) -> None:
     torch.manual_seed(1)
     channels = shape[1]
-    whole = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(channels)
-    nn.init.normal_(whole.weight)
-    nn.init.normal_(whole.bias)
+    whole = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(channels, affine=affine)
+    for parameter in whole.parameters():
+        nn.init.normal_(parameter)
     own = nn.Sequential(copy.deepcopy(whole))
     whole.double()
     synchronise(own, ranks.world)
@@ -43,7 +43,7 @@ def check(ranks: Ranks, shape: tuple[int, ...], compile: bool) -> None:
     norm = own[0]
     for name in ("running_mean", "running_var"):
         close(name, getattr(norm, name), getattr(whole, name), 1e-4)
-    for name in ("weight", "bias"):
+    for name in ("weight", "bias") if affine else ():
         close(name, ranks.sum_(getattr(norm, name).grad), getattr(whole, name).grad, 1e-3)
     assert norm.num_batches_tracked == whole.num_batches_tracked
     own.eval(), whole.eval()
@@ -53,8 +53,8 @@ def check(ranks: Ranks, shape: tuple[int, ...], compile: bool) -> None:
 def main() -> None:
     with open_ranks("cpu") as ranks:
         for shape in ((3, 5), (2, 4, 3, 7)):
-            for compile in (False, True):
-                check(ranks, shape, compile)
+            for compile, affine in ((False, True), (True, True), (False, False)):
+                check(ranks, shape, compile, affine)
         if ranks.main:
             print("alike")
 
