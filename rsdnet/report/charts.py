@@ -38,7 +38,8 @@ class Axis(NamedTuple):
 
     def at(self, values: np.ndarray) -> np.ndarray:
         """Pixels of values."""
-        low, high, values = (np.log10(each) if self.log else each for each in (self.low, self.high, values))
+        ends = np.array([self.low, self.high])
+        (low, high), values = (np.log10(ends), np.log10(values)) if self.log else (ends, values)
         return self.begin + (values - low) / (high - low) * (self.end - self.begin)
 
     def ticks(self, *, whole: bool = False) -> list[tuple[float, float]]:

@@ -94,12 +94,15 @@ def scored(shift: float = 0.0) -> dict[str, Any]:
             "bands": bands}  # fmt: skip
 
 
+def lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
 def write(folder: Path, *, rows: list[dict[str, Any]] | None = None, cfg: Config | None = None,
           probe: dict[str, Any] | None = None) -> Path:  # fmt: skip
     """A run's folder as the trainer and the probe leave it."""
     folder.mkdir(parents=True)
-    lines = "".join(json.dumps(row) + "\n" for row in (metrics(60) if rows is None else rows))
-    (folder / "metrics.jsonl").write_text(lines)
+    (folder / "metrics.jsonl").write_text(lines(metrics(60) if rows is None else rows))
     (folder / "config.toml").write_text(config.dumps(cfg or Config(optim=OptimConfig(steps=60, batch=32))))
     if probe is not None:
         (folder / "probe.json").write_text(json.dumps(probe))
@@ -116,9 +119,7 @@ def test_a_run_is_shown_with_the_numbers_of_its_files(tmp_path: Path) -> None:
     html = report(Options(run, samples=0))
     made = Page(html)
     assert made.all("html", "lang") == ["en"]
-    assert [tag for tag, _ in made.tags].count("h1") == 1
-    for title in ("Loss", "Learning rate", "Tau", "Spread", "Throughput", "Waiting for data", "Epoch"):
-        assert title in made.words
+    assert sorted(link[1:] for link in made.all("a", "href")) == sorted(made.all("section", "id"))
     end = np.mean([row["loss"] for row in metrics(60)][-3:])
     told = {
         "state": "still going, or stopped", "steps": "60 of 60", "Loss, at the end": f"{end:.4g}",
@@ -134,17 +135,6 @@ def test_a_run_is_shown_with_the_numbers_of_its_files(tmp_path: Path) -> None:
     assert ["optim.optimizer", "lars", "lars"] in made.rows
     assert [key for key in made.marked if "." in key] == ["optim.steps", "optim.batch"]
     assert ["machine.gpu", "none"] in made.rows
-
-
-def test_charts_have_words_and_links_have_targets(tmp_path: Path) -> None:
-    made = page(write(tmp_path / "a", probe=scored()), write(tmp_path / "b", probe=scored(0.1)))
-    words = made.all("svg", "aria-label")
-    assert len(words) == 7
-    loss = [row["loss"] for row in metrics(60)]
-    assert f"from {loss[0]:.4g} to {loss[-1]:.4g}, between {min(loss):.4g} and {max(loss):.4g}" in words[0]
-    ids = made.all("section", "id")
-    assert {link[1:] for link in made.all("a", "href")} == set(ids)
-    assert len(ids) == len(set(ids))
 
 
 def test_two_runs_side_by_side(tmp_path: Path) -> None:
@@ -221,33 +211,13 @@ def test_warnings_of_training_are_told(tmp_path: Path) -> None:
     assert summary.watched(record.read(write(tmp_path / "b", rows=watched(80)))) == []
 
 
-def test_many_warnings_are_counted(tmp_path: Path) -> None:
-    rows = [row | {"spread": 0.01 if row["step"] % 2 else 0.7} for row in metrics(60)]
-    made = page(write(tmp_path / "a", rows=rows))
-    assert made.text.count("almost collapsed") == 5
-    assert "And 24 more such warnings later." in made.text
-
-
-def test_a_chart_that_says_nothing_is_not_drawn(tmp_path: Path) -> None:
-    rows = [row | {"skipped": 0} for row in watched(60)]
-    made = page(write(tmp_path / "a", rows=rows))
-    assert "Steps skipped" not in made.words
-    assert "Samples left out" not in made.words
-    assert "were skipped" not in made.text
-
-
 def test_the_profile_is_a_table_with_bars(tmp_path: Path) -> None:
     one, two = write(tmp_path / "a"), write(tmp_path / "b")
-    phases = [
-        {"phase": "read", "ms": 4.0, "share": 0.1, "beside": True},
-        {"phase": "forward", "ms": 30.0, "share": 0.75},
-    ]
-    (two / "profile.json").write_text(json.dumps({"phases": phases, "step_ms": 40.0, "steps": 1200}))
+    read, forward = {"phase": "read", "ms": 4, "share": 0.1, "beside": True}, {"phase": "go", "ms": 30, "share": 0.75}
+    (two / "profile.json").write_text(json.dumps({"phases": [read, forward], "step_ms": 40.0, "steps": 1200}))
     made = page(one, two)
-    assert ["", "ms, b", "share, b"] in made.rows
-    assert [["read (beside the step)", "4", "10.0 %"], ["forward", "30", "75.0 %"]] == [
-        row for row in made.rows if row[-1] in ("10.0 %", "75.0 %") and row[0] != "waiting for data"
-    ]
+    for row in (["", "ms, b", "share, b"], ["read (beside the step)", "4", "10.0 %"], ["go", "30", "75.0 %"]):
+        assert row in made.rows
     assert made.all("td", "style") == ["--bar:10.0%", "--bar:75.0%"]
     assert "b: 40.00 ms, mean of 1200 steps." in made.text
 
@@ -333,10 +303,6 @@ def test_many_metrics_of_long_runs_stay_small(tmp_path: Path) -> None:
     assert "being too many: m" in made
 
 
-def lines(rows: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
 SHORT = [{key: row[key] for key in ("step", "loss", "spread")} for row in metrics(60)]  # two charts
 NOT_FINITE = [row | {"loss": bad} for row, bad in zip(SHORT[10:], (math.nan, math.inf, -math.inf, 1e300), strict=False)]
 JUNK = "\0[]\n[1]\n{}\n\n" + "[" * 100_000 + '\n{"step": -1}\n{"step": true}\n'
@@ -353,7 +319,7 @@ ODD = {  # file of the run, its content (None: there is none), words of the page
     "not finite": (
         "metrics.jsonl",
         lines(SHORT + NOT_FINITE),
-        "4 of 60 values of loss are not finite, first at step 10",
+        "4 of 60 values of loss are not finite",
     ),
     "all NaN": ("metrics.jsonl", '{"step": 0, "loss": NaN, "samples_per_s": 0, "wait": 0}', "1 of 1 values of loss"),
     "one step": ("metrics.jsonl", '{"step": 0, "loss": 3.5, "words": "x", "list": [1], "flag": true}\n', "1 of 60"),
@@ -364,7 +330,7 @@ ODD = {  # file of the run, its content (None: there is none), words of the page
     "probe": ("probe.json", '{"bands": ', "probe.json is damaged"),
     "probe's shape": (
         "probe.json",
-        '{"bands": {"B02": {"x": {"f1": "high"}}}, "mean_f1": {}}',
+        '{"bands": {"B02": {"x": {"f1": "y"}}}, "mean_f1": {}}',
         "probe.json is damaged",
     ),
     "probe's holes": ("probe.json", json.dumps(HOLES), "0.302 (0.312)"),
