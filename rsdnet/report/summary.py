@@ -24,7 +24,7 @@ def facts(record: Record) -> dict[str, Any]:
         "state": "complete" if record.complete else "still going, or stopped",
         "steps": f"{record.reached:,}" + (f" of {record.steps:,}" if record.steps else ""),
     }
-    for key in ("model.encoder", "views.modality", "views.size", "optim.batch", "optim.optimizer", "optim.lr"):
+    for key in ("model.method", "model.encoder", "views.modality", "optim.batch", "optim.optimizer", "optim.lr"):
         found[key.partition(".")[2]] = config.get(key, "–")
     for name, metric in shown([record]).items():
         if metric.fact and len(values := record.series[name].finite):
@@ -45,8 +45,7 @@ def notes(record: Record) -> list[str]:
         if (bad := ~np.isfinite(series.values)).any():
             at = series.steps[bad.argmax()]
             found.append(f"{bad.sum():,} of {len(bad):,} values of {name} are not finite, first at step {at:,}.")
-    skipped = record.series.get("skipped")
-    if skipped is not None and skipped.finite.any():
+    if (skipped := record.series.get("skipped")) is not None and skipped.finite.any():
         found.append(f"{skipped.finite.max():,.0f} steps were skipped: their gradient was not finite.")
     warnings = watched(record)
     found += [warning[0].upper() + warning[1:] + "." for warning in warnings[:WARNINGS]]
