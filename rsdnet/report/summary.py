@@ -9,7 +9,7 @@ import numpy as np
 from rsdnet.console import duration, percent
 from rsdnet.health import Watch
 from rsdnet.report.metrics import FACTS, score, shown
-from rsdnet.report.record import Record
+from rsdnet.report.record import Record, bounded
 
 SLOWEST = 1e-3  # samples/s; a number below is damaged
 WATCHED = {"spread", "effective_rank", "cosine", "grad_norm", "trust_min", "trust_max", "knn_f1"}
@@ -86,4 +86,4 @@ def time(record: Record) -> tuple[float, float]:
     if wait is not None and np.array_equal(rate.steps, wait.steps):
         good = fine & np.isfinite(wait.values)
         share = float(np.average(wait.values[good], weights=1 / rate.values[good])) if good.any() else math.nan
-    return share, batch * float((1 / rate.values[fine]).sum()) if isinstance(batch, int) else math.nan
+    return share, bounded(batch if isinstance(batch, int) else None) * float((1 / rate.values[fine]).sum())
