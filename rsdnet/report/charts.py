@@ -16,7 +16,6 @@ WIDTH, HEIGHT = 340, 200  # px: about a phone's width, so that letters stay read
 LEFT, RIGHT, TOP, BOTTOM = 46, 324, 12, 164  # px: the axes
 FAR = 30.0  # ratio of the greatest value to the least from which on an axis may be logarithmic
 PIECES = 140  # of a curve, at most: one every 2 px
-TICKS = 5  # of an axis, about
 
 
 class Curve(NamedTuple):
@@ -38,13 +37,14 @@ class Axis(NamedTuple):
 
     def at(self, values: np.ndarray) -> np.ndarray:
         """Pixels of values."""
-        low, high, values = (np.log10(each) if self.log else each for each in (self.low, self.high, values))
+        ends = np.array([self.low, self.high])
+        (low, high), values = (np.log10(ends), np.log10(values)) if self.log else (ends, values)
         return self.begin + (values - low) / (high - low) * (self.end - self.begin)
 
     def ticks(self, *, whole: bool = False) -> list[tuple[float, float]]:
         """(px, value) of round values about evenly apart; whole: whole numbers only."""
-        linear = MaxNLocator(TICKS, steps=[1, 2, 5, 10], integer=whole)
-        values = np.asarray((LogLocator(numticks=TICKS) if self.log else linear).tick_values(self.low, self.high))
+        linear = MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole)
+        values = np.asarray((LogLocator(numticks=5) if self.log else linear).tick_values(self.low, self.high))
         values = values[(self.low <= values) & (values <= self.high)]
         return list(zip(self.at(values).round(1).tolist(), values.tolist(), strict=True))
 

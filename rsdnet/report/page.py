@@ -119,7 +119,7 @@ def table(columns: Sequence[tuple[str, Mapping[str, Any]]], marked: Collection[s
 
 def profile_table(records: Sequence[Record]) -> Table:
     """Milliseconds and share of a step, by phase."""
-    columns = []
+    columns = list[tuple[str, Mapping[str, Any]]]()
     for run, record in enumerate(records, 1):
         if record.profile:
             of = f", {record.name}" if len(records) > 1 else ""
@@ -132,16 +132,15 @@ def profile_table(records: Sequence[Record]) -> Table:
 
 def probe_table(records: Sequence[Record]) -> Table:
     """F1, and accuracy in brackets, by band and variant; of two runs also the change of the first variant."""
-    columns, first = [], []
+    columns, first = list[tuple[str, Mapping[str, Any]]](), list[Mapping[str, Cell]]()
     for run, record in enumerate(records, 1):
         if record.probe:
             of, variants = f", {record.name}" if len(records) > 1 else "", record.probe.mean_f1
             rows = record.probe.bands | {MEAN: {variant: Score(f1) for variant, f1 in variants.items()}}
-            begin = len(columns)
-            for variant in variants:
-                column = {band: _score_cell(row, variant, run) for band, row in rows.items() if variant in row}
-                columns.append((f"{variant}{of}", column))
-            first += [column for _, column in columns[begin : begin + 1]]
+            cells = [{band: _score_cell(row, variant, run) for band, row in rows.items() if variant in row}
+                     for variant in variants]  # fmt: skip
+            columns += [(f"{variant}{of}", column) for variant, column in zip(variants, cells, strict=True)]
+            first += cells[:1]
     if len(first) == 2:
         one, other = first
         columns.append(("change", {band: score(other[band].bar - one[band].bar, "+") for band in one if band in other}))

@@ -99,7 +99,7 @@ class Record:
     def steps(self) -> int:
         """Steps of the whole schedule; 0 where unknown."""
         found = self.environment.get("steps", self.config.get("optim.steps"))
-        return found if isinstance(found, int) else 0
+        return found if isinstance(found, int) and found < 2**53 else 0
 
     @property
     def reached(self) -> int:

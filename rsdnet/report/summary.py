@@ -9,7 +9,7 @@ import numpy as np
 from rsdnet.console import duration, percent
 from rsdnet.health import Watch
 from rsdnet.report.metrics import FACTS, score, shown
-from rsdnet.report.record import Record
+from rsdnet.report.record import Record, bounded
 
 SLOWEST = 1e-3  # samples/s; a number below is damaged
 WATCHED = {"spread", "effective_rank", "cosine", "grad_norm", "trust_min", "trust_max", "knn_f1"}
@@ -24,7 +24,7 @@ def facts(record: Record) -> dict[str, Any]:
         "state": "complete" if record.complete else "still going, or stopped",
         "steps": f"{record.reached:,}" + (f" of {record.steps:,}" if record.steps else ""),
     }
-    for key in ("model.encoder", "views.modality", "views.size", "optim.batch", "optim.optimizer", "optim.lr"):
+    for key in ("model.method", "model.encoder", "views.modality", "optim.batch", "optim.optimizer", "optim.lr"):
         found[key.partition(".")[2]] = config.get(key, "–")
     for name, metric in shown([record]).items():
         if metric.fact and len(values := record.series[name].finite):
@@ -45,8 +45,7 @@ def notes(record: Record) -> list[str]:
         if (bad := ~np.isfinite(series.values)).any():
             at = series.steps[bad.argmax()]
             found.append(f"{bad.sum():,} of {len(bad):,} values of {name} are not finite, first at step {at:,}.")
-    skipped = record.series.get("skipped")
-    if skipped is not None and skipped.finite.any():
+    if (skipped := record.series.get("skipped")) is not None and skipped.finite.any():
         found.append(f"{skipped.finite.max():,.0f} steps were skipped: their gradient was not finite.")
     warnings = watched(record)
     found += [warning[0].upper() + warning[1:] + "." for warning in warnings[:WARNINGS]]
@@ -87,4 +86,4 @@ def time(record: Record) -> tuple[float, float]:
     if wait is not None and np.array_equal(rate.steps, wait.steps):
         good = fine & np.isfinite(wait.values)
         share = float(np.average(wait.values[good], weights=1 / rate.values[good])) if good.any() else math.nan
-    return share, batch * float((1 / rate.values[fine]).sum()) if isinstance(batch, int) else math.nan
+    return share, bounded(batch if isinstance(batch, int) else None) * float((1 / rate.values[fine]).sum())

