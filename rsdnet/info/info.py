@@ -20,7 +20,6 @@ from rsdnet.data.databases import Databases
 from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
-from rsdnet.info.tables import table, terminal
 
 if TYPE_CHECKING:
     from rsdnet._reader import Reader, Survey
@@ -38,7 +37,9 @@ def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
     """
     from rsdnet._reader import Reader
 
-    console, folders = terminal(), shards.parts(db)
+    console, folders = Console(), shards.parts(db)
+    if not console.is_terminal:
+        console = Console(width=160)  # a pipe or a file would squeeze tables into 80 columns
     reader = Reader(folders, bands.spellings())
     paths = [folder / DATA if folder.is_dir() else folder for folder in folders]
     samples = _count(reader, folders)
@@ -128,15 +129,23 @@ def next_piece(entries: int, seconds: float) -> int:
     return int(min(max(wanted, entries / 2, _LEAST), entries * 2))
 
 
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    """An empty table, its first `left` columns aligned left, the others right."""
+    made = Table(title=title, title_justify="left")
+    for position, column in enumerate(columns):
+        made.add_column(column, justify="left" if position < left else "right")
+    return made
+
+
 def _print_samples(console: Console, samples: Counts) -> None:
     facts = ((name, samples.meta.get(name)) for name in ("layout", "level", "patch"))
     console.print(", ".join(f"{name} {value}" for name, value in facts if value) or "samples:")
-    splits = table("samples", "split", "all", "ms+sar", "ms only", "sar only", "labelled", "label maps")
+    splits = _table("samples", "split", "all", "ms+sar", "ms only", "sar only", "labelled", "label maps")
     for split, counts in samples.splits.items():
         splits.add_row(split or "all", *(f"{int(count):,}" for count in counts))
     console.print(splits)
     if samples.labels.any():
-        classes = table("classes", "id", "class", *SPLITS, left=2)
+        classes = _table("classes", "id", "class", *SPLITS, left=2)
         for label, name in enumerate(samples.classes):
             classes.add_row(str(label), name, *(f"{int(count):,}" for count in samples.labels[:, label]))
         console.print(classes)
@@ -147,7 +156,7 @@ def _band_table(found: "Survey") -> Table:
     for columns, entries in found.schemas:
         for name, dtype, shape in columns:
             tensors.setdefault(name, Counter())[dtype, shape] += entries
-    made = table("tensors", "tensor", "type", "rows x columns", "entries", left=3)
+    made = _table("tensors", "tensor", "type", "rows x columns", "entries", left=3)
     for name in sorted(tensors, key=_band_order):
         for (dtype, shape), count in tensors[name].most_common():
             made.add_row(name, dtype, " x ".join(map(str, shape)), f"{count:,}")
@@ -164,7 +173,7 @@ def _band_order(name: str) -> tuple[int, str]:
 def _statistics_table(stats: dict[str, Any]) -> Table:
     columns = ("min", "1", "50", "99", "max", "mean", "std")
     titles = [f"{column} %" if column.isdigit() else column for column in columns]
-    made = table(f"statistics, {stats.get('split', 'train')} split", "band", *titles, "pixels", "invalid")
+    made = _table(f"statistics, {stats.get('split', 'train')} split", "band", *titles, "pixels", "invalid")
     for name in sorted(stats["bands"], key=_band_order):
         band = stats["bands"][name]
         values = [band["percentiles"].get(c) if c.isdigit() else band[c] for c in columns]
