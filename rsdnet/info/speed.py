@@ -5,6 +5,7 @@ same bands again.
 """
 
 import os
+import resource
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from rsdnet.data.pools import Pools
 from rsdnet.data.samples import Samples
 from rsdnet.errors import DataError
 from rsdnet.hardware import cores, free_memory
-from rsdnet.info.disk import evict
+from rsdnet.info.disk import COLD, evict
 
 BATCH = 128
 READS = {"drawn bands": Drawn(views=2, channels=1), "all bands": "all"}
@@ -34,6 +35,8 @@ _SHORT = 0.2  # seconds: a shorter cold pass is not judged
 _LOADED = 0.75  # load a core, beside our own, that disturbs
 _SOURCE = 256 << 20  # bytes that memcpy reads from: more than a processor's caches hold
 _BLOCKS = 1024  # blocks that memcpy copies between two looks at the clock
+_KEPT = "the page cache keeps the database, or does not tell this user"
+_LOST = "the page cache does not keep the database"
 _PROBED = 16  # entries looked at for their bands
 
 
@@ -42,7 +45,7 @@ class Rate:
     """Samples and bytes a second, over `seconds`.
 
     busy: share of the reading threads' time on a core. waited: share of the time in which the consumer of the batches
-    waited for one.
+    waited for one. disk: bytes a second that came from the disk, 0 where the system does not count them.
     """
 
     samples: float
@@ -50,29 +53,30 @@ class Rate:
     seconds: float
     busy: float
     waited: float
+    disk: float = 0
 
 
 @dataclass(frozen=True)
 class Figures:
     """Everything measured.
 
-    rates: by key of `READS` and "cold" or "warm"; None: not measured. memcpy: bytes a second on as many threads.
-    database, free: bytes of the files and of free memory.
+    rates: by key of `READS` and "cold" or "warm"; a text: the reason why it was not measured. memcpy: bytes a second on
+    as many threads. database, free: bytes of the files and of free memory.
     """
 
-    rates: dict[tuple[str, str], Rate | None]
+    rates: dict[tuple[str, str], Rate | str]
     memcpy: float
     threads: int
     database: int
     free: int
 
-    def bound(self, rate: Rate) -> str:
-        """The bound of a rate: "memory", "consumer", "cores" or "disk"."""
+    def bound(self, rate: Rate, state: str) -> str:
+        """The bound of a "cold" or "warm" rate: "memory", "consumer", "cores" or "disk"."""
         if rate.bytes >= MEMORY * self.memcpy:
             return "memory"
         if rate.waited < HALF:
             return "consumer"
-        return "cores" if rate.busy >= HALF else "disk"
+        return "disk" if state == "cold" and rate.busy < HALF else "cores"
 
 
 def speed(db: Path, seconds: float = 20.0) -> None:
@@ -138,7 +142,7 @@ def measure(samples: Samples, seconds: float) -> Figures:
     """All rates, in about so many seconds."""
     files = [folder / DATA for folder in samples.databases.folders]
     free, source = free_memory(), np.ones(_SOURCE, np.uint8)
-    rates: dict[tuple[str, str], Rate | None] = {}
+    rates: dict[tuple[str, str], Rate | str] = {}
     copied = []
     with progress("measuring", 2 * len(READS)) as show:
         for done, (name, drawn) in enumerate(READS.items()):
@@ -147,7 +151,7 @@ def measure(samples: Samples, seconds: float) -> Figures:
             show(2 * done, f"{name}, cold")
             cold = all(list(map(evict, files)))  # evict every one
             first = read(loader, seconds / 5)
-            rates[name, "cold"] = first if cold else None
+            rates[name, "cold"] = first if cold else _KEPT
             loader.stop = loader.state_dict()["step"]  # from now on these steps alone, which are in the page cache
             show(2 * done + 1, f"{name}, warm")
             warm = []
@@ -155,13 +159,14 @@ def measure(samples: Samples, seconds: float) -> Figures:
                 warm.append(read(loader, 0.3 * seconds / 2 / _TURNS, again=True))
                 block = max(int(loader.shape.room / np.prod(loader.shape[:3])), 1)
                 copied.append(_memcpy(source, block, samples.threads, 0.3 * seconds / 2 / _TURNS))
-            rates[name, "warm"] = max(warm, key=lambda rate: rate.bytes)
+            best = max(warm, key=lambda rate: rate.bytes)
+            rates[name, "warm"] = best if best.disk < COLD * best.bytes else _LOST
     return Figures(rates, max(copied), samples.threads, sum(path.stat().st_size for path in files), free)
 
 
 def read(loader: Loader, seconds: float, again: bool = False) -> Rate:
     """Read a loader's steps, for `seconds` at most; again: anew until then."""
-    before, began, cpu = loader.stats(), time.perf_counter(), time.process_time()
+    before, began, cpu, blocks = loader.stats(), time.perf_counter(), time.process_time(), _blocks()
     over = False
     while not over:
         loader.set_epoch(0)
@@ -171,8 +176,14 @@ def read(loader: Loader, seconds: float, again: bool = False) -> Rate:
         loader.close()
         over = over or not again
     took, used, after = time.perf_counter() - began, time.process_time() - cpu, loader.stats()
+    disk = (_blocks() - blocks) * 512 / took
     samples, moved, waited = ((after[name] - before[name]) / took for name in ("samples", "bytes", "waited"))
-    return Rate(samples, moved, took, min(used / took / loader.samples.threads, 1), min(waited, 1))
+    return Rate(samples, moved, took, min(used / took / loader.samples.threads, 1), min(waited, 1), disk)
+
+
+def _blocks() -> int:
+    """Blocks of 512 bytes that this process has read from disks."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_inblock
 
 
 def _memcpy(source: np.ndarray, block: int, threads: int, seconds: float) -> float:
@@ -198,9 +209,9 @@ def rows(figures: Figures) -> Iterator[str]:
     yield line("", "samples/s", "MB/s", "of memcpy", "cores busy", "bound")
     for (name, state), rate in figures.rates.items():
         cells = ["-", "-", "-", "-", "not measured"]
-        if rate:
+        if isinstance(rate, Rate):
             shares = percent(rate.bytes / figures.memcpy), percent(rate.busy)
-            cells = [f"{rate.samples:,.0f}", f"{rate.bytes / 1e6:,.0f}", *shares, figures.bound(rate)]
+            cells = [f"{rate.samples:,.0f}", f"{rate.bytes / 1e6:,.0f}", *shares, figures.bound(rate, state)]
         yield line(f"{name}, {state}", *cells)
     yield line("memcpy", "", f"{figures.memcpy / 1e6:,.0f}", "", "", "").rstrip()
 
@@ -208,19 +219,19 @@ def rows(figures: Figures) -> Iterator[str]:
 def verdict(figures: Figures) -> str:
     """One sentence: the samples a second of drawn bands, as training reads them, and their bound."""
     cold, warm = (figures.rates["drawn bands", state] for state in ("cold", "warm"))
-    if cold and cold.seconds < _SHORT:
+    if isinstance(cold, Rate) and cold.seconds < _SHORT:
         return f"too small to judge: the samples were read in {cold.seconds:.2f} s"
     parts = []
     for state, rate in (("cold", cold), ("warm", warm)):
-        if rate is None:
-            parts.append(f"{state}, not measured: the page cache keeps the database, or does not tell this user")
+        if isinstance(rate, str):
+            parts.append(f"{state}, not measured: {rate}")
             continue
         why = {
             "memory": f"memory ({percent(rate.bytes / figures.memcpy)} of memcpy)",
             "disk": f"the disk ({figures.threads} threads wait {percent(1 - rate.busy)} of the time)",
-            "cores": f"the cores ({figures.threads} threads compute {percent(rate.busy)} of the time)",
+            "cores": f"the cores ({figures.threads} threads, {percent(rate.busy)} of the time on one)",
             "consumer": f"the consumer of the batches (it waits {percent(rate.waited)} of the time)",
-        }[figures.bound(rate)]
+        }[figures.bound(rate, state)]
         parts.append(f"{state}, {rate.samples:,.0f} samples/s, bound by {why}")
     fits = figures.database <= figures.free
     epochs = "fits in free memory: only the first epoch is cold" if fits else "exceeds free memory: every epoch is cold"
