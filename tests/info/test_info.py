@@ -27,7 +27,7 @@ from tests.support.databases import paired_patches, write_database, write_values
 
 pytest.importorskip("rsdnet._reader", reason="the C++ reader is not built")
 
-from rsdnet._reader import Reader, ReaderError, Survey, extents
+from rsdnet._reader import Reader, ReaderError, Survey
 
 
 @pytest.fixture
@@ -209,14 +209,12 @@ def test_a_database_that_changes_under_a_survey_ends_it(tmp_path: Path) -> None:
 def test_whole_brings_every_byte_from_disk(tmp_path: Path) -> None:
     db = write_database(tmp_path, {f"{n:02d}": p for n in range(40) for p in (paired_patches(1, size=120)["s1_0"],)})
     file, reader = db / "data.mdb", Reader([db], bands.spellings())
-    entries = extents(reader, reader.keys())
-    os.sync()
-    if not disk.evict(file, entries):
+    if not disk.evict(file):
         pytest.skip("this file system keeps all pages in memory")
     assert finish(Survey(reader)).damaged == []
-    assert disk.cached_share(file, entries) <= 0.25  # 1 of 29 pages
+    assert disk.cached_share(file) <= 0.25  # of an entry, 1 of 29 pages
     assert finish(Survey(reader, whole=True)).damaged == []
-    assert disk.cached_share(file, entries) == 1
+    assert disk.cached_share(file) > 0.95
 
 
 def test_pieces_keep_the_bar_moving() -> None:
