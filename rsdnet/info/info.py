@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     from rsdnet._reader import Reader, Survey
 
 _KEYS = ("ms", "sar", "map")
-_NAMED = 10  # damaged entries and absent keys that are named
-_LEAST, _PAUSE = 64, 0.1  # least entries in a piece of a survey; seconds that one may take
+_NAMED = 10  # damaged entries and absent keys printed, at most
+_LEAST, _PAUSE = 64, 0.1  # entries in a piece of a survey, at least; seconds for one, about
 
 
 def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
-    """Print the contents of the database in folder `db`, or of its shards. Returns 1 if anything is damaged or absent.
+    """Print the contents of the database in folder `db`, or of its shards.
 
-    verify: read every entry whole. write: JSON file for all that is damaged or absent.
-    Raises DataError if it cannot be opened, or its catalog is damaged.
+    verify: read every entry whole. write: JSON file for all damaged entries and absent keys.
+    Returns the exit status: 1 if an entry is damaged or a key absent, else 0.
+    Raises DataError if the database cannot be opened, or its catalog is damaged.
     """
     from rsdnet._reader import Reader
 
@@ -69,8 +70,8 @@ def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
 class Counts:
     """Numbers of samples in a catalog.
 
-    splits: per split (None: all of them), samples, with both entries, MS alone, SAR alone, labelled, with a label map.
-    labels: (3, classes) samples by split and label id. absent: keys of the catalog that the database lacks.
+    splits: by split (None: all), (6,) samples: all, with MS and SAR, MS alone, SAR alone, labelled, with a label map.
+    labels: (3, classes) samples by split and label id. absent: keys in the catalog and not in the database.
     """
 
     meta: dict[str, Any] = field(default_factory=dict)
@@ -80,7 +81,7 @@ class Counts:
     absent: list[str] = field(default_factory=list)
 
     def add(self, piece: Catalog, reader: "Reader", database: int) -> None:
-        """Count the samples of a piece; look its keys up in one of the reader's databases."""
+        """Count the samples of a piece of the catalog, and look its keys up in the reader's `database`."""
         self.meta, self.classes = piece.meta, piece.classes
         there = {name: np.array([key is not None for key in getattr(piece, name)], bool) for name in _KEYS}
         for name, has in there.items():
@@ -98,7 +99,7 @@ class Counts:
 
 
 def _count(reader: "Reader", folders: Sequence[Path]) -> Counts | None:
-    """The samples of a catalog; None without one, and without an ingest that may yet write one."""
+    """The catalog's counts; None without a catalog. Raises DataError where an unfinished ingest has yet to write it."""
     if not any((folders[0] / name).is_file() for name in (catalog.CATALOG, catalog.JOURNAL)):
         return None
     counts = Counts()
@@ -108,7 +109,7 @@ def _count(reader: "Reader", folders: Sequence[Path]) -> Counts | None:
 
 
 def survey(reader: "Reader", verify: bool) -> "Survey":
-    """Check the headers of all entries; with `verify`, read every byte too. Shows progress."""
+    """Check every entry's header, and with `verify` read every byte, under a progress bar."""
     from rsdnet._reader import Survey
 
     found = Survey(reader, None, verify)
@@ -118,15 +119,10 @@ def survey(reader: "Reader", verify: bool) -> "Survey":
             began = time.perf_counter()
             done = found.advance(piece)
             now = time.perf_counter()
-            piece = next_piece(piece, now - began)
+            wanted = piece * _PAUSE / max(now - began, 1e-9)  # the bar and Ctrl-C wait about _PAUSE
+            piece = int(np.clip(wanted, max(piece / 2, _LEAST), 2 * piece))
             show(done, f"{size(found.bytes / (now - first))}/s" if verify else "")
     return found
-
-
-def next_piece(entries: int, seconds: float) -> int:
-    """Size of the next piece, where one of `entries` took `seconds`: the bar and Ctrl-C wait about `_PAUSE`."""
-    wanted = entries * _PAUSE / max(seconds, 1e-9)
-    return int(min(max(wanted, entries / 2, _LEAST), entries * 2))
 
 
 def _table(title: str, *columns: str, left: int = 1) -> Table:

@@ -18,7 +18,7 @@ from rsdnet import bands
 from rsdnet._reader import Reader, copy_blocks
 from rsdnet.console import percent, progress, size
 from rsdnet.data.catalog import DATA, MODALITIES
-from rsdnet.data.databases import Databases
+from rsdnet.data.databases import Databases, Piece
 from rsdnet.data.loader import Drawn, Loader
 from rsdnet.data.pools import Pools
 from rsdnet.data.samples import Samples
@@ -103,7 +103,8 @@ def drawn_from(db: Path) -> tuple[str, Pools]:
 
     Raises DataError if no entry can be read.
     """
-    databases, first = Databases(db), {}
+    databases = Databases(db)
+    first: dict[str, tuple[Piece, np.ndarray]] = {}
     for piece in databases:
         for modality in MODALITIES:
             if modality not in first and (has := piece.catalog.mask(modality=modality)).any():

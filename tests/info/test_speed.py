@@ -149,11 +149,9 @@ def test_the_command_prints_rates_and_leaves_the_folder_as_it_was(tiny_db: Path)
     assert re.search(r"^(training reads|too small to judge)", lines[-1])
 
 
-def test_the_command_refuses_in_one_line(tiny_db: Path, tmp_path: Path) -> None:
+def test_a_database_without_a_catalog_and_no_time_are_refused(tiny_db: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_db / "data.mdb", tmp_path)
-    refused = {(tmp_path,): "catalog.parquet is missing", (tiny_db, "--seconds", "0"): "--seconds 0.0 is not above 0"}
-    for words, reason in refused.items():
-        done = call(*words, "--speed")
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert done.stderr.startswith("error: ")
-        assert reason in done.stderr
+    with pytest.raises(DataError, match=r"catalog\.parquet is missing"):
+        speed.speed(tmp_path)
+    with pytest.raises(DataError, match=r"--seconds 0 is not above 0"):
+        speed.speed(tiny_db, 0)
