@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from rsdnet.hardware import cores, free_memory
 from rsdnet.info.disk import COLD, evict
 
 BATCH = 128
-READS = {"drawn bands": Drawn(views=2, channels=1), "all bands": "all"}
+READS: dict[str, Drawn | Literal["all"]] = {"drawn bands": Drawn(views=2, channels=1), "all bands": "all"}
 MEMORY = 0.6  # share of memcpy's rate from which memory bounds reading
 HALF = 0.5  # share of the time from which waiting for batches, or computing, decides the bound
 _TURNS = 3  # of warm reads and of memcpy
@@ -111,9 +112,9 @@ def drawn_from(db: Path) -> tuple[str, Pools]:
                 first[modality] = piece, has
         if "ms+sar" in first:
             break
-    modality = next((modality for modality in MODALITIES if modality in first), None)
-    if modality is None:
+    if not first:
         raise DataError(f"{db}: its catalog holds no sample: ingest into the database first")
+    modality = next(modality for modality in MODALITIES if modality in first)
     piece, has = first[modality]
     reader = Reader(databases.folders, bands.spellings())
     pools: Pools = {"ms": (), "sar": ()}
@@ -230,7 +231,7 @@ def verdict(figures: Figures) -> str:
         why = {
             "memory": f"memory ({percent(rate.bytes / figures.memcpy)} of memcpy)",
             "disk": f"the disk ({figures.threads} threads wait {percent(1 - rate.busy)} of the time)",
-            "cores": f"the cores ({figures.threads} threads, {percent(rate.busy)} of the time on one)",
+            "cores": f"the cores ({figures.threads} threads on a core {percent(rate.busy)} of the time)",
             "consumer": f"the consumer of the batches (it waits {percent(rate.waited)} of the time)",
         }[figures.bound(rate, state)]
         parts.append(f"{state}, {rate.samples:,.0f} samples/s, bound by {why}")

@@ -41,11 +41,11 @@ def figures(cold: Rate | str, warm: Rate | str, free: float = 22) -> Figures:
     ("measured", "state", "bound", "words"),
     [
         (rate(11.6), "warm", "memory", "158,904 samples/s, bound by memory (83 % of memcpy)"),
-        (rate(5.9), "warm", "cores", "the cores (2 threads, 100 % of the time on one)"),
-        (rate(5.9, 0.2), "warm", "cores", "the cores (2 threads, 20 % of the time on one)"),
+        (rate(5.9), "warm", "cores", "the cores (2 threads on a core 100 % of the time)"),
+        (rate(5.9, 0.2), "warm", "cores", "the cores (2 threads on a core 20 % of the time)"),
         (rate(5.9, 0.4, 0.1), "warm", "consumer", "the consumer of the batches (it waits 10 % of the time)"),
         (rate(0.21, 0.12), "cold", "disk", "2,877 samples/s, bound by the disk (2 threads wait 88 % of the time)"),
-        (rate(2, 0.95), "cold", "cores", "the cores (2 threads, 95 % of the time on one)"),
+        (rate(2, 0.95), "cold", "cores", "the cores (2 threads on a core 95 % of the time)"),
         (rate(10, 0.5), "cold", "memory", "memory (71 % of memcpy)"),
     ],
 )
