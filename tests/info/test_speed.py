@@ -12,7 +12,7 @@ import safetensors.numpy
 
 pytest.importorskip("rsdnet._reader", reason="the C++ reader is not built")
 
-from rsdnet import bands
+from rsdnet import bands, hardware
 from rsdnet._reader import Reader, ReaderError, copy_blocks, extents
 from rsdnet.data.catalog import Catalog, objects
 from rsdnet.data.loader import Drawn, Loader
@@ -66,6 +66,10 @@ def test_what_was_not_measured_says_so() -> None:
 @pytest.mark.parametrize(("free", "words"), [(22, "only the first epoch is cold"), (5, "every epoch is cold")])
 def test_a_database_beyond_memory_stays_cold(free: float, words: str) -> None:
     assert speed.verdict(figures(rate(1), rate(1), free)).endswith(words)
+
+
+def test_free_memory_is_part_of_the_machines() -> None:
+    assert 0 < hardware.free_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_samples_are_read_as_training_draws_them(tiny_db: Path) -> None:
