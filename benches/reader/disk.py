@@ -1,9 +1,9 @@
-"""This disk: files put out of the page cache, and its own speed by the reads of rsdnet.info.disk."""
+"""This disk: files put out of the page cache, and the speed of plain reads."""
 
 import ctypes
 import mmap
 import os
-from math import inf
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +27,19 @@ def evict(path: Path) -> None:
         if line.endswith(str(path.resolve())):  # pages in this process's maps are not evicted; they come again
             begin, end = (int(part, 16) for part in line.split()[0].split("-"))
             _libc.madvise(begin, end - begin, mmap.MADV_DONTNEED)
-    with path.open("rb") as file:
-        os.fsync(file)
-    disk.evict(path, np.array([[0, path.stat().st_size]]))
+    disk.evict(path)
     left = disk.cached_share(path)
     if left is None:
         raise Absent("the system does not tell what the page cache holds")
     if left > WARM:
         raise Absent(f"{left:.0%} of the database stay in the page cache: this machine does not evict it")
+
+
+def _read(descriptor: int, blocks: NDArray[np.int64]) -> None:
+    """Read blocks (N, 2), first byte and bytes, one after the other; a read releases Python's lock."""
+    buffer = memoryview(bytearray(blocks[:, 1].max(initial=0)))
+    for offset, length in blocks.tolist():
+        os.preadv(descriptor, [buffer[:length]], offset)
 
 
 class Disk:
@@ -61,7 +66,11 @@ class Disk:
                 self.blocks[step] = np.column_stack([begins, np.full(count, BLOCK)])
 
     def run(self, steps: range) -> None:
-        disk.scattered(self.path, np.concatenate([self.blocks[step] for step in steps]), FLIGHT, inf)
+        blocks = np.concatenate([self.blocks[step] for step in steps])
+        with self.path.open("rb") as file, ThreadPoolExecutor(FLIGHT) as pool:
+            advice = os.POSIX_FADV_RANDOM if self.random else os.POSIX_FADV_SEQUENTIAL
+            os.posix_fadvise(file.fileno(), 0, 0, advice)
+            list(pool.map(lambda own: _read(file.fileno(), own), [blocks[at::FLIGHT] for at in range(FLIGHT)]))
 
     def moved(self, steps: range) -> int:
         """Bytes that `run` reads."""

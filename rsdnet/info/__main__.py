@@ -1,8 +1,8 @@
 """The contents of a database: `python -m rsdnet.info DB [--verify] [--speed]`.
 
-Samples per split and class, bands with types and shapes, statistics, damaged entries, size on disk; with `--speed` the
-rate at which this machine reads it, and what bounds that. A database without a catalog, such as rico-hdl's own, is told
-but for its samples and its speed.
+Samples by split and class, bands with types and shapes, statistics, damaged entries, size on disk; with `--speed` the
+samples a second that this machine reads, and their bound. A database without a catalog, such as rico-hdl's own, has no
+table of samples and no `--speed`.
 """
 
 import sys
@@ -25,10 +25,10 @@ class Options:
     json: Path | None = None
     """Write all damaged entries and absent keys into this file."""
     speed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Measure how fast this machine reads the database, and say what bounds that. Parts of the database leave the page
-    cache for it."""
+    """Measure the samples a second that this machine reads from the database, cold and warm, and name their bound. The
+    database is dropped from the page cache for it."""
     seconds: float = 20.0
-    """How long --speed may take, about."""
+    """Duration of --speed, about, once the samples are open."""
 
 
 def main() -> int:

@@ -20,25 +20,27 @@ from rsdnet.data.databases import Databases
 from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
-from rsdnet.info.tables import table, terminal
 
 if TYPE_CHECKING:
     from rsdnet._reader import Reader, Survey
 
 _KEYS = ("ms", "sar", "map")
-_NAMED = 10  # damaged entries and absent keys that are named
-_LEAST, _PAUSE = 64, 0.1  # least entries in a piece of a survey; seconds that one may take
+_NAMED = 10  # damaged entries and absent keys printed, at most
+_LEAST, _PAUSE = 64, 0.1  # entries in a piece of a survey, at least; seconds for one, about
 
 
 def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
-    """Print the contents of the database in folder `db`, or of its shards. Returns 1 if anything is damaged or absent.
+    """Print the contents of the database in folder `db`, or of its shards.
 
-    verify: read every entry whole. write: JSON file for all that is damaged or absent.
-    Raises DataError if it cannot be opened, or its catalog is damaged.
+    verify: read every entry whole. write: JSON file for all damaged entries and absent keys.
+    Returns the exit status: 1 if an entry is damaged or a key absent, else 0.
+    Raises DataError if the database cannot be opened, or its catalog is damaged.
     """
     from rsdnet._reader import Reader
 
-    console, folders = terminal(), shards.parts(db)
+    console, folders = Console(), shards.parts(db)
+    if not console.is_terminal:
+        console = Console(width=160)  # a pipe or a file would squeeze tables into 80 columns
     reader = Reader(folders, bands.spellings())
     paths = [folder / DATA if folder.is_dir() else folder for folder in folders]
     samples = _count(reader, folders)
@@ -68,8 +70,8 @@ def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
 class Counts:
     """Numbers of samples in a catalog.
 
-    splits: per split (None: all of them), samples, with both entries, MS alone, SAR alone, labelled, with a label map.
-    labels: (3, classes) samples by split and label id. absent: keys of the catalog that the database lacks.
+    splits: by split (None: all), (6,) samples: all, with MS and SAR, MS alone, SAR alone, labelled, with a label map.
+    labels: (3, classes) samples by split and label id. absent: keys in the catalog and not in the database.
     """
 
     meta: dict[str, Any] = field(default_factory=dict)
@@ -79,7 +81,7 @@ class Counts:
     absent: list[str] = field(default_factory=list)
 
     def add(self, piece: Catalog, reader: "Reader", database: int) -> None:
-        """Count the samples of a piece; look its keys up in one of the reader's databases."""
+        """Count the samples of a piece of the catalog, and look its keys up in the reader's `database`."""
         self.meta, self.classes = piece.meta, piece.classes
         there = {name: np.array([key is not None for key in getattr(piece, name)], bool) for name in _KEYS}
         for name, has in there.items():
@@ -97,7 +99,7 @@ class Counts:
 
 
 def _count(reader: "Reader", folders: Sequence[Path]) -> Counts | None:
-    """The samples of a catalog; None without one, and without an ingest that may yet write one."""
+    """The catalog's counts; None without a catalog. Raises DataError where an unfinished ingest has yet to write it."""
     if not any((folders[0] / name).is_file() for name in (catalog.CATALOG, catalog.JOURNAL)):
         return None
     counts = Counts()
@@ -107,7 +109,7 @@ def _count(reader: "Reader", folders: Sequence[Path]) -> Counts | None:
 
 
 def survey(reader: "Reader", verify: bool) -> "Survey":
-    """Check the headers of all entries; with `verify`, read every byte too. Shows progress."""
+    """Check every entry's header, and with `verify` read every byte, under a progress bar."""
     from rsdnet._reader import Survey
 
     found = Survey(reader, None, verify)
@@ -117,26 +119,29 @@ def survey(reader: "Reader", verify: bool) -> "Survey":
             began = time.perf_counter()
             done = found.advance(piece)
             now = time.perf_counter()
-            piece = next_piece(piece, now - began)
+            wanted = piece * _PAUSE / max(now - began, 1e-9)  # the bar and Ctrl-C wait about _PAUSE
+            piece = int(np.clip(wanted, max(piece / 2, _LEAST), 2 * piece))
             show(done, f"{size(found.bytes / (now - first))}/s" if verify else "")
     return found
 
 
-def next_piece(entries: int, seconds: float) -> int:
-    """Size of the next piece, where one of `entries` took `seconds`: the bar and Ctrl-C wait about `_PAUSE`."""
-    wanted = entries * _PAUSE / max(seconds, 1e-9)
-    return int(min(max(wanted, entries / 2, _LEAST), entries * 2))
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    """An empty table, its first `left` columns aligned left, the others right."""
+    made = Table(title=title, title_justify="left")
+    for position, column in enumerate(columns):
+        made.add_column(column, justify="left" if position < left else "right")
+    return made
 
 
 def _print_samples(console: Console, samples: Counts) -> None:
     facts = ((name, samples.meta.get(name)) for name in ("layout", "level", "patch"))
     console.print(", ".join(f"{name} {value}" for name, value in facts if value) or "samples:")
-    splits = table("samples", "split", "all", "ms+sar", "ms only", "sar only", "labelled", "label maps")
+    splits = _table("samples", "split", "all", "ms+sar", "ms only", "sar only", "labelled", "label maps")
     for split, counts in samples.splits.items():
         splits.add_row(split or "all", *(f"{int(count):,}" for count in counts))
     console.print(splits)
     if samples.labels.any():
-        classes = table("classes", "id", "class", *SPLITS, left=2)
+        classes = _table("classes", "id", "class", *SPLITS, left=2)
         for label, name in enumerate(samples.classes):
             classes.add_row(str(label), name, *(f"{int(count):,}" for count in samples.labels[:, label]))
         console.print(classes)
@@ -147,7 +152,7 @@ def _band_table(found: "Survey") -> Table:
     for columns, entries in found.schemas:
         for name, dtype, shape in columns:
             tensors.setdefault(name, Counter())[dtype, shape] += entries
-    made = table("tensors", "tensor", "type", "rows x columns", "entries", left=3)
+    made = _table("tensors", "tensor", "type", "rows x columns", "entries", left=3)
     for name in sorted(tensors, key=_band_order):
         for (dtype, shape), count in tensors[name].most_common():
             made.add_row(name, dtype, " x ".join(map(str, shape)), f"{count:,}")
@@ -164,7 +169,7 @@ def _band_order(name: str) -> tuple[int, str]:
 def _statistics_table(stats: dict[str, Any]) -> Table:
     columns = ("min", "1", "50", "99", "max", "mean", "std")
     titles = [f"{column} %" if column.isdigit() else column for column in columns]
-    made = table(f"statistics, {stats.get('split', 'train')} split", "band", *titles, "pixels", "invalid")
+    made = _table(f"statistics, {stats.get('split', 'train')} split", "band", *titles, "pixels", "invalid")
     for name in sorted(stats["bands"], key=_band_order):
         band = stats["bands"][name]
         values = [band["percentiles"].get(c) if c.isdigit() else band[c] for c in columns]
