@@ -25,14 +25,14 @@ from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
 from rsdnet.hardware import free_memory
 
-_SUMS = ("samples", "bytes", "seconds", "waited", "idle", "left_out")
+# Of `Loader.stats`: the name in the C++ stream's.
+_SUMS = {"samples": "samples", "bytes": "bytes", "seconds": "seconds", "waited": "waited", "stand_ins": "left_out"}
 
 
 class Batch(NamedTuple):
     """Raw bands of B samples, on the loader's device.
 
-    On a GPU it is the consumer's own. On the host it lies in a slot and is valid until the next batch is asked for,
-    unless the loader was made with copy=True.
+    On a GPU it is the consumer's own. On the host it lies in a slot and is valid until the next batch is asked for.
     """
 
     data: Tensor  # (N,) uint8: the bands' bytes; the whole cache, where it is on the device
@@ -100,11 +100,10 @@ class Loader(IterableDataset[Batch]):
         part: Part = Part(),
         device: torch.device | str = "cpu",
         ring: Ring = Ring(),
-        copy: bool = False,
     ) -> None:
         self.samples = samples if isinstance(samples, Samples) else Samples(samples, split=split)
         self.batch, self.seed, self.part, self.drop_last = batch, seed, part, drop_last
-        self.start, self.stop, self.device, self.ring, self.copy = start, stop, torch.device(device), ring, copy
+        self.start, self.stop, self.device, self.ring = start, stop, torch.device(device), ring
         if part.world < 1 or not 0 <= part.rank < part.world:
             raise DataError(f"rank {part.rank} of world {part.world}: ranks go from 0 to world - 1")
         if start < 0 or (stop is not None and stop < start):
@@ -153,8 +152,9 @@ class Loader(IterableDataset[Batch]):
             self._slots = []
             return
         running.close()
-        for name in _SUMS:
-            self._totals[name] += running.stream.stats()[name]
+        done = running.stream.stats()
+        for name, key in _SUMS.items():
+            self._totals[name] += done[key]
 
     def __enter__(self) -> Self:
         return self
@@ -170,10 +170,6 @@ class Loader(IterableDataset[Batch]):
         return self._slots
 
     # ---- state -------------------------------------------------------------------------------------------------------
-
-    def set_epoch(self, epoch: int) -> None:
-        """Begin the next iteration at the start of `epoch`."""
-        self._step = epoch * self.steps_per_epoch
 
     def state_dict(self) -> dict[str, Any]:
         """The loader's position: plain values. The batch handed out last counts as done."""
@@ -203,25 +199,16 @@ class Loader(IterableDataset[Batch]):
     def stats(self) -> dict[str, Any]:
         """Counts and times of this process so far, over all iterations.
 
-        samples, bytes: delivered. seconds: while iterating; waited: of those, the consumer waited for a batch; idle:
-        the threads together had nothing to do. samples_per_s, bytes_per_s. ready: batches that wait for the consumer;
-        planned: batches planned ahead. left_out: samples left out at the opening; stand_ins: samples replaced by
-        another one since. threads, hints (whether given now), cache (its bytes).
+        samples, bytes: delivered. seconds: while iterating; waited: of those, the consumer waited for a batch.
+        stand_ins: damaged samples replaced by another one; left_out: samples left out at the opening.
+        ready: batches that wait for the consumer now; threads: reading now.
         """
         running = self._running
         now = running.stream.stats() if running and running.process == os.getpid() else {}
-        total: dict[str, Any] = {name: self._totals[name] + now.get(name, 0) for name in _SUMS}
-        seconds = max(total["seconds"], 1e-9)
-        return total | {
-            "samples_per_s": total["samples"] / seconds,
-            "bytes_per_s": total["bytes"] / seconds,
-            "ready": now.get("ready", 0),
-            "planned": now.get("planned", 0),
-            "threads": now.get("threads", 0),
-            "hints": now.get("hints", False),
-            "stand_ins": total["left_out"],
+        return {name: self._totals[name] + now.get(key, 0) for name, key in _SUMS.items()} | {
             "left_out": sum(self.samples.left_out.values()),
-            "cache": 0 if self.samples.arena is None else len(self.samples.arena),
+            "ready": now.get("ready", 0),
+            "threads": now.get("threads", 0),
         }
 
 
@@ -242,7 +229,7 @@ class _Running:
         if loader.device.type == "cuda":
             self.delivery = DeviceDelivery(self.stream, slots, Gpu(loader.device), arena=samples.resident)
         else:
-            self.delivery = HostDelivery(self.stream, slots, arena=samples.resident, copy=loader.copy)
+            self.delivery = HostDelivery(self.stream, slots, arena=samples.resident)
 
     def close(self) -> None:
         """End the threads, then wait for the copies that still read a slot."""

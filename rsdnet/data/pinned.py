@@ -13,6 +13,10 @@ FIELDS = 5  # of a record: kernels/records.py
 ALIGN = 512  # bytes; where the bands begin in a slot, so that any type can be loaded from there
 
 
+Fields = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Data, records, samples, positions: the first fields of a `Batch`."""
+
+
 class Shape(NamedTuple):
     """The size of a slot: B samples, V views, C channels, and `room` bytes of bands."""
 
@@ -27,13 +31,13 @@ class Shape(NamedTuple):
         numbers = self.batch * self.views * self.channels * FIELDS + 2 * self.batch
         return -(-8 * numbers // ALIGN) * ALIGN
 
-    def fields(self, block: Tensor, count: int, used: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Data (used,), records (count, V, C, 5), samples (count,), positions (count,): views of a slot's block."""
+    def fields(self, block: Tensor, count: int, used: int, arena: Tensor | None = None) -> Fields:
+        """Data (used,) or `arena`, records (count, V, C, 5), samples, positions (count,), in a slot's block."""
         batch, views, channels, _ = self
         records = batch * views * channels * FIELDS
         numbers = block[: self.head].view(torch.int64)
         return (
-            block[self.head : self.head + used],
+            block[self.head : self.head + used] if arena is None else arena,
             numbers[:records].view(batch, views, channels, FIELDS)[:count],
             numbers[records : records + batch][:count],
             numbers[records + batch : records + 2 * batch][:count],
@@ -62,17 +66,14 @@ class Stream(Protocol):
     def ready(self) -> int: ...
 
 
-Fields = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
 class HostDelivery:
     """Batches as they lie in their slots; a slot goes back when the next batch is asked for.
 
-    copy: hand out copies, which stay as they are. arena: the bands' bytes, where they are not in the slots.
+    arena: the bands' bytes, where they are not in the slots.
     """
 
-    def __init__(self, stream: Stream, slots: list[Slot], *, arena: Tensor | None = None, copy: bool = False) -> None:
-        self.stream, self.slots, self.arena, self.copy = stream, slots, arena, copy
+    def __init__(self, stream: Stream, slots: list[Slot], *, arena: Tensor | None = None) -> None:
+        self.stream, self.slots, self.arena = stream, slots, arena
         self._held: int | None = None
 
     def next(self) -> Fields | None:
@@ -83,16 +84,9 @@ class HostDelivery:
         filled = self.stream.next()
         if filled is None:
             return None
-        index, count, used = filled[:3]
-        slot = self.slots[index]
-        data, *rest = slot.shape.fields(slot.block, count, used)
-        data = data if self.arena is None else self.arena
-        if not self.copy:
-            self._held = index
-            return data, *rest  # type: ignore[return-value]
-        fields = (data.clone() if self.arena is None else data, *(tensor.clone() for tensor in rest))
-        self.stream.release(index)
-        return fields  # type: ignore[return-value]
+        self._held, count, used = filled[:3]
+        slot = self.slots[self._held]
+        return slot.shape.fields(slot.block, count, used, self.arena)
 
 
 class Gpu:
@@ -133,10 +127,10 @@ class DeviceDelivery:
 
     def next(self) -> Fields | None:
         """The next batch, whose copy the current stream waits for; None at the end. Raises ReaderError."""
-        self._poll()
+        self._give_back(wait=False)
         if not self._sent:
             if self._error is None and not self._ended and not self.stream.ready:
-                self._wait()  # the threads are behind: let them have every slot
+                self._give_back(wait=True)  # the threads are behind: let them have every slot
             self._send()
         if not self._sent:
             if self._error is not None:
@@ -169,20 +163,14 @@ class DeviceDelivery:
         slot = self.slots[index]
         block, event = self.gpu.upload(slot.block, slot.shape.head + (used if self.arena is None else 0))
         self._copying.append((index, event))
-        data, *rest = slot.shape.fields(block, count, used)
-        fields = (data if self.arena is None else self.arena, *rest)
-        self._sent.append((fields, block, event))  # type: ignore[arg-type]
+        self._sent.append((slot.shape.fields(block, count, used, self.arena), block, event))
 
-    def _poll(self) -> None:
-        """Give back the slots whose copies are done."""
-        while self._copying and self._copying[0][1].query():
-            self.stream.release(self._copying.popleft()[0])
-
-    def _wait(self) -> None:
-        """Wait for the copies under way, the oldest first, and give their slots back."""
-        while self._copying:
+    def _give_back(self, *, wait: bool) -> None:
+        """Give back the slots whose copies are done, the oldest first; wait: for all of them."""
+        while self._copying and (self._copying[0][1].query() or wait):
             index, event = self._copying.popleft()
-            event.synchronize()
+            if wait:
+                event.synchronize()
             self.stream.release(index)
 
 

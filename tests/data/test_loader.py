@@ -196,14 +196,6 @@ def test_a_state_of_another_stream_is_refused(samples: Samples, other: dict, sai
         Loader(samples, **{"batch": 8, **other}).load_state_dict(state)
 
 
-def test_set_epoch(samples: Samples) -> None:
-    loader = Loader(samples, batch=16)
-    take(loader)
-    second = take(loader)
-    loader.set_epoch(1)
-    mixed.same(take(loader), second)
-
-
 # ---- mixed schemas and damage ----------------------------------------------------------------------------------------
 
 
@@ -286,7 +278,7 @@ def test_a_cache_gives_the_same_and_touches_no_disk(tmp_path: Path, location: An
         if key.startswith(("s2", "s1")) and ("ms" if key.startswith("s2") else "sar") in modality.split("+")
         for value in entry.values()
     )
-    assert pixels <= loader.stats()["cache"] <= pixels + 16 * 33 * 12
+    assert pixels <= len(samples.arena) <= pixels + 16 * 33 * 12
     for folder in folders:
         for file in folder.iterdir():
             with file.open("r+b") as opened:
@@ -483,17 +475,10 @@ def test_the_numbers_add_up(folders: list[Path]) -> None:
             assert 0 <= now["ready"] <= 4
     end = loader.stats()
     assert (end["samples"], end["bytes"], end["ready"]) == (3 * 64, used, 0)
-    assert end["samples_per_s"] == pytest.approx(end["samples"] / end["seconds"])
-    assert end["bytes_per_s"] == pytest.approx(end["bytes"] / end["seconds"])
-    assert (end["left_out"], end["stand_ins"], end["cache"]) == (0, 0, 0)
+    assert (end["left_out"], end["stand_ins"]) == (0, 0)
 
 
 def test_the_loader_opens_databases_itself(tiny_db: Path) -> None:
     own = Loader(str(tiny_db), batch=8, split="train")
     assert len(own.samples) == 36
     mixed.same(take(own), take(Loader(Samples([tiny_db], split="train"), batch=8)))
-
-
-def test_copies_outlive_the_next_batch(samples: Samples) -> None:
-    kept = list(Loader(samples, batch=8, copy=True, ring=Ring(1)))
-    mixed.same(kept, take(Loader(samples, batch=8)))
