@@ -10,7 +10,7 @@ from rsdnet.errors import DataError
 T = TypeVar("T")
 
 
-class Registry(dict[str, T | str], Generic[T]):
+class Registry(dict[str, Any], Generic[T]):
     """Factories by name; one line adds one: `METHODS["mine"] = MyMethod`.
 
     kind: what they are, for error messages: "method". A value is the factory, or "package.module:Name", which is
@@ -18,7 +18,7 @@ class Registry(dict[str, T | str], Generic[T]):
     colon first, so that `ENCODERS["timm:"] = timm_encoder` makes "timm:vit_tiny" call timm_encoder("vit_tiny", ...).
     """
 
-    def __init__(self, kind: str, entries: dict[str, T | str]) -> None:
+    def __init__(self, kind: str, entries: dict[str, Any]) -> None:
         super().__init__(entries)
         self.kind = kind
 
@@ -31,8 +31,7 @@ class Registry(dict[str, T | str], Generic[T]):
         if name in self and not name.endswith(":"):
             return self._imported(self[name])
         if rest and family + colon in self:
-            factory: Any = self._imported(self[family + colon])
-            return cast(T, functools.partial(factory, rest))
+            return cast(T, functools.partial(self._imported(self[family + colon]), rest))
         if rest:
             return self._imported(name)
         close = difflib.get_close_matches(name, self, 1)
@@ -45,11 +44,11 @@ class Registry(dict[str, T | str], Generic[T]):
         known = [f"{name}NAME" if name.endswith(":") else name for name in self]
         return ", ".join(known) + " or your own as package.module:Name"
 
-    def _imported(self, entry: T | str) -> T:
+    def _imported(self, entry: Any) -> Any:
         if not isinstance(entry, str):
             return entry
         module, _, attribute = entry.partition(":")
         try:
-            return cast(T, functools.reduce(getattr, attribute.split("."), importlib.import_module(module)))
+            return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
         except (ImportError, AttributeError, ValueError) as error:
             raise DataError(f"{self.kind} {entry!r} cannot be imported: {error}") from None

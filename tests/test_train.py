@@ -95,7 +95,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_to_the_very_same_losses(
 ) -> None:
     run = tmp_path / "broken"
     code = (
-        "import sys, os, signal, rsdnet.monitor as m\n"
+        "import sys, os, signal, rsdnet.monitor.metrics as m\n"
         "log = m.Monitor.log\n"
         "def logged(self, step, *a, **k):\n"
         f"    if step == {stop_after}: os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -117,7 +117,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_to_the_very_same_losses(
 def test_killed_outright_it_goes_on_from_the_last_checkpoint(finished: Path, tiny_db: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"
     code = (
-        "import os, signal, rsdnet.monitor as m\n"
+        "import os, signal, rsdnet.monitor.metrics as m\n"
         "log = m.Monitor.log\n"
         "def logged(self, step, *a, **k):\n"
         "    log(self, step, *a, **k)\n"
