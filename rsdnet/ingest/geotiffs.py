@@ -11,7 +11,7 @@ from rsdnet import bands
 from rsdnet.data.statistics import Summary, summarise, valid
 from rsdnet.errors import DataError
 from rsdnet.ingest import raster
-from rsdnet.ingest.convert import convert, convert_map, look_up
+from rsdnet.ingest.raster import convert, convert_map, look_up
 from rsdnet.ingest.s2_offset import decide, subtract
 from rsdnet.ingest.source import Image, Recipe, Source
 from rsdnet.ingest.tiles import NAMES, Layers, tiles
@@ -62,7 +62,11 @@ def ingest_source(source: Source, recipe: Recipe) -> Result:
         if source.problem:
             raise DataError(source.problem)
         with rasterio.Env(**raster.GDAL):
-            images = {kind: _read(kind, image, source, recipe, result) for kind, image in source.images.items()}
+            images = {
+                kind: _read(kind, source.images[kind], source, recipe, result)
+                for kind in NAMES
+                if kind in source.images
+            }
         for suffix, cut in tiles(images, recipe.patch, recipe.stride, recipe.tolerance):
             _add(source, suffix, cut, recipe, result)
     except DataError as error:
@@ -88,25 +92,24 @@ def _read(kind: str, image: Image, source: Source, recipe: Recipe, result: Resul
                 result.notes += [note] if note not in result.notes else []
     if kind == "map":
         return layers
-    absent = [name for name in recipe.expected[kind] if name not in layers]
+    expected = recipe.expected[kind]
+    absent = [name for name in expected if name not in layers]
     if absent:
         raise DataError(f"{image.files[0][0]} has no band {', '.join(absent)}: it has {', '.join(layers)}")
-    layers = {name: layers[name] for name in recipe.expected[kind]}
-    return _without_offset(image, layers, tags, recipe, result) if kind == "ms" else layers
+    layers = {name: layers[name] for name in expected}
+    if kind == "sar":
+        return layers
+    offset = recipe.offset
+    if offset is None:
+        offset, why = decide(layers, tags)
+        result.offsets.append((image.files[0][0], offset, why))
+    return {name: subtract(layer, offset) for name, layer in layers.items()}
 
 
 def _read_map(path: str, layer: np.ndarray, nodata: float | None, source: Source, recipe: Recipe) -> np.ndarray:
     if layer.dtype.kind not in "iu":
         raise DataError(f"{path} holds {layer.dtype}, but a label map holds whole numbers")
     return layer if recipe.raw_map else convert_map(path, layer, nodata, recipe.classes.get(source.scheme))
-
-
-def _without_offset(image: Image, layers: Layers, tags: dict[str, str], recipe: Recipe, result: Result) -> Layers:
-    offset = recipe.offset
-    if offset is None:
-        offset, why = decide(layers, tags)
-        result.offsets.append((image.files[0][0], offset, why))
-    return {name: subtract(layer, offset) for name, layer in layers.items()}
 
 
 def _add(source: Source, suffix: str, cut: dict[str, Layers], recipe: Recipe, result: Result) -> None:
@@ -123,8 +126,8 @@ def _add(source: Source, suffix: str, cut: dict[str, Layers], recipe: Recipe, re
         if len(key.encode()) > LONGEST_KEY:
             raise DataError(f"its key is {len(key.encode())} bytes long; LMDB takes {LONGEST_KEY}")
     for kind, layers in cut.items():
-        blob = save({name: np.ascontiguousarray(layer) for name, layer in layers.items()})
-        result.entries.append((keys[kind], blob))
+        whole = {name: np.ascontiguousarray(layer) for name, layer in layers.items()}
+        result.entries.append((keys[kind], save(whole)))
     label = source.label
     if "map" in cut:
         ids = _label_ids(cut["map"]["Data"], source, recipe)

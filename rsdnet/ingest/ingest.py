@@ -26,11 +26,10 @@ from rsdnet.data.statistics import Summary, write_histograms, write_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
 from rsdnet.ingest.geotiffs import Row, ingest_source, summarise_tile
-from rsdnet.ingest.journal import Journal, compare
+from rsdnet.ingest.journal import LEFT_OUT, OFFSETS, Journal, Tally, compare
 from rsdnet.ingest.layouts import LAYOUTS
 from rsdnet.ingest.layouts.base import Layout
-from rsdnet.ingest.source import Recipe, Source, assign_splits, digest
-from rsdnet.ingest.tally import LEFT_OUT, OFFSETS, Tally
+from rsdnet.ingest.source import Recipe, Source, digest
 from rsdnet.ingest.workers import count, executor, in_order
 from rsdnet.ingest.writer import Chunk, Writer, space_for
 
@@ -46,8 +45,8 @@ def ingest(layout: Layout) -> int:
     layout.check()
     if _finished(layout):
         return 0
-    every = assign_splits(layout.sources(), layout.val, layout.test)
-    recipe = layout.recipe()
+    every = layout.split_sources()
+    recipe = layout.tiled_recipe()
     identity = layout.identity() | {"listing": digest(every)}
     _make_folder(layout.folder)
     with space_for(layout.folder, "nothing is written yet"):
@@ -176,11 +175,11 @@ class Job:
         self.journal.remove()
 
     def _catalog(self, rows: list[Row]) -> Catalog:
-        layout = self.layout
-        names = layout.class_names()
-        meta = {"layout": layout.NAME, "level": layout.level(), "patch": layout.patch, "ingest": self.identity}
-        if self.recipe.raw_map:
-            (values,) = self.recipe.classes.values()
+        layout, recipe = self.layout, self.recipe
+        names = recipe.class_names
+        meta = {"layout": layout.NAME, "level": recipe.level, "patch": layout.patch, "ingest": self.identity}
+        if recipe.raw_map:
+            (values,) = recipe.classes.values()
             meta["values"] = {str(value): label for value, label in values.items()}
         return Catalog(
             samples=catalog.objects([row.sample for row in rows]),

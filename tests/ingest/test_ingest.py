@@ -145,7 +145,7 @@ def test_a_patch_that_cuts_pixels_names_the_nearest_that_do_not(patch: int, near
     st.floats(0, 0.45),
 )
 def test_splits_keep_groups_whole_and_forget_the_order(names: list[str], val: float, test: float) -> None:
-    sources = [Source(f"{name}{tile}", name) for name in names for tile in range(2)]
+    sources = [Source(f"{name}{tile}", name, {}) for name in names for tile in range(2)]
     split = {source.name: source.split for source in assign_splits(sources, val, test)}
     assert all(split[f"{name}0"] == split[f"{name}1"] for name in names)
     assert "train" in split.values()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -10,7 +10,7 @@ import tyro
 
 from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
-from rsdnet.ingest.source import Recipe, Source
+from rsdnet.ingest.source import Recipe, Source, assign_splits
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,27 @@ class Layout:
 
     NAME: ClassVar[str] = ""
     """The layout's name in the catalog's metadata."""
+    FILES: ClassVar[str] = "GeoTIFF"
+    """The files it looks for, as an error names them."""
 
     def sources(self) -> list[Source]:
-        """The samples in a fixed order; `split` None to draw one. Raises DataError on a folder without any."""
+        """The samples in a fixed order; `split` None to draw one."""
         raise NotImplementedError
 
     def recipe(self) -> Recipe:
         """The conversion of this data set's pixels."""
         raise NotImplementedError
 
-    def level(self) -> str:
-        """Processing level of S2: L1C, L2A, or "" where it is not known."""
-        return ""
+    def split_sources(self) -> list[Source]:
+        """All samples, with a split each. Raises DataError if there is none."""
+        sources = self.sources()
+        if not sources:
+            raise DataError(f"{self.source} holds no {self.FILES}")
+        return assign_splits(sources, self.val, self.test)
 
-    def class_names(self) -> tuple[str, ...] | None:
-        """Class names by label id; None: the ids themselves, as text."""
-        return None
-
-    @property
-    def tiling(self) -> tuple[int | None, int | None, float]:
-        """patch, stride and max_invalid: the first fields of a `Recipe`."""
-        return self.patch, self.stride, self.max_invalid
+    def tiled_recipe(self) -> Recipe:
+        """The recipe, with the tiles that the options ask for."""
+        return replace(self.recipe(), patch=self.patch, stride=self.stride, max_invalid=self.max_invalid)
 
     @property
     def part(self) -> Shard | None:
@@ -74,21 +74,20 @@ class Layout:
 
     def identity(self) -> dict[str, Any]:
         """Options that decide the result: equal in a resumed ingest, and in all shards of one."""
-        options = {name: value for name, value in vars(self).items() if name not in ("db", "workers", "shard")}
         return {"layout": self.NAME} | {
-            name: str(value.resolve()) if isinstance(value, Path) else value for name, value in options.items()
+            name: str(value.resolve()) if isinstance(value, Path) else value
+            for name, value in vars(self).items()
+            if name not in ("db", "workers", "shard")
         }
 
     def check(self) -> None:
         """Raise DataError for options that cannot work."""
-        shard = self.part
         if not self.source.is_dir():
             raise DataError(f"{self.source} is not a folder")
-        check_room(self.db, shard)
+        check_room(self.db, self.part)
         if self.patch is None and self.stride is not None:
             raise DataError("--stride needs --patch: say how large the tiles are")
-        for name in ("patch", "stride"):
-            value = getattr(self, name)
+        for name, value in (("patch", self.patch), ("stride", self.stride)):
             if value is not None and value < 1:
                 raise DataError(f"--{name} is {value}, but a size must be at least 1")
         if not 0 <= self.max_invalid <= 1:
@@ -103,9 +102,7 @@ def find_geotiffs(folder: Path) -> Iterator[Path]:
         raise DataError(f"{folder} is not a folder")
     for root, names, files in os.walk(folder):
         names.sort()
-        for name in sorted(files):
-            if name.lower().endswith((".tif", ".tiff")):
-                yield Path(root, name)
+        yield from (Path(root, name) for name in sorted(files) if name.lower().endswith((".tif", ".tiff")))
 
 
 def subfolders(folder: Path) -> list[str]:
