@@ -88,7 +88,5 @@ def _share(total: int, share: float, most: int) -> int:
 
 def digest(sources: list[Source]) -> str:
     """SHA-256 of the sources' names, splits and problems: equal for the same files."""
-    found = hashlib.sha256()
-    for source in sources:
-        found.update(f"{source.name}\t{source.split}\t{source.problem}\n".encode())
-    return found.hexdigest()
+    lines = (f"{source.name}\t{source.split}\t{source.problem}\n" for source in sources)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

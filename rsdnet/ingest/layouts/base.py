@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -10,7 +10,7 @@ import tyro
 
 from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
-from rsdnet.ingest.source import Recipe, Source, assign_splits
+from rsdnet.ingest.source import Recipe, Source
 
 
 @dataclass(frozen=True)
@@ -44,23 +44,12 @@ class Layout:
     """The files it looks for, as an error names them."""
 
     def sources(self) -> list[Source]:
-        """The samples in a fixed order; `split` None to draw one."""
+        """The samples in a fixed order, `split` None to draw one; an empty list is an error that names `FILES`."""
         raise NotImplementedError
 
     def recipe(self) -> Recipe:
-        """The conversion of this data set's pixels."""
+        """The conversion of this data set's pixels, and its classes."""
         raise NotImplementedError
-
-    def split_sources(self) -> list[Source]:
-        """All samples, with a split each. Raises DataError if there is none."""
-        sources = self.sources()
-        if not sources:
-            raise DataError(f"{self.source} holds no {self.FILES}")
-        return assign_splits(sources, self.val, self.test)
-
-    def tiled_recipe(self) -> Recipe:
-        """The recipe, with the tiles that the options ask for."""
-        return replace(self.recipe(), patch=self.patch, stride=self.stride, max_invalid=self.max_invalid)
 
     @property
     def part(self) -> Shard | None:

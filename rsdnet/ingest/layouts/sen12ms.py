@@ -14,17 +14,9 @@ from rsdnet.ingest.source import Image, Recipe, Source
 
 # DFC2020's classes by number, from 1 (IEEE GRSS Data Fusion Contest 2020).
 DFC = (
-    "Forest",
-    "Shrubland",
-    "Savanna",
-    "Grassland",
-    "Wetlands",
-    "Croplands",
-    "Urban/Built-up",
-    "Snow/Ice",
-    "Barren",
-    "Water",
-)
+    "Forest", "Shrubland", "Savanna", "Grassland", "Wetlands", "Croplands", "Urban/Built-up",
+    "Snow/Ice", "Barren", "Water",
+)  # fmt: skip
 # DFC number of IGBP class 0 to 17 (lukasliebel/dfc2020_baseline); 0 is no class.
 IGBP_TO_DFC = (0, 1, 1, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 6, 8, 9, 10)
 # DFC2020's two parts are far apart in size (986 and 5,128): the smaller trains a probe, the larger tests it.
