@@ -11,13 +11,13 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsdnet.bands import BANDS, S2L1C
 from rsdnet.errors import DataError
 from rsdnet.synthetic.fields import blur
 from rsdnet.synthetic.geotiffs import World, address, write_scenes
 from rsdnet.synthetic.materials import NAMES
-from rsdnet.synthetic.optical import MS_BANDS, RESOLUTION
 from rsdnet.synthetic.patterns import PATTERNS, Canvas
-from rsdnet.synthetic.radar import radar
+from rsdnet.synthetic.sensors import radar
 from rsdnet.synthetic.world import SEASONS, Place, synthesise
 
 SMALL = World(seed=3, size=48)
@@ -49,7 +49,7 @@ def test_files_are_sen12ms_s(folder: Path) -> None:
             for other in ("s1", "lc")
         )
         with rasterio.open(s2) as a, rasterio.open(s1) as b, rasterio.open(lc) as c:
-            assert (a.count, set(a.dtypes), a.descriptions) == (13, {"uint16"}, MS_BANDS)
+            assert (a.count, set(a.dtypes), a.descriptions) == (13, {"uint16"}, S2L1C)
             assert (b.count, set(b.dtypes), b.descriptions) == (2, {"float32"}, ("VV", "VH"))
             assert (c.count, set(c.dtypes)) == (4, {"uint8"})
             assert c.descriptions[0] == "IGBP"
@@ -130,8 +130,8 @@ def test_pixels_are_valid_for_any_place(seed: int, place: int, size: int, season
 
 def test_coarse_bands_are_coarse(places: list[Place]) -> None:
     image = places[0].ms[:, :126, :126]  # a multiple of 6
-    for b, name in enumerate(MS_BANDS):
-        factor = RESOLUTION[b] // 10
+    for b, name in enumerate(S2L1C):
+        factor = BANDS[name].resolution // 10
         blocks = image[b].reshape(126 // factor, factor, 126 // factor, factor)
         assert (np.ptp(blocks, axis=(1, 3)) == 0).all(), name
         if factor == 1:
@@ -140,7 +140,7 @@ def test_coarse_bands_are_coarse(places: list[Place]) -> None:
 
 def test_values_lie_where_the_sensors_find_them(places: list[Place]) -> None:
     ms = np.stack([p.ms for p in places]).astype(float).mean((0, 2, 3))
-    level = dict(zip(MS_BANDS, ms, strict=True))
+    level = dict(zip(S2L1C, ms, strict=True))
     assert level["B10"] < 150  # water vapour: the ground is not seen
     assert level["B01"] > level["B03"]  # path radiance grows towards the blue
     assert level["B08"] > 1.3 * level["B04"]  # vegetation's red edge
@@ -156,7 +156,7 @@ def test_speckle_has_the_looks_of_a_grd_product() -> None:
     share[NAMES.index("grass")] = 1
     one = np.ones((size, size), np.float32)
     rng = np.random.default_rng(0)
-    power = 10 ** (radar(Canvas(rng, size, 0.5, share, one, one), np.zeros_like(one)).astype(float) / 10)
+    power = 10 ** (radar(rng, Canvas(share, one, one), np.zeros_like(one)).astype(float) / 10)
     looks = power.mean((1, 2)) ** 2 / power.var((1, 2))
     assert ((looks > 3.5) & (looks < 6)).all()  # Sentinel-1 IW GRD high resolution: equivalent number of looks 4.4
     lag = [np.corrcoef(p[:, 1:].ravel(), p[:, :-1].ravel())[0, 1] for p in power]
