@@ -107,7 +107,7 @@ class Job:
             return INTERRUPTED
         with space_for(folder, "all entries are safe"):
             self._finish()
-        print(*self.tally.report(folder, (folder / DATA).stat().st_size), sep="\n")
+        print(*self.tally.report(folder), sep="\n")
         return 0
 
     def _count_finished(self, writer: Writer) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rsdnet.data.catalog import JOURNAL, SPLITS
+from rsdnet.console import size
+from rsdnet.data.catalog import DATA, JOURNAL, SPLITS
 from rsdnet.data.statistics import Accumulator, Summary
 from rsdnet.errors import DataError
 
@@ -75,11 +76,13 @@ def compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise DataError if the database in `folder` was begun with other options, or of other files."""
     now = json.loads(json.dumps(now))
     differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    for name in sorted(differing, key="listing".__eq__):
-        was = f"with {name} {before.get(name)!r}, now it is {now.get(name)!r}: use the same options, another folder,"
-        if name == "listing":
-            was = f"when {before['source']} held other files: put them back,"
-        raise DataError(f"{folder} was begun {was} or delete {folder}")
+    if not differing:
+        return
+    name = next((name for name in differing if name != "listing"), "listing")
+    how = f"with {name} {before.get(name)!r}, now it is {now.get(name)!r}: use the same options, another folder,"
+    if name == "listing":
+        how = f"when {before['source']} held other files: put them back,"
+    raise DataError(f"{folder} was begun {how} or delete {folder}")
 
 
 class Tally:
@@ -110,10 +113,10 @@ class Tally:
             for name, band in summary.items():
                 self.bands.setdefault(name, Accumulator()).add(band)
 
-    def report(self, folder: Path, bytes: int) -> Iterator[str]:
-        """Lines on the finished database in `folder`, of so many bytes."""
+    def report(self, folder: Path) -> Iterator[str]:
+        """Lines on the finished database in `folder`."""
         splits = ", ".join(f"{self.splits[split]:,} {split}" for split in SPLITS)
-        yield f"{folder}: {self.samples:,} samples ({splits}), {bytes / 1e6:,.1f} MB"
+        yield f"{folder}: {self.samples:,} samples ({splits}), {size((folder / DATA).stat().st_size)}"
         if self.left_out:
             yield f"left out {self.left_out:,}, named in {folder / LEFT_OUT}; the first: {self.first_reason}"
         if self.offsets:

@@ -62,8 +62,8 @@ def check_cut(patch: int, stride: int | None, factors: set[int]) -> None:
     common = math.lcm(*factors)
     for option, value in (("--patch", patch), ("--stride", stride or patch)):
         if value % common:
-            below, above = value // common * common, -(-value // common) * common
-            near = f"{below} or {above}" if below else f"{above}"
+            near = (value // common * common, -(-value // common) * common)
+            nearest = " or ".join(str(size) for size in near if size)
             raise DataError(
-                f"{option} {value} cuts pixels of the {common * 10} m bands in two: the nearest that fit: {near}"
+                f"{option} {value} cuts pixels of the {common * 10} m bands in two: the nearest that fit: {nearest}"
             )

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -19,8 +19,8 @@ from rsdnet.ingest.source import Recipe, Source
 _THREADS = 4
 
 
-def results(sources: list[Source], recipe: Recipe, asked: int) -> Iterator[Result]:
-    """The sources' results in order. Close the iterator, so that its workers end.
+def results(sources: list[Source], recipe: Recipe, asked: int) -> Generator[Result]:
+    """The sources' results in order. Close the generator, so that its workers end.
 
     asked: workers, 0 for one a core: threads on a few cores or for a few sources, processes beyond.
     Raises DataError if a process died.

@@ -10,7 +10,7 @@ place, size) alone, whatever the number of places and workers.
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -87,7 +87,7 @@ def write_scenes(
     workers = min(workers or len(os.sched_getaffinity(0)), places)
     written = 0
     with contextlib.ExitStack() as stack:
-        run = map
+        run: Callable[..., Iterator[bool]] = map
         if workers > 1:
             run = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn"))).map
         try:

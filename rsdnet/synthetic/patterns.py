@@ -1,6 +1,6 @@
 """Patterns of the land-cover classes: each mixes a few materials in a texture of its own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ Layer = NDArray[np.floating] | Mask | float  # (H, W), or the same everywhere
 class Paint(NamedTuple):
     """A mixture of materials; its shares are normalised to a sum of 1."""
 
-    shares: dict[str, Layer]
+    shares: Mapping[str, Layer]
     shade: Layer = 1.0  # factor on reflectance
     echo: Layer = 1.0  # factor on backscatter power
     mask: Mask | bool = True  # the pixels to paint, of those of the class
@@ -58,7 +58,7 @@ def forest(kind: str, rng: Rng, size: int, green: float) -> Iterator[Paint]:
     canopy = clumps(rng, size, rng.uniform(5, 8))
     stand = soft_threshold(fractal(rng, size, 1.5, 60), rng.normal(), 3)
     leaf = stand if kind == "mixed" else stand * 0.25 if kind == "conifer" else 0.75 + 0.25 * stand
-    shares: dict[str, Layer] = {"conifer": 1 - leaf, "broadleaf": leaf * green, "twigs": leaf * (1 - green)}
+    shares = {"conifer": 1 - leaf, "broadleaf": leaf * green, "twigs": leaf * (1 - green)}
     yield Paint(shares, np.exp(0.22 * canopy), np.exp(0.35 * canopy))
     if rng.random() < 0.4:
         cut = parcels(rng, size, rng.uniform(0, np.pi), (12, 25), (12, 30))
@@ -120,7 +120,7 @@ def savanna(rng: Rng, size: int, green: float) -> Iterator[Paint]:
     """Single crowns, a pixel or two wide, scattered over grass that dries."""
     seeds = (rng.random((size, size), np.float32) < rng.uniform(0.008, 0.02)).astype(np.float32)
     crown = np.clip(blur(seeds, 1.3) * 12, 0, 1)
-    shares: dict[str, Layer] = {
+    shares = {
         "broadleaf": crown * (0.4 + 0.6 * green),
         "shrub": crown * 0.3,
         "straw": (1 - crown) * (1.1 - green),
@@ -155,7 +155,7 @@ def barren(rng: Rng, size: int, green: float) -> Iterator[Paint]:
         yield Paint({"sand": 1.0, "soil": 0.4 - 0.3 * crest}, 1 + 0.13 * crest, np.exp(0.5 * crest))
     else:
         gully = np.abs(fractal(rng, size, 1.5, 40))
-        shares: dict[str, Layer] = {"rock": 1.0, "soil": 1.2 * np.exp(-gully / 0.3), "sand": 0.2}
+        shares = {"rock": 1.0, "soil": 1.2 * np.exp(-gully / 0.3), "sand": 0.2}
         yield Paint(shares, 0.8 + 0.2 * gully, np.exp(0.5 * gully - 0.4))
 
 
