@@ -19,7 +19,7 @@ from rsdnet.ingest.source import Recipe, Source
 _THREADS = 4
 
 
-def results(sources: list[Source], recipe: Recipe, asked: int) -> Generator[Result]:
+def results(sources: list[Source], recipe: Recipe, asked: int) -> Generator[Result, None, None]:
     """The sources' results in order. Close the generator, so that its workers end.
 
     asked: workers, 0 for one a core: threads on a few cores or for a few sources, processes beyond.

@@ -96,7 +96,7 @@ def urban(rng: Rng, size: int, green: float) -> Iterator[Paint]:
     built = house.each(rng.random(house.cells)) < 0.25 + 0.5 * dense
     kind = house.each(rng.random(house.cells))
     garden = np.where(built, 0.1, 0.8)
-    shares = {
+    shares: dict[str, Layer] = {
         "roof": built * (kind < 0.4),
         "tile": built * (kind >= 0.4) * 0.9,
         "asphalt": 0.15 + 0.25 * dense,
@@ -155,7 +155,7 @@ def barren(rng: Rng, size: int, green: float) -> Iterator[Paint]:
         yield Paint({"sand": 1.0, "soil": 0.4 - 0.3 * crest}, 1 + 0.13 * crest, np.exp(0.5 * crest))
     else:
         gully = np.abs(fractal(rng, size, 1.5, 40))
-        shares = {"rock": 1.0, "soil": 1.2 * np.exp(-gully / 0.3), "sand": 0.2}
+        shares: dict[str, Layer] = {"rock": 1.0, "soil": 1.2 * np.exp(-gully / 0.3), "sand": 0.2}
         yield Paint(shares, 0.8 + 0.2 * gully, np.exp(0.5 * gully - 0.4))
 
 

@@ -245,16 +245,20 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(("death", "threads"), [(signal.SIGKILL, 4), (signal.SIGKILL, 0), (signal.SIGINT, 4)])
-def test_killed_it_continues_to_the_same(tmp_path: Path, death: signal.Signals, threads: int) -> None:
+def slow(tmp_path: Path, threads: int) -> tuple[list[str], list[str]]:
+    """The words of an ingest of 40 places into `tmp_path`/db, and a slow command that runs it; beside it, the whole."""
     source = geotiffs.sen12ms(tmp_path / "src", places=40)
     ingest.ingest(Sen12ms(source, tmp_path / "whole"))
     words = ["sen12ms", str(source), str(tmp_path / "db"), "--workers", "2"]
     script = tmp_path / "slow.py"
     script.write_text(_SLOW.format(words=words, threads=threads))
-    process = subprocess.Popen(
-        [sys.executable, script], env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return words, [sys.executable, str(script)]
+
+
+@pytest.mark.parametrize(("death", "threads"), [(signal.SIGKILL, 4), (signal.SIGKILL, 0), (signal.SIGINT, 4)])
+def test_killed_it_continues_to_the_same(tmp_path: Path, death: signal.Signals, threads: int) -> None:
+    words, script = slow(tmp_path, threads)
+    process = subprocess.Popen(script, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines, end = tmp_path / "db" / "ingest.journal", time.monotonic() + 60
     while not lines.exists() or lines.read_bytes().count(b"\n") < 8:
         assert process.poll() is None, process.communicate()
@@ -273,22 +277,14 @@ def test_killed_it_continues_to_the_same(tmp_path: Path, death: signal.Signals, 
     same(tmp_path / "db", tmp_path / "whole")
 
 
-def test_a_full_disk_leaves_a_database_that_opens_and_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = geotiffs.sen12ms(tmp_path / "src", places=40)
-    ingest.ingest(Sen12ms(source, tmp_path / "whole"))
-    words = ["sen12ms", str(source), str(tmp_path / "db")]
-    script = tmp_path / "slow.py"
-    script.write_text(_SLOW.format(words=words, threads=4))
+def test_a_full_disk_leaves_a_database_that_opens_and_continues(tmp_path: Path) -> None:
+    words, script = slow(tmp_path, 4)
     most = 500_000  # bytes a file may have: the database needs about 1 MB
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
-    done = subprocess.run(
-        [sys.executable, script], env=_environment(), capture_output=True, text=True, timeout=120, preexec_fn=limit
-    )
+    done = subprocess.run(script, env=_environment(), capture_output=True, text=True, timeout=120, preexec_fn=limit)
     assert done.returncode == 2, done
     assert done.stderr.startswith("error: no space to write ")
     assert "are safe; free some and run the same command again" in done.stderr
