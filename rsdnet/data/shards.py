@@ -87,8 +87,7 @@ def parts(db: Path) -> tuple[Path, ...]:
 
 def _require_whole(db: Path, every: Sequence[Shard]) -> None:
     missing = [shard for shard in every if not (db / shard.name).is_dir()]
-    rest = [shard for shard in every if shard not in set(missing)]
-    unfinished = [shard for shard in rest if not _finished(db / shard.name)]
+    unfinished = [shard for shard in every if shard not in set(missing) and not _finished(db / shard.name)]
     faults = [
         f"{what} {', '.join(map(str, shards[:_NAMED]))}{', ...' if len(shards) > _NAMED else ''}"
         for what, shards in (("missing:", missing), ("not finished:", unfinished))
@@ -108,15 +107,11 @@ def _require_alike(db: Path, every: Sequence[Shard]) -> None:
     for shard in every[1:]:
         own = options(catalog.read_meta(db / shard.name))
         differing = [name for name in {**first, **own} if first.get(name) != own.get(name)]
-        if not differing:
-            continue
-        name = next((name for name in differing if name != "listing"), "listing")
-        how = (
-            f"of other files in {own.get('source')}"
-            if name == "listing"
-            else f"with {name} {own.get(name)!r}, not {first.get(name)!r},"
-        )
-        raise DataError(f"{db}: shard {shard} was made {how} than shard {every[0]}: delete one and ingest it anew")
+        if differing:
+            name = next((name for name in differing if name != "listing"), "listing")
+            how = f"with {name} {own.get(name)!r}, not {first.get(name)!r},"
+            how = f"of other files in {own.get('source')}" if name == "listing" else how
+            raise DataError(f"{db}: shard {shard} was made {how} than shard {every[0]}: delete one and ingest it anew")
 
 
 def options(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rsdnet import bands
 from rsdnet.data.statistics import Summary, summarise, valid
 from rsdnet.errors import DataError
 from rsdnet.ingest import raster
-from rsdnet.ingest.convert import convert, convert_map, look_up
+from rsdnet.ingest.raster import convert, convert_map, look_up
 from rsdnet.ingest.s2_offset import decide, subtract
 from rsdnet.ingest.source import Image, Recipe, Source
 from rsdnet.ingest.tiles import NAMES, Layers, tiles
@@ -32,16 +32,16 @@ class Row(NamedTuple):
 
 @dataclass
 class Result:
-    """What one source gives.
+    """The outcome of one source.
 
-    entries: (key, safetensors blob). left_out: (sample, reason). summaries: statistics by band, one dict a training
-    tile, in the order of the rows. offsets: (file, DN subtracted, reason). notes: conversions of types. highest: the
-    largest label id on a map, -1 for none.
+    entries: (key, safetensors blob). left: samples left out, (sample, reason). summaries: statistics by band, one dict
+    a training tile, in the order of the rows. offsets: (file, DN subtracted, reason). notes: conversions of types.
+    highest: the largest label id on a map, -1 for none.
     """
 
     rows: list[Row] = field(default_factory=list)
     entries: list[tuple[str, bytes]] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
     summaries: list[dict[str, Summary]] = field(default_factory=list)
     offsets: list[tuple[str, int, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -49,14 +49,11 @@ class Result:
 
     def line(self) -> dict[str, Any]:
         """The source's line of the journal."""
-        return {
-            "rows": self.rows, "left": self.left_out, "offsets": self.offsets, "notes": self.notes,
-            "highest": self.highest,
-        }  # fmt: skip
+        return {name: getattr(self, name) for name in ("rows", "left", "offsets", "notes", "highest")}
 
 
 def ingest_source(source: Source, recipe: Recipe) -> Result:
-    """Entries and rows of one source; a fault in it becomes a reason in `left_out`, never an exception."""
+    """Entries and rows of one source; a fault in it becomes a reason in `left`, never an exception."""
     result = Result()
     try:
         if source.problem:
@@ -66,20 +63,24 @@ def ingest_source(source: Source, recipe: Recipe) -> Result:
         for suffix, cut in tiles(images, recipe.patch, recipe.stride, recipe.tolerance):
             _add(source, suffix, cut, recipe, result)
     except DataError as error:
-        return Result(left_out=[(source.name, " ".join(str(error).split()))])
+        return Result(left=[(source.name, " ".join(str(error).split()))])
     return result
 
 
 def _read(kind: str, image: Image, source: Source, recipe: Recipe, result: Result) -> Layers:
     """The layers of one image, converted to database values."""
     layers: Layers = {}
-    tags = {"path": image.files[0][0]}
+    first = image.files[0][0]
+    tags = {"path": first}
     for path, named in image.files:
         file = raster.read(path, named, exact=kind != "map")
         tags |= file.tags
         for name, layer, nodata in zip(file.names, file.layers, file.nodata, strict=False):
             if kind == "map":
-                layers[name] = _read_map(path, layer, nodata, source, recipe)
+                if layer.dtype.kind not in "iu":
+                    raise DataError(f"{path} holds {layer.dtype}, but a label map holds whole numbers")
+                classes = recipe.classes.get(source.scheme)
+                layers[name] = layer if recipe.raw_map else convert_map(path, layer, nodata, classes)
                 continue
             layers[name] = convert(path, layer, nodata, kind, recipe.s1_unit)
             if layers[name].dtype != layer.dtype:
@@ -88,24 +89,17 @@ def _read(kind: str, image: Image, source: Source, recipe: Recipe, result: Resul
                 result.notes += [note] if note not in result.notes else []
     if kind == "map":
         return layers
-    absent = [name for name in recipe.expected[kind] if name not in layers]
+    expected = recipe.expected[kind]
+    absent = [name for name in expected if name not in layers]
     if absent:
-        raise DataError(f"{image.files[0][0]} has no band {', '.join(absent)}: it has {', '.join(layers)}")
-    layers = {name: layers[name] for name in recipe.expected[kind]}
-    return _without_offset(image, layers, tags, recipe, result) if kind == "ms" else layers
-
-
-def _read_map(path: str, layer: np.ndarray, nodata: float | None, source: Source, recipe: Recipe) -> np.ndarray:
-    if layer.dtype.kind not in "iu":
-        raise DataError(f"{path} holds {layer.dtype}, but a label map holds whole numbers")
-    return layer if recipe.raw_map else convert_map(path, layer, nodata, recipe.classes.get(source.scheme))
-
-
-def _without_offset(image: Image, layers: Layers, tags: dict[str, str], recipe: Recipe, result: Result) -> Layers:
+        raise DataError(f"{first} has no band {', '.join(absent)}: it has {', '.join(layers)}")
+    layers = {name: layers[name] for name in expected}
+    if kind == "sar":
+        return layers
     offset = recipe.offset
     if offset is None:
         offset, why = decide(layers, tags)
-        result.offsets.append((image.files[0][0], offset, why))
+        result.offsets.append((first, offset, why))
     return {name: subtract(layer, offset) for name, layer in layers.items()}
 
 
@@ -116,19 +110,20 @@ def _add(source: Source, suffix: str, cut: dict[str, Layers], recipe: Recipe, re
         for name, layer in cut.get(kind, {}).items():
             share = 1 - np.count_nonzero(valid(layer)) / layer.size
             if share > recipe.max_invalid:
-                result.left_out.append((sample, f"{share:.1%} of {name} is nodata or NaN"))
+                result.left.append((sample, f"{share:.1%} of {name} is nodata or NaN"))
                 return
     keys = {kind: source.images[kind].key + suffix for kind in cut}
     for key in keys.values():
         if len(key.encode()) > LONGEST_KEY:
             raise DataError(f"its key is {len(key.encode())} bytes long; LMDB takes {LONGEST_KEY}")
     for kind, layers in cut.items():
-        blob = save({name: np.ascontiguousarray(layer) for name, layer in layers.items()})
-        result.entries.append((keys[kind], blob))
+        whole = {name: np.ascontiguousarray(layer) for name, layer in layers.items()}
+        result.entries.append((keys[kind], save(whole)))
     label = source.label
     if "map" in cut:
-        ids = _label_ids(cut["map"]["Data"], source, recipe)
-        counts = np.bincount(ids[ids >= 0])
+        data = cut["map"]["Data"]
+        ids = look_up(data, recipe.classes[source.scheme]) if recipe.raw_map else data
+        counts = np.bincount(ids[ids != (-1 if recipe.raw_map else np.iinfo(data.dtype).max)])
         result.highest = max(result.highest, len(counts) - 1)
         if label is None and len(counts):
             label = int(counts.argmax())
@@ -145,11 +140,3 @@ def summarise_tile(ms: Layers, sar: Layers) -> dict[str, Summary]:
         for kind, layers in (("ms", ms), ("sar", sar))
         for name, layer in sorted(layers.items())
     }
-
-
-def _label_ids(data: np.ndarray, source: Source, recipe: Recipe) -> np.ndarray:
-    """(H, W) int64 label ids of a map as it is stored; -1 for no class."""
-    if recipe.raw_map:
-        return look_up(data, recipe.classes[source.scheme])
-    ids = data.astype(np.int64)
-    return np.where(ids == np.iinfo(data.dtype).max, -1, ids)

@@ -8,9 +8,8 @@ jobs that share the work: see rsdnet/data/shards.py. LAYOUT: one of those below,
 
 import contextlib
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,16 @@ from safetensors.numpy import load
 from rsdnet.console import progress
 from rsdnet.data import catalog
 from rsdnet.data.catalog import DATA, JOURNAL, Catalog
-from rsdnet.data.statistics import Summary, write_histograms, write_stats
+from rsdnet.data.statistics import write_histograms, write_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
 from rsdnet.ingest.geotiffs import Row, ingest_source, summarise_tile
-from rsdnet.ingest.journal import Journal, compare
+from rsdnet.ingest.journal import LEFT_OUT, OFFSETS, Journal, Tally, compare
 from rsdnet.ingest.layouts import LAYOUTS
 from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Recipe, Source, assign_splits, digest
-from rsdnet.ingest.tally import LEFT_OUT, OFFSETS, Tally
-from rsdnet.ingest.workers import count, executor, in_order
-from rsdnet.ingest.writer import Chunk, Writer, space_for
+from rsdnet.ingest.workers import results
+from rsdnet.ingest.writer import Writer, space_for
 
 INTERRUPTED = 130  # the shell's status for SIGINT
 _ALL_BAD = 32  # if none of so many sources can be ingested, the options are to blame
@@ -44,19 +42,29 @@ def ingest(layout: Layout) -> int:
     Raises DataError for bad options, a source without samples, a full disk, a database of other options.
     """
     layout.check()
+    folder = layout.folder
     if _finished(layout):
         return 0
-    every = assign_splits(layout.sources(), layout.val, layout.test)
-    recipe = layout.recipe()
+    sources = layout.sources()
+    if not sources:
+        raise DataError(f"{layout.source} holds no {layout.FILES}")
+    every = assign_splits(sources, layout.val, layout.test)
+    recipe = replace(layout.recipe(), patch=layout.patch, stride=layout.stride, max_invalid=layout.max_invalid)
     identity = layout.identity() | {"listing": digest(every)}
-    _make_folder(layout.folder)
-    with space_for(layout.folder, "nothing is written yet"):
-        journal = Journal(layout.folder, identity)
+    if (folder / DATA).exists() and not (folder / JOURNAL).exists():
+        raise DataError(f"{folder} holds a database that ingest did not begin: name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be made ({error})") from error
+    with space_for(folder, "nothing is written yet"):
+        journal = Journal(folder, identity)
     with contextlib.closing(journal):
         return Job(layout, every, recipe, identity, journal).run()
 
 
 def _finished(layout: Layout) -> bool:
+    """Whether an ingest with the same options has ended; it then says so."""
     folder = layout.folder
     if not (folder / catalog.CATALOG).is_file() or (folder / JOURNAL).exists():
         return False
@@ -66,15 +74,6 @@ def _finished(layout: Layout) -> bool:
     compare(folder, made.meta["ingest"], layout.identity() | {"listing": made.meta["ingest"].get("listing")})
     print(f"{folder} is finished: {len(made):,} samples; delete it to ingest anew")
     return True
-
-
-def _make_folder(folder: Path) -> None:
-    if (folder / DATA).exists() and not (folder / JOURNAL).exists():
-        raise DataError(f"{folder} holds a database that ingest did not begin: name another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be made ({error})") from error
 
 
 @dataclass
@@ -89,61 +88,54 @@ class Job:
     recipe: Recipe
     identity: dict[str, Any]
     journal: Journal
-    tally: Tally = field(default_factory=Tally)
 
-    @cached_property
-    def sources(self) -> list[Source]:
-        """The job's own sources."""
+    def __post_init__(self) -> None:
         part = self.layout.part
-        return self.every[part.stretch(len(self.every))] if part else self.every
+        self.sources = self.every[part.stretch(len(self.every))] if part else self.every
+        self.tally = Tally()
 
     def run(self) -> int:
         """Ingest from the end of the journal on, and finish. Returns the exit status."""
         folder, journal = self.layout.folder, self.journal
-        with Writer(folder) as writer:
-            if journal.done:
-                self._catch_up(writer)
-                print(f"continuing {folder} after {journal.done:,} of {len(self.sources):,} sources")
-            try:
+        try:
+            with Writer(folder, journal) as writer:
+                self._count_finished(writer)
                 self._ingest_rest(writer)
-            except KeyboardInterrupt:
-                done = f"{journal.done:,} of {len(self.sources):,} sources are in"
-                print(f"interrupted: {done}; the same command continues")
-                return INTERRUPTED
+        except KeyboardInterrupt:
+            done = f"{journal.done:,} of {len(self.sources):,} sources are in"
+            print(f"interrupted: {done}; the same command continues")
+            return INTERRUPTED
         with space_for(folder, "all entries are safe"):
             self._finish()
-        for line in self.tally.report(folder, (folder / DATA).stat().st_size):
-            print(line)
+        print(*self.tally.report(folder), sep="\n")
         return 0
 
-    def _catch_up(self, writer: Writer) -> None:
-        """Count the finished sources again: from the journal, and their statistics from the entries."""
-
-        def summaries(row: Row) -> dict[str, Summary]:
-            return summarise_tile(*(load(writer.get(key)) if key else {} for key in (row.ms, row.sar)))
-
+    def _count_finished(self, writer: Writer) -> None:
+        """Count what an interrupted ingest has done: by its journal, and statistics from the entries."""
         for line in self.journal.lines():
             rows = [Row(*row) for row in line["rows"]]
-            self.tally.add(line, [summaries(row) for row in rows if row.split == "train"])
+            train = [row for row in rows if row.split == "train"]
+            tiles = ([load(writer.get(key)) if key else {} for key in (row.ms, row.sar)] for row in train)
+            self.tally.add(line, (summarise_tile(*tile) for tile in tiles))
+        if self.journal.done:
+            print(f"continuing {self.layout.folder} after {self.journal.done:,} of {len(self.sources):,} sources")
 
     def _ingest_rest(self, writer: Writer) -> None:
-        """Read the sources that are not done, and commit them in chunks, each followed by its lines in the journal."""
-        layout, tally, total = self.layout, self.tally, len(self.sources)
-        rest = self.sources[self.journal.done :]
+        """Read the sources that are not done, and write them."""
+        tally, total, done = self.tally, len(self.sources), self.journal.done
         with (
-            contextlib.closing(Chunk(layout.folder, self.journal, writer)) as chunk,
-            progress("ingest", total, "sources", done=self.journal.done, console=Console()) as show,
-            executor(layout.workers, len(rest)) as pool,
+            progress("ingest", total, "sources", done=done, console=Console()) as show,
+            contextlib.closing(results(self.sources[done:], self.recipe, self.layout.workers)) as read,
         ):
-            for result in in_order(pool, rest, self.recipe, look_ahead=4 * count(layout.workers)):
+            for result in read:
                 line = result.line()
                 tally.add(line, result.summaries)
                 if not tally.samples and tally.sources == min(_ALL_BAD, total):
                     self._fail_if_nothing_ingested()
-                chunk.add(line, result.entries)
+                writer.add(line, result.entries)
                 show(tally.sources, f"{tally.left_out:,} left out")
-            chunk.commit()
-            chunk.wait()
+            writer.commit()
+            writer.wait()
 
     def _fail_if_nothing_ingested(self) -> None:
         """Raise DataError if none of the first of all sources can be ingested, and remove the empty database.
@@ -156,50 +148,47 @@ class Job:
         for name in (DATA, "lock.mdb"):
             (self.layout.folder / name).unlink(missing_ok=True)
         self.journal.remove()
-        failed = (
-            f"none of the first {_ALL_BAD} sources" if len(first) == _ALL_BAD else f"nothing of {self.layout.source}"
-        )
+        many = len(first) == _ALL_BAD
+        failed = f"none of the first {_ALL_BAD} sources" if many else f"nothing of {self.layout.source}"
         raise DataError(f"{failed} could be ingested: {self.tally.first_reason}")
 
     def _finish(self) -> None:
         """Write statistics, lists and catalog, each aside, then renamed; remove the journal."""
-        folder, tally, lines = self.layout.folder, self.tally, self.journal.lines
+        folder, tally = self.layout.folder, self.tally
         write_stats(folder, {name: tally.bands[name].result() for name in sorted(tally.bands)})
         if self.layout.part:
             write_histograms(folder, tally.bands)
-        left_out = (row for line in lines() for row in line["left"])
-        _write_list(folder / LEFT_OUT, ("sample", "reason"), left_out)
-        _write_list(
-            folder / OFFSETS, ("file", "subtracted", "why"), (row for line in lines() for row in line["offsets"])
-        )
-        self._catalog([Row(*row) for line in lines() for row in line["rows"]]).write(folder)
+        _write_list(folder / LEFT_OUT, ("sample", "reason"), self._gathered("left"))
+        _write_list(folder / OFFSETS, ("file", "subtracted", "why"), self._gathered("offsets"))
+        self._catalog([Row(*row) for row in self._gathered("rows")]).write(folder)
         self.journal.remove()
 
+    def _gathered(self, name: str) -> Iterator[list[Any]]:
+        """The rows of all lines of the journal under `name`."""
+        return (row for line in self.journal.lines() for row in line[name])
+
     def _catalog(self, rows: list[Row]) -> Catalog:
-        layout = self.layout
-        names = layout.class_names()
-        meta = {"layout": layout.NAME, "level": layout.level(), "patch": layout.patch, "ingest": self.identity}
-        if self.recipe.raw_map:
-            (values,) = self.recipe.classes.values()
+        layout, recipe = self.layout, self.recipe
+        meta = {"layout": layout.NAME, "level": recipe.level, "patch": layout.patch, "ingest": self.identity}
+        if recipe.raw_map:
+            (values,) = recipe.classes.values()
             meta["values"] = {str(value): label for value, label in values.items()}
+        ids = tuple(map(str, range(self.tally.highest + 1)))
         return Catalog(
             samples=catalog.objects([row.sample for row in rows]),
             **{name: catalog.objects([getattr(row, name) for row in rows]) for name in ("ms", "sar", "map", "split")},
             label=np.array([-1 if row.label is None else row.label for row in rows], np.int32),
-            classes=names if names is not None else tuple(str(number) for number in range(self.tally.highest + 1)),
+            classes=ids if recipe.class_names is None else recipe.class_names,
             meta=meta,
         )
 
 
 def _write_list(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write tab-separated values; no file without rows."""
-    rows = iter(rows)
-    first = next(rows, None)
-    if first is None:
-        return
-    with aside(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for row in (header, first, *rows):
-            file.write("\t".join(str(cell).replace("\t", " ") for cell in row) + "\n")
+    lines = ["\t".join(str(cell).replace("\t", " ") for cell in row) + "\n" for row in (header, *rows)]
+    if len(lines) > 1:
+        with aside(path) as temporary:
+            temporary.write_text("".join(lines), "utf-8")
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ archives subtract it again, so neither the date nor the baseline alone tells.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -23,19 +23,15 @@ _BASELINE = re.compile(r"_N(\d\d)(\d\d)_")
 
 
 def baseline(texts: Mapping[str, str]) -> float | None:
-    """The processing baseline a product's metadata tell (4.0 for "04.00" or "_N0400_"), None if they do not.
+    """The processing baseline that a product's metadata tell (4.0 for "04.00" or "_N0400_"), None if they do not.
 
     texts: tags by name, as GDAL or a metadata file gives them. 99.99 marks a product of no official baseline.
     """
     for name, text in texts.items():
-        if "BASELINE" in name.upper():
-            try:
-                value = float(text)
-            except ValueError:
-                continue
-        elif match := _BASELINE.search(str(text)):
-            value = int(match[1]) + int(match[2]) / 100
-        else:
+        match = _BASELINE.search(text)
+        try:
+            value = float(text if "BASELINE" in name.upper() else ".".join(match.groups() if match else ""))
+        except ValueError:
             continue
         return None if value > 99 else value
     return None
@@ -66,16 +62,13 @@ def decide(bands: Mapping[str, np.ndarray], tags: Mapping[str, str]) -> tuple[in
     return 0, f"undecided: the darkest pixels lie at DN {near:.0f}, too bright to tell"
 
 
-def _per_pixel_minimum(bands: object) -> np.ndarray:
+def _per_pixel_minimum(bands: Iterable[np.ndarray]) -> np.ndarray:
     """Minimum over bands of one size, of pixels valid in all of them; bands of several sizes, one after another."""
     by_shape: dict[tuple[int, ...], list[np.ndarray]] = {}
-    for band in bands:  # type: ignore[attr-defined]
+    for band in bands:
         by_shape.setdefault(band.shape, []).append(band)
-    minima = []
-    for same in by_shape.values():
-        lowest = np.minimum.reduce(same)
-        minima.append(lowest[lowest > 0] if lowest.dtype.kind == "u" else lowest[np.all([b != 0 for b in same], 0)])
-    return np.concatenate([minimum.astype(np.int64) for minimum in minima]) if minima else np.empty(0, np.int64)
+    minima = [np.minimum.reduce(same)[np.all(same, axis=0)] for same in by_shape.values()]
+    return np.concatenate([np.empty(0, np.int64), *minima])
 
 
 def subtract(band: np.ndarray, offset: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -16,51 +17,53 @@ class Image(NamedTuple):
     key: str
     files: tuple[tuple[str, tuple[str, ...] | None], ...]
 
+    @classmethod
+    def of_file(cls, path: Path, names: tuple[str, ...] | None, key: str = "") -> "Image":
+        """The image of a single file; its key is the file's name without suffix if none is given."""
+        return cls(key or path.stem, ((str(path), names),))
+
 
 class Source(NamedTuple):
     """The files of one sample, before tiles are cut.
 
-    name: the sample's name. group: scene or location, which no split tears apart. ms, sar, map: its images, None where
-    it has none. split: the data set's own, None to draw one. label: its class id, None for the majority of the map.
-    scheme: key into `Recipe.classes` for the map's values. problem: the reason to leave it out, or "".
+    name: the sample's name. group: scene or location, which no split tears apart. images: by kind, "ms", "sar" or
+    "map". split: the data set's own, None to draw one. label: its class id, None for the majority of the map. scheme:
+    key into `Recipe.classes` for the map's values. problem: the reason to leave it out, or "".
     """
 
     name: str
     group: str
-    ms: Image | None = None
-    sar: Image | None = None
-    map: Image | None = None
+    images: Mapping[str, Image]
     split: str | None = None
     label: int | None = None
     scheme: str = ""
     problem: str = ""
-
-    @property
-    def images(self) -> dict[str, Image]:
-        """Its images by kind: "ms", "sar", "map"."""
-        return {kind: image for kind in ("ms", "sar", "map") if (image := getattr(self, kind)) is not None}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """From pixels to database values; sent to every worker.
 
-    patch, stride: size and step of the tiles, px of 10 m; patch None: an image is one patch. max_invalid: largest share
-    of invalid pixels in any band. expected: bands of the S2 and S1 images, {"ms": ..., "sar": ...}. s1_unit: "db" or
-    "power". offset: DN to subtract from S2, None to decide for each file. classes: label id by pixel value of the map,
-    for each scheme; a missing scheme: the value is the id. raw_map: store the map's own values, as rico-hdl does, not
-    label ids. tolerance: greatest difference in size between S1, S2 and map, px.
+    expected: bands of the S2 and S1 images, {"ms": ..., "sar": ...}. s1_unit: "db" or "power". offset: DN to subtract
+    from S2, None to decide for each file. classes: label id by pixel value of the map, for each scheme; a missing
+    scheme: the value is the id. class_names: by label id, None: the ids themselves, as text. raw_map: store the map's
+    own values, as rico-hdl does, not label ids. level: processing level of S2, "L1C", "L2A" or "" for unknown.
+    tolerance: greatest difference in size between S1, S2 and map, px. patch, stride: size and step of the tiles, px of
+    10 m; patch None: an image is one patch. max_invalid: largest share of invalid pixels in any band. The last three
+    come from the command line, whatever a layout gives.
     """
 
-    patch: int | None
-    stride: int | None
-    max_invalid: float
     expected: Mapping[str, tuple[str, ...]]
     s1_unit: str = "db"
     offset: int | None = 0
     classes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
     raw_map: bool = False
+    level: str = ""
     tolerance: int = 0
+    patch: int | None = None
+    stride: int | None = None
+    max_invalid: float = 0.05
 
 
 def assign_splits(sources: list[Source], val: float, test: float) -> list[Source]:
@@ -70,13 +73,12 @@ def assign_splits(sources: list[Source], val: float, test: float) -> list[Source
     split depends on names alone, no group is torn apart, and small data sets get each split that they have enough
     groups for.
     """
-    groups = sorted({source.group for source in sources if source.split is None}, key=_rank)
+    groups = {source.group for source in sources if source.split is None}
+    ranked = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
     tests = _share(len(groups), test, len(groups) - 1)
     vals = _share(len(groups), val, len(groups) - 1 - tests)
-    drawn = {
-        group: "test" if rank < tests else "val" if rank < tests + vals else "train"
-        for rank, group in enumerate(groups)
-    }
+    drawn = dict.fromkeys(ranked, "train") | dict.fromkeys(ranked[: tests + vals], "val")
+    drawn |= dict.fromkeys(ranked[:tests], "test")
     return [source._replace(split=source.split or drawn[source.group]) for source in sources]
 
 
@@ -84,13 +86,7 @@ def _share(total: int, share: float, most: int) -> int:
     return max(0, min(max(round(total * share), int(share > 0)), most))
 
 
-def _rank(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
-
-
 def digest(sources: list[Source]) -> str:
     """SHA-256 of the sources' names, splits and problems: equal for the same files."""
-    found = hashlib.sha256()
-    for source in sources:
-        found.update(f"{source.name}\t{source.split}\t{source.problem}\n".encode())
-    return found.hexdigest()
+    lines = (f"{source.name}\t{source.split}\t{source.problem}\n" for source in sources)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

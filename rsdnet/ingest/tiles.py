@@ -19,19 +19,42 @@ def tiles(
     patch, stride: px of 10 m. tolerance: greatest difference in size between the images, px.
     Raises DataError on images of different grids, smaller than a tile, or with pixels that a tile would cut in two.
     """
-    sizes = {kind: _size(layers) for kind, layers in images.items()}
-    _check_sizes(sizes, tolerance)
-    height, width = (min(size[axis] for size in sizes.values()) for axis in (0, 1))
+    sizes = {kind: max(layer.shape for layer in layers.values()) for kind, layers in images.items()}
+    height, width = map(min, zip(*sizes.values(), strict=True))
+    (first, one), *others = sizes.items()
+    for kind, two in others:
+        if max(abs(one[0] - two[0]), abs(one[1] - two[1])) > tolerance:
+            mine, other = (f"{NAMES[of]} is {size[1]}x{size[0]} px" for of, size in ((first, one), (kind, two)))
+            raise DataError(f"{mine}, but {other}: they must be of one grid")
     if patch is None or (patch, patch) == (height, width):
         yield "", images
         return
-    check_cut(patch, stride, {_factor(layer, sizes[k]) for k, layers in images.items() for layer in layers.values()})
+    factors = {
+        kind: {name: max(1, round(sizes[kind][0] / layer.shape[0])) for name, layer in layers.items()}
+        for kind, layers in images.items()
+    }
+    check_cut(patch, stride, {factor for own in factors.values() for factor in own.values()})
     if height < patch or width < patch:
         raise DataError(f"its {width}x{height} px are smaller than --patch {patch}")
     for top in range(0, height - patch + 1, stride or patch):
         for left in range(0, width - patch + 1, stride or patch):
-            cut = {kind: _cut(layers, sizes[kind], top, left, patch) for kind, layers in images.items()}
-            yield f"_y{top}_x{left}", cut
+            yield (
+                f"_y{top}_x{left}",
+                {
+                    kind: {
+                        name: _cut(name, layer, factors[kind][name], top, left, patch) for name, layer in layers.items()
+                    }
+                    for kind, layers in images.items()
+                },
+            )
+
+
+def _cut(name: str, layer: np.ndarray, factor: int, top: int, left: int, patch: int) -> np.ndarray:
+    rows, columns = (slice(begin // factor, (begin + patch) // factor) for begin in (top, left))
+    cut = layer[rows, columns]
+    if cut.shape != (patch // factor, patch // factor):
+        raise DataError(f"{name} is {layer.shape[1]}x{layer.shape[0]} px, too small for its tiles")
+    return cut
 
 
 def check_cut(patch: int, stride: int | None, factors: set[int]) -> None:
@@ -39,39 +62,8 @@ def check_cut(patch: int, stride: int | None, factors: set[int]) -> None:
     common = math.lcm(*factors)
     for option, value in (("--patch", patch), ("--stride", stride or patch)):
         if value % common:
-            below, above = value // common * common, -(-value // common) * common
-            near = f"{below} or {above}" if below else f"{above}"
+            near = (value // common * common, -(-value // common) * common)
+            nearest = " or ".join(str(size) for size in near if size)
             raise DataError(
-                f"{option} {value} cuts pixels of the {common * 10} m bands in two: the nearest that fit: {near}"
+                f"{option} {value} cuts pixels of the {common * 10} m bands in two: the nearest that fit: {nearest}"
             )
-
-
-def _size(layers: Layers) -> tuple[int, ...]:
-    """(height, width) of the finest band: the pixels that --patch counts."""
-    return max(layer.shape for layer in layers.values())
-
-
-def _factor(layer: np.ndarray, size: tuple[int, ...]) -> int:
-    """Pixel size of a band, in pixels of the finest."""
-    return max(1, round(size[0] / layer.shape[0]))
-
-
-def _check_sizes(sizes: dict[str, tuple[int, ...]], tolerance: int) -> None:
-    (first, one), *others = sizes.items()
-    for kind, two in others:
-        if max(abs(one[0] - two[0]), abs(one[1] - two[1])) > tolerance:
-            raise DataError(
-                f"{NAMES[first]} is {one[1]}x{one[0]} px, but {NAMES[kind]} is {two[1]}x{two[0]} px: "
-                "they must be of one grid"
-            )
-
-
-def _cut(layers: Layers, size: tuple[int, ...], top: int, left: int, patch: int) -> Layers:
-    cut = {}
-    for name, layer in layers.items():
-        factor = _factor(layer, size)
-        rows, columns = (slice(begin // factor, (begin + patch) // factor) for begin in (top, left))
-        cut[name] = layer[rows, columns]
-        if cut[name].shape != (patch // factor, patch // factor):
-            raise DataError(f"{name} is {layer.shape[1]}x{layer.shape[0]} px, too small for its tiles")
-    return cut

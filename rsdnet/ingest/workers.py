@@ -1,13 +1,12 @@
 """Reading on all cores: a pool of threads or processes; results come in the order of the sources."""
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Generator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 
@@ -20,23 +19,31 @@ from rsdnet.ingest.source import Recipe, Source
 _THREADS = 4
 
 
-def count(asked: int) -> int:
-    """Number of workers: `asked`, or one a core where that is 0."""
-    return asked if asked > 0 else len(os.sched_getaffinity(0))
+def results(sources: list[Source], recipe: Recipe, asked: int) -> Generator[Result, None, None]:
+    """The sources' results in order. Close the generator, so that its workers end.
 
-
-@contextlib.contextmanager
-def executor(asked: int, sources: int) -> Iterator[Executor]:
-    """Threads on a few cores or for a few sources, processes beyond."""
-    pool: Executor
-    workers = min(count(asked), max(1, sources // 16))
-    if workers <= _THREADS:
-        pool = ThreadPoolExecutor(workers)
-    else:
-        spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
+    asked: workers, 0 for one a core: threads on a few cores or for a few sources, processes beyond.
+    Raises DataError if a process died.
+    """
+    cores = asked if asked > 0 else len(os.sched_getaffinity(0))
+    workers = min(cores, max(1, len(sources) // 16))
+    spawn = multiprocessing.get_context("spawn")
+    pool = (
+        ThreadPoolExecutor(workers)
+        if workers <= _THREADS
+        else ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
+    )
     try:
-        yield pool
+        coming = (pool.submit(ingest_source, source, recipe) for source in sources)
+        waiting = deque(islice(coming, 4 * cores))  # so many are read ahead
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(islice(coming, 1))
+            yield result
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a reading process died (out of memory?): run the same command again, fewer --workers"
+        ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -52,18 +59,3 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def in_order(pool: Executor, sources: list[Source], recipe: Recipe, look_ahead: int) -> Iterator[Result]:
-    """The sources' results in order, at most `look_ahead` of them read ahead. Raises DataError if a process died."""
-    coming = (pool.submit(ingest_source, source, recipe) for source in sources)
-    waiting = deque(islice(coming, look_ahead))
-    while waiting:
-        try:
-            result = waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a reading process died (out of memory?): run the same command again, fewer --workers"
-            ) from error
-        waiting.extend(islice(coming, 1))
-        yield result

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,39 +33,31 @@ def space_for(folder: Path, done: str) -> Iterator[None]:
 
 
 class Writer:
-    """The LMDB environment of a database, open for writing. Close it, or use `with`."""
+    """A database open for writing: sources gather to one transaction, which a thread writes beside the reading."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, journal: Journal):
+        self.folder, self.journal = folder, journal
         path = folder / DATA
         size = path.stat().st_size if path.exists() else 0
         try:
             self.environment = lmdb.open(str(folder), map_size=max(_SMALLEST_MAP, 2 * size), readahead=False)
         except lmdb.Error as error:
             raise DataError(f"{path} is no LMDB database ({error}): name another folder") from error
-        self.size = self.environment.info()["map_size"]
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.entries: list[tuple[str, bytes]] = []
+        self.bytes, self.began = 0, time.monotonic()
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True)
         self.environment.close()
-
-    def put(self, entries: Iterable[tuple[str, bytes]]) -> None:
-        """Write entries in one transaction, doubling the map until they fit.
-
-        An entry with the same value is left as it is, so that a resumed ingest leaves no holes in the file.
-        """
-        entries = list(entries)
-        while True:
-            try:
-                with self.environment.begin(write=True) as transaction:
-                    for key, blob in entries:
-                        if transaction.get(key.encode()) != blob:
-                            transaction.put(key.encode(), blob)
-                return
-            except lmdb.MapFullError:
-                self.size *= 2
-                self.environment.set_mapsize(self.size)
 
     def get(self, key: str) -> bytes:
         """The value of an entry. Raises DataError if there is none."""
@@ -75,23 +67,8 @@ class Writer:
             raise DataError(f"{key} is not in the database that its journal speaks of: delete it and ingest anew")
         return bytes(blob)
 
-
-class Chunk:
-    """Results on their way into one transaction, which a thread writes while the next sources are read."""
-
-    def __init__(self, folder: Path, journal: Journal, writer: Writer):
-        self.folder, self.journal, self.writer = folder, journal, writer
-        self._thread = ThreadPoolExecutor(1)
-        self._writing: Future[None] | None = None
-        self._clear()
-
-    def _clear(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-        self.entries: list[tuple[str, bytes]] = []
-        self.bytes, self.began = 0, time.monotonic()
-
     def add(self, line: dict[str, Any], entries: list[tuple[str, bytes]]) -> None:
-        """Keep one source's line and entries; commit once they are many or old."""
+        """Take one source's line and entries; commit once there are many, or the first is old."""
         self.lines.append(line)
         self.entries += entries
         self.bytes += sum(len(blob) for _, blob in entries)
@@ -99,10 +76,10 @@ class Chunk:
             self.commit()
 
     def commit(self) -> None:
-        """Start to write what is kept, once the transaction before has ended."""
+        """Start a transaction of all that was added, once the one before has ended."""
         self.wait()
         self._writing = self._thread.submit(self._write, self.entries, self.lines)
-        self._clear()
+        self._begin()
 
     def wait(self) -> None:
         """Wait until the transaction under way is on the disk. Raises its error."""
@@ -112,9 +89,20 @@ class Chunk:
     def _write(self, entries: list[tuple[str, bytes]], lines: list[dict[str, Any]]) -> None:
         """Entries first, then their lines of the journal."""
         with space_for(self.folder, f"{self.journal.done:,} sources are safe"):
-            self.writer.put(entries)
+            self.put(entries)
             self.journal.append(lines)
 
-    def close(self) -> None:
-        """End the thread, after its transaction."""
-        self._thread.shutdown(wait=True)
+    def put(self, entries: list[tuple[str, bytes]]) -> None:
+        """Write entries in one transaction, doubling the map until they fit.
+
+        An entry with the same value is left as it is, so that a resumed ingest leaves no holes in the file.
+        """
+        while True:
+            try:
+                with self.environment.begin(write=True) as transaction:
+                    for key, blob in entries:
+                        if transaction.get(key.encode()) != blob:
+                            transaction.put(key.encode(), blob)
+                return
+            except lmdb.MapFullError:
+                self.environment.set_mapsize(2 * self.environment.info()["map_size"])

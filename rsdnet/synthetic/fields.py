@@ -14,24 +14,24 @@ def wave_number(size: int) -> Array:
     return np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]).astype(np.float32)
 
 
-def filtered(white: Array, gain: NDArray[np.floating]) -> Array:
+def filtered(rng: Rng, size: int, gain: NDArray[np.floating]) -> Array:
     """White noise filtered by `gain` in the frequency domain, scaled to mean 0 and standard deviation 1."""
-    coefficients = np.fft.rfft2(white) * gain
+    coefficients = np.fft.rfft2(rng.standard_normal((size, size), np.float32)) * gain
     coefficients[0, 0] = 0
-    field = np.fft.irfft2(coefficients, s=white.shape).astype(np.float32)
+    field = np.fft.irfft2(coefficients, s=(size, size)).astype(np.float32)
     return field / np.float32(field.std() + 1e-9)
 
 
 def fractal(rng: Rng, size: int, exponent: float, longest: float = 1e9) -> Array:
     """Power-law noise: amplitude ~ wave number ** -exponent, flat at wavelengths above `longest` (px)."""
     k = np.maximum(wave_number(size), 1 / min(longest, 2 * size))
-    return filtered(rng.standard_normal((size, size), np.float32), k**-exponent)
+    return filtered(rng, size, k**-exponent)
 
 
 def clumps(rng: Rng, size: int, wavelength: float, width: float = 0.5) -> Array:
     """Band-pass noise, blobs about half a `wavelength` (px) wide: a log-normal band of deviation `width`."""
     k = np.maximum(wave_number(size), 1e-6)
-    return filtered(rng.standard_normal((size, size), np.float32), np.exp(-0.5 * (np.log(k * wavelength) / width) ** 2))
+    return filtered(rng, size, np.exp(-0.5 * (np.log(k * wavelength) / width) ** 2))
 
 
 def blur(image: Array, sigma: float) -> Array:

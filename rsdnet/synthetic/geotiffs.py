@@ -7,21 +7,26 @@ VV and VH in dB. lc: uint8, IGBP class in band 1 and zeros in the three LCCS ban
 place, size) alone, whatever the number of places and workers.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import rasterio
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
 
+from rsdnet import bands
 from rsdnet.errors import DataError
 from rsdnet.files import aside
-from rsdnet.synthetic.optical import MS_BANDS
 from rsdnet.synthetic.world import SEASONS, synthesise
 
 VERSION = 1  # raised whenever the same seed gives other pixels
@@ -29,7 +34,7 @@ PIXEL = 10.0  # m
 SCENE = 4  # places in a scene
 # SEN12MS's region sets, one a season.
 ROIS = dict(zip(SEASONS, ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter"), strict=True))
-DESCRIPTIONS = {"s2": MS_BANDS, "s1": ("VV", "VH"), "lc": ("IGBP", "LCCS1 (empty)", "LCCS2 (empty)", "LCCS3 (empty)")}
+DESCRIPTIONS = {"s2": bands.S2L1C, "s1": bands.SAR, "lc": ("IGBP", "LCCS1 (empty)", "LCCS2 (empty)", "LCCS3 (empty)")}
 # The fastest lossless compression that still saves space; speckle does not shrink.
 COMPRESSION: dict[str, dict[str, object]] = {
     "s2": {"compress": "deflate", "zlevel": 1, "predictor": 2}, "s1": {}, "lc": {"compress": "deflate", "zlevel": 1},
@@ -81,21 +86,16 @@ def write_scenes(
     claim(out, world)
     workers = min(workers or len(os.sched_getaffinity(0)), places)
     written = 0
-    if workers == 1:
-        for place in range(places):
-            written += write_place(out, world, place)
-            show(place + 1)
-        return written
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(write_place, out, world, place) for place in range(places)]
+    with contextlib.ExitStack() as stack:
+        run: Callable[..., Iterator[bool]] = map
+        if workers > 1:
+            run = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn"))).map
         try:
-            for done, future in enumerate(as_completed(futures), 1):
-                written += future.result()
+            for done, new in enumerate(run(partial(write_place, out, world), range(places)), 1):
+                written += new
                 show(done)
         except BrokenProcessPool as error:
             raise DataError(f"a worker died while writing {out} (out of memory?): use fewer --workers") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
     return written
 
 
@@ -122,8 +122,7 @@ def write_place(out: Path, world: World, place: int) -> bool:
     if all(path.exists() for path in targets.values()):
         return False
     image = synthesise(world.seed, place, world.size, where.season)
-    cover = np.zeros((4, *image.cover.shape), np.uint8)
-    cover[0] = image.cover
+    cover = np.stack([image.cover, *np.zeros((3, world.size, world.size), np.uint8)])
     profile = georeference(world, where)
     for sensor, pixels in (("s2", image.ms), ("s1", image.sar), ("lc", cover)):
         write_tiff(targets[sensor], pixels, DESCRIPTIONS[sensor], profile | COMPRESSION[sensor])
@@ -132,9 +131,6 @@ def write_place(out: Path, world: World, place: int) -> bool:
 
 def georeference(world: World, where: Address) -> dict[str, object]:
     """Coordinate system and transform: a random UTM zone and corner a scene, its places side by side, west to east."""
-    from rasterio.crs import CRS
-    from rasterio.transform import from_origin
-
     key = [world.seed, SEASONS.index(where.season), where.scene, 7]  # four numbers: no place's key has as many
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
     zone, south = int(rng.integers(1, 61)), int(rng.integers(2))
@@ -146,8 +142,6 @@ def georeference(world: World, where: Address) -> dict[str, object]:
 
 def write_tiff(path: Path, pixels: np.ndarray, descriptions: tuple[str, ...], profile: dict[str, object]) -> None:
     """Write (C, H, W) pixels, with a description a band. Raises DataError where the disk does not take them."""
-    import rasterio
-
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = dict(zip(("count", "height", "width"), pixels.shape, strict=True))
     form = {"driver": "GTiff", "dtype": pixels.dtype.name, "interleave": "band"}

@@ -7,7 +7,7 @@ USGS splib07 (Kokaly et al. 2017) spectral libraries and of Ulaby & Dobson's han
 
 import numpy as np
 
-# material: reflectance in per cent for each of MS_BANDS; then C-band sigma0 in dB, VV and VH, at 39 degrees incidence
+# material: reflectance in per cent, bands.S2L1C; C-band sigma0 in dB, VV and VH, at 39 degrees incidence
 MATERIALS: dict[str, tuple[tuple[float, ...], tuple[float, float]]] = {
     "water": ((3, 3.2, 3, 2, 1.6, 1.2, 1.1, 0.9, 0.8, 0.7, 0.5, 0.5, 0.4), (-19.0, -26.0)),
     "turbid": ((6, 7, 10, 9, 8, 5, 4.8, 4, 3.5, 3, 1, 1, 0.7), (-18.0, -25.5)),

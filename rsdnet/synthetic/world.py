@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from rsdnet.synthetic.fields import Array, blur, fractal
 from rsdnet.synthetic.land_cover import LANDSCAPES, Igbp, land_cover
 from rsdnet.synthetic.materials import NAMES
-from rsdnet.synthetic.optical import optical
 from rsdnet.synthetic.patterns import PATTERNS, Canvas
-from rsdnet.synthetic.radar import radar
+from rsdnet.synthetic.sensors import optical, radar
 
 GREEN = {"spring": 0.75, "summer": 0.9, "fall": 0.5, "winter": 0.25}  # share of seasonal vegetation that is green
 SEASONS = tuple(GREEN)
@@ -26,7 +25,7 @@ class Place(NamedTuple):
     """One synthetic place; H = W = size pixels of 10 m."""
 
     cover: NDArray[np.uint8]  # (H, W) IGBP code
-    ms: NDArray[np.uint16]  # (13, H, W) L1C digital numbers, MS_BANDS' order
+    ms: NDArray[np.uint16]  # (13, H, W) L1C digital numbers, in the order of `bands.S2L1C`
     sar: Array  # (2, H, W) sigma0 in dB, VV then VH
 
 
@@ -41,10 +40,10 @@ def synthesise(seed: int, place: int, size: int, season: str) -> Place:
     height[lake] = 0.9 * height[lake].mean() if lake.any() else 0
     green = float(np.clip(GREEN[season] + rng.normal(0, 0.15), 0.05, 1))
     blank = np.ones((size, size), np.float32)
-    canvas = Canvas(rng, size, green, np.zeros((len(NAMES), size, size), np.float32), blank, blank.copy())
+    canvas = Canvas(np.zeros((len(NAMES), size, size), np.float32), blank, blank.copy())
     for code, pattern in PATTERNS.items():
         where = cover == code
         if where.any():
-            canvas.share[:, where] = 0
-            pattern(canvas, where)
-    return Place(cover, optical(canvas, height, season), radar(canvas, height))
+            for paint in pattern(rng, size, green):
+                canvas.paint(where, paint)
+    return Place(cover, optical(rng, canvas, height, season), radar(rng, canvas, height))

@@ -145,7 +145,7 @@ def test_a_patch_that_cuts_pixels_names_the_nearest_that_do_not(patch: int, near
     st.floats(0, 0.45),
 )
 def test_splits_keep_groups_whole_and_forget_the_order(names: list[str], val: float, test: float) -> None:
-    sources = [Source(f"{name}{tile}", name) for name in names for tile in range(2)]
+    sources = [Source(f"{name}{tile}", name, {}) for name in names for tile in range(2)]
     split = {source.name: source.split for source in assign_splits(sources, val, test)}
     assert all(split[f"{name}0"] == split[f"{name}1"] for name in names)
     assert "train" in split.values()
@@ -164,14 +164,6 @@ def test_silent_error_3_uint16_does_not_wrap(tmp_path: Path) -> None:
         assert got[f"{name}_s2"]["B02"].dtype == np.uint16
         np.testing.assert_array_equal(got[f"{name}_s2"]["B02"], layers[0])
         np.testing.assert_array_equal(got[f"{name}_s2"]["B03"], layers[1])
-
-
-def test_wide_values_that_fit_no_16_bits_are_left_out(tmp_path: Path) -> None:
-    geotiffs.pair(tmp_path, "a", s2(), s1())
-    geotiffs.pair(tmp_path, "b", np.full((2, 12, 12), 70000, np.int32), s1())
-    ingest(pairs(tmp_path, tmp_path / "db", offset="0"))
-    assert Catalog.read(tmp_path / "db").samples.tolist() == ["a"]
-    assert "too far apart for 16 bits" in (tmp_path / "db" / "left_out.tsv").read_text()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -237,30 +229,34 @@ def test_the_baseline_is_read_from_metadata_but_dark_pixels_win() -> None:
 
 
 def test_silent_error_6_bands_are_found_by_name_not_by_position(tmp_path: Path) -> None:
-    optical, radar = s2(count=2), s1()
-    for source, order in ((tmp_path / "one", (0, 1)), (tmp_path / "two", (1, 0))):
-        geotiffs.write(source / "s2" / "a.tif", optical[list(order)], tuple(("B03", "B8A")[i] for i in order))
-        geotiffs.write(source / "s1" / "a.tif", radar[list(order)], tuple(("VV", "VH")[i] for i in order))
-        ingest(pairs(source, source / "db", s2_bands="", s1_bands="", offset="0"))
-    one, two = geotiffs.tensors(tmp_path / "one" / "db"), geotiffs.tensors(tmp_path / "two" / "db")
-    for key, name, want in (
-        ("a_s2", "B03", optical[0]),
-        ("a_s2", "B8A", optical[1]),
-        ("a_s1", "VV", radar[0]),
-        ("a_s1", "VH", radar[1]),
-    ):
-        np.testing.assert_array_equal(one[key][name], want)
-        np.testing.assert_array_equal(two[key][name], want)
-    assert geotiffs.entries(tmp_path / "one" / "db") == geotiffs.entries(tmp_path / "two" / "db")
-
-
-def test_band_order_may_change_from_file_to_file_where_descriptions_tell(tmp_path: Path) -> None:
-    layers = s2(count=2)
-    geotiffs.write(tmp_path / "s2" / "a.tif", layers, ("B02", "B03"))
-    geotiffs.write(tmp_path / "s2" / "b.tif", layers[::-1], ("B3", "B2"))
-    ingest(pairs(tmp_path, tmp_path / "db", s1=None, s2_bands="", s1_bands="", offset="0"))
+    optical, radar = s2(), s1()
+    for name, step, names in (("a", 1, ("B03", "B8A")), ("b", -1, ("B8A", "b3"))):
+        geotiffs.write(tmp_path / "s2" / f"{name}.tif", optical[::step], names)
+        geotiffs.write(tmp_path / "s1" / f"{name}.tif", radar[::step], ("VV", "VH")[::step])
+    ingest(pairs(tmp_path, tmp_path / "db", s2_bands="", s1_bands="", offset="0"))
+    entries = geotiffs.entries(tmp_path / "db")
+    assert (entries["a_s1"], entries["a_s2"]) == (entries["b_s1"], entries["b_s2"])
     got = geotiffs.tensors(tmp_path / "db")
-    np.testing.assert_array_equal(got["a_s2"]["B02"], got["b_s2"]["B02"])
+    np.testing.assert_array_equal([got["a_s2"]["B03"], got["a_s2"]["B8A"]], optical)
+    np.testing.assert_array_equal([got["a_s1"]["VV"], got["a_s1"]["VH"]], radar)
+
+
+def test_faulty_samples_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, bad in (("good", 0), ("few", 7), ("many", 8)):  # of 144 pixels, 5 % is 7.2
+        radar = s1()
+        radar[1].ravel()[:bad] = np.nan
+        geotiffs.pair(tmp_path, name, s2(), radar)
+    geotiffs.pair(tmp_path, "alone", s2())
+    geotiffs.pair(tmp_path, "wide", np.full((2, 12, 12), 70000, np.int32), s1())
+    ingest(pairs(tmp_path, tmp_path / "db", offset="0"))
+    assert sorted(Catalog.read(tmp_path / "db").samples) == ["few", "good"]
+    assert (tmp_path / "db" / "left_out.tsv").read_text().splitlines() == [
+        "sample\treason",
+        "alone\tit has no s1 file",
+        "many\t5.6% of VH is nodata or NaN",
+        f"wide\t{tmp_path}/s2/wide.tif has values from 70000 to 70000, too far apart for 16 bits: are they DN?",
+    ]
+    assert "left out 3, named in" in capsys.readouterr().out
 
 
 def test_nodata_of_the_file_becomes_that_of_the_database(tmp_path: Path) -> None:
@@ -273,17 +269,6 @@ def test_nodata_of_the_file_becomes_that_of_the_database(tmp_path: Path) -> None
     assert got[0, 0] == 0
     np.testing.assert_array_equal(got.ravel()[1:], layers[0].ravel()[1:])
     assert read_stats(tmp_path / "db")["bands"]["B02"]["invalid"] == 1
-
-
-def test_patches_with_too_much_invalid_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for name, bad in (("good", 0), ("few", 7), ("many", 8)):  # of 144 pixels, 5 % is 7.2
-        radar = s1()
-        radar[1].ravel()[:bad] = np.nan
-        geotiffs.pair(tmp_path, name, s2(), radar)
-    ingest(pairs(tmp_path, tmp_path / "db"))
-    assert sorted(Catalog.read(tmp_path / "db").samples) == ["few", "good"]
-    assert (tmp_path / "db" / "left_out.tsv").read_text() == "sample\treason\nmany\t5.6% of VH is nodata or NaN\n"
-    assert "left out 1, named in" in capsys.readouterr().out
 
 
 def test_label_maps_follow_the_classes_named(tmp_path: Path) -> None:
@@ -305,18 +290,6 @@ def test_label_maps_follow_the_classes_named(tmp_path: Path) -> None:
     made = Catalog.read(tmp_path / "plain")
     assert made.classes == tuple("0123456789")
     assert dict(zip(made.samples, made.label, strict=True)) == {"a": 9, "b": 2, "c": 5}
-
-
-def test_one_process_or_many_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = geotiffs.sen12ms(tmp_path / "src", places=40, size=6)
-    ingest(Sen12ms(source, tmp_path / "one", workers=1))
-    monkeypatch.setattr("rsdnet.ingest.workers._THREADS", 0)
-    ingest(Sen12ms(source, tmp_path / "two", workers=2))
-    assert geotiffs.entries(tmp_path / "one") == geotiffs.entries(tmp_path / "two")
-    assert read_stats(tmp_path / "one") == read_stats(tmp_path / "two")
-    one, two = Catalog.read(tmp_path / "one"), Catalog.read(tmp_path / "two")
-    assert (one.samples == two.samples).all()
-    assert (one.split == two.split).all()
 
 
 def test_the_map_grows_by_itself_and_the_file_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ import pytest
 from rsdnet.data.catalog import Catalog
 from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
-from rsdnet.ingest import ingest, journal, writer
+from rsdnet.ingest import ingest, journal, workers, writer
 from rsdnet.ingest.layouts import LAYOUTS
+from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.layouts.pairs import Pairs
 from rsdnet.ingest.layouts.sen12ms import Sen12ms
-from tests.ingest.test_ingest import s1, s2
+from tests.ingest.test_ingest import pairs, s1, s2
 from tests.support import geotiffs
 
 REPO = Path(__file__).resolve().parents[2]
@@ -38,15 +40,12 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def refused(layout: str, source: Path, db: Path, **options: object) -> str:
+def refused(layout: Layout) -> str:
     """The line an ingest is refused with; it must be one, and leave no database behind."""
     with pytest.raises(DataError) as caught:
-        ingest.ingest(LAYOUTS.find(layout)(source, db, **options))
-    assert not (db / "data.mdb").exists()
+        ingest.ingest(layout)
+    assert not (layout.db / "data.mdb").exists()
     return " ".join(str(caught.value).split())
-
-
-PAIRS = {"s2": Path("s2"), "s1": Path("s1"), "s2_bands": "B02,B03", "s1_bands": "VV,VH"}
 
 
 def same(one: Path, two: Path) -> None:
@@ -62,13 +61,21 @@ def same(one: Path, two: Path) -> None:
         assert not (one / name).exists() or (one / name).read_text() == (two / name).read_text()
 
 
+def test_one_process_or_many_write_the_same(tmp_path: Path) -> None:
+    source = geotiffs.sen12ms(tmp_path / "src", places=40, size=6)
+    ingest.ingest(Sen12ms(source, tmp_path / "one", workers=1))
+    with mock.patch.object(workers, "_THREADS", 0):
+        ingest.ingest(Sen12ms(source, tmp_path / "two", workers=2))
+    same(tmp_path / "one", tmp_path / "two")
+
+
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
 def test_a_folder_without_geotiffs(tmp_path: Path, layout: str) -> None:
     (tmp_path / "src" / "s2").mkdir(parents=True)
     (tmp_path / "src" / "readme.txt").write_text("no image")
-    line = refused(layout, tmp_path / "src", tmp_path / "db", **({"s2": Path("s2")} if layout == "pairs" else {}))
-    assert str(tmp_path / "src") in line
-    assert "is not a folder" in refused(layout, tmp_path / "none", tmp_path / "db")
+    make, options = LAYOUTS.find(layout), {"s2": Path("s2")} if layout == "pairs" else {}
+    assert str(tmp_path / "src") in refused(make(tmp_path / "src", tmp_path / "db", **options))
+    assert "is not a folder" in refused(make(tmp_path / "none", tmp_path / "db"))
 
 
 def test_the_command_says_one_line_and_ends_with_2(tmp_path: Path) -> None:
@@ -97,52 +104,17 @@ def test_nothing_but_bad_files_is_an_error_and_may_be_tried_again(tmp_path: Path
     geotiffs.pair(tmp_path, "a", s2(), s1())
     whole = (tmp_path / "s2" / "a.tif").read_bytes()
     (tmp_path / "s2" / "a.tif").write_bytes(whole[: len(whole) // 2])
-    line = refused("pairs", tmp_path, tmp_path / "db", **PAIRS)
+    line = refused(pairs(tmp_path, tmp_path / "db"))
     assert "nothing of" in line
     assert "cannot be read" in line
     (tmp_path / "s2" / "a.tif").write_bytes(whole)
-    assert ingest.ingest(Pairs(tmp_path, tmp_path / "db", **PAIRS)) == 0
-
-
-def test_many_bad_files_stop_early(tmp_path: Path) -> None:
-    for place in range(80):
-        geotiffs.pair(tmp_path, f"{place:02}", s2(4, count=3), s1(4))
-    line = refused("pairs", tmp_path, tmp_path / "db", **PAIRS)
-    assert "none of the first 32 sources" in line
-    assert "has 3 layers, but 2 bands are named: B02, B03" in line
-
-
-@pytest.mark.parametrize("layout", ["pairs", "sen12ms"])
-def test_s1_and_s2_of_different_sizes(tmp_path: Path, layout: str) -> None:
-    if layout == "pairs":
-        geotiffs.pair(tmp_path / "src", "a", s2(12), s1(11))
-        options: dict[str, object] = dict(PAIRS)
-    else:
-        options = {}
-        source = geotiffs.sen12ms(tmp_path / "src", places=1)
-        geotiffs.write(next(source.rglob("*s1_1_p0.tif")), s1(20))
-    line = refused(layout, tmp_path / "src", tmp_path / "db", **options)
-    assert "S2 is " in line
-    assert "but S1 is " in line
-
-
-def test_missing_and_unknown_bands(tmp_path: Path) -> None:
-    geotiffs.pair(tmp_path, "a", s2(), s1())
-    said = refused("pairs", tmp_path, tmp_path / "db", **(PAIRS | {"s2_bands": "B02,B13"}))
-    assert said.startswith("unknown band 'B13': did you mean")
-    said = refused("pairs", tmp_path, tmp_path / "db", **(PAIRS | {"s2_bands": "B02,VV"}))
-    assert "VV is no band of S2" in said
-    said = refused("pairs", tmp_path, tmp_path / "db", **(PAIRS | {"s2_bands": "B02,B2"}))
-    assert "names a band twice" in said
-    said = refused("pairs", tmp_path, tmp_path / "db", **(PAIRS | {"s2_bands": ""}))
-    assert "does not name its 2 layers: give --s2-bands" in said
+    assert ingest.ingest(pairs(tmp_path, tmp_path / "db")) == 0
 
 
 def test_a_band_missing_in_one_file_of_many(tmp_path: Path) -> None:
     geotiffs.write(tmp_path / "s2" / "a.tif", s2(), ("B02", "B03"))
     geotiffs.write(tmp_path / "s2" / "b.tif", s2(), ("B02", "B04"))
-    layout = Pairs(tmp_path, tmp_path / "db", s2=Path("s2"), offset="0")
-    ingest.ingest(layout)
+    ingest.ingest(Pairs(tmp_path, tmp_path / "db", s2=Path("s2"), offset="0"))
     assert Catalog.read(tmp_path / "db").samples.tolist() == ["a"]
     assert "has no band B03: it has B02, B04" in (tmp_path / "db" / "left_out.tsv").read_text()
 
@@ -159,24 +131,19 @@ def test_a_band_missing_in_one_file_of_many(tmp_path: Path) -> None:
         ({"classes": "water"}, "wants a value and a name"),
         ({"s1": Path("none")}, "none is not a folder"),
         ({"s2": None, "s1": None}, "needs --s2 DIR, --s1 DIR or both"),
+        ({"s1": Path("other")}, "no file name in common"),
+        ({"s1": Path("small")}, "S2 is 12x12 px, but S1 is 11x11 px"),
+        ({"s2_bands": "B02,B13"}, "unknown band 'B13': did you mean"),
+        ({"s2_bands": "B02,VV"}, "VV is no band of S2"),
+        ({"s2_bands": "B02,B2"}, "names a band twice"),
+        ({"s2_bands": ""}, "does not name its 2 layers: give --s2-bands"),
     ],
 )
 def test_options_that_cannot_work(tmp_path: Path, options: dict, said: str) -> None:
     geotiffs.pair(tmp_path, "a", s2(), s1())
-    assert said in refused("pairs", tmp_path, tmp_path / "db", **(PAIRS | options))
-
-
-def test_no_common_names(tmp_path: Path) -> None:
-    geotiffs.pair(tmp_path, "a", s2())
-    geotiffs.write(tmp_path / "s1" / "b.tif", s1())
-    assert "no file name in common" in refused("pairs", tmp_path, tmp_path / "db", **PAIRS)
-
-
-def test_a_partner_missing_is_named(tmp_path: Path) -> None:
-    geotiffs.pair(tmp_path, "a", s2(), s1())
-    geotiffs.pair(tmp_path, "b", s2())
-    ingest.ingest(Pairs(tmp_path, tmp_path / "db", **PAIRS))
-    assert (tmp_path / "db" / "left_out.tsv").read_text().endswith("b\tit has no s1 file\n")
+    geotiffs.write(tmp_path / "other" / "b.tif", s1())
+    geotiffs.write(tmp_path / "small" / "a.tif", s1(11))
+    assert said in refused(pairs(tmp_path, tmp_path / "db", **options))
 
 
 def test_finished_databases_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -229,16 +196,12 @@ def test_wherever_it_dies_it_continues_to_the_same(
             os.truncate(self.path, self.path.stat().st_size - 7)
             raise Dead
 
-    def dying_finish(*_: object) -> None:
-        raise Dead
-
-    with monkeypatch.context() as death:
-        death.setattr(writer.Writer, "put", dying_put)
-        death.setattr(journal.Journal, "_write", dying_write)
+    with mock.patch.object(writer.Writer, "put", dying_put), mock.patch.object(journal.Journal, "_write", dying_write):
         if moment == "finishing":
-            death.setattr(Catalog, "write", dying_finish)
-        with pytest.raises(Dead):
-            ingest.ingest(Sen12ms(source, tmp_path / "db"))
+            leave_unfinished(Sen12ms(source, tmp_path / "db"))
+        else:
+            with pytest.raises(Dead):
+                ingest.ingest(Sen12ms(source, tmp_path / "db"))
     with pytest.raises(DataError, match="not finished"):
         Catalog.read(tmp_path / "db")
     with pytest.raises(DataError, match="was begun with max_invalid"):
@@ -252,16 +215,15 @@ def test_wherever_it_dies_it_continues_to_the_same(
     assert sizes[0] <= sizes[1] + 8 * 4096  # entries written before the end were not written again
 
 
-def test_other_files_in_the_source_are_noticed_on_the_way_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def leave_unfinished(layout: Layout) -> None:
+    """Die before the catalog is written."""
+    with mock.patch.object(Catalog, "write", side_effect=Dead), pytest.raises(Dead):
+        ingest.ingest(layout)
+
+
+def test_other_files_in_the_source_are_noticed_on_the_way_on(tmp_path: Path) -> None:
     source = geotiffs.sen12ms(tmp_path / "src", places=4)
-
-    def die(*_: object) -> None:
-        raise Dead
-
-    with monkeypatch.context() as death:
-        death.setattr(Catalog, "write", die)
-        with pytest.raises(Dead):
-            ingest.ingest(Sen12ms(source, tmp_path / "db"))
+    leave_unfinished(Sen12ms(source, tmp_path / "db"))
     next(source.rglob("*s2_1_p0.tif")).unlink()
     with pytest.raises(DataError, match="held other files"):
         ingest.ingest(Sen12ms(source, tmp_path / "db"))
@@ -283,16 +245,20 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(("death", "threads"), [(signal.SIGKILL, 4), (signal.SIGKILL, 0), (signal.SIGINT, 4)])
-def test_killed_it_continues_to_the_same(tmp_path: Path, death: signal.Signals, threads: int) -> None:
+def slow(tmp_path: Path, threads: int) -> tuple[list[str], list[str]]:
+    """The words of an ingest of 40 places into `tmp_path`/db, and a slow command that runs it; beside it, the whole."""
     source = geotiffs.sen12ms(tmp_path / "src", places=40)
     ingest.ingest(Sen12ms(source, tmp_path / "whole"))
     words = ["sen12ms", str(source), str(tmp_path / "db"), "--workers", "2"]
     script = tmp_path / "slow.py"
     script.write_text(_SLOW.format(words=words, threads=threads))
-    process = subprocess.Popen(
-        [sys.executable, script], env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return words, [sys.executable, str(script)]
+
+
+@pytest.mark.parametrize(("death", "threads"), [(signal.SIGKILL, 4), (signal.SIGKILL, 0), (signal.SIGINT, 4)])
+def test_killed_it_continues_to_the_same(tmp_path: Path, death: signal.Signals, threads: int) -> None:
+    words, script = slow(tmp_path, threads)
+    process = subprocess.Popen(script, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines, end = tmp_path / "db" / "ingest.journal", time.monotonic() + 60
     while not lines.exists() or lines.read_bytes().count(b"\n") < 8:
         assert process.poll() is None, process.communicate()
@@ -311,22 +277,14 @@ def test_killed_it_continues_to_the_same(tmp_path: Path, death: signal.Signals, 
     same(tmp_path / "db", tmp_path / "whole")
 
 
-def test_a_full_disk_leaves_a_database_that_opens_and_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = geotiffs.sen12ms(tmp_path / "src", places=40)
-    ingest.ingest(Sen12ms(source, tmp_path / "whole"))
-    words = ["sen12ms", str(source), str(tmp_path / "db")]
-    script = tmp_path / "slow.py"
-    script.write_text(_SLOW.format(words=words, threads=4))
+def test_a_full_disk_leaves_a_database_that_opens_and_continues(tmp_path: Path) -> None:
+    words, script = slow(tmp_path, 4)
     most = 500_000  # bytes a file may have: the database needs about 1 MB
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
-    done = subprocess.run(
-        [sys.executable, script], env=_environment(), capture_output=True, text=True, timeout=120, preexec_fn=limit
-    )
+    done = subprocess.run(script, env=_environment(), capture_output=True, text=True, timeout=120, preexec_fn=limit)
     assert done.returncode == 2, done
     assert done.stderr.startswith("error: no space to write ")
     assert "are safe; free some and run the same command again" in done.stderr

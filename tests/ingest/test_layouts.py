@@ -27,15 +27,12 @@ class Greenland(Layout):
 
     def sources(self) -> list[Source]:
         return [
-            Source(path.stem, path.stem, ms=Image(path.stem, ((str(path), ("B04", "B03")),)), label=at)
+            Source(path.stem, path.stem, {"ms": Image.of_file(path, ("B04", "B03"))}, label=at)
             for at, path in enumerate(find_geotiffs(self.source), self.scale)
         ]
 
     def recipe(self) -> Recipe:
-        return Recipe(*self.tiling, {"ms": ("B03", "B04"), "sar": ()})
-
-    def class_names(self) -> tuple[str, ...]:
-        return ("rock", "ice", "snow")
+        return Recipe({"ms": ("B03", "B04")}, class_names=("rock", "ice", "snow"))
 
 
 def test_a_layout_from_outside_ingests_like_ours(tmp_path: Path) -> None:
@@ -45,11 +42,8 @@ def test_a_layout_from_outside_ingests_like_ours(tmp_path: Path) -> None:
     done = command(OWN, tmp_path / "src", tmp_path / "db", "--patch", "6", "--scale", "0", "--workers", "1")
     assert done.returncode == 0, done.stderr
     made, got = Catalog.read(tmp_path / "db"), geotiffs.tensors(tmp_path / "db")
-    assert (made.meta["layout"], made.classes, made.meta["ingest"]["scale"]) == (
-        "greenland",
-        ("rock", "ice", "snow"),
-        0,
-    )
+    assert (made.meta["layout"], made.classes) == ("greenland", ("rock", "ice", "snow"))
+    assert made.meta["ingest"]["scale"] == 0
     assert made.label.tolist() == [0] * 4 + [1] * 4
     np.testing.assert_array_equal(got["2_ice_y6_x0"]["B04"], images["2_ice"][0, 6:, :6])
     assert "--scale" in command(OWN, "--help").stdout
@@ -69,7 +63,5 @@ def test_ssl4eo_orders_products_by_time_not_by_satellite(tmp_path: Path) -> None
     for time in times:
         (tmp_path / "s2a" / "0000001" / f"{time}_{time}_T43RCP").mkdir(parents=True)
     for source, time in zip(Ssl4eo(tmp_path, tmp_path / "db").sources(), times, strict=True):
-        assert source.ms is not None
-        assert source.sar is not None
-        assert time in source.ms.key
-        assert time in source.sar.key
+        assert time in source.images["ms"].key
+        assert time in source.images["sar"].key

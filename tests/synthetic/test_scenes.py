@@ -11,13 +11,13 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsdnet.bands import BANDS, S2L1C
 from rsdnet.errors import DataError
 from rsdnet.synthetic.fields import blur
 from rsdnet.synthetic.geotiffs import World, address, write_scenes
 from rsdnet.synthetic.materials import NAMES
-from rsdnet.synthetic.optical import MS_BANDS, RESOLUTION
 from rsdnet.synthetic.patterns import PATTERNS, Canvas
-from rsdnet.synthetic.radar import radar
+from rsdnet.synthetic.sensors import radar
 from rsdnet.synthetic.world import SEASONS, Place, synthesise
 
 SMALL = World(seed=3, size=48)
@@ -43,23 +43,18 @@ def places() -> list[Place]:
 def test_files_are_sen12ms_s(folder: Path) -> None:
     seasons = {"ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter"}
     assert {p.name for p in folder.iterdir() if p.is_dir()} == seasons
-    for s2 in folder.rglob("*_s2_*.tif"):
-        s1, lc = (
-            s2.parents[1] / s2.parent.name.replace("s2", other) / s2.name.replace("_s2_", f"_{other}_")
-            for other in ("s1", "lc")
-        )
-        with rasterio.open(s2) as a, rasterio.open(s1) as b, rasterio.open(lc) as c:
-            assert (a.count, set(a.dtypes), a.descriptions) == (13, {"uint16"}, MS_BANDS)
-            assert (b.count, set(b.dtypes), b.descriptions) == (2, {"float32"}, ("VV", "VH"))
-            assert (c.count, set(c.dtypes)) == (4, {"uint8"})
-            assert c.descriptions[0] == "IGBP"
-            assert a.crs == b.crs == c.crs
-            assert a.crs.is_projected
-            assert a.transform == b.transform == c.transform
-            assert a.res == (10.0, 10.0)
-            assert c.read(1).min() >= 1
-            assert c.read(1).max() <= 17
-            assert not c.read([2, 3, 4]).any()
+    for path in folder.rglob("*_s2_*.tif"):
+        paths = [Path(str(path).replace("_s2", f"_{kind}").replace("/s2", f"/{kind}")) for kind in ("s2", "s1", "lc")]
+        with rasterio.open(paths[0]) as s2, rasterio.open(paths[1]) as s1, rasterio.open(paths[2]) as lc:
+            assert (s2.count, set(s2.dtypes), s2.descriptions) == (13, {"uint16"}, S2L1C)
+            assert (s1.count, set(s1.dtypes), s1.descriptions) == (2, {"float32"}, ("VV", "VH"))
+            assert (lc.count, set(lc.dtypes), lc.descriptions[0]) == (4, {"uint8"}, "IGBP")
+            assert s2.crs == s1.crs == lc.crs
+            assert s2.crs.is_projected
+            assert s2.transform == s1.transform == lc.transform
+            assert s2.res == (10.0, 10.0)
+            assert 1 <= lc.read(1).min() <= lc.read(1).max() <= 17
+            assert not lc.read([2, 3, 4]).any()
 
 
 def test_no_two_places_share_a_file_or_the_ground(folder: Path) -> None:
@@ -130,8 +125,8 @@ def test_pixels_are_valid_for_any_place(seed: int, place: int, size: int, season
 
 def test_coarse_bands_are_coarse(places: list[Place]) -> None:
     image = places[0].ms[:, :126, :126]  # a multiple of 6
-    for b, name in enumerate(MS_BANDS):
-        factor = RESOLUTION[b] // 10
+    for b, name in enumerate(S2L1C):
+        factor = BANDS[name].resolution // 10
         blocks = image[b].reshape(126 // factor, factor, 126 // factor, factor)
         assert (np.ptp(blocks, axis=(1, 3)) == 0).all(), name
         if factor == 1:
@@ -140,7 +135,7 @@ def test_coarse_bands_are_coarse(places: list[Place]) -> None:
 
 def test_values_lie_where_the_sensors_find_them(places: list[Place]) -> None:
     ms = np.stack([p.ms for p in places]).astype(float).mean((0, 2, 3))
-    level = dict(zip(MS_BANDS, ms, strict=True))
+    level = dict(zip(S2L1C, ms, strict=True))
     assert level["B10"] < 150  # water vapour: the ground is not seen
     assert level["B01"] > level["B03"]  # path radiance grows towards the blue
     assert level["B08"] > 1.3 * level["B04"]  # vegetation's red edge
@@ -156,7 +151,7 @@ def test_speckle_has_the_looks_of_a_grd_product() -> None:
     share[NAMES.index("grass")] = 1
     one = np.ones((size, size), np.float32)
     rng = np.random.default_rng(0)
-    power = 10 ** (radar(Canvas(rng, size, 0.5, share, one, one), np.zeros_like(one)).astype(float) / 10)
+    power = 10 ** (radar(rng, Canvas(share, one, one), np.zeros_like(one)).astype(float) / 10)
     looks = power.mean((1, 2)) ** 2 / power.var((1, 2))
     assert ((looks > 3.5) & (looks < 6)).all()  # Sentinel-1 IW GRD high resolution: equivalent number of looks 4.4
     lag = [np.corrcoef(p[:, 1:].ravel(), p[:, :-1].ravel())[0, 1] for p in power]

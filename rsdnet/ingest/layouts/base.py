@@ -40,27 +40,16 @@ class Layout:
 
     NAME: ClassVar[str] = ""
     """The layout's name in the catalog's metadata."""
+    FILES: ClassVar[str] = "GeoTIFF"
+    """The files it looks for, as an error names them."""
 
     def sources(self) -> list[Source]:
-        """The samples in a fixed order; `split` None to draw one. Raises DataError on a folder without any."""
+        """The samples in a fixed order, `split` None to draw one; an empty list is an error that names `FILES`."""
         raise NotImplementedError
 
     def recipe(self) -> Recipe:
-        """The conversion of this data set's pixels."""
+        """The conversion of this data set's pixels, and its classes."""
         raise NotImplementedError
-
-    def level(self) -> str:
-        """Processing level of S2: L1C, L2A, or "" where it is not known."""
-        return ""
-
-    def class_names(self) -> tuple[str, ...] | None:
-        """Class names by label id; None: the ids themselves, as text."""
-        return None
-
-    @property
-    def tiling(self) -> tuple[int | None, int | None, float]:
-        """patch, stride and max_invalid: the first fields of a `Recipe`."""
-        return self.patch, self.stride, self.max_invalid
 
     @property
     def part(self) -> Shard | None:
@@ -74,21 +63,20 @@ class Layout:
 
     def identity(self) -> dict[str, Any]:
         """Options that decide the result: equal in a resumed ingest, and in all shards of one."""
-        options = {name: value for name, value in vars(self).items() if name not in ("db", "workers", "shard")}
         return {"layout": self.NAME} | {
-            name: str(value.resolve()) if isinstance(value, Path) else value for name, value in options.items()
+            name: str(value.resolve()) if isinstance(value, Path) else value
+            for name, value in vars(self).items()
+            if name not in ("db", "workers", "shard")
         }
 
     def check(self) -> None:
         """Raise DataError for options that cannot work."""
-        shard = self.part
         if not self.source.is_dir():
             raise DataError(f"{self.source} is not a folder")
-        check_room(self.db, shard)
+        check_room(self.db, self.part)
         if self.patch is None and self.stride is not None:
             raise DataError("--stride needs --patch: say how large the tiles are")
-        for name in ("patch", "stride"):
-            value = getattr(self, name)
+        for name, value in (("patch", self.patch), ("stride", self.stride)):
             if value is not None and value < 1:
                 raise DataError(f"--{name} is {value}, but a size must be at least 1")
         if not 0 <= self.max_invalid <= 1:
@@ -103,9 +91,7 @@ def find_geotiffs(folder: Path) -> Iterator[Path]:
         raise DataError(f"{folder} is not a folder")
     for root, names, files in os.walk(folder):
         names.sort()
-        for name in sorted(files):
-            if name.lower().endswith((".tif", ".tiff")):
-                yield Path(root, name)
+        yield from (Path(root, name) for name in sorted(files) if name.lower().endswith((".tif", ".tiff")))
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -6,7 +6,6 @@ Keys and values are rico-hdl's. Without metadata.parquet S1 and S2 stay unpaired
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rsdnet import bands
@@ -16,6 +15,7 @@ from rsdnet.ingest.source import Image, Recipe, Source
 
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 METADATA = "metadata.parquet"
+_S1 = ("VH", "VV")  # rico-hdl's order
 
 # The 19 classes and their CORINE codes (Sumbul et al. 2021, BigEarthNet-MM, table 1); other codes are no class.
 CLASSES: dict[str, tuple[int, ...]] = {
@@ -46,26 +46,39 @@ class BigEarthNet(Layout):
     """BigEarthNet v2."""
 
     NAME = "bigearthnet"
+    FILES = "BigEarthNet-S2/<tile>/<patch> nor BigEarthNet-S1/<scene>/<patch>"
 
     def sources(self) -> list[Source]:
-        s2 = _patches(self.source / "BigEarthNet-S2", bands.S2L2A)
-        s1 = _patches(self.source / "BigEarthNet-S1", ("VH", "VV"))
-        maps = _patches(self.source / "Reference_Maps", ())
+        s2 = self._patches("BigEarthNet-S2", bands.S2L2A)
+        s1 = self._patches("BigEarthNet-S1", _S1)
+        maps = self._patches("Reference_Maps", ())
         if not s2 and not s1:
-            raise DataError(
-                f"{self.source} has neither BigEarthNet-S2/<tile>/<patch> nor BigEarthNet-S1/<scene>/<patch>"
-            )
-        facts = self._metadata()
-        found = [_source(name, s2, s1, maps, facts.get(name, {})) for name in sorted({*s2, *maps})]
-        paired = {fact["s1_name"] for name, fact in facts.items() if name in s2}
-        alone = [
-            Source(name, os.path.dirname(folder), sar=image)
-            for name, (folder, image) in sorted(s1.items())
-            if name not in paired
-        ]
-        return found + alone
+            return []
+        rows = self._metadata()
+        partners = {patch: rows[patch]["s1_name"] for patch in s2 if patch in rows}
+        found = []
+        for patch in sorted({*s2, *maps}):
+            kinds = {"ms": s2.get(patch), "sar": s1.get(partners.get(patch, "")), "map": maps.get(patch)}
+            images = {kind: image for kind, image in kinds.items() if image is not None}
+            split = _SPLITS.get(rows.get(patch, {}).get("split") or "")
+            found.append(Source(patch, _scene(next(iter(images.values()))), images, split, scheme="corine"))
+        alone = sorted(s1.keys() - partners.values())
+        return found + [Source(patch, _scene(s1[patch]), {"sar": s1[patch]}) for patch in alone]
+
+    def _patches(self, collection: str, names: tuple[str, ...]) -> dict[str, Image]:
+        """The images of a collection by patch: one file a band; without band names, the reference maps."""
+        root = self.source / collection
+        found = {}
+        for scene in subfolders(root):
+            for patch in subfolders(root / scene):
+                stem = root / scene / patch / patch
+                files = tuple((f"{stem}_{name}.tif", (name,)) for name in names)
+                reference = Image.of_file(stem.with_name(f"{patch}_reference_map.tif"), ("Data",))
+                found[patch] = Image(patch, files) if names else reference
+        return found
 
     def _metadata(self) -> dict[str, dict[str, Any]]:
+        """The rows of metadata.parquet by S2 patch; none without the file."""
         import pyarrow
         import pyarrow.parquet
 
@@ -80,40 +93,15 @@ class BigEarthNet(Layout):
 
     def recipe(self) -> Recipe:
         codes = {code: label for label, codes in enumerate(CLASSES.values()) for code in codes}
-        return Recipe(*self.tiling, {"ms": bands.S2L2A, "sar": ("VH", "VV")}, classes={"corine": codes}, raw_map=True)
-
-    def level(self) -> str:
-        return "L2A"
-
-    def class_names(self) -> tuple[str, ...]:
-        return tuple(CLASSES)
-
-
-_Found = dict[str, tuple[str, Image]]  # (folder, image) by patch
+        return Recipe(
+            {"ms": bands.S2L2A, "sar": _S1},
+            classes={"corine": codes},
+            class_names=tuple(CLASSES),
+            raw_map=True,
+            level="L2A",
+        )
 
 
-def _patches(root: Path, names: tuple[str, ...]) -> _Found:
-    """The patches of a collection; without band names, their reference maps."""
-    places = ((str(root / scene / patch), patch) for scene in subfolders(root) for patch in subfolders(root / scene))
-    return {patch: (folder, _image(folder, patch, names)) for folder, patch in places}
-
-
-def _image(folder: str, patch: str, names: tuple[str, ...]) -> Image:
-    if not names:
-        key = f"{patch}_reference_map"
-        return Image(key, ((f"{folder}/{key}.tif", ("Data",)),))
-    return Image(patch, tuple((f"{folder}/{patch}_{name}.tif", (name,)) for name in names))
-
-
-def _source(name: str, s2: _Found, s1: _Found, maps: _Found, fact: dict[str, Any]) -> Source:
-    ms, sar, labels = s2.get(name), s1.get(fact.get("s1_name", "")), maps.get(name)
-    here = ms or labels
-    return Source(
-        name=name,
-        group=os.path.dirname(here[0]) if here else name,
-        ms=ms and ms[1],
-        sar=sar[1] if sar and ms else None,
-        map=labels and labels[1],
-        split=_SPLITS.get(fact.get("split") or ""),
-        scheme="corine",
-    )
+def _scene(image: Image) -> str:
+    """The folder of the patch's tile or scene: a group that no split tears apart."""
+    return os.path.dirname(os.path.dirname(image.files[0][0]))

@@ -4,15 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rasterio.errors import RasterioError
+import rasterio
 
 from rsdnet import bands
 from rsdnet.errors import DataError
 from rsdnet.ingest.layouts.base import Layout, Offset, find_geotiffs, parse_offset
-from rsdnet.ingest.raster import described
+from rsdnet.ingest.raster import band_names
 from rsdnet.ingest.source import Image, Recipe, Source
+from rsdnet.ingest.tiles import NAMES
 
 _ORDERS = {"L1C": bands.S2L1C, "L2A": bands.S2L2A}
+_SUFFIXES = {"ms": "s2", "sar": "s1", "map": "map"}  # of the entries' keys
 
 
 @dataclass(frozen=True)
@@ -46,59 +48,46 @@ class Pairs(Layout):
 
     def sources(self) -> list[Source]:
         folders = {"ms": self.s2, "sar": self.s1, "map": self.label}
-        found = {kind: self._files(self.source / folder) for kind, folder in folders.items() if folder is not None}
+        found = {kind: _files(self.source / folder) for kind, folder in folders.items() if folder is not None}
         if not set.intersection(*map(set, found.values())):
             raise DataError(f"the folders of {self.source} have no file name in common")
-        return [self._source(name, found) for name in sorted(set.union(*map(set, found.values())))]
-
-    def _files(self, folder: Path) -> dict[str, Path]:
-        """The files of a folder by their path below it, without its suffix."""
-        files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_geotiffs(folder)}
-        if not files:
-            raise DataError(f"{folder} holds no GeoTIFF")
-        return files
-
-    def _source(self, name: str, found: dict[str, dict[str, Path]]) -> Source:
-        images, problem = dict[str, Image](), ""
-        forms = {"ms": ("s2", _names(self.s2_bands)), "sar": ("s1", _names(self.s1_bands)), "map": ("map", ("Data",))}
-        for kind, (suffix, names) in forms.items():
-            path = found.get(kind, {}).get(name)
-            if path is not None:
-                images[kind] = Image(f"{name}_{suffix}", ((str(path), names),))
-            elif kind in found:
-                problem = f"it has no {'label' if kind == 'map' else suffix} file"
-        ms, sar, labels = (images.get(kind) for kind in forms)
-        return Source(name, name, ms, sar, labels, scheme="map", problem=problem)
+        layers = {"ms": _names(self.s2_bands), "sar": _names(self.s1_bands), "map": ("Data",)}
+        sources = []
+        for name in sorted(set.union(*map(set, found.values()))):
+            images = {
+                kind: Image.of_file(files[name], layers[kind], f"{name}_{_SUFFIXES[kind]}")
+                for kind, files in found.items()
+                if name in files
+            }
+            absent = [kind for kind in found if kind not in images]
+            problem = f"it has no {'label' if absent[-1] == 'map' else _SUFFIXES[absent[-1]]} file" if absent else ""
+            sources.append(Source(name, name, images, scheme="map", problem=problem))
+        return sources
 
     def recipe(self) -> Recipe:
         classes = self._classes()
+        s2 = self._expected("ms", self.s2, self.s2_bands, "--s2-bands")
         return Recipe(
-            *self.tiling,
-            {"ms": self._expected("ms"), "sar": self._expected("sar")},
+            {"ms": s2, "sar": self._expected("sar", self.s1, self.s1_bands, "--s1-bands")},
             s1_unit=self.s1_unit,
             offset=parse_offset(self.offset),
             classes={"map": {value: row for row, value in enumerate(classes)}} if classes else {},
+            class_names=tuple(classes.values()) or None,
+            level="L1C" if "B10" in s2 else "L2A" if set(s2) == set(bands.S2L2A) else "",
         )
 
-    def _expected(self, kind: str) -> tuple[str, ...]:
+    def _expected(self, kind: str, folder: Path | None, spelled: str, option: str) -> tuple[str, ...]:
         """The bands of every file: those named, else those of the first readable file's descriptions."""
-        folder, spelled = (self.s2, self.s2_bands) if kind == "ms" else (self.s1, self.s1_bands)
         names = _names(spelled)
         if names is None and folder is not None:
-            names = _described(self.source / folder, "--s2-bands" if kind == "ms" else "--s1-bands")
+            names = _described(self.source / folder, option)
         for name in names or ():
             if bands.BANDS[name].modality != kind:
-                raise DataError(f"{name} is no band of {'S2' if kind == 'ms' else 'S1'}: see --s2-bands, --s1-bands")
+                raise DataError(f"{name} is no band of {NAMES[kind]}: see --s2-bands, --s1-bands")
         return names or ()
 
-    def level(self) -> str:
-        names = self._expected("ms")
-        return "L1C" if "B10" in names else "L2A" if set(names) == set(bands.S2L2A) else ""
-
-    def class_names(self) -> tuple[str, ...] | None:
-        return tuple(self._classes().values()) or None
-
     def _classes(self) -> dict[int, str]:
+        """--classes as names by pixel value, in their order."""
         classes: dict[int, str] = {}
         for part in filter(None, self.classes.split(",")):
             number, _, name = part.partition("=")
@@ -110,6 +99,14 @@ class Pairs(Layout):
         if len(classes) > 255:
             raise DataError(f"--classes has {len(classes)} classes; a label map holds at most 255")
         return classes
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The files of a folder by their path below it, without its suffix."""
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_geotiffs(folder)}
+    if not files:
+        raise DataError(f"{folder} holds no GeoTIFF")
+    return files
 
 
 def _names(spelled: str) -> tuple[str, ...] | None:
@@ -126,10 +123,12 @@ def _described(folder: Path, option: str) -> tuple[str, ...]:
     """Band names by the descriptions of the first file that can be read."""
     for path in find_geotiffs(folder):
         try:
-            names, layers = described(str(path))
-        except RasterioError:
+            with rasterio.open(path) as file:
+                if (names := band_names(file.descriptions)) is None:
+                    raise DataError(
+                        f"{path} does not name its {file.count} layers: give {option}, their names in order"
+                    )
+                return names
+        except rasterio.errors.RasterioError:
             continue
-        if names is None:
-            raise DataError(f"{path} does not name its {layers} layers: give {option}, their names in order")
-        return names
     raise DataError(f"no GeoTIFF in {folder} can be read")

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from rsdnet import bands
-from rsdnet.errors import DataError
 from rsdnet.ingest.layouts.base import Layout, Offset, parse_offset, subfolders
 from rsdnet.ingest.source import Image, Recipe, Source
 
-_BANDS = {"s2a": bands.S2L2A, "s2c": bands.S2L1C, "s1": ("VV", "VH")}
-_LEVELS = {"L2A": "s2a", "L1C": "s2c"}
+_S2 = {"L2A": ("s2a", bands.S2L2A), "L1C": ("s2c", bands.S2L1C)}
 _TIME = re.compile(r"\d{8}T\d{6}")
 
 
@@ -29,42 +27,32 @@ class Ssl4eo(Layout):
     offset: Offset = "auto"
 
     NAME = "ssl4eo"
+    FILES = "{s2a,s2c,s1}/<location>/<product>"
 
     def check(self) -> None:
         super().check()
         parse_offset(self.offset)
 
     def sources(self) -> list[Source]:
-        s2, s1 = self.source / _LEVELS[self.s2_level], self.source / "s1"
-        locations = sorted({*subfolders(s2), *subfolders(s1)})
-        found = [source for location in locations for source in _sources(location, s2, s1)]
-        if not found:
-            raise DataError(f"{self.source} has no {s2.name}/<location>/<product> nor s1/<location>/<product>")
-        return found
+        folder, names = _S2[self.s2_level]
+        s2, s1 = self.source / folder, self.source / "s1"
+        return [
+            Source(
+                name=f"{location}_{season}",
+                group=location,
+                images=({"ms": _image(ms, names)} if ms else {}) | ({"sar": _image(sar, bands.SAR)} if sar else {}),
+            )
+            for location in sorted({*subfolders(s2), *subfolders(s1)})
+            for season, (ms, sar) in enumerate(zip_longest(_products(s2 / location), _products(s1 / location)))
+        ]
 
     def recipe(self) -> Recipe:
         return Recipe(
-            *self.tiling,
-            {"ms": _BANDS[_LEVELS[self.s2_level]], "sar": _BANDS["s1"]},
+            {"ms": _S2[self.s2_level][1], "sar": bands.SAR},
             offset=parse_offset(self.offset),
+            level=self.s2_level,
             tolerance=8,  # some products have a row or column more than their pair
         )
-
-    def level(self) -> str:
-        return self.s2_level
-
-
-def _sources(location: str, s2: Path, s1: Path) -> list[Source]:
-    pairs = zip_longest(_products(s2 / location), _products(s1 / location))
-    return [
-        Source(
-            name=f"{location}_{season}",
-            group=location,
-            ms=_image(s2.name, location, ms) if ms else None,
-            sar=_image(s1.name, location, sar) if sar else None,
-        )
-        for season, (ms, sar) in enumerate(pairs)
-    ]
 
 
 def _products(folder: Path) -> list[Path]:
@@ -73,12 +61,8 @@ def _products(folder: Path) -> list[Path]:
     return sorted(products, key=lambda path: (_TIME.findall(path.name)[:1], path.name))
 
 
-def _image(kind: str, location: str, product: Path) -> Image:
-    files = tuple((str(_file(product, name)), (name,)) for name in _BANDS[kind])
-    return Image(f"{kind}_{location}_{product.name}", files)
-
-
-def _file(product: Path, name: str) -> Path:
-    """B2.tif, as published, or B02.tif."""
-    short = re.sub(r"^B0", "B", name)
-    return product / f"{short}.tif" if (product / f"{short}.tif").exists() else product / f"{name}.tif"
+def _image(product: Path, names: tuple[str, ...]) -> Image:
+    """The image of a product; a band's file is B2.tif, as published, or B02.tif."""
+    short = {name: product / f"{re.sub('^B0', 'B', name)}.tif" for name in names}
+    files = tuple((str(path if path.exists() else product / f"{name}.tif"), (name,)) for name, path in short.items())
+    return Image(f"{product.parts[-3]}_{product.parts[-2]}_{product.name}", files)
