@@ -1,6 +1,6 @@
 """This process among the processes of a run: torch.distributed under `torchrun`, or alone.
 
-Every rank runs the same program on its slice of each batch. What ranks must agree on goes through here.
+Every rank runs the same program on its slice of each batch, and agrees with the others through `Ranks`.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """For what all ranks do before they train: where one raises DataError, all do, and one of them says it."""
+        """For preparations that all ranks make: where one raises DataError, all do, and one of them says it."""
         own = ""
         try:
             yield
@@ -88,7 +88,7 @@ ALONE = Ranks(0, 1, 0, torch.device("cpu"))
 
 @contextlib.contextmanager
 def open_ranks(device: str) -> Iterator[Ranks]:
-    """The ranks that torchrun's environment tells of, while entered; without one, this process alone.
+    """The ranks of torchrun's environment variables, while entered; without them, this process alone.
 
     device: "cpu", "cuda", or "auto" for the GPU where there is one; each rank of a machine takes its own.
     Raises DataError where a GPU is asked for and there is none, there are more ranks than GPUs, or another rank is lost

@@ -1,4 +1,4 @@
-"""Which type a run multiplies in: autocast's, and what a GPU makes of float32."""
+"""Precision of a run: autocast's type, and TF32 on a GPU."""
 
 import torch
 
@@ -31,10 +31,10 @@ def precision_of(cfg: Config, device: torch.device) -> str:
 
 
 def set_policy(tf32: bool, device: torch.device) -> None:
-    """What a GPU does with float32, and how it chooses convolutions; nothing on a CPU.
+    """Set TF32 and cuDNN's benchmark mode on a GPU; nothing on a CPU.
 
-    tf32: products and convolutions of float32 in TF32 (10 bits of mantissa), else in float32. Under autocast it
-    concerns what stays float32 alone, and no product of the step does.
+    tf32: products and convolutions of float32 in TF32 (10 bits of mantissa), else in float32. Under autocast no product
+    of the step is in float32.
     Shapes never change from step to step, so cuDNN measures its algorithms once and takes the fastest.
     """
     if device.type != "cuda":
