@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from rsdnet.config import Config, ModelConfig, OptimConfig, ViewConfig
 from rsdnet.errors import DataError
+from rsdnet.evaluate.variants import load_encoder
 from rsdnet.methods import METHODS
 from rsdnet.model.encoders import ENCODERS, encoder_of
-from rsdnet.probe import load_encoder
 from rsdnet.train import main
 from rsdnet.training.step import TrainStep
 from tests.support.torchrun import REPO
