@@ -61,14 +61,14 @@ def use(cfg: Config, ranks: Ranks) -> str:
     if ranks.device.type != "cuda":
         return now
     peak, total = torch.cuda.max_memory_allocated(ranks.device), torch.cuda.get_device_properties(ranks.device)
-    return f"{now}; tensors took {size(peak)} at most, of {size(total.total_memory)}"
+    return f"{now}; tensors took {size(peak, binary=True)} at most, of {size(total.total_memory, binary=True)}"
 
 
 def levers(cfg: Config, ranks: Ranks, cached: int) -> str:
     """The options that take less memory, each with its size and what it does to the results."""
     found = []
     if cached:
-        found.append(f"--cache host frees {size(cached)}")
+        found.append(f"--cache host frees {size(cached, binary=True)}")
     if cfg.model.encoder in DEPTHS and not cfg.model.recompute:
         found.append("--recompute keeps the inputs of the encoder's blocks alone, for the same results")
     batch = cfg.optim.batch // ranks.world

@@ -1,6 +1,7 @@
 """The trainer's command in processes of their own that start at once: forked from one that has imported it already."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -69,6 +71,25 @@ def train(
     statuses = trainer.wait()
     assert expect is None or statuses == [expect] * ranks, (statuses, trainer.text("out"), trainer.text("err"))
     return trainer
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics; none before the first."""
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def losses(run: Path) -> list[float]:
+    """A run's losses, each step's once and in order."""
+    assert [line["step"] for line in metrics(run)] == list(range(len(metrics(run))))
+    return [line["loss"] for line in metrics(run)]
+
+
+def error(trainer: Trainer) -> str:
+    """The one line that a run ended with, of all its ranks together."""
+    (line,) = [line for said in trainer.said for line in said.with_suffix(".err").read_text().splitlines()]
+    assert line.startswith("error: ")
+    return line
 
 
 def environments(ranks: int) -> Iterator[dict[str, str]]:

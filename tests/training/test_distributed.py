@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.forked import Trainer, train
+from tests.support.forked import Trainer, error, losses, metrics, train
 from tests.support.torchrun import environment, words
 
 FAST = (
@@ -32,17 +32,11 @@ FAST = (
 CLOSE = np.array([1e-4, 3e-3, 3e-2, 3e-2, 3e-2, 3e-2])
 
 
-def losses(run: Path) -> list[float]:
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == list(range(len(records)))
-    return [record["loss"] for record in records]
-
-
 def assert_close(run: Path, other: Path, steps: int = 6) -> None:
     """The same losses and the same first gradient, to rounding."""
     found, expected = np.array(losses(run)[:steps]), np.array(losses(other)[:steps])
     assert np.all(np.abs(found - expected) <= CLOSE[:steps] * expected), (found, expected)
-    norms = [json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])["grad_norm"] for folder in (run, other)]
+    norms = [metrics(folder)[0]["grad_norm"] for folder in (run, other)]
     assert norms[0] == pytest.approx(norms[1], rel=2e-2)
 
 
@@ -183,7 +177,7 @@ def test_a_rank_that_is_lost_ends_the_others_soon(tiny_db: Path, tmp_path: Path,
         time.sleep(0.01)
     trainer.kill(rank=1)
     assert trainer.wait() == [2, -signal.SIGKILL]
-    assert "go on with --resume" in the_error(trainer)
+    assert "go on with --resume" in error(trainer)
     train(tmp_path / "said", "--run", tmp_path / "run", "--resume")
     assert_close(tmp_path / "run", alone)
 
@@ -210,14 +204,6 @@ def test_torchrun_starts_the_lost_again_and_stops_all(tiny_db: Path, tmp_path: P
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 
-def the_error(trainer: Trainer) -> str:
-    """The one line of all ranks together."""
-    lines = [line for said in trainer.said for line in said.with_suffix(".err").read_text().splitlines()]
-    (line,) = lines
-    assert line.startswith("error: ")
-    return line
-
-
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
@@ -236,7 +222,7 @@ def test_mistakes_are_told_once(tiny_db: Path, tmp_path: Path, argv: tuple[str, 
         assert told in trainer.text("err")
         assert not trainer.text("err", 1)
     else:
-        assert told in the_error(trainer)
+        assert told in error(trainer)
     assert not (tmp_path / "run").exists()
 
 
@@ -259,7 +245,7 @@ def drifts() -> None:
 def test_a_rank_that_drifts_away_is_noticed(tiny_db: Path, tmp_path: Path) -> None:
     argv = ("--data", tiny_db, "--run", tmp_path / "run", *FAST, "--checkpoint-every=2")
     trainer = train(tmp_path / "said", *argv, ranks=2, prepare=drifts, expect=2)
-    line = the_error(trainer)
+    line = error(trainer)
     assert "rank 1 and rank 0 differ in" in line
     assert "after step 4" in line
 

@@ -53,8 +53,8 @@ def test_the_levers_and_their_sizes() -> None:
         "out of memory at step 3 (micro-batches of 16): --recompute keeps the inputs of the encoder's blocks alone, "
         "for the same results; --accumulate 2 takes 8 samples a micro-batch, and BatchNorm then sees 8; or " + SMALLER
     )
-    arena = type("Arena", (), {"is_cuda": True, "__len__": lambda self: 3_200_000_000})()
-    assert "--cache host frees 3.2 GB; " in said(CFG, arena=arena)
+    arena = type("Arena", (), {"is_cuda": True, "__len__": lambda self: 3 << 30})()
+    assert "--cache host frees 3.0 GiB; " in said(CFG, arena=arena)
     assert "--cache" not in said(CFG, arena=torch.zeros(9))  # in host memory already
 
 

@@ -5,7 +5,6 @@ one that nothing interrupted.
 """
 
 import functools
-import json
 import os
 import random
 import resource
@@ -23,22 +22,12 @@ import torch
 from safetensors.torch import load_file
 
 from rsdnet.training.archive import Archive
-from tests.support.forked import Trainer, train
+from tests.support.forked import Trainer, error, losses, metrics, train
 
 SMALL = ("--size=20", "--encoder=resnet18", "--width=4", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu")
 FAST = (*SMALL, "--precision=fp32", "--threads=1", "--log-every=1", "--steps=14")
 FULL = 1 << 16  # bytes: less than a checkpoint, more than what a run prints
 SCALE = 2.0**8
-
-
-def metrics(run: Path) -> list[dict[str, Any]]:
-    path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def losses(run: Path) -> list[float]:
-    assert [record["step"] for record in metrics(run)] == list(range(len(metrics(run))))
-    return [record["loss"] for record in metrics(run)]
 
 
 def assert_same(run: Path, whole: Path) -> None:
@@ -52,13 +41,6 @@ def assert_same(run: Path, whole: Path) -> None:
     numbered = [f"checkpoint-{step:09d}.safetensors" for step in (12, 14)]
     left = sorted(path.name for path in run.iterdir() if path.name not in numbered)
     assert left == ["checkpoint.safetensors", "config.toml", "encoder.safetensors", "environment.json", "metrics.jsonl"]
-
-
-def error(trainer: Trainer) -> str:
-    """The one line that a run ended with."""
-    (line,) = trainer.said[0].with_suffix(".err").read_text().splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.fixture(scope="module")
