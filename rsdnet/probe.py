@@ -99,7 +99,7 @@ def saved(options: Options, identity: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def check(labelled: Labelled, console: Console) -> None:
-    """Warn of samples left out and of classes unseen in training. Raises DataError on an empty training or test split."""
+    """Warn of samples left out and classes unseen in training. Raises DataError on an empty train or test split."""
     if report := labelled.samples.report():
         console.print(report, style="yellow")
     labelled.require("train", "test")
