@@ -67,7 +67,7 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     assert (finished / "config.toml").is_file()
     assert not [path for path in finished.iterdir() if path.name.startswith(".")]
     found = record.read(finished)
-    assert (found.steps, found.environment["samples"], found.environment["precision"]) == (14, "36", "torch.float32")
+    assert (found.steps, found.environment["samples"], found.environment["precision"]) == (14, 36, "torch.float32")
 
 
 def test_blur_speckle_and_antialiasing_reach_the_loss(finished: Path, tiny_db: Path, tmp_path: Path) -> None:

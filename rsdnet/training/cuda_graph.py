@@ -1,4 +1,4 @@
-"""A function of one tensor replayed from a CUDA graph, where that wins."""
+"""A function of one tensor replayed from a CUDA graph, where that is faster."""
 
 import time
 import warnings
@@ -11,7 +11,7 @@ from torch import Tensor
 # Calls before a capture: torch.compile, cuDNN's choice of algorithms and the allocator settle, states are made.
 WARM = 4
 TIMED = 3  # calls whose launches are timed then
-# Share of a call that the host takes to launch it, from which on the GPU cannot be sure to be kept busy.
+# Share of a call's time that the host takes to launch it, above which the GPU may run idle.
 BOUND = 0.7
 
 

@@ -1,19 +1,18 @@
-"""Stopping on SIGINT and SIGTERM at a point where nothing is lost."""
+"""SIGINT and SIGTERM end a run after its step, with a checkpoint."""
 
 import signal
 import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-IMPATIENT = (
-    1.0  # s; signals sooner after the first are the same one: a cluster sends it to torchrun, which passes it on
-)
+# Seconds; signals sooner after the first are the same one: a cluster sends it to torchrun, which passes it on.
+IMPATIENT = 1.0
 
 
 class Stopper:
-    """While entered, the first SIGINT or SIGTERM is only noted in `signal`, and so is every SIGTERM after it.
+    """While entered, the first SIGINT or SIGTERM is noted in `signal` and nothing else, and so is every later SIGTERM.
 
-    A SIGINT that comes later acts as it always did; who cannot wait for a SIGTERM sends SIGKILL, as clusters do.
+    A later SIGINT acts as without it: a second Ctrl-C ends the run at once. Clusters follow SIGTERM by SIGKILL.
     """
 
     def __init__(self) -> None:
