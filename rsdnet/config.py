@@ -171,7 +171,8 @@ class RunConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: the GPU where there is one."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Autocast type (fp16 with loss scaling); auto: bf16 where the hardware multiplies it, else fp32."""
+    """Autocast type (fp16 with loss scaling); auto: bf16 if the hardware has it, else fp16 on a GPU
+    and fp32 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of the step; auto: on a GPU."""
     cuda_graph: Literal["auto", "on", "off"] = "auto"

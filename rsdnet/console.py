@@ -1,4 +1,4 @@
-"""What commands print: one progress bar, and bytes, shares and durations in words."""
+"""Output of commands: a progress bar, and formats of bytes, shares and durations."""
 
 import contextlib
 import math

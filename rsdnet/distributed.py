@@ -1,6 +1,7 @@
-"""This process among the processes of a run: torch.distributed under `torchrun`, or alone.
+"""The ranks of a run: torch.distributed under `torchrun`, or one process alone.
 
-Every rank runs the same program on its slice of each batch, and agrees with the others through `Ranks`.
+Every rank runs the same program on its part of each batch. All communication but that of gradients and BatchNorm is
+here.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ PATIENCE = datetime.timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank of world processes, the local-th of its machine, on `device`."""
+    """This process: rank `rank` of `world`, number `local` on its machine, on `device`."""
 
     rank: int
     world: int
@@ -31,11 +32,11 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this rank speaks and writes for all."""
+        """Whether this is the rank that prints and writes files."""
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """`tensor`, now the sum of all ranks' tensors."""
+        """Sum over the ranks, in place."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -49,7 +50,7 @@ class Ranks:
         return found
 
     def collect(self, thing: Any) -> list[Any]:
-        """Every rank's thing, in the order of ranks; anything that pickles."""
+        """Every rank's object, in the order of ranks; any that pickles."""
         if self.world == 1:
             return [thing]
         found: list[Any] = [None] * self.world
@@ -62,7 +63,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """For preparations that all ranks make: where one raises DataError, all do, and one of them says it."""
+        """A DataError of one rank inside becomes one of all ranks, printed once."""
         own = ""
         try:
             yield
@@ -74,12 +75,12 @@ class Ranks:
             raise (DataError if first == self.rank else Echo)(problems[first])
 
     def barrier(self) -> None:
-        """Return when every rank has come here."""
+        """Wait for every rank."""
         if self.world > 1:
             dist.barrier(device_ids=[self.local] if self.device.type == "cuda" else None)
 
     def share(self, count: int) -> slice:
-        """This rank's part of `count` things, every world-th."""
+        """This rank's part of `count` items: every world-th."""
         return slice(self.rank, count, self.world)
 
 
@@ -88,7 +89,7 @@ ALONE = Ranks(0, 1, 0, torch.device("cpu"))
 
 @contextlib.contextmanager
 def open_ranks(device: str) -> Iterator[Ranks]:
-    """The ranks of torchrun's environment variables, while entered; without them, this process alone.
+    """The process group of torchrun's environment, while entered; without torchrun, this process alone.
 
     device: "cpu", "cuda", or "auto" for the GPU where there is one; each rank of a machine takes its own.
     Raises DataError where a GPU is asked for and there is none, there are more ranks than GPUs, or another rank is lost
@@ -112,7 +113,7 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     if "RANK" not in os.environ:
         yield Ranks(0, 1, 0, home)
         return
-    # gloo carries what lies on the host: objects, and everything of a CPU run
+    # gloo for objects and CPU tensors, NCCL for CUDA tensors
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
     dist.init_process_group(
         backend, store=_store(), rank=rank, world_size=world, timeout=PATIENCE, device_id=home if gpu else None
@@ -132,9 +133,9 @@ def open_ranks(device: str) -> Iterator[Ranks]:
 
 
 def _store() -> dist.Store:
-    """Where ranks find each other.
+    """The key-value store by which ranks find each other.
 
-    torchrun keeps its store over a restart: without a prefix of their own the ranks would look for the lost ones. On
+    torchrun keeps its store over a restart: without a prefix for each start, ranks would look for the lost ones. On
     several machines each agent counts restarts for itself: there torchrun must make a new store (docs/cluster.md).
     """
     store, _, _ = next(dist.rendezvous("env://"))
@@ -147,7 +148,7 @@ VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))  # torch.d
 
 
 def check_replicas(ranks: Ranks, tensors: dict[str, Tensor], step: int) -> None:
-    """Compare float32 tensors over the ranks, bit for bit but for permutations: the sum of each one's words.
+    """Compare float32 tensors over the ranks, by a checksum of each: the sum of its 32-bit words.
 
     Costs one pass over them and a message of 8 bytes a tensor.
     Raises DataError, on every rank, naming the first tensor and rank that differ.

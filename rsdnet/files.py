@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, after a power cut too."""
+"""Atomic writes: a file is complete or absent, even after a power cut."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ LEFT = (f".*{PART}", ".tmp*")  # ours, and what safetensors writes to before it 
 
 
 class aside:
-    """`with aside(path) as temporary`: what is written to `temporary` appears at `path` whole or never.
+    """`with aside(path) as temporary`: write to `temporary`, which is renamed to `path` when the block ends.
 
-    It is on the disk before it has its name, and its name is before the block ends. A process killed inside leaves
-    `temporary`: the next one at the same path writes over it, and `sweep` removes it.
+    The file is flushed to disk before the rename, and the folder after it. An exception deletes `temporary`; a killed
+    process leaves it, to be overwritten by the next one or removed by `sweep`.
     """
 
     def __init__(self, path: Path):
@@ -33,14 +33,14 @@ class aside:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left in `folder`. Nobody may be writing there."""
+    """Remove the temporary files of killed processes from `folder`. Nobody may be writing there."""
     for pattern in LEFT:
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
 
 def _settle(folder: Path) -> None:
-    """Bring the names in `folder` to the disk."""
+    """Flush the folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):  # some network file systems take no fsync of a folder

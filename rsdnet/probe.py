@@ -1,4 +1,4 @@
-"""Linear evaluation: `python -m rsdnet.probe RUN --data DB`. What a frozen encoder knows, band by band.
+"""Linear evaluation: `python -m rsdnet.probe RUN --data DB`. A classifier on frozen features, band by band.
 
 For every band one linear classifier (multinomial logistic regression) on the features of whole patches, as the paper
 evaluates (arXiv 2205.02049): macro F1 and accuracy on the test split. Beside it, under the same protocol: the weights
@@ -99,7 +99,7 @@ def saved(options: Options, identity: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def check(labelled: Labelled, console: Console) -> None:
-    """Say what lacks. Raises DataError where there is nothing to learn from or to test on."""
+    """Warn of samples left out and classes unseen in training. Raises DataError on an empty train or test split."""
     if report := labelled.samples.report():
         console.print(report, style="yellow")
     labelled.require("train", "test")

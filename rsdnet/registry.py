@@ -1,4 +1,4 @@
-"""Names for what a user can choose or bring: methods, encoders, optimizers, schedules, layouts of data sets."""
+"""Registries: methods, encoders, optimizers, schedules and data set layouts by name, or from outside the package."""
 
 import difflib
 import functools

@@ -135,7 +135,7 @@ class Labelled:
 
 
 def frozen(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """What gives the features (b, F) of views (b, C, S, S) by a network in eval mode, under autocast to `dtype`."""
+    """A function from views (b, C, S, S) to features (b, F): the network in eval mode, under autocast to `dtype`."""
 
     def features(views: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):

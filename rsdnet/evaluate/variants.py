@@ -1,4 +1,4 @@
-"""The encoder that is judged and what it is compared with: each gives features of views, for the same protocol."""
+"""The feature extractors that a probe compares: the pre-trained encoder, its initial weights, raw statistics."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

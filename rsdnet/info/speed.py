@@ -171,7 +171,7 @@ def read(loader: Loader, seconds: float, again: bool = False) -> Rate:
     before, began, cpu, blocks = loader.stats(), time.perf_counter(), time.process_time(), _blocks()
     over = False
     while not over:
-        loader.set_epoch(0)
+        loader.load_state_dict(loader.state_dict() | {"step": 0})
         for _ in loader:
             if over := time.perf_counter() - began >= seconds:
                 break

@@ -26,18 +26,18 @@ class Display(Progress):
         self.task, self.steps = self.add_task("", total=steps, completed=start), steps
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """What rich draws: the bar, then the lines."""
+        """The bar, then the lines."""
         yield from super().get_renderables()
         yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in self.lines)
 
     def advance_to(self, done: int) -> None:
-        """Steps that are done."""
+        """Move the bar to `done` steps."""
         self.update(self.task, completed=done)
 
     def show(self, numbers: dict[str, float], losses: list[float], left: float) -> None:
         """Show a line of metrics.jsonl in two groups: learning and cost.
 
-        losses: of the steps since the last; their mean is shown. left: seconds to the end.
+        losses: of the steps since the last call; their mean is shown. left: seconds to the end.
         """
         finite = [loss for loss in losses if math.isfinite(loss)]
         loss = sum(finite) / len(finite) if finite else math.nan

@@ -1,4 +1,4 @@
-"""What a step costs: its FLOPs, counted; the matrix-product peak of the device, measured; the memory it took."""
+"""Cost of a step: FLOPs (counted), the device's matrix-product peak (measured), peak memory."""
 
 import dataclasses
 import resource

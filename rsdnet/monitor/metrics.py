@@ -76,9 +76,9 @@ class Monitor:
         self, step: int, output: "StepOutput", trust: Callable[[], Tensor] | None,
         reading: Callable[[], dict[str, Any]], **knobs: float,
     ) -> None:  # fmt: skip
-        """Note a step; every so often read, check, write and show what was noted: see `flush`.
+        """Note a step; every `every` steps `flush` all that were noted.
 
-        trust: gives LARS's trust ratios (P,) of the step; None: there are none. reading: the stream's `stats`.
+        trust: gives LARS's trust ratios (P,) of the step; None: there are none. reading: the loader's `stats`.
         knobs: learning rate, tau, epoch.
         """
         self._pending.append(Step(step, output.loss.detach().clone(), self._notes))  # a graph writes its loss in place
@@ -93,7 +93,7 @@ class Monitor:
         self._notes |= values
 
     def flush(self, read: dict[str, Any]) -> None:
-        """Read, check, write and show what is pending. read: the stream's `stats` now.
+        """Read, check, write and show the pending steps. read: the loader's `stats` now.
 
         Raises DataError after `max_skipped` skipped steps in a row, and where the metrics cannot be written.
         """
@@ -130,7 +130,7 @@ class Monitor:
             self._began += time.perf_counter() - left
 
     def _wait(self) -> None:
-        """Until the steps so far are done, so that what is timed is theirs."""
+        """Synchronise with the GPU, so that a time is that of the steps so far."""
         if self.ranks.device.type == "cuda":
             torch.cuda.synchronize(self.ranks.device)
 
@@ -169,7 +169,7 @@ class Monitor:
         }
 
     def _efficiency(self, samples_per_s: float) -> dict[str, float]:
-        """Model TFLOP/s of all ranks, and what share of their devices' matrix-product peak that is."""
+        """Model TFLOP/s of all ranks, and their share of the devices' matrix-product peak (MFU)."""
         if self.flops is None:
             return {}
         flops = samples_per_s * self.flops

@@ -82,7 +82,7 @@ class Profile:
         return self._timed(name) if self._recording else untimed(name)
 
     def over(self, batches: Iterable[T], pause: Pause = contextlib.nullcontext) -> Iterator[T]:
-        """The batches; from one to the next is a step. pause: entered for what is no training (Monitor.pause)."""
+        """The batches; each step lasts from one to the next. pause: entered outside training (Monitor.pause)."""
         if not self.steps:
             yield from batches
             return
@@ -143,7 +143,7 @@ class Profile:
             self._events[name].append((began, ended))
 
     def _report(self, tracer: torch.profiler.profile) -> None:
-        """Write and show what was found; a full disk is told and ends nothing."""
+        """Write and show the profile; a full disk is a warning."""
         if not self._recorded:
             return
         if self.cuda:
@@ -183,7 +183,7 @@ def from_averages(rows: Iterable[Row], cuda: bool) -> dict[str, float]:
 
 
 def summary(times: dict[str, float], steps: int, beside: frozenset[str]) -> dict[str, Any]:
-    """What PROFILE holds: {"steps", "step_ms", "phases": [{"phase", "ms", "share", "beside"}]}, means over the steps.
+    """Content of profile.json: {"steps", "step_ms", "phases": [{"phase", "ms", "share", "beside"}]}, means over steps.
 
     times: ms of all steps, by phase; those of forward and backward contain the loss's. beside: phases beside the step;
     "rest" is what the others leave of it: host, monitor, waiting.

@@ -1,4 +1,4 @@
-"""Pictures of what a run trained on, for the report: rsdnet/pictures.py's grid of its own database, as data URIs."""
+"""Samples of a run's database and their views (rsdnet/pictures.py), as data URIs."""
 
 import base64
 import io

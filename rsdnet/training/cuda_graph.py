@@ -63,7 +63,7 @@ class Graph:
         return output
 
     def _wins(self) -> bool:
-        """Whether to capture: asked for, or the host is what bounds the median call."""
+        """Whether to capture: asked for, or the host bounds the median call."""
         shares = sorted(timing.host / timing.whole for timing in self.timings)
         return self.mode == "on" or shares[len(shares) // 2] > BOUND
 

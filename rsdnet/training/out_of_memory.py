@@ -35,9 +35,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def explained(cfg: Config, ranks: Ranks, run: Run | None = None, arena: Tensor | None = None) -> Iterator[None]:
-    """Raise DataError, naming what takes less, where memory runs out inside.
+    """Turn an out-of-memory error inside into a DataError that names the options to save memory.
 
-    run: the run whose steps are inside; None: before its first step. arena: the cache of raw bands, if there is one.
+    run: the run whose steps are inside; None: before its first step. arena: the cache of raw bands, if any.
     """
     try:
         yield
@@ -50,13 +50,13 @@ def explained(cfg: Config, ranks: Ranks, run: Run | None = None, arena: Tensor |
 
 
 def place(ranks: Ranks) -> str:
-    """Which memory ran out, and on which rank."""
+    """The memory and the rank, in words."""
     memory = "out of GPU memory" if ranks.device.type == "cuda" else "out of memory"
     return memory + (f" on rank {ranks.rank}" if ranks.world > 1 else "")
 
 
 def use(cfg: Config, ranks: Ranks) -> str:
-    """The micro-batches now and, on a GPU, the measured peak."""
+    """Size of the micro-batches and, on a GPU, the measured peak."""
     now = f"micro-batches of {cfg.optim.batch // ranks.world // cfg.optim.accumulate:,}"
     if ranks.device.type != "cuda":
         return now
@@ -65,7 +65,7 @@ def use(cfg: Config, ranks: Ranks) -> str:
 
 
 def levers(cfg: Config, ranks: Ranks, cached: int) -> str:
-    """The options that take less memory, each with its size and what it does to the results."""
+    """The options that save memory, each with its size and its effect on the results."""
     found = []
     if cached:
         found.append(f"--cache host frees {size(cached, binary=True)}")

@@ -1,4 +1,4 @@
-"""Precision of a run: autocast's type, and TF32 on a GPU."""
+"""Precision of a run: the autocast type, and TF32 on a GPU."""
 
 import torch
 
@@ -12,7 +12,10 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32
 
 
 def precision_of(cfg: Config, device: torch.device) -> str:
-    """bf16, fp16 or fp32; auto is bf16 where the hardware has it. Raises DataError on bf16 for tiny CPU views."""
+    """bf16, fp16 or fp32. auto: bf16 if the hardware has it, else fp16 on a GPU and fp32 on a CPU.
+
+    Raises DataError on bf16 for tiny CPU views.
+    """
     asked = cfg.run.precision
     if device.type == "cuda":
         return (
@@ -31,10 +34,9 @@ def precision_of(cfg: Config, device: torch.device) -> str:
 
 
 def set_policy(tf32: bool, device: torch.device) -> None:
-    """Set TF32 and cuDNN's benchmark mode on a GPU; nothing on a CPU.
+    """Set a GPU's policy for float32 and for the choice of convolution algorithms; nothing on a CPU.
 
-    tf32: products and convolutions of float32 in TF32 (10 bits of mantissa), else in float32. Under autocast no product
-    of the step is in float32.
+    tf32: float32 products and convolutions in TF32 (10 bits of mantissa). Under autocast the step has none.
     Shapes never change from step to step, so cuDNN measures its algorithms once and takes the fastest.
     """
     if device.type != "cuda":

@@ -113,7 +113,7 @@ class TrainStep:
         return StepOutput(loss, last.z1, last.z2, norm, self.skipped, self.in_a_row)
 
     def _gradients(self, views: Tensor) -> tuple[Tensor, Forward]:
-        """Forward and backward of all micro-batches: the loss's mean, and what the last one gave."""
+        """Forward and backward of all micro-batches: the mean loss, and the last one's projections."""
         loss = torch.zeros((), device=self.device)
         for index in range(self.accumulate):
             part = micro_batch(views, index, self.accumulate)
