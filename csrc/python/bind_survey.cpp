@@ -1,4 +1,4 @@
-// rsdnet._reader.Survey, and what measures a machine: extents, spread, copy_blocks.
+// rsdnet._reader.Survey, and two functions to measure a machine: extents, copy_blocks.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -71,22 +71,6 @@ py::list schemas(Bound& self) {
     return out;
 }
 
-py::list spread(Reader& self, int64_t count, int64_t database) {
-    Reader& reader = here(self);
-    const Database& from = database_of(reader, database);
-    if (count < 1) throw py::value_error("count must be at least 1");
-    std::vector<Entry> entries;
-    {
-        const Session session(reader);
-        entries = from.list();
-        reader.check_unchanged();
-    }
-    const size_t taken = std::min(entries.size(), static_cast<size_t>(count));
-    py::list out(taken);
-    for (size_t i = 0; i < taken; ++i) out[i] = text(entries[i * entries.size() / taken].key);
-    return out;
-}
-
 py::array_t<int64_t> extents(Reader& self, const py::object& names, int64_t database) {
     Reader& reader = here(self);
     const Database& from = database_of(reader, database);
@@ -152,8 +136,6 @@ void bind_survey(py::module_& module) {
         .def_property_readonly(
             "unlisted", [](Bound& self) { return ask(self, std::mem_fn(&Survey::unlisted)); },
             "Sound entries whose schema is left out of schemas: there are too many different ones.");
-    module.def("spread", &spread, py::arg("reader"), py::arg("count"), py::arg("database") = 0,
-               "At most `count` keys of a database, evenly spread over it, in byte order.");
     module.def("extents", &extents, py::arg("reader"), py::arg("keys"), py::arg("database") = 0,
                "Where the values of these keys lie in the database's file: int64 (N, 2), first byte and how\n"
                "many.");
