@@ -34,7 +34,7 @@ HALF = 0.5  # share of the time from which waiting for batches, or computing, de
 _TURNS = 3  # of warm reads and of memcpy
 _SHORT = 0.2  # seconds: a shorter cold pass is not judged
 _LOADED = 0.75  # load a core, beside our own, that disturbs
-_SOURCE = 256 << 20  # bytes that memcpy reads from: more than a processor's caches hold
+_SOURCE = 1 << 30  # bytes that memcpy reads from, if so many are free: more than a processor's caches hold
 _BLOCKS = 1024  # blocks that memcpy copies between two looks at the clock
 _KEPT = "the page cache keeps the database, or does not tell this user"
 _LOST = "the page cache does not keep the database"
@@ -143,7 +143,8 @@ def _held(reader: Reader, keys: list[str], database: int, modality: str) -> tupl
 def measure(samples: Samples, seconds: float) -> Figures:
     """All rates, in about so many seconds."""
     files = [folder / DATA for folder in samples.databases.folders]
-    free, source = free_memory(), np.ones(_SOURCE, np.uint8)
+    free = free_memory()
+    source = np.ones(min(_SOURCE, free // 4), np.uint8)
     rates: dict[tuple[str, str], Rate | str] = {}
     copied = []
     with progress("measuring", 2 * len(READS)) as show:
@@ -190,19 +191,19 @@ def _blocks() -> int:
 
 def _memcpy(source: np.ndarray, block: int, threads: int, seconds: float) -> float:
     """Bytes a second of memcpy on `threads` threads: blocks of so many bytes, at random, into 32 blocks a thread."""
-    rng, began = np.random.default_rng(0), time.perf_counter()
-    starts = rng.integers(0, max(len(source) - block, 1), (threads, _BLOCKS))
+    began = time.perf_counter()
 
-    def work(own: np.ndarray) -> int:
-        out, copied = np.ones(32 * block, np.uint8), 0
-        blocks = np.column_stack([own, np.arange(_BLOCKS) % 32 * block, np.full(_BLOCKS, block)])
+    def work(thread: int) -> int:
+        rng, out, copied = np.random.default_rng(thread), np.ones(32 * block, np.uint8), 0
+        ends = np.arange(_BLOCKS) % 32 * block, np.full(_BLOCKS, block)
         while not copied or time.perf_counter() - began < seconds:
-            copy_blocks(source, blocks, out)
+            starts = rng.integers(0, max(len(source) - block, 1), _BLOCKS)  # anew: blocks read before lie in the caches
+            copy_blocks(source, np.column_stack([starts, *ends]), out)
             copied += _BLOCKS * block
         return copied
 
     with ThreadPoolExecutor(threads) as pool:
-        return sum(pool.map(work, starts)) / (time.perf_counter() - began)
+        return sum(pool.map(work, range(threads))) / (time.perf_counter() - began)
 
 
 def rows(figures: Figures) -> Iterator[str]:
