@@ -13,7 +13,6 @@ _GROUPS = (
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
      "/sys/fs/cgroup/memory/memory.stat"),
 )  # fmt: skip
-_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")  # NVIDIA, AMD, either under WSL
 
 
 def cores() -> int:
@@ -38,17 +37,6 @@ def free_bytes(device: "torch.device") -> int:
     import torch
 
     return int(torch.cuda.mem_get_info(device)[0])
-
-
-def gpu_memory() -> tuple[str, int] | None:
-    """Name and free bytes of the GPU; None without one. PyTorch, slow to import, is asked only if there may be one."""
-    if not any(any(Path("/dev").glob(pattern)) for pattern in _DEVICES):
-        return None
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    return torch.cuda.get_device_name(), int(torch.cuda.mem_get_info()[0])
 
 
 def _meminfo(name: str) -> int:
