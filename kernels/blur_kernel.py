@@ -18,7 +18,7 @@ from .window import MIN_SIGMA, at_ends, blur_row, load_row, weights_of
 
 MAX_RADIUS = 26  # of the kernel, whose running sums are in registers: beyond, the reference runs on the GPU
 LANES = 64 if torch.version.hip else 32  # threads of a program, one warp: neighbours exchange by shuffles
-AHEAD = 4  # rows loaded before they are used
+AHEAD = 2  # rows loaded before they are used
 
 # The draw of a sigma that is not given: samples, epoch, seed, probability of each view, range of sigma.
 Draw = tuple[Tensor | None, Tensor | None, int, Sequence[float], float, float]
@@ -60,7 +60,7 @@ def blur_kernel(
     MARGIN: tl.constexpr,  # of them on either side, there for their neighbours alone
     BANDS: tl.constexpr,  # threads along a column
     BAND: tl.constexpr,  # rows of a thread, a multiple of 8
-    AHEAD: tl.constexpr,
+    AHEAD: tl.constexpr,  # divides 2 * RADIUS and BAND
 ):
     """One program: BANDS * BAND rows by CHUNKS - 2 * MARGIN chunks of a plane. Grid: planes * such tiles of a plane."""
     LENGTH: tl.constexpr = WIDTH * STEP
@@ -69,7 +69,8 @@ def blur_kernel(
     TILES: tl.constexpr = (HEIGHT + BANDS * BAND - 1) // (BANDS * BAND) * ACROSS
     tile, plane = tl.program_id(0) % TILES, tl.program_id(0) // TILES
     top = tile // ACROSS * (BANDS * BAND)
-    column = tile % ACROSS * OWN - MARGIN * PX + tl.arange(0, CHUNKS * PX)
+    left = tile % ACROSS * (CHUNKS - 2 * MARGIN) - MARGIN
+    column = left * PX + tl.arange(0, CHUNKS * PX)
     within = (column >= tile % ACROSS * OWN) & (column < tile % ACROSS * OWN + OWN) & (column < LENGTH)
     images += plane.to(tl.int64) * (HEIGHT * LENGTH)
     out += plane.to(tl.int64) * (HEIGHT * LENGTH)
@@ -87,39 +88,36 @@ def blur_kernel(
 
     if spread > 0:
         weights = weights_of(spread, RADIUS, MIN_SIGMA)
-        BEFORE: tl.constexpr = (2 * RADIUS + AHEAD - 1) // AHEAD * AHEAD  # rows until the first is complete
-        first = top + tl.arange(0, BANDS) * BAND + RADIUS - BEFORE
+        first = top + tl.arange(0, BANDS) * BAND - RADIUS
         rows, sums = (), ()
         for k in tl.static_range(AHEAD):
             rows += (load_row(images, first + k, column, weights, HEIGHT, WIDTH, STEP, RADIUS, ADJOINT, PX),)
         for _ in tl.static_range(2 * RADIUS):
             sums += (tl.full((BANDS, CHUNKS * PX), 0.0, tl.float32),)
-        for y in range(0, BEFORE, AHEAD):
-            next_rows = ()
+        for y in range(0, 2 * RADIUS + tl.minimum(BAND, HEIGHT - top), AHEAD):
+            current, following, complete = (), (), ()
             for k in tl.static_range(AHEAD):
-                row, at = rows[k].to(tl.float32), first + y + k
-                if ADJOINT and PX > 1:
-                    row *= at_ends(2.0, at, column, HEIGHT, WIDTH, STEP)
-                sums = _add(sums, row, weights, RADIUS)[1:]
-                next_rows += (load_row(images, at + AHEAD, column, weights, HEIGHT, WIDTH, STEP, RADIUS, ADJOINT, PX),)
-            rows = next_rows
-        for y in range(BEFORE, BEFORE + tl.minimum(BAND, HEIGHT - top), AHEAD):
-            next_rows = ()
+                current += (rows[k].to(tl.float32),)
+            for k in tl.static_range(AHEAD):  # all before the first store, across which no load moves up
+                at = first + y + AHEAD + k
+                following += (load_row(images, at, column, weights, HEIGHT, WIDTH, STEP, RADIUS, ADJOINT, PX),)
+            rows = following
             for k in tl.static_range(AHEAD):
-                row, at = rows[k].to(tl.float32), first + y + k
+                row = current[k]
                 if ADJOINT and PX > 1:
-                    row *= at_ends(2.0, at, column, HEIGHT, WIDTH, STEP)
-                next_rows += (load_row(images, at + AHEAD, column, weights, HEIGHT, WIDTH, STEP, RADIUS, ADJOINT, PX),)
+                    row *= at_ends(2.0, first + y + k, column, HEIGHT, WIDTH, STEP)
                 sums = _add(sums, row, weights, RADIUS)
-                done, at = sums[0], at - RADIUS
+                complete += (sums[0],)
                 sums = sums[1:]
-                if PX > 1:
-                    done = blur_row(done, column, weights, WIDTH, STEP, RADIUS, PX)
-                if ADJOINT:
-                    done *= at_ends(0.5, at, column, HEIGHT, WIDTH, STEP)
-                to = out + at.to(tl.int64)[:, None] * LENGTH + column[None, :]
-                tl.store(to, done.to(out.dtype.element_ty), mask=(at < HEIGHT)[:, None] & within[None, :])
-            rows = next_rows
+            if y >= 2 * RADIUS:
+                for k in tl.static_range(AHEAD):
+                    row, at = complete[k], first + y + k - RADIUS
+                    if PX > 1:
+                        row = blur_row(row, left, weights, WIDTH, STEP, RADIUS, PX)
+                    if ADJOINT:
+                        row *= at_ends(0.5, at, column, HEIGHT, WIDTH, STEP)
+                    to = out + at.to(tl.int64)[:, None] * LENGTH + column[None, :]
+                    tl.store(to, row.to(out.dtype.element_ty), mask=(at < HEIGHT)[:, None] & within[None, :])
     else:
         for y in range(0, BAND, 8):
             row = top + y * BANDS + tl.arange(0, BANDS * 8)
@@ -156,5 +154,5 @@ def launch_blur(
     blur_kernel[(n * share * tiles,)](
         out, images, sigma, samples, epoch, *seed_words(seed), n // max(1, len(probability)), tuple(probability),
         low, high, share, height, width, step, radius, adjoint, MIN_SIGMA, BLUR,
-        px, chunks, margin, bands, band, AHEAD if px > 1 else 2, num_warps=1,
+        px, chunks, margin, bands, band, AHEAD, num_warps=1,
     )  # fmt: skip

@@ -99,7 +99,7 @@ def load_row(
 @triton.jit
 def blur_row(
     row,  # (BANDS, CHUNKS * PX) float32, PX > 1: a thread holds the PX elements of a chunk
-    column,  # (CHUNKS * PX,) int32: elements of a row
+    left,  # the first of the chunks
     weights,  # from weights_of
     WIDTH: tl.constexpr,
     STEP: tl.constexpr,
@@ -112,7 +112,7 @@ def blur_row(
     LEVELS: tl.constexpr = (PX > 1) + (PX > 2) + (PX > 4)
     REACH: tl.constexpr = RADIUS * STEP  # elements to either side
     lane = tl.arange(0, CHUNKS)[None, :]
-    chunk = lane + tl.min(column, 0) // PX
+    chunk = left + lane
     parts = (row,)
     for _ in tl.static_range(LEVELS):  # a chunk becomes PX tensors (BANDS, CHUNKS): registers get names, no more
         even, odd = (), ()
