@@ -149,7 +149,7 @@ def instructions(case: Case, compiled: Any, target: GPUTarget) -> float:
     known = {key: n(case.arguments) if callable(n) else n for key, n in work.path.items()}
     blocks = sass.disassemble(ptx, target, case.options)
     folder = Path(case.kernel.fn.__code__.co_filename).parent
-    each = path.count(blocks, path.executed(blocks, path.frames_of(ptx), path.Known(known, folder)))
+    each = path.Walk(blocks, path.frames_of(ptx), path.Known(known, folder)).count()
     return each * case.programs * compiled.metadata.num_warps * target.warp_size / work.elements(case)
 
 

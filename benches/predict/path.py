@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import networkx
 
-from benches.predict.sass import Instruction, flow, loops
+from benches.predict.sass import EXIT, Instruction, calls, flow, loops
 from rsdnet.errors import DataError
 
 Frame = tuple[str, int]  # name of a source file, line
@@ -66,7 +66,9 @@ class Known:
         found = []
         for file, line in frames:
             if (self.folder / file).is_file():
-                around = [s for s in statements(self.folder / file) if line in s.head or line in s.body or line in s.other]
+                around = [
+                    s for s in statements(self.folder / file) if line in s.head or line in s.body or line in s.other
+                ]
                 found += [(s, line) for s in sorted(around, key=lambda s: -s.head.start)]
         return found
 
@@ -101,39 +103,85 @@ def frames_of(asm: str) -> dict[int, tuple[Frame, ...]]:
     return frames
 
 
-def executed(blocks: dict[str, list[Instruction]], frames: dict[int, tuple[Frame, ...]], path: Known) -> dict[str, float]:
-    """How often a warp comes to each block.
+class Walk:
+    """The flow of a kernel's warps through its machine code, for a case of which `known` is known."""
 
-    A block is as likely as the likeliest of its instructions: compilers move instructions to blocks that run at least
-    as often, never to rarer ones. It is no likelier than what leads to it. Of a loop that was unrolled, each of the n
-    copies counts 1 / n of the turns.
-    """
-    graph = flow(blocks)
-    found = loops(graph)
-    share: dict[str, float] = {}
-    forward = graph.copy()
-    forward.remove_edges_from([(latch, head) for latch, head, _ in found])
-    for name in networkx.topological_sort(forward):
-        before = sum(share[b] for b in forward.predecessors(name)) if forward.in_degree(name) else 1.0
-        own = max((path.taken(frames.get(i.line, ())) for i in blocks[name]), default=1.0)
-        calls = any(i.name == "CALL" for i in blocks[name])
-        share[name] = 0.0 if calls else min(own, before, 1.0)
-    groups: dict[tuple[Frame, ...], set[str]] = {}
-    for latch, _, inside in found:
-        groups.setdefault(path.loop(frames.get(blocks[latch][-1].line, ()))[0], set()).update(inside)
-    turns = dict.fromkeys(graph, 1.0)
-    for key, inside in groups.items():
-        made = {i.line for name in inside for i in blocks[name]}
-        for name in graph:  # what is left over of an unrolled loop
-            if blocks[name] and sum(i.line in made for i in blocks[name]) > len(blocks[name]) / 2:
-                inside.add(name)
-        copies = Counter((i.line, i.opcode) for name in inside for i in blocks[name])
-        count = path.loop(key)[1] / mode(copies.values())
-        for name in inside:
-            turns[name] *= count
-    return {name: share[name] * turns[name] for name in graph}
+    def __init__(
+        self, blocks: dict[str, list[Instruction]], frames: dict[int, tuple[Frame, ...]], known: Known
+    ) -> None:
+        self.blocks, self.frames, self.known = blocks | {EXIT: []}, frames, known
+        self.graph = flow(blocks)
+        self.loops = loops(self.graph)
+        self.forward = networkx.DiGraph(self.graph)
+        self.forward.remove_edges_from([(loop.latch, loop.head) for loop in self.loops])
+        before = networkx.immediate_dominators(self.forward, self.graph.graph["entry"])
+        self.before = networkx.DiGraph((over, name) for name, over in before.items() if over not in (None, name))
+        self.after = networkx.immediate_dominators(self.forward.reverse(), EXIT)
 
+    def runs(self) -> dict[str, float]:
+        """How often a warp comes to each block."""
+        shares, turns = self.shares(), self.turns()
+        return {name: shares[name] * turns[name] for name in self.graph}
 
-def count(blocks: dict[str, list[Instruction]], runs: dict[str, float]) -> float:
-    """Instructions that a warp executes."""
-    return sum(len(blocks[name]) * run for name, run in runs.items())
+    def shares(self) -> dict[str, float]:
+        """Share of the warps that come to each block, turns of loops not counted."""
+        share = dict.fromkeys(self.graph, 0.0) | {self.graph.graph["entry"]: 1.0}
+        for name in list(networkx.topological_sort(self.forward)):
+            after = list(self.forward.successors(name))
+            around = [loop.inside for loop in self.loops if name in loop.inside]
+            leaving = [to for to in after if any(to not in inside for inside in around)]
+            staying = [to for to in after if to not in leaving]
+            for group in (leaving, staying):  # what turns in a loop leaves it in the end
+                for to, part in zip(group, self.split(share[name], group), strict=True):
+                    share[to] += part
+        return share
+
+    def split(self, share: float, after: list[str]) -> list[float]:
+        """A block's share among the blocks that follow it: by the shares that the source gives these. Undecided, all go
+        where there is more to do."""
+        if len(after) != 2:
+            return [share] * len(after)
+        sizes, votes = zip(*map(self.vote, after), strict=True)
+        if None not in votes and 0 < sum(votes) <= share * 1.001:
+            return [share * vote / sum(votes) for vote in votes]
+        wanted = [share if vote is None else min(vote, share) for vote in votes]
+        rare = min((0, 1), key=lambda k: (wanted[k], sizes[k]))
+        part = wanted[rare] if wanted[rare] < share * 0.999 else 0.0
+        return [part if k == rare else share - part for k in (0, 1)]
+
+    def vote(self, name: str) -> tuple[int, float | None]:
+        """Instructions in the blocks that are reached through this one alone, and the share of warps that the source
+        gives to those of them that each such warp comes to."""
+        if self.forward.in_degree(name) > 1 or name == EXIT:
+            return 0, None
+        if calls(self.blocks[name]):
+            return 0, 0.0
+        below = {name, *(networkx.descendants(self.before, name) if name in self.before else ())}
+        always = [name]
+        while (after := self.after.get(always[-1], EXIT)) in below - {EXIT}:
+            always.append(after)
+        shares = [
+            self.known.taken(self.frames.get(i.line, ())) for each in always for i in self.blocks[each] if not i.guard
+        ]
+        return sum(len(self.blocks[each]) for each in below), mode(shares or [1.0])
+
+    def turns(self) -> dict[str, float]:
+        """Turns of the loops around each block. Of a loop that was unrolled, each of n copies counts 1 / n of them."""
+        groups: dict[tuple[Frame, ...], set[str]] = {}
+        for loop in self.loops:
+            key, _ = self.known.loop(self.frames.get(self.blocks[loop.latch][-1].line, ()))
+            groups.setdefault(key, set()).update(loop.inside)
+        turns = dict.fromkeys(self.graph, 1.0)
+        for key, inside in groups.items():
+            made = {i.line for name in inside for i in self.blocks[name]}
+            for name in self.graph:  # what is left over of an unrolled loop
+                if self.blocks[name] and sum(i.line in made for i in self.blocks[name]) > len(self.blocks[name]) / 2:
+                    inside.add(name)
+            copies = Counter((i.line, i.opcode) for name in inside for i in self.blocks[name])
+            for name in inside:
+                turns[name] *= self.known.loop(key)[1] / mode(copies.values())
+        return turns
+
+    def count(self) -> float:
+        """Instructions that a warp executes."""
+        return sum(len(self.blocks[name]) * runs for name, runs in self.runs().items())

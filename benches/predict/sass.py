@@ -21,6 +21,7 @@ LABEL = re.compile(r"^([.$\w]+):")
 LINE = re.compile(r'//## File ".*", line (\d+)')
 CODE = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][\w.]*)\s*(.*?)\s*;")
 ENDS = ("BRA", "EXIT", "RET", "BRX", "JMP")  # of a basic block
+EXIT = "exit"  # the end of a warp, where all paths meet
 
 
 class Instruction(NamedTuple):
@@ -56,7 +57,9 @@ def numbered(ptx: str) -> str:
 def disassemble(ptx: str, target: GPUTarget, options: dict[str, Any]) -> dict[str, list[Instruction]]:
     """Basic blocks by label, in the order of their addresses, without the padding behind the last."""
     backend = make_backend(target)
-    cubin = backend.make_cubin(numbered(ptx), {}, backend.parse_options(options | {"arch": f"sm{target.arch}"}), target.arch)
+    cubin = backend.make_cubin(
+        numbered(ptx), {}, backend.parse_options(options | {"arch": f"sm{target.arch}"}), target.arch
+    )
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -81,26 +84,43 @@ def blocks_of(text: str) -> dict[str, list[Instruction]]:
 
 
 def flow(blocks: dict[str, list[Instruction]]) -> networkx.DiGraph:
-    """The control flow between the blocks that the entry reaches. Calls are left out: those of these kernels are slow
-    paths of divisions and roots, and a block that calls has no successor."""
+    """The control flow between the blocks that the entry reaches, to EXIT. Calls are not followed: those of these
+    kernels are slow paths of divisions and roots, and a block that calls leads nowhere."""
     names = list(blocks)
     entry = next(name for name in names if blocks[name])
     graph = networkx.DiGraph(entry=entry)
     for name, after in zip(names, [*names[1:], None], strict=True):
         graph.add_node(name)
         last = blocks[name][-1] if blocks[name] else None
-        if any(i.name == "CALL" for i in blocks[name]):
+        if calls(blocks[name]):
             continue
         if last and last.name == "BRA" and (to := re.search(r"`\((.+?)\)", last.operands)):
             graph.add_edge(name, to[1])
+        elif last and last.name in ENDS:
+            graph.add_edge(name, EXIT)
         always = last and last.name in ENDS and not last.guard and not re.match(r"!?U?P\w+,", last.operands)
         if after and not always:
             graph.add_edge(name, after)
-    return networkx.DiGraph(graph.subgraph([entry, *networkx.descendants(graph, entry)]))
+    away = set(graph) - {entry, *networkx.descendants(graph, entry)}
+    graph.remove_nodes_from(away)
+    return graph
 
 
-def loops(graph: networkx.DiGraph) -> list[tuple[str, str, set[str]]]:
-    """Natural loops: the block that jumps back, the block that it jumps to, and all blocks of the loop."""
+def calls(block: list[Instruction]) -> bool:
+    """Whether a block calls a function."""
+    return any(i.name == "CALL" for i in block)
+
+
+class Loop(NamedTuple):
+    """A natural loop: the block that jumps back, the block that it jumps to, and all its blocks."""
+
+    latch: str
+    head: str
+    inside: set[str]
+
+
+def loops(graph: networkx.DiGraph) -> list[Loop]:
+    """All natural loops."""
     above = networkx.immediate_dominators(graph, graph.graph["entry"])
     found = []
     for latch, head in graph.edges:
@@ -110,5 +130,5 @@ def loops(graph: networkx.DiGraph) -> list[tuple[str, str, set[str]]]:
         if name == head:
             before = graph.subgraph(set(graph) - {head})
             inside = networkx.ancestors(before, latch) if latch != head else set()
-            found.append((latch, head, {head, latch, *inside}))
+            found.append(Loop(latch, head, {head, latch, *inside}))
     return found
