@@ -15,7 +15,7 @@ from unittest.mock import patch
 import torch
 from rsdnet.kernels import (
     ViewSpec,
-    blur,
+    blur_kernel,
     ema,
     lars_kernel,
     loss_kernel,
@@ -94,11 +94,11 @@ def blur_cases() -> Iterator[Case]:
     ):  # fmt: skip
         images = meta(2 * B, channels, size, size, dtype=dtype).contiguous(memory_format=layout)
         name, radius = f"S={size} C={channels} {short(dtype)}", size // 10 // 2
-        yield from cases_of(f"{name} drawn", blur.launch_blur, images, images, None, radius, False, draw)
+        yield from cases_of(f"{name} drawn", blur_kernel.launch_blur, images, images, None, radius, False, draw)
         if dtype == torch.float32:
             given = images, images, meta(2 * B), radius
-            yield from cases_of(f"{name} given", blur.launch_blur, *given)
-            yield from cases_of(f"{name} backward", blur.launch_blur, *given, True)
+            yield from cases_of(f"{name} given", blur_kernel.launch_blur, *given)
+            yield from cases_of(f"{name} backward", blur_kernel.launch_blur, *given, True)
 
 
 def select_cases() -> Iterator[Case]:
