@@ -1,4 +1,4 @@
-# mypy: disallow-untyped-defs=False
+# mypy: disallow-untyped-defs=False, disable-error-code="assignment,misc,var-annotated"
 """Bands of dense images, given or drawn in the kernel, standardised: the kernels of select.py.
 
     out[b, c] = (images[b, bands[b, c]] - mean[bands[b, c]]) / std[bands[b, c]]    0 where the pixel is invalid
