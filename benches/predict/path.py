@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
-from math import prod
+from math import isnan, nan, prod
 from pathlib import Path
 from statistics import mode
 from typing import NamedTuple
@@ -60,6 +60,9 @@ class Known:
 
     def __init__(self, known: Mapping[str, float], folder: Path) -> None:
         self.known, self.folder = known, folder
+        texts = {s.text for path in folder.glob("*.py") for s in statements(path)}
+        if stale := known.keys() - texts:
+            raise DataError(f"path: no loop or branch `{min(stale)}` in {folder}")
 
     def within(self, frames: tuple[Frame, ...]) -> list[tuple[Statement, int]]:
         """Loops and branches around a place, the innermost first."""
@@ -81,14 +84,12 @@ class Known:
         ]
         return prod(shares)
 
-    def loop(self, frames: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], float]:
-        """The innermost loop around a place that the source does not unroll, as frames, and its turns."""
+    def loop(self, frames: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], float | None]:
+        """The innermost loop around a place that the source does not unroll, as frames, and its turns if known."""
         for k, frame in enumerate(frames):
             for s, _ in self.within((frame,)):
                 if s.loop and "static_range" not in s.text:
-                    if s.text not in self.known:
-                        raise DataError(f"path: the loop `{s.text}` turns, but the case does not say how often")
-                    return ((frame[0], s.head.start), *frames[k + 1 :]), self.known[s.text]
+                    return ((frame[0], s.head.start), *frames[k + 1 :]), self.known.get(s.text)
         return (), 1.0
 
 
@@ -121,7 +122,7 @@ class Walk:
     def runs(self) -> dict[str, float]:
         """How often a warp comes to each block."""
         shares, turns = self.shares(), self.turns()
-        return {name: shares[name] * turns[name] for name in self.graph}
+        return {name: share and share * turns[name] for name, share in shares.items()}
 
     def shares(self) -> dict[str, float]:
         """Share of the warps that come to each block, turns of loops not counted."""
@@ -178,10 +179,14 @@ class Walk:
                 if self.blocks[name] and sum(i.line in made for i in self.blocks[name]) > len(self.blocks[name]) / 2:
                     inside.add(name)
             copies = Counter((i.line, i.opcode) for name in inside for i in self.blocks[name])
+            count = self.known.loop(key)[1]
             for name in inside:
-                turns[name] *= self.known.loop(key)[1] / mode(copies.values())
+                turns[name] *= (nan if count is None else count) / mode(copies.values())
         return turns
 
     def count(self) -> float:
         """Instructions that a warp executes."""
-        return sum(len(self.blocks[name]) * runs for name, runs in self.runs().items())
+        made = sum(len(self.blocks[name]) * runs for name, runs in self.runs().items())
+        if isnan(made):
+            raise DataError("path: a loop turns of which the case does not say how often")
+        return made

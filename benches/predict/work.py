@@ -45,15 +45,16 @@ WORK = {
     # Every image is blurred.
     "blur_kernel": Work(size_of("out"), {
         "spread > 0": 1,
-        "y in range(-RADIUS, tl.minimum(BAND, HEIGHT - top) + RADIUS, AHEAD)":
-            lambda a: (min(a["BAND"], a["HEIGHT"]) + 2 * a["RADIUS"]) / a["AHEAD"],
+        "y in range(0, BEFORE, AHEAD)": lambda a: -(-2 * a["RADIUS"] // a["AHEAD"]),
+        "y in range(BEFORE, BEFORE + tl.minimum(BAND, HEIGHT - top), AHEAD)":
+            lambda a: min(a["BAND"], a["HEIGHT"]) / a["AHEAD"],
     }),
     "select_bands_kernel": Work(size_of("out")),
     # One band of the pool has a gradient, or as many as there are channels.
     "select_bands_backward_kernel": Work(size_of("total"), {
-        "c in range(CHANNELS)": lambda a: a["CHANNELS"],
-        "tl.load(bands + b * CHANNELS + c) == band": lambda a: 1 / a["POOL"],
-        "(drawn > 0) & (width > 0)": lambda a: a["CHANNELS"] / a["POOL"],
+        "(tl.max(hits.to(tl.int32), 0) > 0) & (width > 0)": lambda a: a["CHANNELS"] / a["POOL"],
+        "k in range(CHANNELS)": lambda a: a["CHANNELS"],
+        "tl.load(bands + b * CHANNELS + k) == band": lambda a: 1 / a["CHANNELS"],
     }),
     # Elements of the predictions; the last program's sum is one of hundreds.
     "cosine_kernel": Work(lambda case: case.arguments["q1"].numel() * case.arguments["partial"].shape[0], {
