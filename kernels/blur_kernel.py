@@ -79,13 +79,11 @@ def blur_kernel(
     TILES: tl.constexpr = (HEIGHT + BANDS * BAND - 1) // (BANDS * BAND) * ACROSS
     tile, plane = tl.program_id(0) % TILES, tl.program_id(0) // TILES
     top, left, element = tile // ACROSS * (BANDS * BAND), tile % ACROSS * OWN, tl.arange(0, CHUNKS * PX)
-    if MARGIN > 0:  # the last tile ends at the border, and repeats what the one before it did
-        left = tl.minimum(left, TOTAL - CHUNKS)
     column = left * PX + element
     within = column < LENGTH
     if MARGIN > 0:  # none at a border, where the window is reflected
         within &= (element >= MARGIN * PX) | (left == 0)
-        within &= (element < (CHUNKS - MARGIN) * PX) | (left == TOTAL - CHUNKS)
+        within &= (element < (CHUNKS - MARGIN) * PX) | (left >= TOTAL - CHUNKS)
     images += plane.to(tl.int64) * (HEIGHT * LENGTH)
     out += plane.to(tl.int64) * (HEIGHT * LENGTH)
 
