@@ -38,6 +38,7 @@ def spec_of(views: ViewConfig, dtype: torch.dtype, channels_last: bool) -> ViewS
         channels_last=channels_last,
         speckle=views.sar_looks > 0,
         antialias=views.antialias,
+        blur=views.blur if any(views.blur) else (),
     )
 
 
