@@ -34,7 +34,7 @@ from .window import MIN_SIGMA, weights_of
 TILE = 64  # rows of a strip, and columns of a part of it: what one tensor-core product of Hopper's takes
 PARTS = 2  # of a strip: 128 columns a program
 WIDE = 128  # columns of the patch that a product takes
-DEEP = 32  # rows of the patch that are loaded at a time
+DEEP = 16  # rows of the patch that are loaded at a time
 LEVEL = 32.0
 WARPS = 4
 # Registers a thread may use: of 168, a multiprocessor holds three programs. A blur's weights take more.
@@ -355,8 +355,8 @@ def render_matrix_kernel(
     scale, shift = scale_of(k0, k1, sample, now, v, row, STREAM_JITTER + c, JITTER)
     scale, shift = tl.where(ok, scale / LEVEL, 0.0), tl.where(ok, shift / LEVEL, 0.0)
     end, other_end = (65504.0 - shift) / scale, (-65504.0 - shift) / scale  # of what fp16 represents
-    low = tl.maximum(tl.load(row + 6), tl.minimum(end, other_end))
-    high = tl.minimum(tl.load(row + 7), tl.maximum(end, other_end))
+    low = tl.where(ok, tl.maximum(tl.load(row + 6), tl.minimum(end, other_end)), 0.0)
+    high = tl.where(ok, tl.minimum(tl.load(row + 7), tl.maximum(end, other_end)), 0.0)
     values = low, high, tl.load(row + 8), scale, shift
 
     blurred = False
@@ -390,7 +390,7 @@ def render_matrix_kernel(
     else:
         width = tl.where(ok, width, 0)  # nothing is read for a record that does not fit
         render_any(out, at, tl.load(records + image.to(tl.int64) * 5 + 1), width, rows, columns, base, values, bells,
-                   blurred, odd, SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE // 2, DEEP // 2,
+                   blurred, odd, SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE // 2, 16,
                    LEVEL)  # fmt: skip
 
 
@@ -411,11 +411,12 @@ def launch_matrix(
     radius = spec.radius if any(spec.blur) else 0
     halo = max(16, triton.next_power_of_2(2 * radius))
     (area, area_end), (ratio, ratio_end) = spec.scale, (log(end) for end in spec.ratio)
-    options = {} if torch.version.hip or radius or halves_of(out.dtype) > 1 else {"maxnreg": REGISTERS}
+    light = not (torch.version.hip or radius or halves_of(out.dtype) > 1 or spec.channels_last and c > 1)
+    options = {"maxnreg": REGISTERS} if light else {}
     render_matrix_kernel[(b * v * c * triton.cdiv(spec.size, tile * parts),)](
         out, data, records, samples, epoch, table, *seed_words(seed), len(data), b, len(table),
         tuple(spec.blur), *spec.sigma, v, c, spec.size, area, area_end - area, ratio, ratio_end - ratio,
         spec.flip, spec.turn, spec.jitter, spec.antialias, spec.channels_last, radius, MAX_SIDE, ALIGN,
         CROP, TURN, JITTER, BLUR, MIN_SIGMA, halves_of(out.dtype), halo, tile, parts, WIDE, DEEP, LEVEL,
-        num_warps=WARPS, num_stages=1, **options,
+        num_warps=WARPS, num_stages=2 if light else 1, **options,
     )  # fmt: skip

@@ -24,6 +24,8 @@ from rsdnet.kernels import (
     records,
     select_kernel,
     views,
+    views_matrix,
+    views_taps,
 )
 from torch import Tensor
 from triton.runtime import JITFunction
@@ -71,17 +73,24 @@ def cases_of(name: str, launch: Callable[..., Any], *args: Any, **others: Any) -
 
 
 def render_cases() -> Iterator[Case]:
-    """Views of one and three channels, in each memory format and type, with speckle and without."""
-    batch = (meta(1 << 27, dtype=torch.uint8), meta(B, 2, 1, records.FIELDS, dtype=torch.int64))
-    for size, channels, dtype, nhwc, speckle in (
-        (S, 1, torch.bfloat16, True, False), (S, 1, torch.bfloat16, True, True), (S, 3, torch.bfloat16, True, False),
-        (224, 1, torch.float32, False, False),
-    ):  # fmt: skip
-        spec = ViewSpec(size, dtype=dtype, channels_last=nhwc, speckle=speckle)
-        name = f"S={size} C={channels} {short(dtype)} {'NHWC' if nhwc else 'NCHW'}{' speckle' if speckle else ''}"
-        record = batch[1].expand(B, 2, channels, records.FIELDS).contiguous()
-        others = meta(B, dtype=torch.int64), meta(15, records.COLUMNS), spec, 1 << 40, meta(dtype=torch.int64)
-        yield from cases_of(name, views.launch_render, views.empty_views(record, spec), batch[0], record, *others)
+    """Views of one and three channels, in each memory format and type: by matrix products, with blur and without, and
+    tap by tap."""
+    data = meta(1 << 27, dtype=torch.uint8)
+    for launch, size, channels, dtype, nhwc, others in (
+        (views_matrix.launch_matrix, S, 1, torch.bfloat16, True, {}),
+        (views_matrix.launch_matrix, S, 1, torch.bfloat16, True, {"blur": (1.0, 0.1)}),
+        (views_matrix.launch_matrix, S, 3, torch.bfloat16, True, {}),
+        (views_matrix.launch_matrix, 64, 1, torch.bfloat16, True, {}),
+        (views_matrix.launch_matrix, 224, 1, torch.float16, False, {}),
+        (views_taps.launch_taps, S, 1, torch.bfloat16, True, {}),
+        (views_taps.launch_taps, S, 1, torch.bfloat16, True, {"speckle": True}),
+        (views_taps.launch_taps, 224, 1, torch.float32, False, {}),
+    ):
+        spec = ViewSpec(size, dtype=dtype, channels_last=nhwc, **others)
+        name = f"S={size} C={channels} {short(dtype)} {'NHWC' if nhwc else 'NCHW'}{''.join(f' {key}' for key in others)}"
+        record = meta(B, 2, channels, records.FIELDS, dtype=torch.int64)
+        rest = meta(B, dtype=torch.int64), meta(15, records.COLUMNS), spec, 1 << 40, meta(dtype=torch.int64)
+        yield from cases_of(name, launch, views.empty_views(record, spec), data, record, *rest)
 
 
 def blur_cases() -> Iterator[Case]:

@@ -4,12 +4,14 @@ path: see path.py; a number, or a function of the launch's arguments.
 """
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import Any, NamedTuple
 
 from benches.ops.cases import Case
 
 Arguments = dict[str, Any]
 Number = float | Callable[[Arguments], float]
+PATCH = 120  # pixels a side
 
 CHUNKS = "at in tl.range(start, tl.minimum(start + CHUNK, numel), BLOCK, disable_licm=True)"
 TABLE: dict[str, Number] = {  # long tensors at aligned addresses; of mixed types, a third each
@@ -36,11 +38,29 @@ def chunks(case: Case) -> float:
     return case.programs * case.arguments["CHUNK"]
 
 
+def reach(arguments: Arguments) -> float:
+    """Half the width of the triangle that resamples, in pixels of the patch."""
+    return max(1.0, PATCH / arguments["SIZE"])
+
+
+def source_rows(arguments: Arguments) -> float:
+    """Rows of the patch that a strip of a view takes."""
+    rows = min(arguments["TILE"] + 2 * arguments["RADIUS"], arguments["SIZE"]) * PATCH / arguments["SIZE"]
+    return min(rows + 2 * reach(arguments), PATCH)
+
+
 WORK = {
-    # Half of the bands uint16, half float32, as an optical and a radar view of each sample are; bilinear.
-    "render_kernel": Work(size_of("out"), {
+    # Half of the bands uint16, half float32, as an optical and a radar view of each sample are: whole patches of 120 px.
+    "render_taps_kernel": Work(size_of("out"), {
         "code == 0": 0, "code == 1": 0, "code == 2": 0.5, "code == 3": 0, "code == 4": 1, "odd": 0.5,
         "k in range(0, count)": 2, "j in range(0, count_y)": 2, "i in range(0, count_x, 2)": 1,
+    }),
+    "render_matrix_kernel": Work(size_of("out"), {
+        "code == 2": 0.5, "code == 4": 1, "code == 0": 0, "odd": 0.5, "blurred": 1,
+        "k in range(0, tl.ceil(2.0 * reach).to(tl.int32))": lambda a: ceil(2 * reach(a)),
+        "top in range(0, SIZE, TILE)": lambda a: ceil(a["SIZE"] / a["TILE"]),
+        "start in range(0, y_end - y_first, DEEP)": lambda a: ceil(source_rows(a) / a["DEEP"]),
+        "tile in range(0, TILES * PARTS)": 0, "start in range(0, x_end - x_first, WIDE)": 0,
     }),
     # Every image is blurred.
     "blur_kernel": Work(size_of("out"), {
