@@ -31,8 +31,7 @@ from .records import ALIGN, MAX_SIDE
 from .views_scalars import crop_of, record_of, scale_of, turn_of
 from .window import MIN_SIGMA, weights_of
 
-TILE = 64  # rows of a strip, and columns of a part of it: what one tensor-core product of Hopper's takes
-PARTS = 2  # of a strip: 128 columns a program
+STRETCH = 128  # columns of a program
 WIDE = 128  # columns of the patch that a product takes
 DEEP = 16  # rows of the patch that are loaded at a time
 LEVEL = 32.0
@@ -394,6 +393,13 @@ def render_matrix_kernel(
                    LEVEL)  # fmt: skip
 
 
+def tile_of(device: torch.device) -> int:
+    """TILE, rows of a strip and columns of a part of it: 64 for Hopper, whose products take so many rows. Others take
+    fewer, and triton 3.7 fails to compile Blackwell's own products of 64 rows in this kernel (HoistTMEMAlloc)."""
+    hopper = device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device)[0] == 9
+    return 64 if hopper else 32
+
+
 def halves_of(dtype: torch.dtype) -> int:
     """HALVES of views of a type: one half of a number has more digits than bf16, two more than fp16."""
     return 1 if dtype == torch.bfloat16 else 2
@@ -406,8 +412,8 @@ def launch_matrix(
     b, v, c, _ = records.shape
     if b * v * c == 0:
         return
-    tile = max(16, min(TILE, triton.next_power_of_2(spec.size)))
-    parts = min(PARTS, triton.cdiv(spec.size, tile))
+    tile = max(16, min(tile_of(out.device), triton.next_power_of_2(spec.size)))
+    parts = min(STRETCH // tile, triton.cdiv(spec.size, tile))
     radius = spec.radius if any(spec.blur) else 0
     halo = max(16, triton.next_power_of_2(2 * radius))
     (area, area_end), (ratio, ratio_end) = spec.scale, (log(end) for end in spec.ratio)

@@ -42,6 +42,7 @@ class Case:
     arguments: dict[str, Any]
     programs: int
     options: dict[str, Any] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()  # those that it is launched on so; () for all
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
