@@ -98,6 +98,25 @@ def test_a_contender_that_fails_has_a_row_with_the_reason(kept: Kept, monkeypatc
     assert notes == {"lightly": "absent: no such package", "reference": "failed: RuntimeError: out of memory"}
 
 
+def test_a_step_with_little_time_has_the_first_contenders_and_a_round(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that moves on by a contender's making: of 10 s, the third comes after the half."""
+    spent = []
+    monkeypatch.setattr(bench_step, "ORDER", ("rsdnet, eager", "reference", "lightly"))
+    monkeypatch.setattr(bench_step, "OURS", "rsdnet, eager")
+    make = {name: contenders.CONTENDERS[name] for name in ("rsdnet, eager", "reference")}
+    for name in make:
+        monkeypatch.setitem(
+            contenders.CONTENDERS, name, lambda *args, name=name: spent.append(name) or make[name](*args)
+        )
+    scale, rounds = bench_step.Scale(50, 0.001), []
+    bench_step.measure(TINY, kept, scale, rounds.append, lambda: 10 - 4 * len(spent) - 3 * (len(spent) > 1), 10)
+    assert rounds[-1] == len(bench_step.ORDER) + 1
+    notes = {row["contender"]: row["note"] for row in kept.rows if not row["p50"]}
+    assert notes == {"lightly": "absent: half of the time was spent before its turn"}
+
+
 # ---- contenders and turns -------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,7 @@
+"""Predictions beside measurements."""
+
+from pathlib import Path
+
+
+def show(rows: Path) -> None:
+    pass
