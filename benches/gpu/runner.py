@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from benches.gpu.stages import CHECK, STAGES, Stage
 from rsdnet.provenance import ROOT
@@ -91,7 +91,7 @@ def _run(
     text = stage.commands[number].format_map({**values, "left": int(left - GRACE)})
     say(f"{stage.name}, {left:.0f} s at most: {text}")
     began = time.monotonic()
-    status = run(words_of(text), left - GRACE, environment, folder.rows / LOG, folder.rows / stage.into)
+    status = run(words_of(text), left - GRACE, environment, folder.rows / LOG)
     folder.note(stage.name, number, status, time.monotonic() - began)
     told = "cut" if status == CUT else "done" if not status else f"exit status {status}"
     say(f"{stage.name}: {told} after {time.monotonic() - began:.0f} s")
@@ -104,18 +104,16 @@ def words_of(text: str) -> list[str]:
     return [sys.executable, *(["-m", "pytest"] if first == "pytest" else []), *others]
 
 
-def run(words: Sequence[str], limit: float, environment: Mapping[str, str], log: Path, into: Path) -> int:
+def run(words: Sequence[str], limit: float, environment: Mapping[str, str], log: Path) -> int:
     """Run a command in the clone, in a process group of its own, which ends with it. Returns its exit status, or CUT.
 
-    What it says goes to stdout and to the end of `log`; what it prints goes into the file `into` instead, if that is no
-    folder. limit: seconds, and then GRACE to end by itself.
+    limit: seconds, and then GRACE to end by itself. What it prints goes to stdout and to the end of `log`.
     """
     cut = threading.Event()
-    aside = None if into.is_dir() else into.with_name(into.name + ".part")
-    with open(log, "ab") as kept, open(aside or os.devnull, "wb") as printed:
+    with open(log, "ab", buffering=0) as kept:
         process = subprocess.Popen(
             words, cwd=ROOT, env=dict(environment), stdin=subprocess.DEVNULL, process_group=0,
-            stdout=printed if aside else subprocess.PIPE, stderr=subprocess.PIPE if aside else subprocess.STDOUT,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
         def end() -> None:
@@ -126,25 +124,18 @@ def run(words: Sequence[str], limit: float, environment: Mapping[str, str], log:
         try:
             for timer in timers:
                 timer.start()
-            _tee(process.stderr if aside else process.stdout, kept)  # type: ignore[arg-type]
+            assert process.stdout
+            while data := os.read(process.stdout.fileno(), 1 << 16):  # as it comes
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+                kept.write(data)
             status = process.wait()
         finally:
             for timer in timers:
                 timer.cancel()
             _signal(process, signal.SIGKILL)
             process.wait()
-    if aside and not (status or cut.is_set()):
-        aside.replace(into)
     return CUT if cut.is_set() else status
-
-
-def _tee(source: BinaryIO, kept: BinaryIO) -> None:
-    """Pass on what a command says, as it comes."""
-    while data := os.read(source.fileno(), 1 << 16):
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        kept.write(data)
-        kept.flush()
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

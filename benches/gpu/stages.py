@@ -11,21 +11,20 @@ SIZES = "--rows={rows} --shapes={shapes}"
 OPS = f"pytest benches/bench_ops.py --benchmark-only --backend={{backend}} {SIZES} -k"
 STEP = f"pytest --backend={{backend}} {SIZES} --seconds={{left}} benches/bench_step.py::"
 END = f"python -m benches.end_to_end {SIZES} --folder={{scratch}} --budget={{left}} --only"
-CHECK, PREDICTED = "check", "predicted.jsonl"
+CHECK = "check"
 
 
 class Stage(NamedTuple):
     """Commands that run one after the other.
 
-    seconds: limit of them all. into: file for what they print. In a command stand {rows}, the folder of the rows;
-    {scratch}, a folder to keep things in; {left}, seconds; {shapes}, {backend} and {tests}, as the run has them.
+    seconds: limit of them all. Filled in before a command runs: {rows}, the folder of the rows; {scratch}, a folder to
+    keep things in; {left}, seconds; {shapes}, {backend} and {tests}.
     """
 
     name: str
     seconds: int
     does: str
     commands: tuple[str, ...]
-    into: str = ""
 
 
 def chosen(ops: str) -> str:
@@ -35,16 +34,15 @@ def chosen(ops: str) -> str:
 
 STAGES = (
     Stage(CHECK, 300, "kernels, graph, checkpoints, memory and whole runs are right", (f"pytest {{tests}} {TESTS}",)),
-    Stage(
-        "predict", 150, "instructions and floors of every kernel",
-        ("python -m benches.resources --json --targets cuda:90",), PREDICTED,
-    ),
+    Stage("predict", 150, "instructions and floors of every kernel", (
+        "python -m benches.resources --targets cuda:90 --rows {rows}",
+    )),
     Stage("ops", 330, "kernels beside their references and the peers", (
         chosen("render_views"), chosen("gaussian_blur or select_bands or byol_loss"), chosen("LARS or update_target_"),
     )),
     Stage("step", 560, "ResNet-50's step beside the reference and the peers", (f"{STEP}bench_step[0]",)),
-    Stage("small-step", 400, "ResNet-18's step", (f"{STEP}bench_step[1]",)),
     Stage("end", 560, "from the database, beside a resident batch and the reference", (f"{END} resident reference",)),
+    Stage("small-step", 400, "ResNet-18's step", (f"{STEP}bench_step[1]",)),
     Stage("peers", 560, "from the database, beside the peers", (
         f"{END} lightly byol-pytorch 'reference, transforms on the CPU'",
     )),

@@ -154,16 +154,6 @@ def test_a_stage_that_does_not_fit_the_time_is_left_to_the_next_call(
     assert made.log() == "one\ntwo\n"
 
 
-def test_what_a_command_prints_is_a_file_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Machine(tmp_path, monkeypatch, Stage("predict", 20, "", (prints("half", 1),), "predicted.jsonl"))
-    assert made.run() == 1
-    assert not (tmp_path / "predicted.jsonl").exists()
-    monkeypatch.setattr(runner, "STAGES", (Stage("predict", 20, "", (prints("whole"),), "predicted.jsonl"),))
-    assert made.run("predict") == 0
-    assert (tmp_path / "predicted.jsonl").read_text() == "whole\n"
-    assert made.log() == ""
-
-
 # ---- a clone that is not installed ----------------------------------------------------------------------------------
 
 
