@@ -11,11 +11,11 @@ cut keeps what it has: say the same again for the stages that are left. Stages t
 import argparse
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
-from benches.gpu import report
 from benches.gpu.machine import check_gpu, environment, unpacked
 from benches.gpu.runner import Folder, run_stages
 from benches.gpu.stages import STAGES, Stage
@@ -83,7 +83,7 @@ def main() -> int:
     inside |= {"TORCHDYNAMO_DISABLE": "1"} if options.rehearse else {}
     folder = Folder(rows, inside["RSDNET_COMMIT"] + told)
     status = run_stages(options.stages, folder, values, inside, began + options.budget, say)
-    report.show(rows)
+    subprocess.run([sys.executable, "-m", "benches.gpu.report", str(rows)], cwd=ROOT, env=inside, check=False)
     return status
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from benches.gpu import machine, runner, wheels
+from benches.bench_ops import OPS
+from benches.gpu import machine, report, runner, wheels
 from benches.gpu.runner import CUT, Folder, run_stages, words_of
 from benches.gpu.stages import CHECK, STAGES, TESTS, Stage
-from tests.benches.conftest import REPO
+from tests.benches.conftest import REPO, Kept
 from tests.support.environments import compiling
 
 LIMIT = 600  # seconds of a command on such a machine
@@ -152,6 +153,44 @@ def test_a_stage_that_does_not_fit_the_time_is_left_to_the_next_call(
     assert made.said[-1].startswith("two needs up to 500 s")
     assert made.run(budget=100) == 0
     assert made.log() == "one\ntwo\n"
+
+
+# ---- predictions beside measurements --------------------------------------------------------------------------------
+
+NAMES = "from benches.ops.cases import CASES; [print(c.kernel.__name__, c.name, sep='/') for cs in CASES for c in cs()]"
+
+
+def test_every_kernel_that_is_compared_is_predicted() -> None:
+    """By the names of `benches.resources`, and of `bench_ops`."""
+    done = python("-c", NAMES)
+    assert done.returncode == 0, done.stderr
+    named = {tuple(line.split("/")) for line in done.stdout.splitlines()}
+    assert {kernel for kernels in report.LAUNCHED.values() for kernel in kernels} <= named
+    ops = {(op.name, kind) for op in OPS for kind in op.kinds}
+    assert {what.split()[0] for what, _ in report.LAUNCHED} <= {op.name for op in OPS}
+    for what, kind in report.LAUNCHED:
+        name, mode = what.split()
+        assert (name, kind) in ops or (name, mode) in ops
+
+
+def test_shares_of_launches_one_after_the_other(kept: Kept) -> None:
+    """By hand: 2 + 4 us of bytes; 2 + 1 and 4 + 6 where nothing overlaps, 2 and 6 where all does."""
+    for machine_, gpu_share in (("NVIDIA H200", 0.5), ("NVIDIA A100", 0.1)):
+        kept.provenance["machine"] = machine_
+        setting = {"shape": "B=4096 D=256", "type": "bf16"}
+        for contender in ("reference", "ours", "ours, graph"):
+            kept.tell(setting, "byol_loss forward+backward", contender, 2.0, also={"of the copy": gpu_share})
+    floors = {"cosine_kernel": "issue=1; lines=0; bytes=2", "cosine_backward_kernel": "issue=6; tensor=0; bytes=4"}
+    told = [
+        {"target": "cuda:90", "kernel": kernel, "case": "D=256 bf16", "H100": "bytes=1", "H200": floor}
+        for kernel, floor in floors.items()
+    ]
+    title = "byol_loss forward+backward (shape=B=4096 D=256; type=bf16)"
+    assert list(report.beside(kept.rows[:3], told)) == [
+        (title, contender, "46% to 75%", "50%") for contender in ("ours", "ours, graph")
+    ]
+    assert list(report.beside(kept.rows[3:], told)) == []
+    assert list(report.beside(kept.rows, told[:1])) == []
 
 
 # ---- a clone that is not installed ----------------------------------------------------------------------------------
