@@ -29,8 +29,8 @@ class ViewSpec:
     jitter: gain and offset from the band table's ranges. speckle: on bands whose row of the table has looks.
     antialias: average if the crop has more pixels than the view; else bilinear interpolation of four pixels.
     dtype: of the views. channels_last: NHWC memory, same shape.
-    blur: probability of a Gaussian blur, one a view, () for none: see `draw_sigma`. sigma: its range, pixels; its window
-    is 2 * radius + 1 wide. BYOL: (1.0, 0.1). Grill et al. 2020, appendix B.
+    blur: probability of a Gaussian blur, one a view, () for none: see `draw_sigma`. BYOL: (1.0, 0.1). sigma: its range,
+    pixels; the window is 2 * radius + 1 wide. Grill et al. 2020, appendix B.
     Raises ValueError on a value out of range.
     """
 

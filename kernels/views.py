@@ -3,15 +3,17 @@
 
 For each output pixel of a view, turn and flip undone:
 
-    out = sum over pixels of weight * f(pixel)  [+ speckle / std]
+    out = blur of sum over pixels of weight * f(pixel)  [+ speckle / std]
     f(pixel) = (gain * clip(pixel) + offset - mean) / std               0 where the pixel is invalid
 
-with the weights of antialiased bilinear resampling of a random crop: see sampling.py. The crop, turn, jitter and
+with the weights of antialiased bilinear resampling of a random crop: see sampling.py. The crop, turn, jitter, blur and
 speckle are drawn in the kernel from (seed, epoch, sample, view): see draws.py. Standardised last: Grill et al. 2020, B.
+
+Two kernels: views_matrix.py for bf16 and fp16; views_taps.py for float32 and speckle, and a blur after it.
 
 Bytes it must move: each record's pixels inside the crop, once, and the views once: at most 156 MB for 1,024 samples, a
 uint16 and a float32 band of 120 px to two bf16 views of 128 px, a floor of 36 us at the 4.3 TB/s that a copy reaches on
-an H200.
+an H200. Instructions and the time that follows: `python -m benches.resources --kernels render`.
 """
 
 from collections.abc import Sequence

@@ -171,7 +171,7 @@ def both_of(base, axis, first, blurred, SIZE: tl.constexpr, LEVEL: tl.constexpr,
 def blurred_weights(both, bells, blurred, start, MANY: tl.constexpr, RADIUS: tl.constexpr, HALVES: tl.constexpr):
     """`weights`, each column blurred where `blurred`."""
     weight = weights(both[0], start, MANY)
-    if RADIUS:
+    if RADIUS:  # constexpr: no branch in the kernel  # noqa: SIM102
         if blurred:
             total = product(bells[0], halved(weight, HALVES), tl.zeros_like(weight))
             weight = product(bells[1], halved(weights(both[1], start, MANY), HALVES), total)
@@ -417,7 +417,7 @@ def launch_matrix(
     radius = spec.radius if any(spec.blur) else 0
     halo = max(16, triton.next_power_of_2(2 * radius))
     (area, area_end), (ratio, ratio_end) = spec.scale, (log(end) for end in spec.ratio)
-    light = not (torch.version.hip or radius or halves_of(out.dtype) > 1 or spec.channels_last and c > 1)
+    light = not (torch.version.hip or radius or halves_of(out.dtype) > 1 or (spec.channels_last and c > 1))
     options = {"maxnreg": REGISTERS} if light else {}
     render_matrix_kernel[(b * v * c * triton.cdiv(spec.size, tile * parts),)](
         out, data, records, samples, epoch, table, *seed_words(seed), len(data), b, len(table),

@@ -80,19 +80,21 @@ def render_cases() -> Iterator[Case]:
 
     def case_of(launch: Any, size: int, channels: int, dtype: torch.dtype, nhwc: bool, **others: Any) -> Iterator[Case]:
         spec = ViewSpec(size, dtype=dtype, channels_last=nhwc, **others)
-        name = f"S={size} C={channels} {short(dtype)} {'NHWC' if nhwc else 'NCHW'}{''.join(f' {key}' for key in others)}"
+        name = (
+            f"S={size} C={channels} {short(dtype)} {'NHWC' if nhwc else 'NCHW'}{''.join(f' {key}' for key in others)}"
+        )
         record = meta(B, 2, channels, records.FIELDS, dtype=torch.int64)
         rest = meta(B, dtype=torch.int64), meta(15, records.COLUMNS), spec, 1 << 40, meta(dtype=torch.int64)
         yield from cases_of(name, launch, views.empty_views(record, spec), data, record, *rest)
 
-    for tile, targets in ((64, ("cuda:90",)), (32, ("cuda:80", "cuda:100", "hip:gfx942"))):
+    shapes: tuple[Any, ...] = (
+        (S, 1, torch.bfloat16, True, {}), (S, 1, torch.bfloat16, True, {"blur": (1.0, 0.1)}),
+        (224, 1, torch.float16, False, {}), (S, 3, torch.bfloat16, True, {}), (64, 1, torch.bfloat16, True, {}),
+    )  # fmt: skip
+    for tile, targets, some in ((64, ("cuda:90",), shapes), (32, ("cuda:80", "cuda:100", "hip:gfx942"), shapes[:3])):
         with patch.object(views_matrix, "tile_of", lambda device, tile=tile: tile):
-            for size, channels, dtype, nhwc, others in (
-                (S, 1, torch.bfloat16, True, {}), (S, 1, torch.bfloat16, True, {"blur": (1.0, 0.1)}),
-                (S, 3, torch.bfloat16, True, {}), (64, 1, torch.bfloat16, True, {}),
-                (224, 1, torch.float16, False, {}),
-            ):  # fmt: skip
-                for case in case_of(views_matrix.launch_matrix, size, channels, dtype, nhwc, **others):
+            for *about, others in some:
+                for case in case_of(views_matrix.launch_matrix, *about, **others):
                     yield replace(case, targets=targets)
     yield from case_of(views_taps.launch_taps, S, 1, torch.bfloat16, True)
     yield from case_of(views_taps.launch_taps, S, 1, torch.bfloat16, True, speckle=True)

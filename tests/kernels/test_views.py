@@ -10,7 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, blur_views, draw_views, render_views, views, views_matrix
+from rsdnet.kernels import (
+    DTYPE_CODES,
+    BandRow,
+    ViewSpec,
+    band_table,
+    blur_views,
+    draw_views,
+    render_views,
+    views,
+    views_matrix,
+)
 from rsdnet.kernels.views_matrix import launch_matrix
 from rsdnet.kernels.views_taps import launch_taps
 from torch.nn.functional import grid_sample, interpolate
@@ -172,7 +182,7 @@ def test_kernel_is_the_reference(size, channels, nhwc):
      (130, 1, False, 200)],
 )  # fmt: skip
 def test_matrix_products_are_the_reference(size, channels, nhwc, side, blur):
-    """In two halves, so to float32's accuracy: patches of every type, narrow, wide, of odd widths, with invalid pixels."""
+    """In two halves, so to float32's accuracy: patches of every type, narrow, wide, odd, with invalid pixels."""
     patches = mixed(1 if channels > 1 else 3, 2, channels, side, size, finite=False)
     spec = ViewSpec(size, dtype=torch.float32, channels_last=nhwc, antialias=size != 17, blur=blur)
     out = in_kernel(patches, spec, launch=launch_matrix)
