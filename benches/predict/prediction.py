@@ -11,7 +11,7 @@ kernel of few resident warps, or one whose loads wait for each other, takes long
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,8 @@ def count(case: Case, compiled: Any, target: str) -> Row:
         raise DataError(f"{name}: nothing in benches/predict/work.py says what a launch has to do")
     work = WORK[name]
     try:
-        walk = walk_of(case, compiled, target)
+        facts = {key: n(case.arguments) if callable(n) else n for key, n in work.path.items()}
+        walk = walk_of(case, compiled, target, facts)
     except DataError as error:
         raise DataError(f"{name}, {case.name}: {error}; see benches/predict/work.py") from None
     rows, lanes, elements = rows_touched(compiled.asm["ttgir"]), CHIPS[target].target.warp_size, work.elements(case)
@@ -71,9 +72,8 @@ def count(case: Case, compiled: Any, target: str) -> Row:
     return row
 
 
-def walk_of(case: Case, compiled: Any, target: str) -> Walk:
-    """The path of a case's warps."""
-    facts = {key: n(case.arguments) if callable(n) else n for key, n in WORK[case.kernel.__name__].path.items()}
+def walk_of(case: Case, compiled: Any, target: str, facts: Mapping[str, float]) -> Walk:
+    """The path of a case's warps. facts: see `source.Known`."""
     known = Known(facts, case.arguments, Path(case.kernel.fn.__code__.co_filename).parent)
     if "amdgcn" in compiled.asm:
         walk = Walk(gcn.parsed(compiled.asm["amdgcn"]), frames_of(compiled.asm["amdgcn"]), known)
