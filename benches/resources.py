@@ -58,7 +58,7 @@ def measure(options: Options) -> Iterator[Row]:
     for target in options.targets:
         if target not in CHIPS:
             raise DataError(f"targets: {target!r}, expected one of {', '.join(CHIPS)}")
-        yield from (predict(case, target, options.counted) for case in cases)
+        yield from (predict(case, target, options.counted) for case in cases if target in (case.targets or CHIPS))
 
 
 def show(rows: Iterable[Row], console: Console) -> None:
@@ -99,9 +99,10 @@ def main() -> None:
     options = tyro.cli(Options, prog="python -m benches.resources", description=__doc__)
     if os.environ.get("TRITON_INTERPRET", "0") != "0":
         raise DataError("TRITON_INTERPRET is set: the interpreter's kernels cannot be compiled; unset it")
-    rows = measure(options)
+    rows: Iterable[Row] = measure(options)
     if options.rows:
-        predicted.replace(options.rows / predicted.NAME, rows := list(rows), triton.__version__)
+        rows = list(rows)
+        predicted.replace(options.rows / predicted.NAME, rows, triton.__version__)
     if not options.json:
         console = Console()
         show(rows, console if console.is_terminal else Console(width=240))
