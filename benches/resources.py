@@ -99,9 +99,10 @@ def main() -> None:
     options = tyro.cli(Options, prog="python -m benches.resources", description=__doc__)
     if os.environ.get("TRITON_INTERPRET", "0") != "0":
         raise DataError("TRITON_INTERPRET is set: the interpreter's kernels cannot be compiled; unset it")
-    rows = measure(options)
+    rows: Iterable[Row] = measure(options)
     if options.rows:
-        predicted.replace(options.rows / predicted.NAME, rows := list(rows), triton.__version__)
+        rows = list(rows)
+        predicted.replace(options.rows / predicted.NAME, rows, triton.__version__)
     if not options.json:
         console = Console()
         show(rows, console if console.is_terminal else Console(width=240))

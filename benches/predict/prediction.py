@@ -10,7 +10,7 @@ The longest is a floor under the launch; their sum is what it takes where nothin
 kernel of few resident warps, or one whose loads wait for each other, takes longer.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from math import ceil
 from pathlib import Path
@@ -36,7 +36,9 @@ def predict(case: Case, target: str, counted: bool = True) -> Row:
     chip, name = CHIPS[target], case.kernel.__name__
     compiled = compile_case(case, chip.target)
     warps = compiled.metadata.num_warps
+    budget = WORK[name].budgets.get(case.name) if name in WORK else None
     row: Row = {"kernel": name, "case": case.name, "target": target, "warps": warps}
+    row["budget"] = budget and budget.instructions
     row |= memory(compiled) | {"shared": compiled.metadata.shared}
     blocks, held = resident(chip, row["registers"], row["shared"], warps)
     row |= {"blocks": blocks, "resident": held, "occupancy": round(held / chip.warps, 3)}
@@ -88,8 +90,8 @@ def accesses(
     kind: str, found: list[tuple[Instruction, float]], frames: dict[int, Frames], rows: dict[Frames, int]
 ) -> Iterator[tuple[str, int]]:
     """Of a warp's loads or stores: the widest, and the width and the rows of those that move most bytes."""
-    widths: Counter[int] = Counter()
-    touched: Counter[int] = Counter()
+    widths: dict[int, float] = defaultdict(float)
+    touched: dict[int, float] = defaultdict(float)
     for each, count in found:
         assert each.access
         if count:

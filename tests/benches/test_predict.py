@@ -193,7 +193,13 @@ def test_floors_of_a_copy_are_its_bytes():
     assert found["bytes"] == pytest.approx(moved / 4.3e12 * 1e6, rel=0.01)
     assert found["issue"] == pytest.approx(10 * warps / 1.05e12 * 1e6, rel=0.01)
     assert found["high"] == 1
-    assert found["low"] == pytest.approx(found["bytes"] / sum(found[name] for name in ("bytes", "issue", "lines")), 0.01)
+    assert found["low"] == pytest.approx(
+        found["bytes"] / sum(found[name] for name in ("bytes", "issue", "lines")), 0.01
+    )
+
+
+def test_the_predicted_gpus_are_those_of_the_rows():
+    assert tuple(chips.RATES) == rows.GPUS
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
@@ -204,13 +210,13 @@ def test_rows_are_replaced_by_commit_and_triton_and_tell_what_was_before(tmp_pat
     row = {"kernel": "blur_kernel", "case": "small", "target": "cuda:90", "instructions": 50.25, "load": 16}
     row |= {"usual_load": 16, "load_rows": 1, "store": 16, "usual_store": 8, "store_rows": 2, "registers": 40}
     row |= {"stack": 0, "local": 0, "shared": 0, "warps": 4, "resident": 32, "occupancy": 0.5, "bytes": None}
-    row |= {"H100": floor, "H200": floor}
+    row |= {"H100": floor, "H200": floor, "budget": 60.0}
     for commit, count in (("abc", 50.25), ("def", 40.0), ("def", 30.5)):
         monkeypatch.setenv("RSDNET_COMMIT", commit)
         rows.replace(tmp_path / rows.NAME, [row | {"instructions": count}], "3.6.0")
     kept = rows.read(tmp_path / rows.NAME)
     assert [(each["commit"], each["instructions"]) for each in kept] == [("abc", "50.25"), ("def", "30.5")]
     ((title, (_, cells)),) = rows.tables(kept)
-    assert title == "triton 3.6.0, sm_90, commit def; in brackets commit abc"
+    assert title == "triton 3.6.0, commit def; in brackets: commit abc"
     assert cells == ["blur", "small", "30.5 (50.2)", "16, 8 (16)", "1, 2", "40", "50%",
                      *["bytes 2.0, issue 3.0, lines 1.0"] * 2, *["33% to 67%"] * 2]  # fmt: skip

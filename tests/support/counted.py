@@ -1,13 +1,14 @@
-"""Kernels whose executed loads are known, compiled for sm_90 and counted: `python -m tests.support.counted` prints JSON.
+"""Kernels whose executed loads are known, compiled for sm_90 and counted: `python -m tests.support.counted`.
 
-In a process of its own, since the tests' interprets kernels.
+Prints JSON. In a process of its own, since the tests' interprets kernels.
 """
 
 import json
 
-import benches  # noqa: F401 (makes rsdnet.kernels importable where nothing is installed)
 import triton
 import triton.language as tl
+
+import benches  # noqa: F401 (makes rsdnet.kernels importable where nothing is installed)
 from benches.ops.cases import Case, meta
 from benches.predict import sass
 from benches.predict.chips import CHIPS
