@@ -53,7 +53,7 @@ def measure(options: Options) -> Iterator[Row]:
     for target in options.targets:
         if target not in CHIPS:
             raise DataError(f"targets: {target!r}, expected one of {', '.join(CHIPS)}")
-        yield from (predict(case, target, options.counted) for case in cases)
+        yield from (predict(case, target, options.counted) for case in cases if target in (case.targets or CHIPS))
 
 
 def show(rows: Iterable[Row], console: Console) -> None:

@@ -17,6 +17,7 @@ NODE = 8  # GPUs that NVSwitch joins (NVIDIA, HGX H200 data sheet)
 NVLINK = 450e9  # bytes a second each way of one H200 (NVIDIA, H200 data sheet: 900 GB/s both ways)
 INFINIBAND = 50e9  # bytes a second each way of one 400 Gb/s NDR port, one a GPU (NVIDIA, DGX H200 user guide)
 BACKWARD = 0.5  # share of a step's FLOPs: online forward 1, online backward 2, target forward 1
+VIEWS = 2  # whose statistics share a message
 SMALL = 0.05  # of a step: costs below are called small
 # Bytes of a sample at 120 px: a uint16 MS band drawn of four with 120 pixels a side and six with 60, and a float32 SAR
 # band of 120 (BigEarthNet's patches, rico-hdl's entries).
@@ -25,16 +26,16 @@ BATCH, BYOL_BATCH = 1024, 4096  # samples a GPU; in all, Grill et al. 2020, sect
 
 
 def counted() -> tuple[int, int, int, int]:
-    """Trained parameters; messages of BatchNorm forward and backward; their bytes, two float64 a channel."""
+    """Trained parameters; messages of BatchNorm forward and backward; their bytes, two float64 a channel and view."""
     with torch.device("meta"):
         byol = BYOL(Config())
     target, online, predictor = (
         [m.num_features for m in module.modules() if isinstance(m, _BatchNorm)]
         for module in (byol.target, byol.online, byol.predictor)
     )
-    forward, backward = 2 * (online + predictor + target), 2 * (online + predictor)  # two views
+    forward, backward = online + predictor + target, online + predictor
     parameters = sum(p.numel() for p in byol.parameters() if p.requires_grad)
-    return parameters, len(forward), len(backward), 2 * 8 * sum(forward + backward)
+    return parameters, len(forward), len(backward), VIEWS * 2 * 8 * sum(forward + backward)
 
 
 def all_reduce(size: float, gpus: int) -> float:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from math import ceil
 from typing import Any, NamedTuple
 
 from benches.ops import views
 from benches.ops.cases import Case
 
-Number = float | Callable[[dict[str, Any]], float]  # or a function of the launch's arguments
+Arguments = dict[str, Any]
+Number = float | Callable[[Arguments], float]  # or a function of the launch's arguments
 
 
 class Budget(NamedTuple):
@@ -86,6 +88,18 @@ def copied(case: Case) -> float:
     return table_elements(case) * {0: 0.0, 1: 2.0, 2: 2.0, -1: 4 / 3}[case.arguments["COPY"]]
 
 
+def reach(arguments: Arguments) -> float:
+    """Half the width of the triangle that resamples, in pixels of the patch."""
+    return max(1.0, views.SHAPES["full"][1] / arguments["SIZE"])
+
+
+def source_rows(arguments: Arguments) -> float:
+    """Rows of the patch that a strip of a view takes, and its blur."""
+    patch = views.SHAPES["full"][1]
+    rows = min(arguments["TILE"] + 2 * arguments["RADIUS"], arguments["SIZE"]) * patch / arguments["SIZE"]
+    return min(rows + 2 * reach(arguments), patch)
+
+
 # ---- kernels ------------------------------------------------------------------------------------------------
 
 TABLE: dict[str, Number] = {  # long tensors at aligned addresses; of mixed types a third each
@@ -96,8 +110,23 @@ TABLE: dict[str, Number] = {  # long tensors at aligned addresses; of mixed type
 }  # fmt: skip
 
 WORK = {
-    # Half of the bands uint16, half float32, as an optical and a radar view of each sample are; bilinear.
-    "render_kernel": Work(
+    # Half of the bands uint16, half float32, as an optical and a radar view of each sample are. Whole patches: no crop
+    # takes more instructions.
+    "render_matrix_kernel": Work(
+        size_of("out"), render_bytes,
+        {
+            "code == 2": 0.5, "code == 4": 1, "code == 0": 0, "odd": 0.5, "blurred": 1,
+            "k in range(0, tl.ceil(2.0 * reach).to(tl.int32))": lambda a: ceil(2 * reach(a)),
+            "top in range(0, SIZE, TILE)": lambda a: ceil(a["SIZE"] / a["TILE"]),
+            "start in range(0, y_end - y_first, DEEP)": lambda a: ceil(source_rows(a) / a["DEEP"]),
+            "tile in range(0, TILES * PARTS)": 0, "start in range(0, x_end - x_first, WIDE)": 0,
+        },
+        {
+            "S=128 C=1 bf16 NHWC": Budget(36, 16), "S=128 C=3 bf16 NHWC": Budget(40, 16),
+            "S=128 C=1 bf16 NHWC blur": Budget(54, 16), "S=224 C=1 fp16 NCHW": Budget(44, 16),
+        },
+    ),
+    "render_taps_kernel": Work(
         size_of("out"), render_bytes,
         {
             "code == 0": 0, "code == 1": 0, "code == 2": 0.5, "code == 3": 0, "code == 4": 1, "odd": 0.5,
@@ -109,16 +138,20 @@ WORK = {
     "blur_kernel": Work(
         size_of("out"), lambda case: bytes_of(case, "images", "out"),
         {
-            "spread > 0": 1, "y in range(0, BEFORE, AHEAD)": lambda a: -(-2 * a["RADIUS"] // a["AHEAD"]),
-            "y in range(BEFORE, BEFORE + tl.minimum(BAND, HEIGHT - top), AHEAD)":
-                lambda a: min(a["BAND"], a["HEIGHT"]) / a["AHEAD"],
+            "spread > 0": 1,
+            "y in range(0, 2 * RADIUS + tl.minimum(BAND, HEIGHT - top), AHEAD)":
+                lambda a: (min(a["BAND"], a["HEIGHT"]) + 2 * a["RADIUS"]) / a["AHEAD"],
+            "y >= 2 * RADIUS": lambda a: 1 / (1 + 2 * a["RADIUS"] / min(a["BAND"], a["HEIGHT"])),
         },
-        {"S=128 C=1 bf16 drawn": Budget(38, 16), "S=128 C=1 fp32 given": Budget(42, 16)},
+        {
+            "S=128 C=1 bf16 drawn": Budget(38, 16), "S=128 C=1 fp32 given": Budget(44, 16),
+            "S=128 C=3 bf16 drawn": Budget(62, 16), "S=64 C=1 bf16 drawn": Budget(27, 16),
+        },
     ),
     "select_bands_kernel": Work(
         size_of("out"), select_bytes,
         budgets={
-            "C=1 uint16 to bf16 NCHW drawn": Budget(12, 16), "C=3 uint16 to bf16 NHWC drawn": Budget(23, 4),
+            "C=1 uint16 to bf16 NCHW drawn": Budget(12, 16), "C=3 uint16 to bf16 NHWC drawn": Budget(21, 16),
             "C=1 float32 to bf16 NCHW given": Budget(17, 16),
         },
     ),

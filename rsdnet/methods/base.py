@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdnet.config import Config
+from rsdnet.model.batchnorm import batch_of
 
 
 class Forward(NamedTuple):
@@ -50,13 +51,17 @@ class Method(nn.Module):
     __init__(cfg): build the networks from the configuration; `encoder_of(cfg)` gives the encoder. Assign them as
         modules; those that the optimizer must not move get `requires_grad_(False)`.
     online: the Network that is trained. A run exports its encoder and evaluates it while it trains.
-    forward(views): loss and projections. It is compiled whole, or on several ranks child by child: no graph breaks.
+    forward(views): loss and projections, the networks called by `both`. It is compiled whole, or on several ranks child
+        by child: no graph breaks.
     schedule, after_step: only where something moves beside the optimizer; see there.
 
     Then add a line to `METHODS` (methods/__init__.py), or train with `--method package.module:Name`.
     """
 
     online: Network
+    one_pass = False
+    """Whether both views go through a network as one batch that BatchNorm tells apart (model/batchnorm.py); a training
+    step sets it."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
@@ -77,10 +82,12 @@ class Method(nn.Module):
         () float32 tensors on the device. Part of the CUDA graph: no branch on a value, no new address.
         """
 
-    def both(self, network: nn.Module, pair: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """A network's outputs for both views: one after the other, so that each has its own BatchNorm statistics, or
-        as one batch under --concatenate-views."""
-        if not self.concatenate_views:
-            return network(pair[0]), network(pair[1])
-        first, second = network(pair.flatten(0, 1) if isinstance(pair, Tensor) else torch.cat(pair)).chunk(2)
-        return first, second
+    def both(self, network: nn.Module, pair: Tensor) -> Tensor:
+        """A network's outputs (2, B, ...) for both views (2, B, ...), each of which has its own BatchNorm statistics;
+        under --concatenate-views they have them together."""
+        if self.concatenate_views:
+            return network(pair.flatten(0, 1)).unflatten(0, (2, -1))
+        if not self.one_pass:
+            return torch.stack([network(view) for view in pair])
+        with batch_of(views=2):
+            return network(pair.flatten(0, 1)).unflatten(0, (2, -1))

@@ -29,10 +29,11 @@ class BYOL(Method):
 
     def forward(self, views: Tensor) -> Forward:
         """Symmetric loss (Grill et al. 2020, eq. 2; byol/byol_experiment.py, loss_fn), in [0, 8]."""
-        z1, z2 = self.both(self.online, views)
-        q1, q2 = self.both(self.predictor, (z1, z2))
-        with torch.no_grad():
+        with torch.no_grad():  # first: its activations are gone when the online network's come
             t1, t2 = self.both(self.target, views)
+        z = self.both(self.online, views)
+        q1, q2 = self.both(self.predictor, z)
+        z1, z2 = z
         return Forward(byol_loss(q1, q2, t1, t2), z1.detach(), z2.detach())
 
     def schedule(self, step: int, steps: int) -> dict[str, float]:

@@ -33,9 +33,9 @@ class SimSiam(Method):
 
     def forward(self, views: Tensor) -> Forward:
         """-(cos(p1, z2) + cos(p2, z1)) / 2, averaged over the batch (eq. 1 and 2, algorithm 1), in [-1, 1]."""
-        z1, z2 = self.both(self.online, views)
-        p1, p2 = self.both(self.predictor, (z1, z2))
-        z1, z2 = z1.detach(), z2.detach()
+        z = self.both(self.online, views)
+        p1, p2 = self.both(self.predictor, z)
+        z1, z2 = z.detach()
         return Forward(byol_loss(p1, p2, z1, z2) / 4 - 1, z1, z2)
 
 

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rsdnet.config import Config, ModelConfig
 from rsdnet.errors import DataError
+from rsdnet.model.batchnorm import batch_of, views_in_batch
 from rsdnet.registry import Registry
 
 
@@ -142,20 +143,21 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
         return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
 
     def contexts() -> tuple[Any, Any]:
-        return contextlib.nullcontext(), frozen_bn_stats(block)
+        return contextlib.nullcontext(), frozen_bn_stats(block, views_in_batch())
 
     return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
 @contextlib.contextmanager
-def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
-    """While entered, a forward in training mode leaves BatchNorm's running statistics unchanged."""
+def frozen_bn_stats(module: nn.Module, views: int) -> Iterator[None]:
+    """While entered, a forward of `views` in training mode leaves BatchNorm's running statistics unchanged."""
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:  # a momentum of 0 writes back what is there
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
-        yield
+        with batch_of(views):
+            yield
     finally:
         for norm, (momentum, count) in zip(norms, kept, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count

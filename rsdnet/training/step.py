@@ -18,7 +18,8 @@ from rsdnet.distributed import ALONE, Ranks
 from rsdnet.kernels import LARS, update_target_
 from rsdnet.methods import METHODS
 from rsdnet.methods.base import Forward, Method, Network
-from rsdnet.model.sync_batchnorm import synchronise
+from rsdnet.model.batchnorm import split_views, synchronise
+from rsdnet.model.small_maps import convolve_small_maps
 from rsdnet.phases import Phase, untimed
 from rsdnet.training.cuda_graph import Graph
 from rsdnet.training.optim import optimizer_of
@@ -55,6 +56,9 @@ class TrainStep:
         self.method: Method = METHODS.find(cfg.model.method)(cfg).to(device)
         if cfg.run.channels_last:
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if device.type == "cpu" and not compile:
+            convolve_small_maps(self.method)
+        self.method.one_pass = (compile or device.type == "cpu") and split_views(self.method)  # else a GPU would copy
         if ranks.world > 1 and cfg.model.batchnorm == "sync":
             synchronise(self.method, ranks.world)
         self.trained = [param for param in self.method.parameters() if param.requires_grad]

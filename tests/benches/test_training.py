@@ -313,10 +313,10 @@ def test_the_scaling_page_holds_the_table_of_its_script() -> None:
     # ResNet-50 has 53 convolutions, each with a norm; channels by He et al. 2016, table 1
     stages = ((64, 3), (128, 4), (256, 6), (512, 3))
     encoder = 64 + sum(blocks * (2 * planes + 4 * planes) + 4 * planes for planes, blocks in stages)
-    assert (forward, backward) == (2 * (2 * 54 + 1), 2 * 55)
+    assert (forward, backward) == (2 * 54 + 1, 55)
     assert statistics == 16 * (2 * (2 * (encoder + 4096) + 4096) + 2 * (encoder + 2 * 4096))
     size = 8e9
     assert script["all_reduce"](size, 1) == 0
     assert script["all_reduce"](size, 1024) == pytest.approx(2 * 7 / 8 * size / 450e9 + 2 * 127 / 128 * 1e9 / 50e9)
-    assert "| 8 | 8,192 | 95.6% | the GPU |" in script["plan"](0.1, 1.4e-5)
+    assert "| 8 | 8,192 | 95.6% | the GPU |" in script["plan"](0.1, 2.8e-5)
     assert "BatchNorm's latency" in script["plan"](0.01, 1e-4)

@@ -9,8 +9,8 @@ from torch import nn
 
 from rsdnet.config import Config, ModelConfig, ViewConfig
 from rsdnet.errors import DataError
+from rsdnet.model.batchnorm import synchronise
 from rsdnet.model.encoders import ResNet, encoder_of
-from rsdnet.model.sync_batchnorm import synchronise
 
 
 # torchvision's published parameter counts (docs, models table), less its layer `fc` of 1000 classes.

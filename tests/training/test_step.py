@@ -185,9 +185,9 @@ def test_recomputing_keeps_less() -> None:
 def test_the_target_keeps_nothing_for_the_backward() -> None:
     """As many bytes are kept as where its projections come from outside."""
     made, batch = train_step(), views(0)
-    known = [made.method.target(view).detach() for view in batch]
+    known = torch.cat([made.method.target(view).detach() for view in batch])
     whole = saved_bytes(made, batch)
-    made.method.target.forward = lambda view: known[int(not torch.equal(view, batch[0]))]
+    made.method.target.forward = lambda views: known
     assert saved_bytes(made, batch) == whole
 
 
