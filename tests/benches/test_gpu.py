@@ -56,7 +56,7 @@ def test_its_commands_are_there() -> None:
 
 
 # Of the packages that the project's own environment has, those that such a machine has not, and no wheel brings.
-ABSENT = ("rasterio", "torchdata", "affine", "cligj", "mypy", "importlinter", "grimp", "git")
+ABSENT = ("rasterio", "torchdata", "affine", "cligj", "mypy", "importlinter", "grimp")
 BLOCK = f"""
 import sys
 class Absent:
