@@ -166,11 +166,11 @@ def test_every_kernel_that_is_compared_is_predicted() -> None:
     assert done.returncode == 0, done.stderr
     named = {tuple(line.split("/")) for line in done.stdout.splitlines()}
     assert {kernel for kernels in report.LAUNCHED.values() for kernel in kernels} <= named
-    ops = {(op.name, kind) for op in OPS for kind in op.kinds}
-    assert {what.split()[0] for what, _ in report.LAUNCHED} <= {op.name for op in OPS}
-    for what, kind in report.LAUNCHED:
-        name, mode = what.split()
-        assert (name, kind) in ops or (name, mode) in ops
+    ops = {op.name: op for op in OPS}
+    for what, kind, contender in report.LAUNCHED:
+        name, mode = what.split(" ", 1)
+        assert contender in ops[name].names()
+        assert {kind, mode} & {*ops[name].kinds}
 
 
 def test_shares_of_launches_one_after_the_other(kept: Kept) -> None:
