@@ -11,8 +11,8 @@ from benches.core.rows import Row, read, split
 from benches.predict import rows as predicted
 from benches.predict.chips import RATES
 
-# A row of `bench_ops` (op and mode, type, contender), and the kernels that it launches by `benches.resources`'s names; a
-# CUDA graph launches the same.
+# Rows of `bench_ops` (op and mode, type, contender) and the kernels that they launch, named as in predicted.csv. A CUDA
+# graph launches the same.
 OURS = "ours"
 LAUNCHED: dict[tuple[str, str, str], tuple[tuple[str, str], ...]] = {
     ("render_views augmented", "bf16", OURS): (("render_matrix_kernel", "S=128 C=1 bf16 NHWC"),),
