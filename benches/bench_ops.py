@@ -85,11 +85,12 @@ def measured(benchmark: Any, steps: list[Callable[[], Any]], shapes: str) -> Rat
     """Quantiles of a step's seconds; None where pytest-benchmark is disabled."""
     for step in (steps * 3)[: max(3, len(steps))]:
         step()
-    once = statistics.median(clock.took(step) for step in (steps * 3)[:3])
+    lead = clock.lead(steps[0])
+    once = statistics.median(clock.took(step, lead) for step in (steps * 3)[:3])
     least, most = ROUNDS[shapes]
     rounds = max(least, min(most, int(BUDGET[shapes] / max(once, 1e-7))))
     turn = cycle(steps)
-    benchmark.pedantic(lambda: clock.timed(next(turn)), rounds=rounds, iterations=1)
+    benchmark.pedantic(lambda: clock.timed(next(turn), lead), rounds=rounds, iterations=1)
     return None if benchmark.stats is None else quantiles(benchmark.stats.stats.data)
 
 

@@ -28,6 +28,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from benches.ops.cases import CASES, Case
+from benches.predict import path, sass
+from benches.predict.work import WORK
 from rsdnet.errors import DataError, command
 
 PARTITIONS, LANE_REGISTERS, REGISTER_GRANULE = 4, 512, 8
@@ -141,6 +143,16 @@ def resident(chip: Chip, registers: int, shared: int, warps: int) -> tuple[int, 
     return blocks, blocks * warps
 
 
+def instructions(case: Case, compiled: Any, target: GPUTarget) -> float:
+    """Instructions that a thread executes for each element of the result, on an NVIDIA GPU."""
+    work, ptx = WORK[case.kernel.__name__], compiled.asm["ptx"]
+    known = {key: n(case.arguments) if callable(n) else n for key, n in work.path.items()}
+    blocks = sass.disassemble(ptx, target, case.options)
+    folder = Path(case.kernel.fn.__code__.co_filename).parent
+    each = path.Walk(blocks, path.frames_of(ptx), path.Known(known, folder)).count()
+    return each * case.programs * compiled.metadata.num_warps * target.warp_size / work.elements(case)
+
+
 def measure(options: Options) -> Iterator[dict[str, Any]]:
     """A row a target and case."""
     cases = [case for cases in CASES for case in cases() if options.kernels in case.kernel.__name__]
@@ -154,6 +166,8 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
             loads = load_widths(compiled.asm) or [0]
             row |= memory(compiled) | {"shared": compiled.metadata.shared}
             row |= {"load": max(loads), "usual_load": mode(loads)}
+            if "ptx" in compiled.asm:
+                row["instructions"] = round(instructions(case, compiled, CHIPS[target].target), 2)
             blocks, warps = resident(CHIPS[target], row["registers"], row["shared"], count)
             yield row | {"blocks": blocks, "resident": warps, "occupancy": round(warps / CHIPS[target].warps, 3)}
 
@@ -177,7 +191,7 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
     """A row's cells by column."""
     return {
         "target": row["target"], "kernel": row["kernel"].removesuffix("_kernel"), "case": row["case"],
-        "warps": row["warps"], "registers": row["registers"],
+        "warps": row["warps"], "instr/px": row.get("instructions", "-"), "registers": row["registers"],
         "spills": row["spills"] + row["scalar_spills"] if "spills" in row else "-",
         "local B": row.get("stack", 0) + row["local"], "shared B": row["shared"],
         "load B": f"{row['load']} ({row['usual_load']})",

@@ -5,6 +5,7 @@ from .draws import MODALITIES, Draws, ViewSpec, draw_bands, draw_modalities, dra
 from .ema import update_target_
 from .lars import LARS, lars_groups
 from .loss import byol_loss, cosine_loss
+from .multi_tensor import uploads_after_capture
 from .philox import philox_words
 from .records import DTYPE_CODES, BandRow, band_table, check_records
 from .select import select_bands, take_bands
@@ -33,4 +34,5 @@ __all__ = [
     "select_bands",
     "take_bands",
     "update_target_",
+    "uploads_after_capture",
 ]

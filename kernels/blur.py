@@ -28,20 +28,12 @@ import torch
 from torch import Tensor
 
 from ._dispatch import current, eager, on_gpu
-from ._triton import tl, triton
-from .philox import BLUR, check_seed, epoch_tensor, philox4, philox_words, seed_words, uniform, uniform_of
-from .window import MIN_SIGMA, blur_row, blur_weights, load_row, reflected, weights_of
+from .blur_kernel import MAX_RADIUS, NO_DRAW, launch_blur
+from .philox import BLUR, check_seed, epoch_tensor, philox_words, uniform
+from .window import blur_weights, reflected
 
-MAX_RADIUS = 26  # of the kernel, whose running sums are in registers: beyond, the reference runs on the GPU
-LANES = 64 if torch.version.hip else 32  # threads of a program, one warp; more for wide rows only
-MAX_LANES = 128
-AHEAD = 2  # rows loaded before the first of them is used
 CHUNK = 8  # images the CPU blurs at a time: the intermediates stay in the cache
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-# The draw of a sigma that is not given: samples, epoch, seed, probability of each view, range of sigma.
-Draw = tuple[Tensor | None, Tensor | None, int, Sequence[float], float, float]
-NO_DRAW: Draw = (None, None, 0, (), 0.0, 0.0)
 
 # ---- reference ----------------------------------------------------------------------------------------------
 
@@ -84,121 +76,6 @@ def draw_sigma(
     decide, size, _, _ = philox_words(seed, samples, epoch, view, BLUR)
     chance = torch.tensor(probability, dtype=torch.float32, device=samples.device)[:, None]
     return torch.where(uniform(decide) < chance, sigma[0] + uniform(size) * (sigma[1] - sigma[0]), 0.0)
-
-
-# ---- kernel -------------------------------------------------------------------------------------------------
-
-
-@triton.jit(do_not_specialize=["k0", "k1", "samples_count"])
-def blur_kernel(
-    out,  # as images
-    images,  # (planes, HEIGHT, WIDTH, STEP) bf16, fp16 or fp32, contiguous; SHARE planes an image
-    sigma,  # (N,) fp32, pixels: 0 or less copies the image; None: drawn, image n is sample n % B of view n // B
-    samples,  # (B,) int64
-    epoch,  # () int64
-    k0,  # seed, low word, int32
-    k1,  # seed, high word, int32
-    samples_count,  # B
-    probability,  # floats, one a view
-    low,  # float, pixels: sigma's range
-    high,
-    SHARE: tl.constexpr,
-    HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr,
-    STEP: tl.constexpr,  # number of channels in NHWC memory, else 1
-    RADIUS: tl.constexpr,  # at least 1
-    ADJOINT: tl.constexpr,
-    MIN_SIGMA: tl.constexpr,
-    STREAM: tl.constexpr,
-    PX: tl.constexpr,  # elements of a row in a thread: 4 or 8 if rows divide into such chunks, else 1
-    CHUNKS: tl.constexpr,  # threads along a row
-    BANDS: tl.constexpr,  # threads along a column
-    BAND: tl.constexpr,  # rows of a thread, a multiple of 8
-    AHEAD: tl.constexpr,
-):
-    """One program: BANDS * BAND rows by CHUNKS * PX elements of a plane. Grid: planes * such tiles of a plane."""
-    LENGTH: tl.constexpr = WIDTH * STEP
-    ACROSS: tl.constexpr = (LENGTH + CHUNKS * PX - 1) // (CHUNKS * PX)
-    TILES: tl.constexpr = (HEIGHT + BANDS * BAND - 1) // (BANDS * BAND) * ACROSS
-    tile, plane = tl.program_id(0) % TILES, tl.program_id(0) // TILES
-    top = tile // ACROSS * (BANDS * BAND)
-    chunk = tile % ACROSS * CHUNKS + tl.arange(0, CHUNKS)
-    column = tile % ACROSS * (CHUNKS * PX) + tl.arange(0, CHUNKS * PX)
-    images += plane.to(tl.int64) * (HEIGHT * LENGTH)
-    out += plane.to(tl.int64) * (HEIGHT * LENGTH)
-
-    image = plane // SHARE
-    if sigma is None:
-        view = image // samples_count
-        words = philox4(k0, k1, tl.load(samples + image % samples_count), tl.load(epoch), view, STREAM)
-        chance = 0.0
-        for v in tl.static_range(len(probability)):
-            chance = tl.where(view == v, probability[v], chance)
-        spread = tl.where(uniform_of(words[0]) < chance, low + uniform_of(words[1]) * (high - low), 0.0)
-    else:
-        spread = tl.load(sigma + image)
-
-    if spread > 0:
-        weights = weights_of(spread, RADIUS, MIN_SIGMA)
-        first = top + tl.arange(0, BANDS) * BAND
-        sums = ()  # the 2 * RADIUS rows of the result in progress, the oldest first
-        for _ in tl.static_range(2 * RADIUS):
-            sums += (tl.full((BANDS, CHUNKS * PX), 0.0, tl.float32),)
-        for y in range(-RADIUS, tl.minimum(BAND, HEIGHT - top) + RADIUS, AHEAD):
-            rows = ()
-            for k in tl.static_range(AHEAD):
-                rows += (load_row(images, first + y + k, column, HEIGHT, WIDTH, STEP, RADIUS, ADJOINT, PX),)
-            for k in tl.static_range(AHEAD):
-                row = blur_row(rows[k], weights, chunk, WIDTH, STEP, RADIUS, PX)
-                done = tl.fma(row, weights[RADIUS], sums[0])
-                later = ()
-                for t in tl.static_range(1, 2 * RADIUS):
-                    later += (tl.fma(row, weights[RADIUS - t if t < RADIUS else t - RADIUS], sums[t]),)
-                later += (row * weights[RADIUS],)
-                sums = later
-                at, pixel = first + y + k - RADIUS, column // STEP
-                if ADJOINT:
-                    end_y, end_x = (at == 0) | (at == HEIGHT - 1), (pixel == 0) | (pixel == WIDTH - 1)
-                    done *= tl.where(end_y, 0.5, 1.0)[:, None] * tl.where(end_x, 0.5, 1.0)[None, :]
-                to = out + at.to(tl.int64)[:, None] * LENGTH + column[None, :]
-                live = ((y + k >= RADIUS) & (at < HEIGHT))[:, None] & (column < LENGTH)[None, :]
-                tl.store(to, done.to(out.dtype.element_ty), mask=live)
-    else:
-        for y in range(0, BAND, 8):
-            row = top + y * BANDS + tl.arange(0, BANDS * 8)
-            at = row.to(tl.int64)[:, None] * LENGTH + column[None, :]
-            live = (row < HEIGHT)[:, None] & (column < LENGTH)[None, :]
-            tl.store(out + at, tl.load(images + at, mask=live), mask=live)
-
-
-def blur_tile(height: int, width: int, step: int, radius: int, itemsize: int, lanes: int = LANES) -> tuple[int, ...]:
-    """PX, CHUNKS, BANDS and BAND of blur_kernel."""
-    px = 1
-    for many in (4, 8):  # of 16 bytes at most, whole chunks, one reflection at most, and all of it in the registers
-        whole = many * itemsize <= 16 and width * step % many == 0
-        if whole and radius < width and many * radius <= 52 and radius * step <= 28:
-            px = many
-    chunks = triton.cdiv(width * step, px)
-    even = chunks & -chunks  # the largest power of two in it: no thread is left without a chunk
-    chunks = min(even if even >= 8 else triton.next_power_of_2(chunks), MAX_LANES)
-    band = min(max(16, triton.next_power_of_2(4 * radius)), max(8, triton.next_power_of_2(height)))
-    return px, chunks, max(1, lanes // chunks), band
-
-
-def launch_blur(
-    out: Tensor, images: Tensor, sigma: Tensor | None, radius: int, adjoint: bool = False, draw: Draw = NO_DRAW
-) -> None:
-    """Fills out with one launch. images, out: (N, C, H, W), both contiguous or both channels_last; sigma: (N,)."""
-    samples, epoch, seed, probability, low, high = draw
-    n, c, height, width = images.shape
-    share, step = (c, 1) if images.is_contiguous() else (1, c)
-    px, chunks, bands, band = blur_tile(height, width, step, radius, images.element_size())
-    tiles = triton.cdiv(width * step, chunks * px) * triton.cdiv(height, bands * band)
-    blur_kernel[(n * share * tiles,)](
-        out, images, sigma, samples, epoch, *seed_words(seed), n // max(1, len(probability)), tuple(probability),
-        low, high, share, height, width, step, radius, adjoint, MIN_SIGMA, BLUR,
-        px, chunks, bands, band, AHEAD, num_warps=max(1, chunks * bands // LANES),
-    )  # fmt: skip
 
 
 # ---- op -----------------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ class LARS(torch.optim.Optimizer):
     overwrites such a parameter from its master: after changing it by hand, delete its state, or load one.
     A step may be captured in a CUDA graph after an eager step, which creates the state. Floats, the learning rate
     included, are then fixed in the graph; tensors are read at their addresses: fill them in place. load_state_dict
-    fills existing tensors, so a captured graph stays valid.
+    fills existing tensors, so a captured graph stays valid. Capture inside `uploads_after_capture`: else each replay
+    copies a table of addresses from the host.
     Raises TypeError or ValueError on a negative value, complex parameters, sparse gradients and, at a step,
     parameters of several devices: give each device its own optimizer. RuntimeError on a capture without state.
     """

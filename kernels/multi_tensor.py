@@ -7,8 +7,9 @@
 Tensors are walked in memory order, so the tensors of one row must share one layout: `is_dense`, `same_layout`.
 
 The table goes to the device in one asynchronous copy from pinned memory, without synchronisation. While a CUDA graph is
-captured, the copy becomes part of the graph, and each replay uploads the addresses of the capture. The pinned memory is
-then kept for the life of the process, since nothing tells when the last replay has run.
+captured, the copy becomes part of the graph, and each replay uploads the addresses of the capture; inside
+`uploads_after_capture` it is uploaded once instead. Memory that a graph reads is kept for the life of the process,
+since nothing tells when the last replay has run.
 
 A program reads its CHUNK elements in steps of BLOCK and computes in float32, whatever the tensor's type. A whole block
 at an address that is a multiple of 16 bytes (torch's allocator gives such, a view may not) moves in 16-byte loads and
@@ -21,7 +22,8 @@ to 100 registers more.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -37,6 +39,7 @@ CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MIXED = -1  # in place of one type code: the tensors differ in type
 
 _KEPT: list[Tensor] = []  # memory that captured graphs read
+_POSTPONED: list[list[tuple[Tensor, Tensor]]] = []  # of each open `uploads_after_capture`: (on the device, on the host)
 
 # ---- layouts ------------------------------------------------------------------------------------------------
 
@@ -73,6 +76,24 @@ def is_capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
+@contextmanager
+def uploads_after_capture() -> Iterator[None]:
+    """Inside, the tables of a captured step are uploaded when the context is left, and not by each replay.
+
+        with uploads_after_capture(), torch.cuda.graph(graph):
+            optimizer.step()
+
+    Replay the graph afterwards, on a stream that comes after the current one. Nothing is uploaded after an exception.
+    """
+    _POSTPONED.append([])
+    try:
+        yield
+        for words, host in _POSTPONED[-1]:
+            words.copy_(host)
+    finally:
+        _POSTPONED.pop()
+
+
 # ---- tables -------------------------------------------------------------------------------------------------
 
 
@@ -104,8 +125,13 @@ class HostTable:
         self.words[start : start + self.extra] = array("q", data)
 
     def upload(self, device: torch.device) -> Tensor:
-        """The table as int64 (words,) on the device, by one asynchronous copy, which a running capture records."""
+        """The table as int64 (words,) on the device, by one asynchronous copy, which a running capture records or
+        leaves to `uploads_after_capture`."""
         host = torch.frombuffer(self.words, dtype=torch.int64)
+        if _POSTPONED and is_capturing(device):
+            words = torch.empty_like(host, device=device)
+            _POSTPONED[-1].append((words, host.clone()))
+            return words
         if device.type == "cpu":
             return host.clone()
         host = host.pin_memory()  # torch's allocator reuses it no sooner than the copy is done

@@ -10,7 +10,8 @@ and the gradient with respect to images, gathered by band, hence without atomics
 float32 inside. A pixel is invalid where it is NaN, infinite or nodata.
 
 Bytes they must move: forward each drawn plane once in, once out; backward the gradient and the drawn planes in (to
-find invalid pixels), all N planes of the images' gradient out.
+find invalid pixels), all N planes of the images' gradient out. A program loads all its pixels before it uses the first,
+and divides only then: a division's slow path is a branch, across which no load moves up.
 """
 
 import torch
@@ -19,8 +20,10 @@ from torch import Tensor
 from ._triton import tl, triton
 from .philox import BAND, philox4, seed_words
 
-BLOCK = 4096  # elements of a program: one draw for all of them
-WARPS = 8  # 16 elements a thread: with 32, planes without 16-byte loads spill
+WARPS = 8  # of a program, at most
+BLOCK = 16384  # elements of a program, at most: a plane of 120 px in one, hence one draw and one division for it
+LANE = 64  # elements of a thread, half as many of 4 bytes: all are loaded before the first is used
+SCALAR_LANE = 16  # where loads are not vectors: with 32, addresses spill; also of the gradient, whose sums take registers
 
 # The draw of bands that are not given: samples (B,), epoch (a tensor or an int), seed, view.
 Draw = tuple[Tensor, Tensor | int, int, int]
@@ -85,8 +88,8 @@ def _plane(
     bands, mean, std, k0, k1, sample, now, view, b, c, first, band_stride,
     POOL: tl.constexpr, CHANNELS: tl.constexpr, DRAW: tl.constexpr, STREAM: tl.constexpr,
 ):  # fmt: skip
-    """Of channel c of image b: where in it its band begins, int32, the band's mean and 1 / std. An index outside the
-    pool and a band without statistics give band 0, mean 0 and scale 0. `first` programs write the band they draw."""
+    """Of channel c of image b: where in it its band begins, int32, and the band's mean and std, 0 for an index outside
+    the pool, which gives band 0. `first` programs write the band they draw."""
     if DRAW:
         band = band_of(k0, k1, sample, now, view, c, POOL, CHANNELS, STREAM).to(tl.int64)
         tl.store(bands + b * CHANNELS + c, band, mask=first)
@@ -94,10 +97,20 @@ def _plane(
         band = tl.load(bands + b * CHANNELS + c)
     ok = (band >= 0) & (band < POOL)
     band = tl.where(ok, band, 0)
-    centre, width = tl.load(mean + band), tl.load(std + band)
-    ok = ok & (tl.abs(centre) < float("inf")) & (width > 0)
-    scale = tl.where(ok, tl.div_rn(1.0, width), 0.0)
-    return (band * band_stride).to(tl.int32), tl.where(ok, centre, 0.0), scale
+    width = tl.where(ok, tl.load(std + band), 0.0)
+    return (band * band_stride).to(tl.int32), tl.load(mean + band), width
+
+
+@triton.jit
+def _scale(centre, width):
+    """mean and 1 / std; 0 and 0 for a band without statistics. To be called once all loads are under way."""
+    ok = (tl.abs(centre) < float("inf")) & (width > 0)
+    return tl.where(ok, centre, 0.0), tl.where(ok, tl.div_rn(1.0, width), 0.0)
+
+
+@triton.jit
+def _keeps(x, nodata):
+    return (tl.abs(x) < float("inf")) & (x != nodata)
 
 
 @triton.jit(do_not_specialize=["epoch", "k0", "k1", "view"])
@@ -125,29 +138,26 @@ def select_bands_kernel(
     BLOCK: tl.constexpr,
     STREAM: tl.constexpr,
 ):
-    """One program: BLOCK contiguous elements of out. Grid: B * chunks if NHWC, else B * C * chunks."""
+    """One program: BLOCK pixels of one channel of an image, of all channels if NHWC. Grid: all such."""
+    EACH: tl.constexpr = CHANNELS if NHWC else 1
     chunk, part = tl.program_id(0) % chunks, (tl.program_id(0) // chunks).to(tl.int64)
-    b, first, at = part if NHWC else part // CHANNELS, chunk == 0, chunk * BLOCK + tl.arange(0, BLOCK)
+    b, c = part * EACH // CHANNELS, (part * EACH % CHANNELS).to(tl.int32)
+    at = chunk * BLOCK + tl.arange(0, BLOCK)
     sample = tl.load(samples + b) if DRAW else b
     now = tl.load(epoch) if epoch.dtype.is_ptr() else epoch
-    c = (b * 0 if NHWC else part % CHANNELS).to(tl.int32)
-    start, centre, scale = _plane(
-        bands, mean, std, k0, k1, sample, now, view, b, c, first, band_stride, POOL, CHANNELS, DRAW, STREAM
-    )
-    elements, pixel = pixels, at
-    if NHWC:
-        elements, pixel, channel = pixels * CHANNELS, at // CHANNELS, at % CHANNELS
-        for k in tl.static_range(1, CHANNELS):
-            other_start, other_centre, other_scale = _plane(
-                bands, mean, std, k0, k1, sample, now, view, b, c + k, first, band_stride, POOL, CHANNELS, DRAW, STREAM
-            )
-            start = tl.where(channel == k, other_start, start)
-            centre = tl.where(channel == k, other_centre, centre)
-            scale = tl.where(channel == k, other_scale, scale)
-    here = images + b * image_stride + (start + pixel * pixel_stride)
-    x = tl.load(here, mask=at < elements, other=0).to(tl.float32)
-    value = tl.where((tl.abs(x) < float("inf")) & (x != nodata), (x - centre) * scale, 0.0)
-    tl.store(out + part * elements + at, value.to(out.dtype.element_ty), mask=at < elements)
+    means, widths, planes = (), (), ()
+    for k in tl.static_range(EACH):
+        start, centre, width = _plane(
+            bands, mean, std, k0, k1, sample, now, view, b, c + k, chunk == 0, band_stride,
+            POOL, CHANNELS, DRAW, STREAM,
+        )  # fmt: skip
+        means, widths = means + (centre,), widths + (width,)
+        planes += (tl.load(images + b * image_stride + (start + at * pixel_stride), mask=at < pixels),)
+    for k in tl.static_range(EACH):
+        centre, scale = _scale(means[k], widths[k])
+        x = planes[k].to(tl.float32)
+        value = tl.where(_keeps(x, nodata), (x - centre) * scale, 0.0)
+        tl.store(out + part * EACH * pixels + at * EACH + k, value.to(out.dtype.element_ty), mask=at < pixels)
 
 
 @triton.jit
@@ -168,6 +178,7 @@ def select_bands_backward_kernel(
     chunks,  # programs of a plane
     POOL: tl.constexpr,  # N
     CHANNELS: tl.constexpr,  # C
+    SLOTS: tl.constexpr,  # a power of two, at least C
     BLOCK: tl.constexpr,
 ):
     """One program: BLOCK pixels of one band of one image. Grid: B * N * chunks."""
@@ -175,17 +186,16 @@ def select_bands_backward_kernel(
     b, band = plane // POOL, plane % POOL
     at = chunk * BLOCK + tl.arange(0, BLOCK)
     value = tl.zeros((BLOCK,), tl.float32)
-    drawn = 0
-    for c in range(CHANNELS):
-        if tl.load(bands + b * CHANNELS + c) == band:
-            here = grad + (b * grad_image_stride + c * grad_channel_stride) + at * grad_pixel_stride
-            value += tl.load(here, mask=at < pixels, other=0.0).to(tl.float32)
-            drawn += 1
+    c = tl.arange(0, SLOTS)
+    hits = tl.load(bands + b * CHANNELS + c, mask=c < CHANNELS, other=-1) == band
     width = tl.load(std + band)
-    if (drawn > 0) & (width > 0):
-        here = images + (b * image_stride + band * band_stride) + at * pixel_stride
-        x = tl.load(here, mask=at < pixels, other=0.0).to(tl.float32)
-        value = tl.where((tl.abs(x) < float("inf")) & (x != nodata), value * tl.div_rn(1.0, width), 0.0)
+    if (tl.max(hits.to(tl.int32), 0) > 0) & (width > 0):
+        x = tl.load(images + (b * image_stride + band * band_stride) + at * pixel_stride, mask=at < pixels)
+        for k in range(CHANNELS):
+            if tl.load(bands + b * CHANNELS + k) == band:
+                here = grad + (b * grad_image_stride + k * grad_channel_stride) + at * grad_pixel_stride
+                value += tl.load(here, mask=at < pixels).to(tl.float32)
+        value = tl.where(_keeps(x.to(tl.float32), nodata), value * tl.div_rn(1.0, width), 0.0)
     tl.store(total + plane * pixels + at, value.to(total.dtype.element_ty), mask=at < pixels)
 
 
@@ -201,6 +211,12 @@ def even(x: Tensor) -> tuple[Tensor, int]:
     if spans >= 2**31 or (height > 1 and width > 1 and x.stride(2) != width * step):
         return x.contiguous(), 1
     return x, step
+
+
+def blocks_of(elements: int, lane: int) -> tuple[int, int]:
+    """Elements of a program and its warps: the smallest that cover a plane, or as many as `lane` a thread allows."""
+    block = min(BLOCK, WARPS * 32 * lane, triton.next_power_of_2(elements))
+    return block, max(1, block // (32 * lane))
 
 
 def empty_bands(images: Tensor, channels: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
@@ -219,12 +235,15 @@ def launch_select_bands(
         return
     images, step = even(images)
     samples, epoch, seed, view = draw or (bands, 0, 0, 0)
-    together = not out.is_contiguous()
-    chunks = triton.cdiv(height * width * (channels if together else 1), BLOCK)
-    select_bands_kernel[(b * (1 if together else channels) * chunks,)](
+    each, pixels = 1 if out.is_contiguous() else channels, height * width
+    vectors = step == 1 and not any(n % 16 for n in (pixels, *images.stride()[:2], images.data_ptr()))
+    lane = min(LANE, 128 // images.element_size()) if vectors else SCALAR_LANE
+    block, warps = blocks_of(pixels, max(1, lane // triton.next_power_of_2(each)))
+    chunks = triton.cdiv(pixels, block)
+    select_bands_kernel[(b * channels // each * chunks,)](
         out, images, mean, std, bands, samples, epoch, *seed_words(seed), view, rounded(nodata, images.dtype),
-        images.stride(0), images.stride(1), step, height * width, chunks,
-        images.shape[1], channels, draw is not None, together, BLOCK, BAND, num_warps=WARPS,
+        images.stride(0), images.stride(1), step, pixels, chunks,
+        images.shape[1], channels, draw is not None, each > 1, block, BAND, num_warps=warps,
     )  # fmt: skip
 
 
@@ -236,11 +255,12 @@ def launch_select_bands_backward(
     if not b:
         return
     (images, step), (grad, grad_step) = even(images), even(grad)
-    chunks = triton.cdiv(height * width, BLOCK)
+    block, warps = blocks_of(height * width, SCALAR_LANE)
+    chunks = triton.cdiv(height * width, block)
     select_bands_backward_kernel[(b * pool * chunks,)](
         total, grad, images, std, bands, rounded(nodata, images.dtype),
         images.stride(0), images.stride(1), step, grad.stride(0), grad.stride(1), grad_step, height * width, chunks,
-        pool, bands.shape[1], BLOCK, num_warps=WARPS,
+        pool, bands.shape[1], triton.next_power_of_2(bands.shape[1]), block, num_warps=warps,
     )  # fmt: skip
 
 

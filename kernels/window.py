@@ -50,10 +50,20 @@ def weights_of(sigma, RADIUS: tl.constexpr, MIN_SIGMA: tl.constexpr):
 
 
 @triton.jit
+def at_ends(factor, row, column, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STEP: tl.constexpr):
+    """(rows, columns) float32: `factor` in the outermost rows and columns of a plane, its square in the corners, else 1.
+    row: any, reflected here. column: elements of a row."""
+    pixel = column // STEP
+    end_y, end_x = row % max(HEIGHT - 1, 1) == 0, (pixel == 0) | (pixel == WIDTH - 1)
+    return tl.where(end_y, factor, 1.0)[:, None] * tl.where(end_x, factor, 1.0)[None, :]
+
+
+@triton.jit
 def load_row(
     plane,  # (HEIGHT, WIDTH, STEP) bf16, fp16 or fp32
     row,  # (BANDS,) int32: any row of each band, reflected here
-    column,  # (CHUNKS * PX,) int32: elements of a row
+    column,  # (CHUNKS * PX,) int32: elements of a row; with PX > 1, may lie beyond it
+    weights,  # from weights_of
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
     STEP: tl.constexpr,
@@ -61,50 +71,49 @@ def load_row(
     ADJOINT: tl.constexpr,
     PX: tl.constexpr,
 ):
-    """The input of blur_row from one row of each band: a tuple of (BANDS, CHUNKS * PX) float32, from left to right.
-
-    PX > 1: a thread's own chunk of PX elements and its neighbours to either side, 0 beyond the border. PX = 1: each
-    of the 2 * RADIUS + 1 taps apart, reflected. ADJOINT doubles the outermost rows and columns.
-    """
-    REACH: tl.constexpr = (RADIUS * STEP + PX - 1) // PX if PX > 1 else RADIUS
-    PERIOD_Y: tl.constexpr = 2 * (HEIGHT - 1) if HEIGHT > 1 else 1
-    PERIOD_X: tl.constexpr = 2 * (WIDTH - 1) if WIDTH > 1 else 1
-    row = tl.abs(row) % PERIOD_Y
-    row = tl.minimum(row, PERIOD_Y - row)
+    """One row of each band, (BANDS, CHUNKS * PX). PX > 1: as stored. PX = 1: float32, blurred along itself already, from
+    as many loads as the window is wide."""
+    if RADIUS < HEIGHT:  # one reflection; rows that are further away count nowhere
+        row = tl.minimum(tl.abs(row), tl.maximum(2 * (HEIGHT - 1) - row, 0))
+    else:
+        PERIOD_Y: tl.constexpr = 2 * (HEIGHT - 1) if HEIGHT > 1 else 1
+        row = tl.abs(row) % PERIOD_Y
+        row = tl.minimum(row, PERIOD_Y - row)
     plane += row.to(tl.int64)[:, None] * (WIDTH * STEP)
-    loaded = ()
-    for k in tl.static_range(-REACH, REACH + 1):
-        if PX > 1:
-            at = column + k * PX
-            pixel = at // STEP
-            x = tl.load(plane + at[None, :], mask=((at >= 0) & (at < WIDTH * STEP))[None, :], other=0).to(tl.float32)
-        else:
+    if PX > 1:
+        loaded = tl.load(plane + column[None, :], mask=((column >= 0) & (column < WIDTH * STEP))[None, :], other=0)
+    else:
+        PERIOD_X: tl.constexpr = 2 * (WIDTH - 1) if WIDTH > 1 else 1
+        loaded = tl.zeros((row.shape[0], column.shape[0]), tl.float32)
+        for k in tl.static_range(-RADIUS, RADIUS + 1):
             pixel = tl.abs(column // STEP + k) % PERIOD_X
             pixel = tl.minimum(pixel, PERIOD_X - pixel)
-            x = tl.load(plane + (pixel * STEP + column % STEP)[None, :]).to(tl.float32)
-        if ADJOINT:
-            end_y, end_x = (row == 0) | (row == HEIGHT - 1), (pixel == 0) | (pixel == WIDTH - 1)
-            x *= tl.where(end_y, 2.0, 1.0)[:, None] * tl.where(end_x, 2.0, 1.0)[None, :]
-        loaded += (x,)
+            at = pixel * STEP + column % STEP
+            tap = tl.load(plane + at[None, :]).to(tl.float32)
+            if ADJOINT:
+                tap *= at_ends(2.0, row, at, HEIGHT, WIDTH, STEP)
+            loaded = tl.fma(tap, weights[k if k > 0 else -k], loaded)
     return loaded
 
 
 @triton.jit
 def blur_row(
-    row,  # from load_row
+    row,  # (BANDS, CHUNKS * PX) float32, PX > 1: a thread holds the PX elements of a chunk
+    column,  # (CHUNKS * PX,) int32: elements of a row
     weights,  # from weights_of
-    chunk,  # (CHUNKS,) int32: of a row's chunks of PX elements
     WIDTH: tl.constexpr,
     STEP: tl.constexpr,
     RADIUS: tl.constexpr,
     PX: tl.constexpr,
 ):
-    """The pass along rows: (BANDS, CHUNKS * PX) float32. A thread holds all its taps: no exchange between threads."""
-    REACH: tl.constexpr = len(row) // 2
+    """The pass along rows, for the chunks whose window lies in the tile or across a border: as row."""
     LAST: tl.constexpr = WIDTH * STEP // PX - 1
-    SPAN: tl.constexpr = STEP if PX > 1 else 1  # from a tap to the next
+    CHUNKS: tl.constexpr = row.shape[1] // PX
     LEVELS: tl.constexpr = (PX > 1) + (PX > 2) + (PX > 4)
-    parts = row
+    REACH: tl.constexpr = RADIUS * STEP  # elements to either side
+    lane = tl.arange(0, CHUNKS)[None, :]
+    chunk = lane + tl.min(column, 0) // PX
+    parts = (row,)
     for _ in tl.static_range(LEVELS):  # a chunk becomes PX tensors (BANDS, CHUNKS): registers get names, no more
         even, odd = (), ()
         for i in tl.static_range(len(parts)):
@@ -113,24 +122,25 @@ def blur_row(
             odd += (b,)
         parts = even + odd
     elements, taps = (), ()  # from left to right
-    for e in tl.static_range(len(parts)):
-        elements += (parts[e % PX * len(row) + e // PX],)
-    for e in tl.static_range(-RADIUS * SPAN, RADIUS * SPAN + PX):
-        tap = elements[REACH * PX + e]
-        if PX > 1:
-            for k in tl.static_range(REACH):  # the k-th chunk from a border: what is beyond, reflected, is at hand too
-                if k * PX + e < 0:
-                    before = elements[REACH * PX + e - (k * PX + e) // STEP * 2 * STEP]
-                    tap = tl.where(chunk == k, before, tap)
-                if e - (k + 1) * PX >= 0:
-                    behind = elements[REACH * PX + e - (e - (k + 1) * PX + STEP) // STEP * 2 * STEP]
-                    tap = tl.where(chunk == LAST - k, behind, tap)
+    for e in tl.static_range(-REACH, REACH + PX):
+        element = parts[e % PX]
+        if e // PX != 0:  # of a neighbour; beyond the tile's last, any
+            source = tl.minimum(tl.maximum(lane + e // PX, 0), CHUNKS - 1)
+            element = tl.gather(element, tl.broadcast_to(source, element.shape), 1)
+        elements += (element,)
+    for e in tl.static_range(-REACH, REACH + PX):
+        tap = elements[REACH + e]
+        for k in tl.static_range((REACH + PX - 1) // PX):  # the k-th chunk from a border: beyond, what is reflected
+            if k * PX + e < 0:
+                tap = tl.where(chunk == k, elements[REACH + e - (k * PX + e) // STEP * 2 * STEP], tap)
+            if e - (k + 1) * PX >= 0:
+                tap = tl.where(chunk == LAST - k, elements[REACH + e - (e - (k + 1) * PX + STEP) // STEP * 2 * STEP], tap)
         taps += (tap,)
     sums = ()
-    for p in tl.static_range(RADIUS * SPAN, RADIUS * SPAN + PX):
+    for p in tl.static_range(REACH, REACH + PX):
         total = taps[p] * weights[0]
         for t in tl.static_range(1, RADIUS + 1):
-            total = tl.fma(taps[p - t * SPAN] + taps[p + t * SPAN], weights[t], total)
+            total = tl.fma(taps[p - t * STEP] + taps[p + t * STEP], weights[t], total)
         sums += (total,)
     for _ in tl.static_range(LEVELS):  # and back
         joined = ()

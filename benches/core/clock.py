@@ -1,9 +1,10 @@
 """Time and memory of a call: on a GPU by events and the caching allocator, on a CPU by the clock alone.
 
 On a GPU the stream is first held busy by a kernel that touches no memory, so that a step's launches are queued by the
-time it starts, as they are in a training loop; a step whose launches take longer than that is timed as it is.
+time it starts, as they are in a training loop: `lead` says for how long.
 """
 
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
-LEAD = 200_000  # cycles, about 0.1 ms
+LEAD = 2_000_000  # cycles, about 1 ms: several times what the host takes for the steps of an op
+CYCLES = 2e9  # a second, at most: an H100 and an H200 boost to 1.98 GHz
 COPIED = 1 << 30  # bytes
 
 _spent = 0.0
@@ -23,14 +25,32 @@ def seconds() -> float:
     return _spent if GPU else time.perf_counter()
 
 
-def timed(step: Callable[[], Any]) -> None:
-    """Run a step; on a GPU, add the time between its events to the timer."""
+def lead(step: Callable[[], Any]) -> int:
+    """Cycles that a GPU is held busy before a step: LEAD, or three times what the host takes for it, once warm.
+
+    A GPU queues about a thousand launches: of a step with more, and of one that waits for the GPU, the rest is timed as
+    the host gives it.
+    """
+    if not GPU:
+        return 0
+    taken = []
+    for _ in range(3):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - began)
+    torch.cuda.synchronize()
+    return max(LEAD, int(3 * statistics.median(taken) * CYCLES))
+
+
+def timed(step: Callable[[], Any], lead: int = LEAD) -> None:
+    """Run a step; on a GPU, add the time between its events to the timer. lead: cycles that the GPU is busy before."""
     global _spent
     if not GPU:
         step()
         return
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda._sleep(LEAD)
+    torch.cuda._sleep(lead)
     start.record()
     step()
     end.record()
@@ -38,10 +58,10 @@ def timed(step: Callable[[], Any]) -> None:
     _spent += start.elapsed_time(end) / 1e3
 
 
-def took(step: Callable[[], Any]) -> float:
+def took(step: Callable[[], Any], lead: int = LEAD) -> float:
     """Seconds of one step."""
     begin = seconds()
-    timed(step)
+    timed(step, lead)
     return seconds() - begin
 
 
@@ -75,7 +95,12 @@ def peak_bytes(step: Callable[[], Any]) -> int | None:
 
 
 def launches(step: Callable[[], Any]) -> int | None:
-    """Kernels, copies and fills that a step gives the GPU, counted by the profiler. None where it cannot tell."""
+    """Kernels, copies and fills that a step gives the GPU. None where the profiler cannot tell."""
+    return len(profiled(step) or ()) or None
+
+
+def profiled(step: Callable[[], Any]) -> list[tuple[str, float]] | None:
+    """Name and seconds of each kernel, copy and fill of a step. None on a CPU, and where the profiler sees none."""
     if not GPU:
         return None
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
@@ -85,4 +110,7 @@ def launches(step: Callable[[], Any]) -> int | None:
             torch.cuda.synchronize()
     except RuntimeError:  # some drivers let nobody count
         return None
-    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events()) or None
+    # A span that is marked, as each step of an optimizer is by torch, stands among the GPU's events, too.
+    kind = torch.autograd.DeviceType.CUDA
+    events = [event for event in profile.events() if event.device_type == kind and not event.is_user_annotation]
+    return [(event.name, event.device_time_total / 1e6) for event in events] or None

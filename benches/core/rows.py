@@ -13,9 +13,7 @@ Nothing is estimated, and a row that misses its target stays. Results that are w
 
 import csv
 import datetime
-import os
 import platform
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import torch
 from benches.core.peers import peer_version
 from benches.core.turns import Ratio, cores
 from rsdnet.errors import DataError
+from rsdnet.provenance import commit
 
 COLUMNS = (
     "date", "commit", "machine", "versions", "setting", "what", "contender",
@@ -120,13 +119,6 @@ def read(path: Path) -> list[Row]:
 
 
 # ---- provenance ---------------------------------------------------------------------------------------------
-
-
-def commit() -> str:
-    """The measured commit, with a + where the working tree differs; RSDNET_COMMIT names that of a copy without git."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    told = os.environ.get("RSDNET_COMMIT", "")
-    return told or subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def machine() -> str:

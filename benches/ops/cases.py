@@ -8,13 +8,14 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from rsdnet.kernels import (
     ViewSpec,
-    blur,
+    blur_kernel,
     ema,
     lars_kernel,
     loss_kernel,
@@ -32,11 +33,12 @@ B, S, D = 1024, 128, 256  # samples, pixels a side, embedding
 
 @dataclass(frozen=True)
 class Case:
-    """One launch of a kernel: its arguments by name, and Triton's options (num_warps and the like)."""
+    """One launch of a kernel: its arguments by name, its programs, and Triton's options (num_warps and the like)."""
 
     kernel: Any
     name: str
     arguments: dict[str, Any]
+    programs: int
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -46,11 +48,11 @@ def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 @contextmanager
-def recorded(launches: list[tuple[Any, tuple, dict]]) -> Iterator[None]:
-    """Inside, launching a kernel adds it and its arguments to `launches`."""
+def recorded(launches: list[tuple[Any, tuple, dict, tuple]]) -> Iterator[None]:
+    """Inside, launching a kernel adds it, its arguments and its grid to `launches`."""
 
     def run(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        launches.append((self, args, options))
+        launches.append((self, args, options, grid))
 
     with patch.object(JITFunction, "run", run):
         yield
@@ -58,14 +60,14 @@ def recorded(launches: list[tuple[Any, tuple, dict]]) -> Iterator[None]:
 
 def cases_of(name: str, launch: Callable[..., Any], *args: Any, **others: Any) -> Iterator[Case]:
     """The kernels that `launch(*args)` launches."""
-    launches: list[tuple[Any, tuple, dict]] = []
+    launches: list[tuple[Any, tuple, dict, tuple]] = []
     with recorded(launches):
         launch(*args, **others)
-    for kernel, values, options in launches:
+    for kernel, values, options, grid in launches:
         named = {key: options.pop(key) for key in list(options) if key in kernel.arg_names}
         bound = inspect.signature(kernel.fn).bind(*values, **named)
         bound.apply_defaults()
-        yield Case(kernel, name, dict(bound.arguments), options)
+        yield Case(kernel, name, dict(bound.arguments), prod(grid), options)
 
 
 def render_cases() -> Iterator[Case]:
@@ -92,11 +94,11 @@ def blur_cases() -> Iterator[Case]:
     ):  # fmt: skip
         images = meta(2 * B, channels, size, size, dtype=dtype).contiguous(memory_format=layout)
         name, radius = f"S={size} C={channels} {short(dtype)}", size // 10 // 2
-        yield from cases_of(f"{name} drawn", blur.launch_blur, images, images, None, radius, False, draw)
+        yield from cases_of(f"{name} drawn", blur_kernel.launch_blur, images, images, None, radius, False, draw)
         if dtype == torch.float32:
             given = images, images, meta(2 * B), radius
-            yield from cases_of(f"{name} given", blur.launch_blur, *given)
-            yield from cases_of(f"{name} backward", blur.launch_blur, *given, True)
+            yield from cases_of(f"{name} given", blur_kernel.launch_blur, *given)
+            yield from cases_of(f"{name} backward", blur_kernel.launch_blur, *given, True)
 
 
 def select_cases() -> Iterator[Case]:

@@ -11,6 +11,7 @@ from math import ceil, isfinite
 from typing import Any
 
 import torch
+from rsdnet.kernels import uploads_after_capture
 from torch import Tensor
 
 from benches.core.clock import GPU, cache_bytes
@@ -143,7 +144,7 @@ def graphed(contender: Contender, contest: Contest) -> Contender:
             step = contender.prepare(inputs)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with uploads_after_capture(), torch.cuda.graph(graph):
             returned = step()
 
         def replay() -> Any:

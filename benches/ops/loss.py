@@ -37,12 +37,15 @@ def contest(shapes: str, dtype: str) -> Contest:
 
 
 def backward(loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Contender:
-    """A differentiable loss, forward and backward."""
+    """A differentiable loss, forward and backward, with a gradient of 1 that is there before: autograd would fill one
+    at each call."""
 
     def prepare(four: Four) -> Callable[[], list[Tensor]]:
+        ones = {dtype: torch.ones((), dtype=dtype, device=DEVICE) for dtype in TYPES.values()}
+
         def step() -> list[Tensor]:
             value = loss(*four)
-            return [value, *torch.autograd.grad(value, four[:2])]
+            return [value, *torch.autograd.grad(value, four[:2], ones[value.dtype])]
 
         return step
 

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from benches.core.clock import DEVICE, GPU, copy_bandwidth
+from benches.core import clock
+from benches.core.clock import DEVICE, copy_bandwidth
 from benches.training.setting import Setting
 from rsdnet.monitor.flops import matmul_peak
 
@@ -167,17 +168,5 @@ def shares(kernels: Sequence[tuple[str, float]], wall: float) -> dict[str, float
 
 
 def profiled(step: Callable[[], Any], steps: int) -> list[tuple[str, float]] | None:
-    """Name and seconds of every kernel of `steps` steps. None on a CPU, and where the driver lets nobody count."""
-    if not GPU:
-        return None
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    try:
-        with torch.profiler.profile(activities=activities) as profile:
-            for _ in range(steps):
-                step()
-            torch.cuda.synchronize()
-    except RuntimeError:
-        return None
-    on_gpu = torch.autograd.DeviceType.CUDA  # torch's own marks of a span of kernels have that device, too
-    events = [event for event in profile.events() if event.device_type == on_gpu and not event.is_user_annotation]
-    return [(event.name, event.device_time_total / 1e6) for event in events] or None
+    """Name and seconds of every kernel of `steps` steps. None as `clock.profiled`."""
+    return clock.profiled(lambda: [step() for _ in range(steps)])

@@ -1,5 +1,6 @@
 """A function of one tensor replayed from a CUDA graph, where that is faster."""
 
+import contextlib
 import time
 import warnings
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from rsdnet.kernels import uploads_after_capture
 
 # Calls before a capture: torch.compile, cuDNN's choice of algorithms and the allocator settle, states are made.
 WARM = 4
@@ -69,18 +72,32 @@ class Graph:
 
     def _capture(self, views: Tensor) -> bool:
         """Record one call, which does nothing yet. Whether it could be recorded."""
-        self.input = views.clone(memory_format=torch.preserve_format)
-        torch.cuda.synchronize(self.device)
-        graph = torch.cuda.CUDAGraph()
+        static = views.clone(memory_format=torch.preserve_format)
+        graph, pool, stream = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle(), torch.cuda.Stream(self.device)
+        # The stream is entered outside as well: torch.cuda.graph does not leave it where a capture was invalidated.
+        # "thread_local", since a thread that writes a checkpoint waits for its copies meanwhile.
+        recording = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
         try:
-            with torch.cuda.graph(graph):
-                self.output = self.function(self.input)
+            with uploads_after_capture(), torch.cuda.stream(stream), recording:
+                output = self.function(static)
         except (RuntimeError, AssertionError) as error:
+            self._abandon(stream.device_index, pool)
             if self.mode == "on":
                 raise
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            cause = error.__context__ or error  # the capture's end fails too, and says less
+            why = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
             warnings.warn(f"a step cannot be captured in a CUDA graph here ({why}): it goes on without", stacklevel=2)
-            torch.cuda.synchronize(self.device)
             return False
-        self.graph = graph
+        self.graph, self.input, self.output = graph, static, output
         return True
+
+    def _abandon(self, index: int, pool: tuple[int, int]) -> None:
+        """Undo the rest of a capture: where it was invalidated, torch's own end stops halfway (ATen/cuda/CUDAGraph.cpp,
+        `capture_end`). The allocator would take the capture as still under way and free no more, the generator too."""
+        torch.cuda.synchronize(self.device)
+        with contextlib.suppress(RuntimeError):  # it ended in order
+            torch._C._cuda_endAllocateToPool(index, pool)
+            torch._C._cuda_releasePool(index, pool)
+            generator = torch.cuda.default_generators[index]
+            generator.graphsafe_set_state(generator.clone_state())
+        torch.cuda.empty_cache()

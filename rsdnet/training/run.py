@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsdnet import config, runfolder
+from rsdnet import __version__, config, runfolder
 from rsdnet.config import Config
 from rsdnet.distributed import Ranks, check_replicas
 from rsdnet.errors import DataError
 from rsdnet.files import aside, sweep
+from rsdnet.provenance import commit
 from rsdnet.training import checkpoint
 from rsdnet.training.archive import Archive
 from rsdnet.training.optim import SCHEDULES, peak_of
 from rsdnet.training.precision import AUTOCAST, precision_of
 from rsdnet.training.step import TrainStep, compiles
 
-PACKAGES = ("rsdnet", "torch", "triton", "numpy")  # whose versions a run notes
+PACKAGES = ("torch", "triton", "numpy")  # whose versions a run notes
 
 
 class Run:
@@ -86,8 +87,9 @@ class Run:
             ) from None
 
     def environment(self) -> dict[str, Any]:
-        """Versions, machine, and the settings that were chosen automatically; JSON-able."""
-        found: dict[str, Any] = {"python": platform.python_version(), "system": platform.platform()}
+        """Commit, versions, machine, and the settings that were chosen automatically; JSON-able."""
+        found: dict[str, Any] = {"rsdnet": __version__, "commit": commit()}
+        found |= {"python": platform.python_version(), "system": platform.platform()}
         for package in PACKAGES:
             try:
                 found[package] = version(package)

@@ -2,12 +2,14 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benches.core import rows
-from benches.ops import contest
+from benches.ops import contest, loss
 from tests.benches.conftest import REPO, Run
 
 pytest.importorskip("pytest_benchmark")
@@ -52,13 +54,14 @@ from rsdnet import kernels
 
 clock.GPU, ticks = True, cycle([1e-6, 2e-6, 3e-6, 4e-6, 5e-6])
 
-def timed(step):
+def timed(step, lead):
+    assert lead == 123
     step()
     clock._spent += next(ticks)
 
 clock.DEVICE, clock.timed = "cpu", timed
 clock.cache_bytes, clock.copy_bandwidth = lambda: 1 << 16, lambda: 2e9
-clock.peak_bytes, clock.launches = lambda step: 4096, lambda step: 2
+clock.peak_bytes, clock.launches, clock.lead = lambda step: 4096, lambda step: 2, lambda step: 123
 
 right = kernels.update_target_
 kernels.update_target_ = lambda targets, onlines, tau: right(targets, onlines, tau * 1.01)
@@ -99,6 +102,28 @@ def test_inputs_are_rotated_beyond_the_cache(monkeypatch: pytest.MonkeyPatch) ->
     assert len(contest.rotation(held, contender)) * held.moved >= 4 * 1000
     assert len(set(prepared)) == len(prepared)
     assert contest.CHECKED not in prepared
+
+
+def test_a_loss_gets_no_kernel_that_is_not_its_own() -> None:
+    """autograd fills a gradient of 1 for a loss that is given none."""
+    contested = loss.contest("tiny", "fp32")
+    contender = loss.OP.contenders(contested, "eager")["autograd"]()
+    step = contender.prepare(contested.make(0))
+    with Operations() as operations:
+        step()
+    assert not [name for name in operations.names if name.startswith(("aten.ones", "aten.full", "aten.fill"))]
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 def test_options_that_pytest_would_misread_are_refused(bench: Run) -> None:

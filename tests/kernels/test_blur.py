@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rsdnet.kernels import ViewSpec, blur
+from rsdnet.kernels import ViewSpec, blur, blur_kernel
 from rsdnet.kernels.blur import blur_views, draw_sigma, gaussian_blur, gaussian_blur_reference
 from rsdnet.kernels.philox import BLUR
 from rsdnet.kernels.views import empty_views
@@ -51,7 +51,7 @@ def transposed_in_float64(grads, sigma, radius):
 def in_kernel(images, sigma, radius, adjoint=False, **draw):
     images = images.to(KERNEL)
     out = torch.full_like(images, math.nan)
-    blur.launch_blur(out, images, None if sigma is None else sigma.to(KERNEL), radius, adjoint, **draw)
+    blur_kernel.launch_blur(out, images, None if sigma is None else sigma.to(KERNEL), radius, adjoint, **draw)
     return out.cpu()
 
 
@@ -88,10 +88,13 @@ def test_a_spike_becomes_the_window():
 
 
 F32, BF16, FP16 = TYPES
-# Chunks of 8, of 4 and single elements; one, three and four channels side by side; several bands and tiles; sides below
-# the radius, of 1, 2, 3, 17 and 1025. Few rows: the interpreter takes its time.
+# Chunks of 8, of 4 and single elements; one, three and four channels side by side; several bands and tiles, with margins
+# and without; sides below the radius, of 1, 2, 3, 17 and 1025. Few rows: the interpreter takes its time.
 CASES = [
     ((1, 1, 3, 128), 6, False, BF16),
+    ((1, 1, 17, 128), 6, False, FP16),
+    ((1, 1, 7, 272), 6, False, BF16),
+    ((1, 3, 4, 100), 3, True, F32),
     ((2, 1, 4, 16), 2, False, F32),
     ((2, 1, 5, 16), 2, False, BF16),
     ((2, 1, 3, 16), 2, False, FP16),
@@ -133,17 +136,20 @@ def test_kernel_and_reference_of_the_gradient_are_the_transpose(shape, radius, l
 @given(st.integers(1, 600), st.integers(1, 600), st.integers(1, 5), st.integers(1, 26), st.sampled_from([2, 4]))
 def test_tiles_fit(height, width, step, radius, itemsize):
     for lanes in (32, 64):
-        px, chunks, bands, band = blur.blur_tile(height, width, step, radius, itemsize, lanes)
+        px, chunks, margin, bands, band = blur_kernel.blur_tile(height, width, step, radius, itemsize, lanes)
         assert px == 1 or (width * step % px == 0 and radius < width and px * itemsize <= 16)
+        assert chunks * bands == lanes
         assert chunks & (chunks - 1) == 0
-        assert lanes <= max(lanes, chunks) <= chunks * bands <= max(lanes, blur.MAX_LANES)
+        whole = px == 1 or chunks * px >= width * step  # no neighbour beyond the tile is needed
+        assert margin == 0 if whole else radius * step <= margin * px < chunks * px / 2
         assert band % 8 == 0
 
 
 def test_trainers_views_take_whole_chunks_and_no_idle_thread():
-    assert blur.blur_tile(128, 128, 1, 6, 2, 32) == (8, 16, 2, 32)
-    assert blur.blur_tile(128, 128, 3, 6, 2, 32) == (8, 16, 2, 32)
-    assert blur.blur_tile(224, 224, 1, 11, 2, 32) == (4, 8, 4, 64)
+    assert blur_kernel.blur_tile(64, 64, 1, 3, 2, 32) == (8, 8, 0, 4, 16)
+    assert blur_kernel.blur_tile(128, 128, 1, 6, 2, 32) == (8, 16, 0, 2, 64)
+    assert blur_kernel.blur_tile(128, 128, 3, 6, 2, 32) == (8, 32, 3, 1, 64)
+    assert blur_kernel.blur_tile(224, 224, 1, 11, 2, 32) == (4, 32, 3, 1, 128)
 
 
 @pytest.mark.filterwarnings("ignore:.*double precision")
@@ -203,8 +209,8 @@ def test_sigmas_at_the_ends_of_float32(compute):
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_radius_beyond_the_kernels_and_of_0(device):
     images, sigma = picture(1, 1, 6, 9).to(device), torch.tensor([20.0], device=device)
-    got = gaussian_blur(images, sigma, radius=blur.MAX_RADIUS + 1)
-    assert_near(got.cpu(), in_float64(images, sigma, blur.MAX_RADIUS + 1), torch.float32)
+    got = gaussian_blur(images, sigma, radius=blur_kernel.MAX_RADIUS + 1)
+    assert_near(got.cpu(), in_float64(images, sigma, blur_kernel.MAX_RADIUS + 1), torch.float32)
     copy = gaussian_blur(images, sigma, radius=0)
     assert torch.equal(copy, images)
     assert copy.data_ptr() != images.data_ptr()
@@ -295,7 +301,7 @@ def test_one_probability_counts_for_all_views_and_small_views_stay():
 def test_opcheck(device, last):
     images = picture(4, 2, 5, 6, last=last).to(device).requires_grad_()
     sigma = torch.tensor([1.0, 0.0, 0.5, 2.0], device=device)
-    torch.library.opcheck(blur.blur_op, (images, sigma, *blur.NO_DRAW, 2, False))
+    torch.library.opcheck(blur.blur_op, (images, sigma, *blur_kernel.NO_DRAW, 2, False))
     draw = (torch.arange(2, device=device), torch.tensor(3, device=device), 1, [1.0, 0.1], 0.1, 2.0)
     torch.library.opcheck(blur.blur_op, (images, None, *draw, 2, False))
 

@@ -1,5 +1,6 @@
 """LARS against DeepMind's rule in plain Python, and the kernels against the reference."""
 
+import contextlib
 import copy
 import gc
 import math
@@ -11,7 +12,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rsdnet.kernels import LARS, lars, lars_cpu, lars_groups, lars_kernel, lars_rule, lars_step, multi_tensor
+from rsdnet.kernels import (
+    LARS,
+    lars,
+    lars_cpu,
+    lars_groups,
+    lars_kernel,
+    lars_rule,
+    lars_step,
+    multi_tensor,
+    uploads_after_capture,
+)
 from rsdnet.kernels.lars import PlainLARS
 from torch import nn
 
@@ -556,8 +567,55 @@ def test_under_autocast_types_stay(device):
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
+def test_a_captured_step_reads_a_table_that_is_uploaded_once_after_the_capture(launches, monkeypatch):
+    """A capture by hand: its launches are kept, to be run at each replay, and memory of it that a copy has not written
+    yet would be read then."""
+    ours, theirs = make_net().to(KERNEL), make_net().to(KERNEL)
+    made = [LARS(lars_groups(net, 1e-2), 0.3) for net in (ours, theirs)]
+    for net, optimizer in zip((ours, theirs), made, strict=True):
+        gradients(net, 0)
+        optimizer.step()
+    replay, launch, copies = [], lars_step.launch_lars, Counter()
+    with monkeypatch.context() as patch:
+        for module in (lars, lars_step, multi_tensor):
+            patch.setattr(module, "is_capturing", lambda device: True)
+        patch.setattr(lars_step, "launch_lars", lambda *args: replay.append(lambda: launch(*args)))
+        copy = torch.Tensor.copy_
+        patch.setattr(torch.Tensor, "copy_", lambda *args, **how: copies.update(["copy"]) or copy(*args, **how))
+        gradients(ours, 1)  # elsewhere than before: a capture has memory of its own
+        with uploads_after_capture():
+            before = copies.total()
+            made[0].step()
+            assert copies.total() == before
+        assert copies.total() == before + 1
+        for _ in range(2):
+            replay[0]()
+        assert copies.total() == before + 1
+    for _ in range(2):
+        gradients(theirs, 1)
+        made[1].step()
+    assert_same(*made)
+    assert multi_tensor._POSTPONED == []
+
+
+def test_a_capture_that_fails_uploads_nothing(monkeypatch):
+    monkeypatch.setattr(multi_tensor, "is_capturing", lambda device: True)
+    found = []
+
+    def fail():
+        with uploads_after_capture():
+            found.append(multi_tensor.HostTable([5], []).upload(torch.device("cpu")).fill_(-1))
+            raise RuntimeError("invalid")
+
+    with pytest.raises(RuntimeError, match="invalid"):
+        fail()
+    assert bool((found[0] == -1).all())
+    assert multi_tensor._POSTPONED == []
+
+
 @pytest.mark.skipif(not GPU, reason="CUDA graphs need a GPU")
-def test_stands_in_a_cuda_graph():
+@pytest.mark.parametrize("once", [False, True])
+def test_stands_in_a_cuda_graph(once):
     ours, theirs = make_net().cuda(), make_net().cuda()
     lr = torch.tensor(0.3, device="cuda")
     made = [LARS(lars_groups(net, 1e-2), lr) for net in (ours, theirs)]
@@ -570,7 +628,7 @@ def test_stands_in_a_cuda_graph():
     eager(made[0], ours, 0)
     eager(made[1], theirs, 0)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with uploads_after_capture() if once else contextlib.nullcontext(), torch.cuda.graph(graph):
         for p, grad in zip(ours.parameters(), static, strict=True):
             p.grad = grad * 1  # allocated inside the graph: addresses of its own
         made[0].step()

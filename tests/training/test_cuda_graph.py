@@ -1,11 +1,14 @@
 """When a step is captured, and that every call does its work once; on a GPU, that a replay is the step."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from rsdnet.kernels import multi_tensor
 from torch import Tensor
 
 from rsdnet.training import cuda_graph
@@ -27,14 +30,21 @@ class FakeGraph:
 
 
 class Work:
-    """A step that takes `host` seconds to launch and `device` to run, on a clock of its own."""
+    """A step that takes `host` seconds to launch and `device` to run, on a clock of its own.
+
+    fails: the step raises while it is recorded. invalid: the capture's end raises, too. postpones: tables that a
+    recorded step reads are uploaded after the capture.
+    """
 
     def __init__(self, host: float, device: float) -> None:
         self.host, self.device, self.now, self.done = host, device, 0.0, 0
-        self.fails = False
+        self.fails = self.invalid = self.postpones = False
+        self.streams: list[Any] = []  # current at each call
 
     def __call__(self, views: Tensor) -> tuple[Tensor]:
+        self.streams.append(torch.cuda.current_stream())
         if FakeGraph.recording:
+            self.postpones = bool(multi_tensor._POSTPONED)
             if self.fails:
                 raise RuntimeError("operation not permitted\nwhen stream is capturing")
             return (views,)
@@ -46,20 +56,71 @@ class Work:
         self.now += self.device
 
 
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Any:
+class Cuda:
+    """As much of torch.cuda as a capture uses, and as torch 2.11 does it: streams as a stack, the allocator's open
+    pools, the generator that a capture holds."""
+
+    def __init__(self, work: Work) -> None:
+        self.work, self.current = work, ["default"]
+        self.modes: list[str] = []
+        self.pools: set[object] = set()
+        self.released: list[object] = []
+        self.held = False
+
     @contextlib.contextmanager
-    def record(made: FakeGraph) -> Iterator[None]:
+    def stream(self, stream: Any) -> Iterator[None]:
+        before = list(self.current)
+        self.current.append(stream)
+        try:
+            yield
+        finally:
+            self.current[:] = before
+
+    @contextlib.contextmanager
+    def graph(self, made: FakeGraph, pool: object, stream: Any, capture_error_mode: str) -> Iterator[None]:
+        self.modes.append(capture_error_mode)
+        self.current.append(stream)
         FakeGraph.recording.append(made)
+        self.pools.add(pool)
+        self.held = True
         try:
             yield
         finally:
             FakeGraph.recording.clear()
+            if self.work.invalid:
+                raise RuntimeError("operation failed due to a previous error during capture")
+            self.current.pop()
+            self.pools.remove(pool)
+            self.held = False
 
+    def end_pool(self, index: int, pool: object) -> None:
+        if pool not in self.pools:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.pools.remove(pool)
+
+    def clone_state(self) -> str:
+        return "new"
+
+    def graphsafe_set_state(self, state: str) -> None:
+        self.held = self.held and state != "new"
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Any:
     def install(work: Work) -> Work:
+        cuda = work.cuda = Cuda(work)  # type: ignore[attr-defined]
         monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
-        monkeypatch.setattr(torch.cuda, "graph", record)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(device_index=0))
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: cuda.current[-1])
+        monkeypatch.setattr(torch.cuda, "default_generators", (cuda,))
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
         monkeypatch.setattr(torch.cuda, "synchronize", work.synchronize)
+        for name in ("stream", "graph"):
+            monkeypatch.setattr(torch.cuda, name, getattr(cuda, name))
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", cuda.end_pool, raising=False)
+        monkeypatch.setattr(
+            torch._C, "_cuda_releasePool", lambda index, pool: cuda.released.append(pool), raising=False
+        )
         monkeypatch.setattr(cuda_graph.time, "perf_counter", lambda: work.now)
         return work
 
@@ -96,13 +157,32 @@ def test_asked_for_it_is_captured_all_the_same(fakes: Any) -> None:
     assert made.graph.replays == 1
 
 
-def test_what_cannot_be_captured_goes_on_without(fakes: Any) -> None:
+@pytest.mark.parametrize("invalid", [False, True])
+def test_what_cannot_be_captured_goes_on_without(invalid: bool, fakes: Any) -> None:
+    """On its own stream, with an allocator and a generator that no capture holds, and told the step's own error."""
     work = fakes(Work(host=0.9, device=0.1))
-    work.fails = True
+    work.fails, work.invalid = True, invalid
     made = Graph(work, "auto", CUDA)
     with pytest.warns(UserWarning, match=r"\(operation not permitted\): it goes on without"):
         calls(made, 10)
     assert (work.done, made.graph) == (10, None)
+    assert (set(work.streams[-2:]), work.cuda.current) == ({"default"}, ["default"])
+    assert (work.cuda.pools, len(work.cuda.released), work.cuda.held) == (set(), int(invalid), False)
+
+
+def test_asked_for_a_capture_that_fails_is_an_error_on_the_stream_of_before(fakes: Any) -> None:
+    work = fakes(Work(host=0.9, device=0.1))
+    work.fails = work.invalid = True
+    with pytest.raises(RuntimeError, match="previous error during capture"):
+        calls(Graph(work, "on", CUDA), 10)
+    assert (work.cuda.current, work.cuda.pools) == (["default"], set())
+
+
+def test_a_capture_minds_its_own_thread_alone_and_has_a_stream_of_its_own(fakes: Any) -> None:
+    work = fakes(Work(host=0.9, device=0.1))
+    calls(Graph(work, "auto", CUDA), WARM + TIMED + 1)
+    assert (work.cuda.modes, work.postpones) == (["thread_local"], True)
+    assert [stream == "default" for stream in work.streams] == [True] * (WARM + TIMED) + [False]
 
 
 def test_on_a_cpu_there_is_none() -> None:
@@ -137,3 +217,46 @@ def test_replayed_steps_are_the_steps(optimizer: str, compile: bool) -> None:
         assert (made.graph.graph is not None) == (mode == "on")
         assert int(made.skipped) == 1
     torch.testing.assert_close(losses["on"], losses["off"], rtol=0.05, atol=0.02, equal_nan=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_capture_that_a_gpu_refuses_leaves_nothing_behind() -> None:
+    """Afterwards the stream is that of before, memory is freed again, and random numbers are drawn."""
+    weights, before = torch.ones(1 << 20, device=CUDA), torch.cuda.current_stream()
+    made = Graph(lambda views: (weights * views).sum().item(), "auto", CUDA)
+    made.timings, made.calls = [cuda_graph.Timing(1.0, 1.0)] * TIMED, WARM + TIMED
+    with pytest.warns(UserWarning, match="it goes on without"):
+        assert made(torch.ones(1 << 20, device=CUDA)) == 1 << 20
+    assert torch.cuda.current_stream() == before
+    torch.randn(8, device=CUDA)
+    torch.cuda.empty_cache()
+    reserved, side = torch.cuda.memory_reserved(), torch.cuda.Stream()
+    for _ in range(3):
+        block = torch.empty(1 << 30, dtype=torch.uint8, device=CUDA)
+        block.record_stream(side)  # freed by an event, which a capture under way would put off
+        del block
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= reserved
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_thread_that_copies_to_the_host_does_not_stop_a_capture() -> None:
+    """As a checkpoint's does."""
+    over, weights = threading.Event(), torch.ones(1 << 20, device=CUDA)
+
+    def copy() -> None:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            while not over.is_set():
+                assert float(weights.clone().cpu()[0]) == 1
+
+    thread = threading.Thread(target=copy)
+    thread.start()
+    try:
+        for _ in range(5):
+            made = Graph(lambda views: (weights * views).sum(), "on", CUDA)
+            made.timings, made.calls = [cuda_graph.Timing(1.0, 1.0)] * TIMED, WARM + TIMED
+            assert float(made(torch.ones(1 << 20, device=CUDA))) == 1 << 20
+    finally:
+        over.set()
+        thread.join()
