@@ -7,8 +7,9 @@ BIN    := $(abspath $(VENV))/bin
 RUN    ?= runs/demo
 JOBS   ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
+GPU_PYTHON ?= python3.12
 
-.PHONY: setup train test cpp sanitize fuzz bench compat lint format clean
+.PHONY: setup train test cpp sanitize fuzz bench compat gpu-wheels lint format clean
 
 setup: $(VENV)/installed
 
@@ -49,6 +50,10 @@ bench: $(VENV)/installed-dev
 # The kernels compiled offline and run in the interpreter, under each Triton in an environment of its own.
 compat:
 	$(PYTHON) -m benches.compat
+
+# The wheels that a GPU machine without network lacks: build/gpu-wheels (docs/gpu.md).
+gpu-wheels:
+	$(PYTHON) -m benches.gpu.wheels --python $(GPU_PYTHON) --peers
 
 CPP := $(wildcard csrc/*.[ch]pp csrc/*/*.[ch]pp)
 

@@ -2,13 +2,16 @@
 
     --rows=FOLDER   append the rows to FOLDER/training.csv; without it nothing is written
     --shapes=NAME   tiny, small or full: full on a GPU (ResNet-50 at 128 px, ResNet-18 at 64 px), small on a CPU
+    --seconds=N     time of a setting: of the contenders and rounds, as many as it allows
 
 All train on one batch of views that stays on the device. They sit in one process and take turns; a row is the ratio of
 two steps of the same round. On a GPU also: peak memory; the step over its roofline, FLOPs and bytes counted, over the
 ceilings of a matrix product and a copy measured in the run; and the share of each group of kernels in the step's time.
 """
 
+import time
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
 
 import pytest
@@ -27,13 +30,15 @@ from rsdnet.console import progress
 
 OURS, REFERENCE, ALONE = "rsdnet", "reference", "step alone"
 OTHERWISE = "rsdnet, eager" if GPU else "rsdnet, compiled"  # the choice that a run does not take here
-ORDER = (OURS, REFERENCE, "reference, compiled", "lightly", "byol-pytorch", OTHERWISE)
+ORDER = (OURS, REFERENCE, "lightly", "byol-pytorch", OTHERWISE, "reference, compiled")  # compiles for minutes: last
 # The targets of ResNet-50 at 128 px on an H200; on a CPU: at least as fast as every peer at equal precision.
 TARGETS = {REFERENCE: ">= 1.8", "reference, compiled": ">= 1.1"} if GPU else {}
 LEAST = "" if GPU else ">= 1"
 LEAST_MEMORY, LEAST_SHARE = "<= 0.85", ">= 0.6"
 LARGE = "resnet50"  # the encoder that the targets of a GPU are for
 PROFILED = 5  # steps
+LAST = 60 if GPU else 0  # seconds for what is counted and profiled after the race
+Left = Callable[[], float]
 
 
 class Scale(NamedTuple):
@@ -54,22 +59,29 @@ def bench_step(pytestconfig: pytest.Config, results: Callable[..., Results], whi
     if which >= len(found):
         pytest.skip(f"shapes {shapes} have {len(found)} setting here")
     setting, scale, kept = found[which], SCALES[shapes], results("training", PACKAGES)
+    seconds = pytestconfig.getoption("seconds")
+    end = time.monotonic() + seconds
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     title = f"{setting.shape}, {setting.precision}"
     with capture.global_and_fixture_disabled(), progress(title, len(ORDER) + scale.rounds, "turns") as done:
-        measure(setting, kept, scale, done)
+        measure(setting, kept, scale, done, lambda: end - time.monotonic(), seconds)
 
 
-def measure(setting: Setting, kept: Results, scale: Scale, done: Callable[[int], None]) -> None:
-    """All rows of a setting. done: called with the number of seated contenders and finished rounds.
+def measure(
+    setting: Setting, kept: Results, scale: Scale, done: Callable[[int], None], left: Left = lambda: inf,
+    seconds: float = inf,
+) -> None:  # fmt: skip
+    """All rows of a setting. done: called with the number of seated contenders and finished rounds. left: seconds until
+    all should be told, of `seconds`.
 
     Raises the exception of rsdnet's own step.
     """
     torch.backends.cudnn.benchmark = True
-    seats = seated(setting, kept, done)
+    seats = seated(setting, kept, done, lambda: left() > seconds / 2)
     times = step_race(
         {name: (seat, RESIDENT) for name, seat in seats.items()},
-        rounds=scale.rounds, seconds=scale.seconds, done=lambda rounds: done(len(ORDER) + rounds),
+        rounds=scale.rounds, seconds=scale.seconds, left=lambda: left() - LAST,
+        done=lambda rounds: done(len(ORDER) + rounds),
     )  # fmt: skip
     own = quantiles(times[OURS]).p50
     for name, seat in seats.items():
@@ -84,12 +96,18 @@ def measure(setting: Setting, kept: Results, scale: Scale, done: Callable[[int],
         tell_gpu(kept, setting, seats, times[OURS])
 
 
-def seated(setting: Setting, kept: Results, done: Callable[[int], None] = lambda seats: None) -> dict[str, Local]:
-    """Every contender that can take part, warmed; for each other one a row with the reason."""
+def seated(
+    setting: Setting, kept: Results, done: Callable[[int], None] = lambda seats: None,
+    may: Callable[[], bool] = lambda: True,
+) -> dict[str, Local]:  # fmt: skip
+    """Every contender that can take part, warmed; for each other one a row with the reason. may: whether there is time
+    for one more, beside ours."""
     seats: dict[str, Local] = {}
     for number, name in enumerate(ORDER):
         done(number)
         try:
+            if name != OURS and not may():
+                raise Absent("half of the time was spent before its turn")
             seats[name] = Local(lambda name=name: CONTENDERS[name](setting, None), setting)  # type: ignore[misc]
         except Exception as error:
             if name == OURS:

@@ -4,6 +4,7 @@ The summary names every contender: its figure, the reason of its absence, or its
 """
 
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rows", type=Path, metavar="FOLDER", help="append the rows to CSVs in FOLDER")
     parser.addoption("--shapes", choices=SHAPES, default="full" if clock.GPU else "small", help="size of ops and steps")
     parser.addoption("--backend", default="inductor", help="of torch.compile")
+    parser.addoption("--seconds", type=float, default=inf, help="bench_step: time of a setting, warm-up included")
     parser.addoption("--pairs", type=int, default=20_000, help="bench_reader: pairs of patches in its database")
     parser.addoption("--folder", type=Path, help="bench_reader: where its databases are made and found again")
 

@@ -111,7 +111,7 @@ def comparisons(options: Options, found: int) -> list[Comparison]:
 
 
 class Run:
-    """Comparisons within a budget. Each setting's rsdnet sits in one process for all its rows."""
+    """Comparisons within a budget. Each setting's rsdnet sits in one process until its last row."""
 
     def __init__(self, options: Options, kept: Results, stack: contextlib.ExitStack) -> None:
         self.kept, self.stack, self.scale = kept, stack, SCALES[options.shapes]
@@ -141,6 +141,12 @@ class Run:
         if isinstance(seat, str):
             raise Failed(seat)
         return seat
+
+    def release(self, which: int) -> None:
+        """End rsdnet's process at a setting, with its memory: on a GPU tens of GB."""
+        seat = self.seats.pop(which, None)
+        if isinstance(seat, Remote):
+            seat.close()
 
     def compare(self, row: Comparison, folder: Path) -> None:
         """One comparison and its row; the row has no figure, but the reason, where one of the two cannot take part."""
@@ -183,6 +189,8 @@ def measure(options: Options, kept: Results) -> None:
         with progress("comparisons", len(wanted), "rows") as done:
             for number, row in enumerate(wanted):
                 run.compare(row, folder)
+                if row.which not in [later.which for later in wanted[number + 1 :]]:
+                    run.release(row.which)
                 done(number + 1)
 
 

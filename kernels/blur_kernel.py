@@ -2,9 +2,17 @@
 """The kernel of blur.py: a Gaussian blur in one launch, sigma given or drawn inside.
 
 A thread walks down PX columns. Each row that it loads is added to 2 * radius running sums, one a row of the result in
-progress, so a row is complete 2 * radius rows later and the pass along columns needs nothing but registers. The complete
-row is then blurred along itself, with what shuffles bring from the neighbouring threads (`blur_row`). A band of BAND
-rows reads 2 * radius rows of its neighbours again, from the L2 cache, for the pass along columns alone.
+progress; 2 * radius rows later the pass along columns is complete, in registers alone. The row is then blurred along
+itself, with what shuffles bring from the neighbouring threads. So a band of rows loads 2 * radius more rows than it
+makes, from the L2 cache, and only adds those up. Rows that do not divide into chunks of PX are blurred along themselves
+as they are loaded, tap by tap.
+
+Instructions bound it before bytes do: 36.4 a pixel at radius 6 in bf16 on an H100 or H200, of which 26 are the sums
+(`python -m benches.resources --kernels blur`, triton 3.6 and 3.7): 18 us for 1,024 images of 128 px, at 1.05e12 warp
+instructions a second, where the bytes take 16: predicted 86 % of a copy's bandwidth.
+
+Matrix products would gain nothing: of a 32 px tile's 48 rows of a Toeplitz matrix 13 count, and more than 8 bits take
+two products in the first pass and three in the second, so the tensor cores would be busy for as long.
 """
 
 from collections.abc import Sequence
@@ -18,7 +26,7 @@ from .window import MIN_SIGMA, at_ends, blur_row, load_row, weights_of
 
 MAX_RADIUS = 26  # of the kernel, whose running sums are in registers: beyond, the reference runs on the GPU
 LANES = 64 if torch.version.hip else 32  # threads of a program, one warp: neighbours exchange by shuffles
-AHEAD = 4  # rows loaded before they are used
+AHEAD = 2  # rows loaded before they are used
 
 # The draw of a sigma that is not given: samples, epoch, seed, probability of each view, range of sigma.
 Draw = tuple[Tensor | None, Tensor | None, int, Sequence[float], float, float]
@@ -27,11 +35,12 @@ NO_DRAW: Draw = (None, None, 0, (), 0.0, 0.0)
 
 @triton.jit
 def _add(sums, row, weights, RADIUS: tl.constexpr):
-    """The running sums, the oldest first, with one more row of the input: now the oldest is complete, and one begins."""
+    """The running sums, the oldest first, with one more row of the input: the oldest is complete, and one begins."""
     later = ()
     for t in tl.static_range(2 * RADIUS):
         later += (tl.fma(row, weights[RADIUS - t if t < RADIUS else t - RADIUS], sums[t]),)
-    return later + (row * weights[RADIUS],)
+    later += (row * weights[RADIUS],)
+    return later
 
 
 @triton.jit(do_not_specialize=["k0", "k1", "samples_count"])
@@ -60,17 +69,23 @@ def blur_kernel(
     MARGIN: tl.constexpr,  # of them on either side, there for their neighbours alone
     BANDS: tl.constexpr,  # threads along a column
     BAND: tl.constexpr,  # rows of a thread, a multiple of 8
-    AHEAD: tl.constexpr,
+    AHEAD: tl.constexpr,  # divides 2 * RADIUS and BAND
 ):
-    """One program: BANDS * BAND rows by CHUNKS - 2 * MARGIN chunks of a plane. Grid: planes * such tiles of a plane."""
+    """One program: a tile of BANDS * BAND rows by CHUNKS chunks, less margins. Grid: planes * tiles of a plane."""
     LENGTH: tl.constexpr = WIDTH * STEP
-    OWN: tl.constexpr = (CHUNKS - 2 * MARGIN) * PX
-    ACROSS: tl.constexpr = (LENGTH + OWN - 1) // OWN
+    TOTAL: tl.constexpr = (LENGTH + PX - 1) // PX
+    OWN: tl.constexpr = CHUNKS - 2 * MARGIN
+    ACROSS: tl.constexpr = (TOTAL - 2 * MARGIN + OWN - 1) // OWN
     TILES: tl.constexpr = (HEIGHT + BANDS * BAND - 1) // (BANDS * BAND) * ACROSS
     tile, plane = tl.program_id(0) % TILES, tl.program_id(0) // TILES
-    top = tile // ACROSS * (BANDS * BAND)
-    column = tile % ACROSS * OWN - MARGIN * PX + tl.arange(0, CHUNKS * PX)
-    within = (column >= tile % ACROSS * OWN) & (column < tile % ACROSS * OWN + OWN) & (column < LENGTH)
+    top, left, element = tile // ACROSS * (BANDS * BAND), tile % ACROSS * OWN, tl.arange(0, CHUNKS * PX)
+    if MARGIN > 0:  # the last tile ends at the border, and repeats what the one before it did
+        left = tl.minimum(left, TOTAL - CHUNKS)
+    column = left * PX + element
+    within = column < LENGTH
+    if MARGIN > 0:  # none at a border, where the window is reflected
+        within &= (element >= MARGIN * PX) | (left == 0)
+        within &= (element < (CHUNKS - MARGIN) * PX) | (left == TOTAL - CHUNKS)
     images += plane.to(tl.int64) * (HEIGHT * LENGTH)
     out += plane.to(tl.int64) * (HEIGHT * LENGTH)
 
@@ -87,39 +102,36 @@ def blur_kernel(
 
     if spread > 0:
         weights = weights_of(spread, RADIUS, MIN_SIGMA)
-        BEFORE: tl.constexpr = (2 * RADIUS + AHEAD - 1) // AHEAD * AHEAD  # rows until the first is complete
-        first = top + tl.arange(0, BANDS) * BAND + RADIUS - BEFORE
+        first = top + tl.arange(0, BANDS) * BAND - RADIUS
         rows, sums = (), ()
         for k in tl.static_range(AHEAD):
             rows += (load_row(images, first + k, column, weights, HEIGHT, WIDTH, STEP, RADIUS, ADJOINT, PX),)
         for _ in tl.static_range(2 * RADIUS):
             sums += (tl.full((BANDS, CHUNKS * PX), 0.0, tl.float32),)
-        for y in range(0, BEFORE, AHEAD):
-            next_rows = ()
+        for y in range(0, 2 * RADIUS + tl.minimum(BAND, HEIGHT - top), AHEAD):
+            current, following, complete = (), (), ()
             for k in tl.static_range(AHEAD):
-                row, at = rows[k].to(tl.float32), first + y + k
-                if ADJOINT and PX > 1:
-                    row *= at_ends(2.0, at, column, HEIGHT, WIDTH, STEP)
-                sums = _add(sums, row, weights, RADIUS)[1:]
-                next_rows += (load_row(images, at + AHEAD, column, weights, HEIGHT, WIDTH, STEP, RADIUS, ADJOINT, PX),)
-            rows = next_rows
-        for y in range(BEFORE, BEFORE + tl.minimum(BAND, HEIGHT - top), AHEAD):
-            next_rows = ()
+                current += (rows[k].to(tl.float32),)
+            for k in tl.static_range(AHEAD):  # all before the first store, across which no load moves up
+                at = first + y + AHEAD + k
+                following += (load_row(images, at, column, weights, HEIGHT, WIDTH, STEP, RADIUS, ADJOINT, PX),)
+            rows = following
             for k in tl.static_range(AHEAD):
-                row, at = rows[k].to(tl.float32), first + y + k
+                row = current[k]
                 if ADJOINT and PX > 1:
-                    row *= at_ends(2.0, at, column, HEIGHT, WIDTH, STEP)
-                next_rows += (load_row(images, at + AHEAD, column, weights, HEIGHT, WIDTH, STEP, RADIUS, ADJOINT, PX),)
+                    row *= at_ends(2.0, first + y + k, column, HEIGHT, WIDTH, STEP)
                 sums = _add(sums, row, weights, RADIUS)
-                done, at = sums[0], at - RADIUS
+                complete += (sums[0],)
                 sums = sums[1:]
-                if PX > 1:
-                    done = blur_row(done, column, weights, WIDTH, STEP, RADIUS, PX)
-                if ADJOINT:
-                    done *= at_ends(0.5, at, column, HEIGHT, WIDTH, STEP)
-                to = out + at.to(tl.int64)[:, None] * LENGTH + column[None, :]
-                tl.store(to, done.to(out.dtype.element_ty), mask=(at < HEIGHT)[:, None] & within[None, :])
-            rows = next_rows
+            if y >= 2 * RADIUS:
+                for k in tl.static_range(AHEAD):
+                    row, at = complete[k], first + y + k - RADIUS
+                    if PX > 1:
+                        row = blur_row(row, left, weights, WIDTH, STEP, RADIUS, PX)
+                    if ADJOINT:
+                        row *= at_ends(0.5, at, column, HEIGHT, WIDTH, STEP)
+                    to = out + at.to(tl.int64)[:, None] * LENGTH + column[None, :]
+                    tl.store(to, row.to(out.dtype.element_ty), mask=(at < HEIGHT)[:, None] & within[None, :])
     else:
         for y in range(0, BAND, 8):
             row = top + y * BANDS + tl.arange(0, BANDS * 8)
@@ -140,8 +152,8 @@ def blur_tile(height: int, width: int, step: int, radius: int, itemsize: int, la
         margin = triton.cdiv(radius * step, px)
     chunks = min(triton.next_power_of_2(chunks), lanes)
     bands = lanes // chunks
-    band = min(max(16, triton.next_power_of_2(8 * radius)), triton.next_power_of_2(triton.cdiv(height, bands)))
-    return px, chunks, margin, bands, max(8, band)
+    parts = triton.cdiv(height, bands * max(16, 12 * radius))  # a sixth of the rows again, for the neighbours' sake
+    return px, chunks, margin, bands, triton.cdiv(triton.cdiv(height, bands * parts), 8) * 8
 
 
 def launch_blur(
@@ -152,9 +164,9 @@ def launch_blur(
     n, c, height, width = images.shape
     share, step = (c, 1) if images.is_contiguous() else (1, c)
     px, chunks, margin, bands, band = blur_tile(height, width, step, radius, images.element_size())
-    tiles = triton.cdiv(width * step, (chunks - 2 * margin) * px) * triton.cdiv(height, bands * band)
-    blur_kernel[(n * share * tiles,)](
+    across = triton.cdiv(triton.cdiv(width * step, px) - 2 * margin, chunks - 2 * margin)
+    blur_kernel[(n * share * across * triton.cdiv(height, bands * band),)](
         out, images, sigma, samples, epoch, *seed_words(seed), n // max(1, len(probability)), tuple(probability),
         low, high, share, height, width, step, radius, adjoint, MIN_SIGMA, BLUR,
-        px, chunks, margin, bands, band, AHEAD if px > 1 else 2, num_warps=1,
+        px, chunks, margin, bands, band, AHEAD, num_warps=1,
     )  # fmt: skip

@@ -6,7 +6,7 @@ This is the reference. The reader (`csrc`) draws the same bands; the kernel of v
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, log
+from math import inf, isfinite, log
 from typing import NamedTuple
 
 import torch
@@ -29,6 +29,8 @@ class ViewSpec:
     jitter: gain and offset from the band table's ranges. speckle: on bands whose row of the table has looks.
     antialias: average if the crop has more pixels than the view; else bilinear interpolation of four pixels.
     dtype: of the views. channels_last: NHWC memory, same shape.
+    blur: probability of a Gaussian blur, one a view, () for none: see `draw_sigma`. BYOL: (1.0, 0.1). sigma: its range,
+    pixels; the window is 2 * radius + 1 wide. Grill et al. 2020, appendix B.
     Raises ValueError on a value out of range.
     """
 
@@ -42,6 +44,8 @@ class ViewSpec:
     channels_last: bool = False
     speckle: bool = False
     antialias: bool = True
+    blur: tuple[float, ...] = ()
+    sigma: tuple[float, float] = (0.1, 2.0)
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= 1 << 14:
@@ -52,6 +56,16 @@ class ViewSpec:
             raise ValueError(f"ratio: {self.ratio}, expected 0 < lo <= hi")
         if self.dtype not in OUT_DTYPES:
             raise ValueError(f"dtype: {self.dtype}, expected one of {OUT_DTYPES}")
+        if not all(0 <= chance <= 1 for chance in self.blur):
+            raise ValueError(f"blur: {self.blur}, expected probabilities of 0 to 1")
+        if not 0 <= self.sigma[0] <= self.sigma[1] < inf:
+            raise ValueError(f"sigma: {self.sigma}, expected 0 <= lo <= hi")
+
+    @property
+    def radius(self) -> int:
+        """Of the blur, pixels; below 20 pixels a side it is 0 and nothing is blurred. google-deepmind/deepmind-research
+        byol/utils/augmentations.py."""
+        return self.size // 10 // 2
 
     @classmethod
     def plain(cls, size: int, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> "ViewSpec":

@@ -1,4 +1,4 @@
-# mypy: disallow-untyped-defs=False
+# mypy: disallow-untyped-defs=False, disable-error-code="assignment,misc,var-annotated"
 """Bands of dense images, given or drawn in the kernel, standardised: the kernels of select.py.
 
     out[b, c] = (images[b, bands[b, c]] - mean[bands[b, c]]) / std[bands[b, c]]    0 where the pixel is invalid
@@ -23,7 +23,9 @@ from .philox import BAND, philox4, seed_words
 WARPS = 8  # of a program, at most
 BLOCK = 16384  # elements of a program, at most: a plane of 120 px in one, hence one draw and one division for it
 LANE = 64  # elements of a thread, half as many of 4 bytes: all are loaded before the first is used
-SCALAR_LANE = 16  # where loads are not vectors: with 32, addresses spill; also of the gradient, whose sums take registers
+SCALAR_LANE = (
+    16  # where loads are not vectors: with 32, addresses spill; also of the gradient, whose sums take registers
+)
 
 # The draw of bands that are not given: samples (B,), epoch (a tensor or an int), seed, view.
 Draw = tuple[Tensor, Tensor | int, int, int]
@@ -151,7 +153,8 @@ def select_bands_kernel(
             bands, mean, std, k0, k1, sample, now, view, b, c + k, chunk == 0, band_stride,
             POOL, CHANNELS, DRAW, STREAM,
         )  # fmt: skip
-        means, widths = means + (centre,), widths + (width,)
+        means += (centre,)
+        widths += (width,)
         planes += (tl.load(images + b * image_stride + (start + at * pixel_stride), mask=at < pixels),)
     for k in tl.static_range(EACH):
         centre, scale = _scale(means[k], widths[k])

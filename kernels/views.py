@@ -3,35 +3,35 @@
 
 For each output pixel of a view, turn and flip undone:
 
-    out = sum over pixels of weight * f(pixel)  [+ speckle / std]
+    out = blur of sum over pixels of weight * f(pixel)  [+ speckle / std]
     f(pixel) = (gain * clip(pixel) + offset - mean) / std               0 where the pixel is invalid
 
-with the weights of antialiased bilinear resampling of a random crop: see sampling.py. The crop, turn, jitter and
+with the weights of antialiased bilinear resampling of a random crop: see sampling.py. The crop, turn, jitter, blur and
 speckle are drawn in the kernel from (seed, epoch, sample, view): see draws.py. Standardised last: Grill et al. 2020, B.
+
+Two kernels: views_matrix.py for bf16 and fp16; views_taps.py for float32 and speckle, and a blur after it.
 
 Bytes it must move: each record's pixels inside the crop, once, and the views once: at most 156 MB for 1,024 samples, a
 uint16 and a float32 band of 120 px to two bf16 views of 128 px, a floor of 36 us at the 4.3 TB/s that a copy reaches on
-an H200.
+an H200. Instructions and the time that follows: `python -m benches.resources --kernels render`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
-from math import log
 
 import torch
 from torch import Tensor
 
 from ._dispatch import current, on_gpu
-from ._triton import tl, triton
+from .blur import blur_views
 from .draws import ViewSpec, draw_views
-from .philox import CROP, JITTER, SPECKLE, TURN, check_seed, epoch_tensor, philox4, seed_words, uniform_of
-from .records import ALIGN, MAX_SIDE, check_batch, check_records
-from .sampling import LEAST, axis_of, draw_speckle, resample, sample_bands, speckle_of, speckle_share
+from .philox import check_seed, epoch_tensor
+from .records import ALIGN, check_batch, check_records
+from .sampling import draw_speckle, sample_bands, speckle_share
+from .views_matrix import launch_matrix
+from .views_taps import launch_taps
 
-TILE = 32  # pixels a side of a program's square: 64 bytes of bf16 a row, turned or not
-WARPS = 4  # of a program: 8 pixels a thread
-# Registers a thread may use. By default ptxas aims for fewer, and spills. AMD has no such option.
-OPTIONS = {} if torch.version.hip else {"maxnreg": 128}
 CHUNK = 32  # images that the reference renders at a time, so that its intermediates stay in the cache
 
 
@@ -50,6 +50,11 @@ def render_reference(
     data: Tensor, records: Tensor, samples: Tensor, table: Tensor, spec: ViewSpec, seed: int, epoch: Tensor
 ) -> Tensor:
     """render_views in plain PyTorch. Raises ValueError on a record that does not fit."""
+    if any(spec.blur):
+        sharp = render_reference(
+            data, records, samples, table, replace(spec, blur=(), dtype=torch.float32), seed, epoch
+        )
+        return blurred(sharp, samples, spec, seed, epoch).to(spec.dtype)
     check_records(records.cpu(), len(data), table.cpu())
     b, v, c, _ = records.shape
     draws = draw_views(spec, seed, epoch, samples, v, c)
@@ -83,153 +88,38 @@ def render_reference(
     return out
 
 
-# ---- kernel -------------------------------------------------------------------------------------------------
-
-
-@triton.jit(do_not_specialize=["nbytes", "samples_count", "k0", "k1", "bands"])
-def render_kernel(
-    out,  # (V, B, C, S, S) bf16, fp16 or fp32; memory (V, B, S, S, C) if NHWC
-    data,  # (N,) uint8, 16-byte aligned
-    records,  # (B, V, C, 5) int64: byte offset, dtype code, height, width, band id
-    samples,  # (B,) int64
-    epoch,  # () int64
-    table,  # (K, 10) float32, by band id: see records.py
-    k0,  # seed, low word, int32
-    k1,  # seed, high word, int32
-    nbytes,  # N
-    samples_count,  # B
-    bands,  # K
-    VIEWS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    SIZE: tl.constexpr,  # S
-    AREA: tl.constexpr,  # lower end of the crop's area
-    AREA_SPAN: tl.constexpr,
-    LOG_RATIO: tl.constexpr,  # lower end of the log of the crop's width / height
-    LOG_RATIO_SPAN: tl.constexpr,
-    FLIP: tl.constexpr,
-    TURN: tl.constexpr,
-    JITTER: tl.constexpr,
-    SPECKLE: tl.constexpr,
-    ANTIALIAS: tl.constexpr,
-    NHWC: tl.constexpr,
-    MAX_SIDE: tl.constexpr,
-    ALIGN: tl.constexpr,
-    STREAM_CROP: tl.constexpr,
-    STREAM_TURN: tl.constexpr,
-    STREAM_JITTER: tl.constexpr,
-    STREAM_SPECKLE: tl.constexpr,
-    LEAST: tl.constexpr,
-    TILE: tl.constexpr,
-):
-    """One program: one TILE x TILE square of one channel of one view. Grid: B * V * C * squares."""
-    SIDE: tl.constexpr = (SIZE + TILE - 1) // TILE
-    square = tl.program_id(0) % (SIDE * SIDE)
-    image = tl.program_id(0) // (SIDE * SIDE)  # (b, v, c), row major
-    c, v, b = image % CHANNELS, image // CHANNELS % VIEWS, image // (CHANNELS * VIEWS)
-
-    # The record is not trusted: ok is false if it does not fit the buffer or the table.
-    record = records + image.to(tl.int64) * 5
-    offset, code = tl.load(record), tl.load(record + 1)
-    height, width, band = tl.load(record + 2), tl.load(record + 3), tl.load(record + 4)
-    ok = (code >= 0) & (code <= 4) & (height > 0) & (height <= MAX_SIDE) & (width > 0) & (width <= MAX_SIDE)
-    ok = ok & (offset >= 0) & (offset % ALIGN == 0) & (offset <= nbytes) & (band >= 0) & (band < bands)
-    itemsize = tl.where(code == 0, 1, tl.where(code == 4, 4, 2))
-    height, width = tl.where(ok, height, 1), tl.where(ok, width, 1)
-    offset, band = tl.where(ok, offset, 0), tl.where(ok, band, 0)
-    ok = ok & (height * width * itemsize <= nbytes - offset)
-    height, width = tl.where(ok, height, 1), tl.where(ok, width, 1)  # again: they bound the loops
-    row = table + band * 10
-    ok = ok & (tl.load(row + 1) > 0)  # a band without statistics has std nan
-
-    # The draws, as in draws.py.
-    sample, now = tl.load(samples + b), tl.load(epoch)
-    area_w, ratio_w, top_w, left_w = philox4(k0, k1, sample, now, v, STREAM_CROP)
-    area = AREA + uniform_of(area_w) * AREA_SPAN
-    log_ratio = LOG_RATIO + uniform_of(ratio_w) * LOG_RATIO_SPAN
-    h = tl.minimum(tl.sqrt_rn(area * tl.exp(-log_ratio)), 1.0)
-    w = tl.minimum(tl.sqrt_rn(area * tl.exp(log_ratio)), 1.0)
-    top, left = uniform_of(top_w) * (1.0 - h), uniform_of(left_w) * (1.0 - w)
-    turn_w, _, _, _ = philox4(k0, k1, sample, now, v, STREAM_TURN)
-    flip = ((turn_w & 1) == 1) & FLIP
-    turns = tl.where(TURN, (turn_w >> 1) & 3, 0).to(tl.int32)
-    gain, shift = 1.0, 0.0
-    if JITTER:
-        gain_w, shift_w, _, _ = philox4(k0, k1, sample, now, v, STREAM_JITTER + c)
-        gain = tl.load(row + 2) + uniform_of(gain_w) * (tl.load(row + 3) - tl.load(row + 2))
-        shift = tl.load(row + 4) + uniform_of(shift_w) * (tl.load(row + 5) - tl.load(row + 4))
-    scale = gain / tl.load(row + 1)
-    shift = (shift - tl.load(row)) / tl.load(row + 1)
-
-    # Output rows i and columns j. An odd number of quarter turns swaps rows and columns: transposed at the end.
-    i = square // SIDE * TILE + tl.arange(0, TILE)
-    j = square % SIDE * TILE + tl.arange(0, TILE)
-    odd = (turns & 1) == 1
-    p, q = tl.where(odd, j, i), tl.where(odd, i, j)
-    p = tl.where(turns >= 2, SIZE - 1 - p, p)
-    q = tl.where(((turns == 1) | (turns == 2)) != flip, SIZE - 1 - q, q)
-    height_f, width_f = height.to(tl.float32), width.to(tl.float32)
-    height, width = height.to(tl.int32), width.to(tl.int32)
-    rows = axis_of(p, top, h, height_f, SIZE, ANTIALIAS)
-    columns = axis_of(q, left, w, width_f, SIZE, ANTIALIAS)
-
-    value = tl.zeros((TILE, TILE), tl.float32)
-    share = tl.zeros((TILE, TILE), tl.float32)
-    at = data + offset
-    if code == 0:
-        value, share = resample(at, height, width, rows, columns, ok, row, scale, shift, SPECKLE)
-    elif code == 1:
-        at_int16 = at.to(tl.pointer_type(tl.int16))
-        value, share = resample(at_int16, height, width, rows, columns, ok, row, scale, shift, SPECKLE)
-    elif code == 2:
-        at_uint16 = at.to(tl.pointer_type(tl.uint16))
-        value, share = resample(at_uint16, height, width, rows, columns, ok, row, scale, shift, SPECKLE)
-    elif code == 3:
-        at_float16 = at.to(tl.pointer_type(tl.float16))
-        value, share = resample(at_float16, height, width, rows, columns, ok, row, scale, shift, SPECKLE)
-    elif code == 4:
-        at_float32 = at.to(tl.pointer_type(tl.float32))
-        value, share = resample(at_float32, height, width, rows, columns, ok, row, scale, shift, SPECKLE)
-    if SPECKLE:
-        pixel = p[:, None] * SIZE + q[None, :]
-        looks = tl.load(row + 9)
-        noise = speckle_of(k0, k1, sample, now, v * CHANNELS + c, looks, pixel, STREAM_SPECKLE, LEAST)
-        value += noise / tl.load(row + 1) * share
-    if odd:
-        value = tl.trans(value)
-
-    view = (v.to(tl.int64) * samples_count + b) * (CHANNELS * SIZE * SIZE)
-    if NHWC:
-        to = out + view + c + (i * SIZE)[:, None] * CHANNELS + j[None, :] * CHANNELS
-    else:
-        to = out + view + c * (SIZE * SIZE) + (i * SIZE)[:, None] + j[None, :]
-    tl.store(to, value.to(out.dtype.element_ty), mask=(i < SIZE)[:, None] & (j < SIZE)[None, :])
-
-
-def launch_render(
-    out: Tensor, data: Tensor, records: Tensor, samples: Tensor, table: Tensor, spec: ViewSpec, seed: int, epoch: Tensor
-) -> None:
-    """Fills out, made by `empty_views`, with one launch. Everything is contiguous and on one device."""
-    b, v, c, _ = records.shape
-    tile = min(TILE, triton.next_power_of_2(spec.size))
-    squares = triton.cdiv(spec.size, tile) ** 2
-    if b * v * c == 0:
-        return
-    (area, area_end), (ratio, ratio_end) = spec.scale, (log(end) for end in spec.ratio)
-    render_kernel[(b * v * c * squares,)](
-        out, data, records, samples, epoch, table, *seed_words(seed), len(data), b, len(table),
-        v, c, spec.size, area, area_end - area, ratio, ratio_end - ratio, spec.flip, spec.turn, spec.jitter,
-        spec.speckle, spec.antialias, spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, SPECKLE, LEAST, tile,
-        num_warps=WARPS, **OPTIONS,
-    )  # fmt: skip
+def blurred(views: Tensor, samples: Tensor, spec: ViewSpec, seed: int, epoch: Tensor) -> Tensor:
+    """Views (V, B, C, S, S) with the blur of their spec: a new tensor."""
+    return blur_views(views, samples, probability=spec.blur, sigma=spec.sigma, seed=seed, epoch=epoch)
 
 
 # ---- op -----------------------------------------------------------------------------------------------------
 
 
-def _spec_of(size: int, ranges: Sequence[float], switches: Sequence[bool], dtype: torch.dtype) -> ViewSpec:
+def launch_render(
+    data: Tensor, records: Tensor, samples: Tensor, table: Tensor, spec: ViewSpec, seed: int, epoch: Tensor
+) -> Tensor:
+    """The views by one launch of matrix products where that kernel serves; else tap by tap, with a blur after it."""
+    out = empty_views(records, spec)
+    arguments = *(x.contiguous() for x in (data, records, samples, table)), spec, seed, epoch
+    if spec.dtype != torch.float32 and not spec.speckle:
+        launch_matrix(out, *arguments)
+        return out
+    launch_taps(out, *arguments)
+    return blurred(out, samples, spec, seed, epoch) if any(spec.blur) else out
+
+
+def _spec_of(
+    size: int, ranges: Sequence[float], switches: Sequence[bool], blur: Sequence[float], dtype: torch.dtype
+) -> ViewSpec:
     """The ViewSpec from plain values, the only ones that an op accepts."""
-    (low, high, narrow, wide), (flip, turn, jitter, channels_last, speckle, antialias) = ranges, switches
-    return ViewSpec(size, (low, high), (narrow, wide), flip, turn, jitter, dtype, channels_last, speckle, antialias)
+    (low, high, narrow, wide, sharpest, softest), (flip, turn, jitter, channels_last, speckle, antialias) = (
+        ranges, switches
+    )  # fmt: skip
+    return ViewSpec(
+        size, (low, high), (narrow, wide), flip, turn, jitter, dtype, channels_last, speckle, antialias, tuple(blur),
+        (sharpest, softest),
+    )  # fmt: skip
 
 
 @torch.library.custom_op("rsdnet::render_views", mutates_args=())
@@ -243,24 +133,21 @@ def _render_views(
     size: int,
     ranges: Sequence[float],
     switches: Sequence[bool],
+    blur: Sequence[float],
     dtype: torch.dtype,
 ) -> Tensor:
-    spec = _spec_of(size, ranges, switches, dtype)
+    spec = _spec_of(size, ranges, switches, blur, dtype)
     if data.data_ptr() % ALIGN:
         raise ValueError(f"data: its address is not a multiple of {ALIGN}; pass a whole buffer, not a slice of it")
     if not on_gpu(data.device):
         return render_reference(data, records, samples, table, spec, seed, epoch)
-    out = empty_views(records, spec)
     with current(data.device):
-        launch_render(
-            out, data.contiguous(), records.contiguous(), samples.contiguous(), table.contiguous(), spec, seed, epoch
-        )
-    return out
+        return launch_render(data, records, samples, table, spec, seed, epoch)
 
 
 @_render_views.register_fake
-def _(data, records, samples, table, epoch, seed, size, ranges, switches, dtype):
-    return empty_views(records, _spec_of(size, ranges, switches, dtype))
+def _(data, records, samples, table, epoch, seed, size, ranges, switches, blur, dtype):
+    return empty_views(records, _spec_of(size, ranges, switches, blur, dtype))
 
 
 def render_views(
@@ -279,6 +166,8 @@ def render_views(
     check_seed(seed)
     epoch = epoch_tensor(epoch, data.device)
     check_batch(data, records, samples, table, epoch)
-    ranges = [*spec.scale, *spec.ratio]
+    if spec.blur and len(spec.blur) != records.shape[1]:
+        raise ValueError(f"blur: {spec.blur}, expected a probability for each of {records.shape[1]} views")
+    ranges = [*spec.scale, *spec.ratio, *spec.sigma]
     switches = [spec.flip, spec.turn, spec.jitter, spec.channels_last, spec.speckle, spec.antialias]
-    return _render_views(data, records, samples, table, epoch, seed, spec.size, ranges, switches, spec.dtype)
+    return _render_views(data, records, samples, table, epoch, seed, spec.size, ranges, switches, spec.blur, spec.dtype)

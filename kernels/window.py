@@ -4,7 +4,7 @@
     w(t) = exp(-t^2 / (2 sigma^2)) / sum of the same over -radius..radius
     reflect(i) = i reflected at the first and the last pixel, as often as needed, without repeating the border pixel
 
-The pass along columns is the running sums in blur.py.
+The pass along columns is the running sums in blur_kernel.py.
 """
 
 import torch
@@ -51,7 +51,7 @@ def weights_of(sigma, RADIUS: tl.constexpr, MIN_SIGMA: tl.constexpr):
 
 @triton.jit
 def at_ends(factor, row, column, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STEP: tl.constexpr):
-    """(rows, columns) float32: `factor` in the outermost rows and columns of a plane, its square in the corners, else 1.
+    """(rows, columns) float32: `factor` in the outermost rows and columns of a plane, its square in corners, else 1.
     row: any, reflected here. column: elements of a row."""
     pixel = column // STEP
     end_y, end_x = row % max(HEIGHT - 1, 1) == 0, (pixel == 0) | (pixel == WIDTH - 1)
@@ -62,7 +62,7 @@ def at_ends(factor, row, column, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STEP
 def load_row(
     plane,  # (HEIGHT, WIDTH, STEP) bf16, fp16 or fp32
     row,  # (BANDS,) int32: any row of each band, reflected here
-    column,  # (CHUNKS * PX,) int32: elements of a row; with PX > 1, may lie beyond it
+    column,  # (CHUNKS * PX,) int32: elements of a row; with PX > 1, also beyond its end
     weights,  # from weights_of
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -71,8 +71,8 @@ def load_row(
     ADJOINT: tl.constexpr,
     PX: tl.constexpr,
 ):
-    """One row of each band, (BANDS, CHUNKS * PX). PX > 1: as stored. PX = 1: float32, blurred along itself already, from
-    as many loads as the window is wide."""
+    """One row of each band, (BANDS, CHUNKS * PX). PX > 1: as stored. PX = 1: float32, blurred along itself already,
+    from as many loads as the window is wide."""
     if RADIUS < HEIGHT:  # one reflection; rows that are further away count nowhere
         row = tl.minimum(tl.abs(row), tl.maximum(2 * (HEIGHT - 1) - row, 0))
     else:
@@ -81,7 +81,7 @@ def load_row(
         row = tl.minimum(row, PERIOD_Y - row)
     plane += row.to(tl.int64)[:, None] * (WIDTH * STEP)
     if PX > 1:
-        loaded = tl.load(plane + column[None, :], mask=((column >= 0) & (column < WIDTH * STEP))[None, :], other=0)
+        loaded = tl.load(plane + column[None, :], mask=(column < WIDTH * STEP)[None, :], other=0)
     else:
         PERIOD_X: tl.constexpr = 2 * (WIDTH - 1) if WIDTH > 1 else 1
         loaded = tl.zeros((row.shape[0], column.shape[0]), tl.float32)
@@ -99,7 +99,7 @@ def load_row(
 @triton.jit
 def blur_row(
     row,  # (BANDS, CHUNKS * PX) float32, PX > 1: a thread holds the PX elements of a chunk
-    column,  # (CHUNKS * PX,) int32: elements of a row
+    left,  # the first of the chunks
     weights,  # from weights_of
     WIDTH: tl.constexpr,
     STEP: tl.constexpr,
@@ -112,7 +112,7 @@ def blur_row(
     LEVELS: tl.constexpr = (PX > 1) + (PX > 2) + (PX > 4)
     REACH: tl.constexpr = RADIUS * STEP  # elements to either side
     lane = tl.arange(0, CHUNKS)[None, :]
-    chunk = lane + tl.min(column, 0) // PX
+    chunk = left + lane
     parts = (row,)
     for _ in tl.static_range(LEVELS):  # a chunk becomes PX tensors (BANDS, CHUNKS): registers get names, no more
         even, odd = (), ()
@@ -134,7 +134,9 @@ def blur_row(
             if k * PX + e < 0:
                 tap = tl.where(chunk == k, elements[REACH + e - (k * PX + e) // STEP * 2 * STEP], tap)
             if e - (k + 1) * PX >= 0:
-                tap = tl.where(chunk == LAST - k, elements[REACH + e - (e - (k + 1) * PX + STEP) // STEP * 2 * STEP], tap)
+                tap = tl.where(
+                    chunk == LAST - k, elements[REACH + e - (e - (k + 1) * PX + STEP) // STEP * 2 * STEP], tap
+                )
         taps += (tap,)
     sums = ()
     for p in tl.static_range(REACH, REACH + PX):

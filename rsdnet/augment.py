@@ -1,7 +1,6 @@
 """Augmentation: from a run's configuration to the kernels' parameters, and from a batch of raw bands to views.
 
-A parameter of a view's geometry is in `spec_of`, one of a band's values in `band_table`, one of a finished view in
-`training_views`.
+A parameter of a view is in `spec_of`, one of a band's values in `band_table`.
 """
 
 import contextlib
@@ -38,15 +37,14 @@ def spec_of(views: ViewConfig, dtype: torch.dtype, channels_last: bool) -> ViewS
         channels_last=channels_last,
         speckle=views.sar_looks > 0,
         antialias=views.antialias,
+        blur=views.blur if any(views.blur) else (),
     )
 
 
 AHEAD = 2  # steps that the host may be ahead of a GPU: enough to keep it busy, and few batches in its memory
 
 
-def rendered(
-    loader: Loader, table: Tensor, spec: ViewSpec, views: ViewConfig, phase: Phase = untimed
-) -> Iterator[tuple[Batch, Tensor]]:
+def rendered(loader: Loader, table: Tensor, spec: ViewSpec, phase: Phase = untimed) -> Iterator[tuple[Batch, Tensor]]:
     """The loader's batches, each with its views (V, B, C, S, S).
 
     On a GPU copy and rendering overlap with the step: they have streams of their own, and the current stream waits for
@@ -65,7 +63,7 @@ def rendered(
             if batch is None:
                 return
             with phase("render"):
-                made = training_views(batch, table, spec, views)
+                made = training_views(batch, table, spec)
         if side:
             current = torch.cuda.current_stream(loader.device)
             current.wait_stream(side)
@@ -77,13 +75,10 @@ def rendered(
                 stepped.popleft().synchronize()
 
 
-def training_views(batch: Batch, table: Tensor, spec: ViewSpec, views: ViewConfig) -> Tensor:
-    """A batch's views as a run trains on them, (V, B, C, S, S): rendered, and blurred with `views.blur`."""
-    seed, epoch = batch.seed, torch.full((), batch.epoch, dtype=torch.int64, device=batch.data.device)
-    made = kernels.render_views(batch.data, batch.records, batch.samples, table, spec, seed=seed, epoch=epoch)
-    if not any(views.blur):
-        return made
-    return kernels.blur_views(made, batch.samples, probability=views.blur, seed=seed, epoch=epoch)
+def training_views(batch: Batch, table: Tensor, spec: ViewSpec) -> Tensor:
+    """A batch's views as a run trains on them, (V, B, C, S, S)."""
+    epoch = torch.full((), batch.epoch, dtype=torch.int64, device=batch.data.device)
+    return kernels.render_views(batch.data, batch.records, batch.samples, table, spec, seed=batch.seed, epoch=epoch)
 
 
 def band_table(cfg: Config) -> Tensor:

@@ -71,7 +71,7 @@ def _pair(cfg: Config, samples: Samples, positions: np.ndarray, table: Tensor, e
     chosen = samples.draw(positions, cfg.run.seed, epoch, views=2, channels=cfg.views.channels)
     batch = _batch(samples, positions, chosen, cfg.run.seed, epoch)
     spec = spec_of(cfg.views, torch.float32, channels_last=False)
-    for view, images in enumerate(_grey(training_views(batch, table, spec, cfg.views))):
+    for view, images in enumerate(_grey(training_views(batch, table, spec))):
         titles = ["view " + " ".join(bands.NAMES[band] for band in own) for own in chosen[:, view]]
         yield titles, images[:, : 3 if images.shape[1] >= 3 else 1].movedim(1, -1).squeeze(-1)
 

@@ -73,7 +73,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         Stopper() as stopper, run.archive, loader, open_monitor(run, console) as monitor,
         explained(cfg, ranks, run, samples.arena),
     ):  # fmt: skip
-        batches = rendered(loader, table, spec, cfg.views, profile.phase)
+        batches = rendered(loader, table, spec, profile.phase)
         for _, views in profile.over(batches, monitor.pause):
             numbers = run.schedule()
             output = run.train_step.step(views)

@@ -7,7 +7,7 @@ which hold nothing; what the launch would hand to Triton is recorded, block size
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 from unittest.mock import patch
@@ -24,6 +24,8 @@ from rsdnet.kernels import (
     records,
     select_kernel,
     views,
+    views_matrix,
+    views_taps,
 )
 from torch import Tensor
 from triton.runtime import JITFunction
@@ -40,6 +42,7 @@ class Case:
     arguments: dict[str, Any]
     programs: int
     options: dict[str, Any] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()  # those that it is launched on so; () for all
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -71,17 +74,31 @@ def cases_of(name: str, launch: Callable[..., Any], *args: Any, **others: Any) -
 
 
 def render_cases() -> Iterator[Case]:
-    """Views of one and three channels, in each memory format and type, with speckle and without."""
-    batch = (meta(1 << 27, dtype=torch.uint8), meta(B, 2, 1, records.FIELDS, dtype=torch.int64))
-    for size, channels, dtype, nhwc, speckle in (
-        (S, 1, torch.bfloat16, True, False), (S, 1, torch.bfloat16, True, True), (S, 3, torch.bfloat16, True, False),
-        (224, 1, torch.float32, False, False),
-    ):  # fmt: skip
-        spec = ViewSpec(size, dtype=dtype, channels_last=nhwc, speckle=speckle)
-        name = f"S={size} C={channels} {short(dtype)} {'NHWC' if nhwc else 'NCHW'}{' speckle' if speckle else ''}"
-        record = batch[1].expand(B, 2, channels, records.FIELDS).contiguous()
-        others = meta(B, dtype=torch.int64), meta(15, records.COLUMNS), spec, 1 << 40, meta(dtype=torch.int64)
-        yield from cases_of(name, views.launch_render, views.empty_views(record, spec), batch[0], record, *others)
+    """Views of one and three channels, in each memory format and type: by matrix products, with blur and without, and
+    tap by tap."""
+    data = meta(1 << 27, dtype=torch.uint8)
+
+    def case_of(launch: Any, size: int, channels: int, dtype: torch.dtype, nhwc: bool, **others: Any) -> Iterator[Case]:
+        spec = ViewSpec(size, dtype=dtype, channels_last=nhwc, **others)
+        name = (
+            f"S={size} C={channels} {short(dtype)} {'NHWC' if nhwc else 'NCHW'}{''.join(f' {key}' for key in others)}"
+        )
+        record = meta(B, 2, channels, records.FIELDS, dtype=torch.int64)
+        rest = meta(B, dtype=torch.int64), meta(15, records.COLUMNS), spec, 1 << 40, meta(dtype=torch.int64)
+        yield from cases_of(name, launch, views.empty_views(record, spec), data, record, *rest)
+
+    shapes: tuple[Any, ...] = (
+        (S, 1, torch.bfloat16, True, {}), (S, 1, torch.bfloat16, True, {"blur": (1.0, 0.1)}),
+        (224, 1, torch.float16, False, {}), (S, 3, torch.bfloat16, True, {}), (64, 1, torch.bfloat16, True, {}),
+    )  # fmt: skip
+    for tile, targets, some in ((64, ("cuda:90",), shapes), (32, ("cuda:80", "cuda:100", "hip:gfx942"), shapes[:3])):
+        with patch.object(views_matrix, "tile_of", lambda device, tile=tile: tile):
+            for *about, others in some:
+                for case in case_of(views_matrix.launch_matrix, *about, **others):
+                    yield replace(case, targets=targets)
+    yield from case_of(views_taps.launch_taps, S, 1, torch.bfloat16, True)
+    yield from case_of(views_taps.launch_taps, S, 1, torch.bfloat16, True, speckle=True)
+    yield from case_of(views_taps.launch_taps, 224, 1, torch.float32, False)
 
 
 def blur_cases() -> Iterator[Case]:

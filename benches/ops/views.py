@@ -1,4 +1,5 @@
-"""render_views, an optical and a radar view of each sample, beside its reference, grid_sample, kornia and torchvision.
+"""render_views, an optical and a radar view of each sample, beside its reference, its kernel of single taps,
+grid_sample, kornia and torchvision; also with BYOL's blur, for which peers have no counterpart of one sigma an image.
 
 The peers get the draws, and each kind of band as one dense tensor, for nothing. What stays is the work on the pixels:
 to float32, clip, jitter, standardise, crop, resample, turn, to bf16, into the order of the samples.
@@ -8,34 +9,70 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from rsdnet.kernels import ViewSpec, render_views
-from rsdnet.kernels.views import render_reference
+from rsdnet.kernels import ViewSpec, draw_sigma, render_views
+from rsdnet.kernels.views import blurred as blur_of_spec
+from rsdnet.kernels.views import empty_views, render_reference
+from rsdnet.kernels.views_taps import launch_taps
 from torch import Tensor
 
 from benches.core.clock import DEVICE
-from benches.core.peers import peer, peer_version
+from benches.core.peers import Absent, peer, peer_version
 from benches.ops.batches import SEED, Batch, Kind, by_grid_sample, make_batch, moved_bytes, source_affine, standardised
-from benches.ops.contest import Contender, Contest, Op
+from benches.ops.contest import Contender, Contest, Op, on_gpu
 
 SHAPES = {"tiny": (4, 8, 16), "small": (32, 60, 64), "full": (1024, 120, 128)}  # B, pixels a side of a patch, S
 TOLERANCE = 3e-3  # half a unit in the last place of bf16, and a little
-MODES = {"augmented": (ViewSpec.scale, ViewSpec.ratio), "whole patch": ((1.0, 1.0), (1.0, 1.0))}  # of the crops
+WHOLE = (1.0, 1.0)
+MODES = {
+    "augmented": {}, "whole patch": {"scale": WHOLE, "ratio": WHOLE}, "augmented, blurred": {"blur": (1.0, 0.1)},
+}  # fmt: skip
 
 
 def contest(shapes: str, mode: str) -> Contest:
     """Views in bf16, NHWC. Must move: the pixels inside the crops, and the views."""
     b, side, size = SHAPES[shapes]
-    scale, ratio = MODES[mode]
-    spec = ViewSpec(size, scale, ratio, channels_last=True)
+    spec = ViewSpec(size, channels_last=True, **MODES[mode])
 
     def make(seed: int) -> Batch:
         return make_batch(seed, b, side, spec)
 
     def expected(batch: Batch) -> list[Tensor]:
-        return [by_grid_sample(batch.kinds, torch.empty(2 * b, 1, size, size, device=DEVICE).double(), torch.float64)]
+        sharp = torch.empty(2 * b, 1, size, size, device=DEVICE).double()
+        return [blurred(by_grid_sample(batch.kinds, sharp, torch.float64), batch)]
 
     shape = f"B={b} {side} px to S={size}"
     return Contest("render_views", mode, shape, "bf16", moved_bytes(make(0)), make, expected, TOLERANCE)
+
+
+def blurred(images: Tensor, batch: Batch) -> Tensor:
+    """float64 images (V * B, 1, S, S), each with the sigma that is drawn for it."""
+    spec = batch.spec
+    if not spec.blur:
+        return images
+    sigma = draw_sigma(batch.samples, probability=spec.blur, sigma=spec.sigma, seed=SEED, epoch=batch.epoch)
+    taps = torch.arange(-spec.radius, spec.radius + 1, device=images.device) / sigma.double().flatten()[:, None]
+    weights = torch.exp(-0.5 * taps * taps)
+    weights = (weights / weights.sum(1, keepdim=True))[:, None, None, :, None]
+    out = images
+    for _ in range(2):  # along rows, then along columns
+        padded = torch.nn.functional.pad(out, (spec.radius, spec.radius, 0, 0), "reflect")
+        out = (padded.unfold(-1, 2 * spec.radius + 1, 1) @ weights).squeeze(-1).mT
+    return torch.where((sigma.flatten() > 0)[:, None, None, None], out, images)
+
+
+def taps() -> Contender:
+    """The kernel that serves float32 and speckle, and the blur as a kernel of its own."""
+
+    def prepare(batch: Batch) -> Callable[[], Tensor]:
+        arguments = batch.data, batch.records, batch.samples, batch.table, batch.spec, SEED, batch.epoch
+
+        def render() -> Tensor:
+            launch_taps(out := empty_views(batch.records, batch.spec), *arguments)
+            return blur_of_spec(out, batch.samples, batch.spec, SEED, batch.epoch) if batch.spec.blur else out
+
+        return render
+
+    return Contender(prepare, flat)
 
 
 def flat(_: Batch, views: Tensor) -> list[Tensor]:
@@ -58,6 +95,8 @@ def dense(function: Callable[[tuple[Kind, ...], Tensor], Tensor], version: str =
     """A function of dense tensors that fills the views (V * B, 1, S, S)."""
 
     def prepare(batch: Batch) -> Callable[[], Tensor]:
+        if batch.spec.blur:
+            raise Absent("it has no blur of one sigma an image")
         b, v, _, _ = batch.records.shape
         shape = (v * b, 1, batch.spec.size, batch.spec.size)
         return lambda: function(batch.kinds, torch.empty(shape, dtype=batch.spec.dtype, device=DEVICE))
@@ -124,5 +163,5 @@ OP = Op(
     "render_views", tuple(MODES), contest,
     plain={"reference": (reference, render_reference), "grid_sample": (dense, by_grid_sample)},
     ours=lambda: rendering(render_views),
-    peers={"kornia": kornia_views, "torchvision, whole pixels": torchvision_views},
+    peers={"single taps": lambda: on_gpu(taps), "kornia": kornia_views, "torchvision, whole pixels": torchvision_views},
 )  # fmt: skip

@@ -1,114 +1,31 @@
-"""How often a warp executes each instruction of a kernel, and how many that makes in all.
+"""How often a warp comes to each basic block of a kernel.
 
-Of a case is known how often its loops turn and its branches are taken: `path`, by the source's own words, as
-{"code == 2": 1, "j in range(0, count_y)": 2}. A branch counts by its share of the warps, `else` by the rest; one that
-is not named counts as taken, on both sides. A loop that stays one in the machine code must be named.
+At a branch the warps go where the source says (`source.Known`): the branch's two sides are recognised by the lines of
+source that their code was made from. Undecided, all go where there is more to do. A loop's blocks count as often as it
+turns; what the compiler unrolled, each of n copies a nth.
+
+Not told apart: what a branch did that the compiler turned into predicates or selects, which all warps execute, counts
+in full. Compared by hand with the code of all kernels, counts were right to a few instructions a warp; a hand-written
+loop is counted exactly (tests/benches/test_predict.py).
 """
 
-import ast
-import re
 from collections import Counter
-from collections.abc import Mapping
-from functools import cache
-from math import prod
-from pathlib import Path
+from collections.abc import Iterator
+from functools import cached_property
+from math import nan
 from statistics import mode
-from typing import NamedTuple
 
 import networkx
 
-from benches.predict.sass import EXIT, Instruction, calls, flow, loops
+from benches.predict.code import EXIT, Blocks, Instruction, Loop, calls, flow, loops
+from benches.predict.source import Frames, Known
 from rsdnet.errors import DataError
-
-Frame = tuple[str, int]  # name of a source file, line
-FRAME = re.compile(r"([\w.]+\.py):(\d+):\d+")
-
-
-class Statement(NamedTuple):
-    """A loop or branch of the source: its condition or its `in`, and the lines of its head, body and else."""
-
-    text: str
-    loop: bool
-    head: range
-    body: range
-    other: range
-
-
-@cache
-def statements(path: Path) -> list[Statement]:
-    """All loops and branches of a file."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.If | ast.While):
-            text = ast.unparse(node.test)
-        elif isinstance(node, ast.For):
-            text = f"{ast.unparse(node.target)} in {ast.unparse(node.iter)}"
-        else:
-            continue
-        body, other = lines(node.body), lines(node.orelse)
-        found.append(Statement(text, not isinstance(node, ast.If), range(node.lineno, body.start), body, other))
-    return found
-
-
-def lines(nodes: list[ast.stmt]) -> range:
-    """Lines that statements take."""
-    return range(nodes[0].lineno, (nodes[-1].end_lineno or 0) + 1) if nodes else range(0)
-
-
-class Known:
-    """What is known of a path. folder: of the kernel's sources."""
-
-    def __init__(self, known: Mapping[str, float], folder: Path) -> None:
-        self.known, self.folder = known, folder
-
-    def within(self, frames: tuple[Frame, ...]) -> list[tuple[Statement, int]]:
-        """Loops and branches around a place, the innermost first."""
-        found = []
-        for file, line in frames:
-            if (self.folder / file).is_file():
-                around = [
-                    s for s in statements(self.folder / file) if line in s.head or line in s.body or line in s.other
-                ]
-                found += [(s, line) for s in sorted(around, key=lambda s: -s.head.start)]
-        return found
-
-    def taken(self, frames: tuple[Frame, ...]) -> float:
-        """Share of the warps that come to a place."""
-        shares = [
-            self.known[s.text] if line in s.body else 1 - self.known[s.text]
-            for s, line in self.within(frames)
-            if not s.loop and s.text in self.known and line not in s.head
-        ]
-        return prod(shares)
-
-    def loop(self, frames: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], float]:
-        """The innermost loop around a place that the source does not unroll, as frames, and its turns."""
-        for k, frame in enumerate(frames):
-            for s, _ in self.within((frame,)):
-                if s.loop and "static_range" not in s.text:
-                    if s.text not in self.known:
-                        raise DataError(f"path: the loop `{s.text}` turns, but the case does not say how often")
-                    return ((frame[0], s.head.start), *frames[k + 1 :]), self.known[s.text]
-        return (), 1.0
-
-
-def frames_of(asm: str) -> dict[int, tuple[Frame, ...]]:
-    """Of each line of an assembly with `.loc` and Triton's remarks: where in the source it comes from, callers last."""
-    frames: dict[int, tuple[Frame, ...]] = {}
-    now: tuple[Frame, ...] = ()
-    for number, line in enumerate(asm.splitlines(), 1):
-        if line.lstrip().startswith(".loc"):
-            now = tuple((file, int(at)) for file, at in FRAME.findall(line))
-        frames[number] = now
-    return frames
 
 
 class Walk:
-    """The flow of a kernel's warps through its machine code, for a case of which `known` is known."""
+    """The way of a kernel's warps through its machine code. frames: of each line that the code was made from."""
 
-    def __init__(
-        self, blocks: dict[str, list[Instruction]], frames: dict[int, tuple[Frame, ...]], known: Known
-    ) -> None:
+    def __init__(self, blocks: Blocks, frames: dict[int, Frames], known: Known) -> None:
         self.blocks, self.frames, self.known = blocks | {EXIT: []}, frames, known
         self.graph = flow(blocks)
         self.loops = loops(self.graph)
@@ -120,13 +37,19 @@ class Walk:
 
     def runs(self) -> dict[str, float]:
         """How often a warp comes to each block."""
-        shares, turns = self.shares(), self.turns()
-        return {name: shares[name] * turns[name] for name in self.graph}
+        turns = self.turns()
+        return {name: share and share * turns[name] for name, share in self.shares.items()}
 
+    def executed(self) -> Iterator[tuple[Instruction, float]]:
+        """Every instruction that warps come to, and how often one does."""
+        for name, runs in self.runs().items():
+            yield from ((instruction, runs) for instruction in self.blocks[name] if runs)
+
+    @cached_property
     def shares(self) -> dict[str, float]:
         """Share of the warps that come to each block, turns of loops not counted."""
         share = dict.fromkeys(self.graph, 0.0) | {self.graph.graph["entry"]: 1.0}
-        for name in list(networkx.topological_sort(self.forward)):
+        for name in networkx.topological_sort(self.forward):
             after = list(self.forward.successors(name))
             around = [loop.inside for loop in self.loops if name in loop.inside]
             leaving = [to for to in after if any(to not in inside for inside in around)]
@@ -137,51 +60,63 @@ class Walk:
         return share
 
     def split(self, share: float, after: list[str]) -> list[float]:
-        """A block's share among the blocks that follow it: by the shares that the source gives these. Undecided, all go
-        where there is more to do."""
+        """A block's share among the blocks that follow it."""
         if len(after) != 2:
             return [share] * len(after)
         sizes, votes = zip(*map(self.vote, after), strict=True)
         if None not in votes and 0 < sum(votes) <= share * 1.001:
             return [share * vote / sum(votes) for vote in votes]
         wanted = [share if vote is None else min(vote, share) for vote in votes]
-        rare = min((0, 1), key=lambda k: (wanted[k], sizes[k]))
+        rare = min((0, 1), key=lambda side: (wanted[side], sizes[side]))
         part = wanted[rare] if wanted[rare] < share * 0.999 else 0.0
-        return [part if k == rare else share - part for k in (0, 1)]
+        return [part if side == rare else share - part for side in (0, 1)]
 
     def vote(self, name: str) -> tuple[int, float | None]:
-        """Instructions in the blocks that are reached through this one alone, and the share of warps that the source
-        gives to those of them that each such warp comes to."""
+        """Number of instructions in the blocks that are reached through this one alone, and the share of warps that the
+        source gives to those of them that a warp which comes here always executes; None where nothing is reached so."""
         if self.forward.in_degree(name) > 1 or name == EXIT:
             return 0, None
         if calls(self.blocks[name]):
             return 0, 0.0
-        below = {name, *(networkx.descendants(self.before, name) if name in self.before else ())}
+        below = {name, *(networkx.descendants(self.before, name) if name in self.before else ())} - {EXIT}
         always = [name]
-        while (after := self.after.get(always[-1], EXIT)) in below - {EXIT}:
+        while (after := self.after.get(always[-1], EXIT)) in below:
             always.append(after)
-        shares = [
-            self.known.taken(self.frames.get(i.line, ())) for each in always for i in self.blocks[each] if not i.guard
-        ]
+        code = [instruction for each in always for instruction in self.blocks[each] if not instruction.guard]
+        shares = [self.known.share(self.frames.get(instruction.line, ())) for instruction in code]
         return sum(len(self.blocks[each]) for each in below), mode(shares or [1.0])
 
     def turns(self) -> dict[str, float]:
-        """Turns of the loops around each block. Of a loop that was unrolled, each of n copies counts 1 / n of them."""
-        groups: dict[tuple[Frame, ...], set[str]] = {}
+        """How often the loops around each block turn."""
+        groups: dict[Frames, set[str]] = {}
         for loop in self.loops:
-            key, _ = self.known.loop(self.frames.get(self.blocks[loop.latch][-1].line, ()))
-            groups.setdefault(key, set()).update(loop.inside)
+            place, _, _ = self.known.loop(self.place(loop))
+            groups.setdefault(place, set()).update(loop.inside)
         turns = dict.fromkeys(self.graph, 1.0)
-        for key, inside in groups.items():
-            made = {i.line for name in inside for i in self.blocks[name]}
+        for place, inside in groups.items():
+            made = {instruction.line for name in inside for instruction in self.blocks[name]}
             for name in self.graph:  # what is left over of an unrolled loop
-                if self.blocks[name] and sum(i.line in made for i in self.blocks[name]) > len(self.blocks[name]) / 2:
+                block = self.blocks[name]
+                if 2 * sum(instruction.line in made for instruction in block) > len(block):
                     inside.add(name)
-            copies = Counter((i.line, i.opcode) for name in inside for i in self.blocks[name])
+            copies = Counter((each.line, each.name) for name in inside for each in self.blocks[name])
+            _, _, count = self.known.loop(place)
             for name in inside:
-                turns[name] *= self.known.loop(key)[1] / mode(copies.values())
+                turns[name] *= (nan if count is None else count) / mode(copies.values())
         return turns
 
-    def count(self) -> float:
-        """Instructions that a warp executes."""
-        return sum(len(self.blocks[name]) * runs for name, runs in self.runs().items())
+    def place(self, loop: Loop) -> Frames:
+        """Where a loop's jump back comes from in the source, or, if nothing tells, any of its code."""
+        code = (instruction for name in (loop.latch, *loop.inside) for instruction in reversed(self.blocks[name]))
+        return next(filter(None, (self.frames.get(instruction.line) for instruction in code)), ())
+
+    def check(self) -> None:
+        """Raises DataError on a loop that turns nobody knows how often, and where warps get lost or multiply."""
+        for loop in self.loops:
+            _, text, count = self.known.loop(self.place(loop))
+            if count is None and self.shares[loop.latch]:
+                raise DataError(f"path: the loop `{text}` turns, but the case does not say how often")
+        if abs(self.shares[EXIT] - 1) > 0.01:
+            raise DataError(
+                f"path: of all warps {self.shares[EXIT]:.3g} come to the end; its branches are not understood"
+            )

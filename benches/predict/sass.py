@@ -1,134 +1,104 @@
-"""NVIDIA's machine code (SASS) of a kernel: its instructions, basic blocks and loops.
+"""NVIDIA's machine code (SASS) of a kernel.
 
-Every instruction is traced to the line of PTX that it was made from: the PTX is assembled once more, by the compiler's
-own call, with its line numbers in place of the source's. `tests/benches/test_predict.py` holds that this changes no
-instruction.
+Every instruction is traced to the line of PTX that it was made from: the PTX is assembled once more, by Triton's own
+call, with its line numbers in place of the source's. A test holds that this changes no instruction.
 """
 
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import networkx
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import make_backend
 
+from benches.predict.code import Access, Blocks, Instruction, blocks_of
+
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 LABEL = re.compile(r"^([.$\w]+):")
 LINE = re.compile(r'//## File ".*", line (\d+)')
-CODE = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][\w.]*)\s*(.*?)\s*;")
-ENDS = ("BRA", "EXIT", "RET", "BRX", "JMP")  # of a basic block
-EXIT = "exit"  # the end of a warp, where all paths meet
-
-
-class Instruction(NamedTuple):
-    """guard: its predicate, "" where it always runs. line: of the PTX that it was made from, 0 where unknown."""
-
-    guard: str
-    opcode: str
-    operands: str
-    line: int
-
-    @property
-    def name(self) -> str:
-        """The opcode without its modifiers."""
-        return self.opcode.partition(".")[0]
+CODE = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)\s*(.*?)\s*;")
+KINDS = {"BRA": "jump", "EXIT": "exit", "RET": "exit", "CALL": "call"}
+STATEMENT = re.compile(r"@?[a-z%]")  # begins an instruction of PTX
 
 
 def numbered(ptx: str) -> str:
     """PTX whose instructions name their own line as their source."""
-    lines, open_ = [], False
+    lines, within = [], False
     for number, line in enumerate(ptx.splitlines(), 1):
         code = line.partition("//")[0].strip()
         if code.startswith(".loc"):
-            lines.append("")
-            continue
-        if not open_ and re.match(r"@?[a-z%]", code):
+            line = code = ""
+        begins = STATEMENT.match(code) is not None
+        if begins and not within:
             lines.append(f"\t.loc 1 {number} 0")
         lines.append(line)
         if code and not code.startswith((".", "$")):
-            open_ = re.match(r"@?[a-z%]", code) is not None and not code.endswith((";", "{", "}"))
+            within = (begins or within) and not code.endswith((";", "{", "}"))
     return "\n".join(lines) + "\n"
 
 
-def disassemble(ptx: str, target: GPUTarget, options: dict[str, Any]) -> dict[str, list[Instruction]]:
-    """Basic blocks by label, in the order of their addresses, without the padding behind the last."""
+def assembled(ptx: str, target: GPUTarget, options: dict[str, Any]) -> bytes:
+    """A cubin, by Triton's own call of ptxas."""
     backend = make_backend(target)
-    cubin = backend.make_cubin(
-        numbered(ptx), {}, backend.parse_options(options | {"arch": f"sm{target.arch}"}), target.arch
-    )
+    options = backend.parse_options({**options, "arch": f"sm{target.arch}"})
+    return backend.make_cubin(ptx, {}, options, target.arch)
+
+
+def run(tool: str, *words: str, cubin: bytes) -> str:
+    """What one of NVIDIA's tools prints about a cubin."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        text = subprocess.run([TOOLS / "nvdisasm", "-g", "-c", file.name], capture_output=True, text=True, check=True)
-    return blocks_of(text.stdout)
+        return subprocess.run([TOOLS / tool, *words, file.name], capture_output=True, text=True, check=True).stdout
 
 
-def blocks_of(text: str) -> dict[str, list[Instruction]]:
-    """Basic blocks of what nvdisasm printed."""
-    blocks: dict[str, list[Instruction]] = {}
-    label, line, here = "", 0, None
-    for row in text.splitlines():
-        if found := LABEL.match(row):
-            label, here = found[1], blocks.setdefault(found[1], [])
-        elif found := LINE.search(row):
-            line = int(found[1])
-        elif (found := CODE.match(row)) and here is not None:
-            here.append(Instruction(found[2] or "", found[3], found[4], line))
-            if here[-1].name in ENDS:
-                here = blocks.setdefault(f"{label}+{found[1]}", [])
-    return {name: [i for i in block if i.name != "NOP"] for name, block in blocks.items()}
+def disassemble(ptx: str, target: GPUTarget, options: dict[str, Any]) -> Blocks:
+    """Basic blocks of the code that is made from PTX; their lines are those of the PTX."""
+    return parsed(run("nvdisasm", "-g", "-c", cubin=assembled(numbered(ptx), target, options)))
 
 
-def flow(blocks: dict[str, list[Instruction]]) -> networkx.DiGraph:
-    """The control flow between the blocks that the entry reaches, to EXIT. Calls are not followed: those of these
-    kernels are slow paths of divisions and roots, and a block that calls leads nowhere."""
-    names = list(blocks)
-    entry = next(name for name in names if blocks[name])
-    graph = networkx.DiGraph(entry=entry)
-    for name, after in zip(names, [*names[1:], None], strict=True):
-        graph.add_node(name)
-        last = blocks[name][-1] if blocks[name] else None
-        if calls(blocks[name]):
-            continue
-        if last and last.name == "BRA" and (to := re.search(r"`\((.+?)\)", last.operands)):
-            graph.add_edge(name, to[1])
-        elif last and last.name in ENDS:
-            graph.add_edge(name, EXIT)
-        always = last and last.name in ENDS and not last.guard and not re.match(r"!?U?P\w+,", last.operands)
-        if after and not always:
-            graph.add_edge(name, after)
-    away = set(graph) - {entry, *networkx.descendants(graph, entry)}
-    graph.remove_nodes_from(away)
-    return graph
+def parsed(text: str) -> Blocks:
+    """Basic blocks of what nvdisasm printed, without padding."""
+
+    def parts() -> Iterator[str | Instruction]:
+        line = 0
+        for row in text.splitlines():
+            if found := LABEL.match(row):
+                yield found[1]
+            elif found := LINE.search(row):
+                line = int(found[1])
+            elif (found := CODE.match(row)) and found[2] != "NOP":
+                yield instruction(found[1] or "", found[2], found[3], line)
+
+    return blocks_of(parts())
 
 
-def calls(block: list[Instruction]) -> bool:
-    """Whether a block calls a function."""
-    return any(i.name == "CALL" for i in block)
+def instruction(guard: str, name: str, operands: str, line: int) -> Instruction:
+    """One instruction: a branch may have a second predicate, before its label."""
+    kind = KINDS.get(name.partition(".")[0], "")
+    label = re.search(r"`\((.+?)\)", operands)
+    guard = guard or ("P" if kind == "jump" and re.match(r"!?U?P\w+,", operands) else "")
+    to = label[1] if label and kind == "jump" else ""
+    return Instruction(name, guard, line, kind, to, access_of(name), flops_of(name))
 
 
-class Loop(NamedTuple):
-    """A natural loop: the block that jumps back, the block that it jumps to, and all its blocks."""
+def access_of(name: str) -> Access | None:
+    """LDG.E.128 and the like; LDGSTS copies from global to shared memory."""
+    base, *more = name.split(".")
+    if base not in ("LDG", "LDGSTS", "LD", "STG", "ST"):
+        return None
+    widths = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
+    return Access(base.startswith("ST"), next((widths[word] for word in more if word in widths), 4))
 
-    latch: str
-    head: str
-    inside: set[str]
 
-
-def loops(graph: networkx.DiGraph) -> list[Loop]:
-    """All natural loops."""
-    above = networkx.immediate_dominators(graph, graph.graph["entry"])
-    found = []
-    for latch, head in graph.edges:
-        name = latch
-        while name not in (head, above.get(name, name)):
-            name = above[name]
-        if name == head:
-            before = graph.subgraph(set(graph) - {head})
-            inside = networkx.ancestors(before, latch) if latch != head else set()
-            found.append(Loop(latch, head, {head, latch, *inside}))
-    return found
+def flops_of(name: str) -> int:
+    """Of bf16, or what takes as long: TF32 counts twice. HMMA.16816.F32 multiplies (16, 16) by (16, 8); m, n and k are
+    joined. HGMMA.64x128x16.F32 is done by four warps together."""
+    found = re.match(r"HMMA\.(16)(8)(16|8|4)\b", name) or re.match(r"HGMMA\.(\d+)x(\d+)x(\d+)", name)
+    flops = 2 * prod(map(int, found.groups())) if found else 0
+    return flops * (2 if "TF32" in name else 1) // (4 if name.startswith("HGMMA") else 1)

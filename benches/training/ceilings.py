@@ -140,7 +140,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("optimizer", ("lars",)),
     ("target", ("update_target", "lerp")),
     ("loss", ("cosine", "loss")),
-    ("views", ("render_kernel", "blur_kernel")),
+    ("views", ("render_", "blur_kernel")),
     ("copies", ("memcpy", "memset")),
     (ELEMENTWISE, ("triton_poi", "triton_red", "triton_per", "bn_", "batch_norm", "batchnorm")),
     (

@@ -99,7 +99,7 @@ def our_views(setting: Setting, folder: Path | None) -> Iterator[Iterator[Tensor
     spec = spec_of(cfg.views, setting.dtype, channels_last=True)
     samples = Samples(folder, pools=pools_of(cfg.views), split=cfg.data.split, threads=setting.workers)
     with Loader(samples, batch=setting.batch, stop=STEPS, device=setting.device, ring=Ring(cfg.data.slots)) as loader:
-        yield (views for _, views in rendered(loader, table, spec, cfg.views))
+        yield (views for _, views in rendered(loader, table, spec))
 
 
 # ---- the reference and the peers ----------------------------------------------------------------------------

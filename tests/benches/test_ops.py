@@ -23,7 +23,9 @@ def outcomes(done: subprocess.CompletedProcess[str]) -> dict[tuple[str, str], st
     found, op = {}, ""
     for line in done.stdout.partition("contests ===")[2].partition("benchmark '")[0].splitlines():
         if line.startswith("  "):
-            found[op, line[:28].strip()] = line[28:].strip()
+            told = line[28:].strip()
+            if not told.startswith("absent: ") or (op, line[:28].strip()) not in found:  # absent from one mode alone
+                found[op, line[:28].strip()] = told
         elif line.strip():
             op = line.split()[0]
     return found

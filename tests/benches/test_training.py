@@ -6,6 +6,7 @@ import runpy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,6 +87,34 @@ def test_a_row_without_a_figure_has_its_reason(tmp_path: Path, kept: Kept, monke
     assert {row["note"] for row in kept.rows} == {"absent: import lmdb: not here"}
 
 
+def test_rsdnet_leaves_its_seat_after_its_last_row(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the memory of two settings is not taken at once, if rows allow it."""
+    seated: list[tuple[str, str]] = []
+    order = [end_to_end.Comparison(which, "resident", "") for which in (0, 1, 1)]
+
+    class Seated(Remote):
+        name, note = "rsdnet", ""
+
+        def __init__(self, contender: str, setting: Setting, folder: Path, left: Any) -> None:
+            self.at = setting.precision
+            seated.append(("sits", self.at))
+
+        def turn(self, steps: int, views: str) -> float:
+            return 1.0
+
+        def close(self) -> None:
+            seated.append(("leaves", self.at))
+
+    monkeypatch.setattr(end_to_end, "Remote", Seated)
+    monkeypatch.setattr(end_to_end, "comparisons", lambda options, found: order)
+    both = [dataclasses.replace(TINY, precision=precision) for precision in ("bf16", "fp32")]
+    monkeypatch.setattr(end_to_end, "settings", lambda *_, **__: both)
+    monkeypatch.setattr(end_to_end, "database", lambda *_: tmp_path)
+    end_to_end.measure(Options(shapes="tiny", workers=1, threads=1, folder=tmp_path), kept)
+    assert seated[:4] == [("sits", "bf16"), ("leaves", "bf16"), ("sits", "fp32"), ("leaves", "fp32")]
+    assert len(kept.rows) == 3
+
+
 def test_a_contender_that_fails_or_outlasts_the_run_ends_alone(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="KeyError: 'nobody'"):
         Remote("nobody", TINY, tmp_path, lambda: 120.0)
@@ -107,6 +136,25 @@ def test_a_contender_that_fails_has_a_row_with_the_reason(kept: Kept, monkeypatc
     assert list(bench_step.seated(TINY, kept)) == ["rsdnet, eager"]
     notes = {row["contender"]: row["note"] for row in kept.rows}
     assert notes == {"lightly": "absent: no such package", "reference": "failed: RuntimeError: out of memory"}
+
+
+def test_a_step_with_little_time_has_the_first_contenders_and_a_round(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that moves on by a contender's making: of 10 s, the third comes after the half."""
+    spent = []
+    monkeypatch.setattr(bench_step, "ORDER", ("rsdnet, eager", "reference", "lightly"))
+    monkeypatch.setattr(bench_step, "OURS", "rsdnet, eager")
+    make = {name: contenders.CONTENDERS[name] for name in ("rsdnet, eager", "reference")}
+    for name in make:
+        monkeypatch.setitem(
+            contenders.CONTENDERS, name, lambda *args, name=name: spent.append(name) or make[name](*args)
+        )
+    scale, rounds = bench_step.Scale(50, 0.001), []
+    bench_step.measure(TINY, kept, scale, rounds.append, lambda: 10 - 4 * len(spent) - 3 * (len(spent) > 1), 10)
+    assert rounds[-1] == len(bench_step.ORDER) + 1
+    notes = {row["contender"]: row["note"] for row in kept.rows if not row["p50"]}
+    assert notes == {"lightly": "absent: half of the time was spent before its turn"}
 
 
 # ---- contenders and turns -------------------------------------------------------------------------------------------

@@ -88,8 +88,8 @@ def test_a_spike_becomes_the_window():
 
 
 F32, BF16, FP16 = TYPES
-# Chunks of 8, of 4 and single elements; one, three and four channels side by side; several bands and tiles, with margins
-# and without; sides below the radius, of 1, 2, 3, 17 and 1025. Few rows: the interpreter takes its time.
+# Chunks of 8, of 4 and single elements; one, three and four channels side by side; several bands and tiles, with and
+# without margins; sides below the radius, of 1, 2, 3, 17 and 1025. Few rows: the interpreter takes its time.
 CASES = [
     ((1, 1, 3, 128), 6, False, BF16),
     ((1, 1, 17, 128), 6, False, FP16),
@@ -149,7 +149,7 @@ def test_trainers_views_take_whole_chunks_and_no_idle_thread():
     assert blur_kernel.blur_tile(64, 64, 1, 3, 2, 32) == (8, 8, 0, 4, 16)
     assert blur_kernel.blur_tile(128, 128, 1, 6, 2, 32) == (8, 16, 0, 2, 64)
     assert blur_kernel.blur_tile(128, 128, 3, 6, 2, 32) == (8, 32, 3, 1, 64)
-    assert blur_kernel.blur_tile(224, 224, 1, 11, 2, 32) == (4, 32, 3, 1, 128)
+    assert blur_kernel.blur_tile(224, 224, 1, 11, 2, 32) == (4, 32, 3, 1, 112)
 
 
 @pytest.mark.filterwarnings("ignore:.*double precision")
@@ -187,6 +187,18 @@ def test_sigma_of_zero_or_less_or_nan_copies_every_bit(compute, dtype):
     images.view(stored)[:, 0, 5, 5] = torch.tensor(0x7FC1, dtype=torch.int32).to(stored)  # a NaN with a payload
     got = compute(images, torch.tensor([0.0, -1.0, math.nan]), 2)
     assert torch.equal(got.view(stored), images.view(stored))
+
+
+@pytest.mark.parametrize("compute", [in_kernel, gaussian_blur_reference])
+@pytest.mark.parametrize("width", [16, 17])
+def test_a_nan_reaches_as_far_as_the_window(compute, width):
+    images = picture(1, 1, 12, width, dtype=torch.bfloat16)
+    images[0, 0, 5, 7] = math.nan
+    rows, columns = compute(images, torch.tensor([1.0]), 2)[0, 0].isnan().nonzero().unbind(1)
+    assert torch.equal(
+        torch.stack([rows.unique(), columns.unique()]), torch.stack([torch.arange(3, 8), torch.arange(5, 10)])
+    )
+    assert len(rows) == 25
 
 
 @settings(max_examples=15)

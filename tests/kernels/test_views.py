@@ -1,6 +1,7 @@
 """render_views: reference against Pillow and torch, kernel against reference, and the silent errors."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from rsdnet.kernels import DTYPE_CODES, BandRow, ViewSpec, band_table, draw_views, render_views, views
+from rsdnet.kernels import (
+    DTYPE_CODES,
+    BandRow,
+    ViewSpec,
+    band_table,
+    blur_views,
+    draw_views,
+    render_views,
+    views,
+    views_matrix,
+)
+from rsdnet.kernels.views_matrix import launch_matrix
+from rsdnet.kernels.views_taps import launch_taps
 from torch.nn.functional import grid_sample, interpolate
 
 from tests.kernels.conftest import DEVICES, KERNEL
@@ -139,12 +152,14 @@ def test_shrinking_lets_every_pixel_count():
         torch.testing.assert_close(view.mean(), image.mean(), rtol=0.08, atol=0)  # the border's pixels weigh otherwise
 
 
-def in_kernel(patches, spec, seed=5, epoch=2, table=TABLE):
+def in_kernel(patches, spec, seed=5, epoch=2, table=TABLE, launch=launch_taps):
+    """Views by a kernel itself: of single taps, or of matrix products where views are in half precision."""
     data, records = (x.to(KERNEL) for x in pack(patches))
     out = views.empty_views(records, spec).fill_(math.nan)
     samples = torch.arange(len(patches), device=KERNEL)
     now = torch.tensor(epoch, device=KERNEL)
-    views.launch_render(out, data, records, samples, table.to(KERNEL), spec, seed, now)
+    launch = launch if spec.dtype == torch.float32 else launch_matrix
+    launch(out, data, records, samples, table.to(KERNEL), spec, seed, now)
     return out.cpu()
 
 
@@ -160,13 +175,82 @@ def test_kernel_is_the_reference(size, channels, nhwc):
     torch.testing.assert_close(out, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("blur", [(), (1.0, 0.5)])
+@pytest.mark.parametrize(
+    ("size", "channels", "nhwc", "side"),
+    [(1, 1, False, 8), (2, 3, True, 12), (17, 3, True, 72), (20, 12, False, 30), (33, 1, False, 300), (64, 3, True, 70),
+     (130, 1, False, 200)],
+)  # fmt: skip
+def test_matrix_products_are_the_reference(size, channels, nhwc, side, blur):
+    """In two halves, so to float32's accuracy: patches of every type, narrow, wide, odd, with invalid pixels."""
+    patches = mixed(1 if channels > 1 else 3, 2, channels, side, size, finite=False)
+    spec = ViewSpec(size, dtype=torch.float32, channels_last=nhwc, antialias=size != 17, blur=blur)
+    out = in_kernel(patches, spec, launch=launch_matrix)
+    expected = render(patches, spec)
+    assert out.stride() == expected.stride()
+    torch.testing.assert_close(out, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("blur", [(), (1.0, 1.0)])
+def test_matrix_products_of_one_half_add_less_than_bf16_rounds(blur, monkeypatch):
+    """On white noise, the worst case, and a training patch's shapes; against the largest pixel of an image."""
+    monkeypatch.setattr(views_matrix, "halves_of", lambda dtype: 1)
+    optical = torch.randint(0, 9001, (120, 120), generator=torch.Generator().manual_seed(0)).to(torch.int32)
+    patches = [[[(optical.to(torch.uint16), 1)], [(torch.randn(120, 120) * 5 - 12, 2)]]]
+    spec = ViewSpec(128, dtype=torch.float32, blur=blur)
+    difference = (in_kernel(patches, spec, launch=launch_matrix) - render(patches, spec)).abs().amax((-1, -2))
+    pixels = torch.tensor([8000.0 * 1.1 / 500, 5.0])[:, None, None]  # the largest deviations from the mean
+    assert (difference <= 2**-10 * pixels).all()
+
+
 @pytest.mark.parametrize(("dtype", "ulp"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10)])
-def test_kernel_in_half_precision_is_within_one_unit_in_the_last_place(dtype, ulp):
+@pytest.mark.parametrize("blur", [(), (1.0, 1.0)])
+def test_kernel_in_half_precision_is_within_one_unit_in_the_last_place(dtype, ulp, blur):
+    """Of the largest pixel that is averaged, in bf16: its products have 11 bits, bf16 has 8."""
     patches = [[[(torch.randn(20, 20) * 5 - 12, 2)], [(torch.randn(9, 9) * 5 - 12, 2)]] for _ in range(3)]
-    expected = render(patches, ViewSpec(18, dtype=torch.float32))
-    out = in_kernel(patches, ViewSpec(18, dtype=dtype))
+    expected = render(patches, ViewSpec(24, dtype=torch.float32, blur=blur))
+    out = in_kernel(patches, ViewSpec(24, dtype=dtype, blur=blur))
     assert out.dtype == dtype
-    torch.testing.assert_close(out.float(), expected, rtol=ulp, atol=1e-4)
+    largest = 4.0 if dtype == torch.bfloat16 else 0.0
+    torch.testing.assert_close(out.float(), expected, rtol=ulp, atol=max(1e-4, largest * 2**-11))
+
+
+def test_a_blur_folded_into_the_weights_is_a_blur_of_the_views():
+    patches = [[[(torch.randn(50, 40) * 5 - 12, 2)], [(torch.randn(50, 40) * 5 - 12, 2)]] for _ in range(4)]
+    spec = ViewSpec(70, dtype=torch.float32)
+    sharp = in_kernel(patches, spec)
+    expected = blur_views(sharp, torch.arange(4), probability=(1.0, 0.5), sigma=(0.5, 3.0), seed=5, epoch=2)
+    spec = replace(spec, blur=(1.0, 0.5), sigma=(0.5, 3.0))
+    blurred = in_kernel(patches, spec, launch=launch_matrix)
+    torch.testing.assert_close(blurred, expected, rtol=0, atol=1e-4)
+    same = (expected == sharp).flatten(2).all(-1)
+    assert 0 < same.sum() < 4  # some of the second views are left sharp
+
+
+def test_views_are_blurred_whichever_kernel_renders_them(launches):
+    """Float32 and speckle are rendered tap by tap and blurred after it; half precision at once."""
+    patches = [[[(torch.randn(30, 30) * 5 - 12, 2)], [(torch.randn(30, 30) * 5 - 12, 2)]]]
+    for dtype, speckle in ((torch.float32, False), (torch.float16, True), (torch.float16, False)):
+        spec = ViewSpec(40, dtype=dtype, speckle=speckle, blur=(1.0, 1.0))
+        data, records = (x.to(KERNEL) for x in pack(patches))
+        arguments = data, records, torch.arange(1, device=KERNEL), TABLE.to(KERNEL), spec
+        expected = views.render_reference(*arguments, 3, torch.tensor(1, device=KERNEL))
+        launches.clear()
+        torch.testing.assert_close(render_views(*arguments, seed=3, epoch=1), expected, rtol=2e-3, atol=2e-3)
+        folded = dtype == torch.float16 and not speckle
+        assert list(launches) == (["render_matrix_kernel"] if folded else ["render_taps_kernel", "blur_kernel"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_values_beyond_half_precision_saturate_and_spoil_nothing(dtype):
+    table = band_table(1, {0: BandRow(0.0, 1e-4)})
+    image = torch.zeros(16, 16)
+    image[8, 8], image[2, 2] = 3e38, -1000.0
+    view = in_kernel([[[image]]], ViewSpec.plain(16, dtype), table=table)[0, 0, 0].float()
+    assert not view.isnan().any()
+    assert view[8, 8] > 2e6 or view[8, 8] == math.inf
+    assert view[2, 2] < -2e6
+    assert (view[12:] == 0).all()
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -198,8 +282,9 @@ BAD_RECORDS = {
 }
 
 
-def test_a_bad_record_is_named_on_the_host_and_zero_on_the_device():
-    spec, samples = ViewSpec(5, dtype=torch.float32), torch.arange(len(BAD_RECORDS) + 1)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_bad_record_is_named_on_the_host_and_zero_on_the_device(dtype):
+    spec, samples = ViewSpec(5, dtype=dtype), torch.arange(len(BAD_RECORDS) + 1)
     data, good = pack(mixed(len(samples), 1, 1, 9))
     records = good.clone()
     for number, (field, value) in enumerate(BAD_RECORDS.values(), start=1):
@@ -209,7 +294,8 @@ def test_a_bad_record_is_named_on_the_host_and_zero_on_the_device():
             render_views(data, one, samples, TABLE, spec, seed=0, epoch=0)
     moved = [x.to(KERNEL) for x in (data, records, samples, TABLE)]
     out = views.empty_views(moved[1], spec).fill_(math.nan)
-    views.launch_render(out, *moved, spec, 0, torch.tensor(0, device=KERNEL))
+    launch = launch_taps if dtype == torch.float32 else launch_matrix
+    launch(out, *moved, spec, 0, torch.tensor(0, device=KERNEL))
     assert (out[0, 1:] == 0).all()
     assert (out[0, 0] != 0).any()
     assert not out.isnan().any()
@@ -378,7 +464,7 @@ def test_empty_batch():
 def op_arguments(device):
     data, records = pack(mixed(2, 2, 1, 9))
     tensors = [x.to(device) for x in (data, records, torch.arange(2), TABLE, torch.tensor(3))]
-    return *tensors, 7, 6, [0.1, 1.0, 0.7, 1.4], [True] * 6, torch.bfloat16
+    return *tensors, 7, 6, [0.1, 1.0, 0.7, 1.4, 0.1, 2.0], [True] * 6, [], torch.bfloat16
 
 
 @pytest.mark.parametrize("device", DEVICES)

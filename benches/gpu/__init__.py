@@ -1,0 +1,1 @@
+"""All that is measured on a GPU machine without network, in stages of less than ten minutes."""

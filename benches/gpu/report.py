@@ -1,0 +1,67 @@
+"""Predictions beside measurements: `python -m benches.gpu.report FOLDER`, of predicted.csv and kernels.csv there.
+
+Compared is the share of a copy's bandwidth, which does not depend on the number of images.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benches.core.rows import Row, read, split
+from benches.predict import rows as predicted
+from benches.predict.chips import RATES
+
+# What `bench_ops` measures (op and mode, type), and the kernels that it launches, as `benches.resources` names them.
+LAUNCHED: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
+    ("render_views augmented", "bf16"): (("render_kernel", "S=128 C=1 bf16 NHWC"),),
+    ("gaussian_blur forward", "bf16"): (("blur_kernel", "S=128 C=1 bf16 drawn"),),
+    ("gaussian_blur forward", "fp32"): (("blur_kernel", "S=128 C=1 fp32 given"),),
+    ("select_bands forward", "uint16 to bf16"): (("select_bands_kernel", "C=1 uint16 to bf16 NCHW drawn"),),
+    ("byol_loss forward+backward", "bf16"): (("cosine_kernel", "D=256 bf16"), ("cosine_backward_kernel", "D=256 bf16")),
+    ("byol_loss forward+backward", "fp32"): (("cosine_kernel", "D=256 fp32"), ("cosine_backward_kernel", "D=256 fp32")),
+    ("LARS step", "fp32"): (("lars_norms_kernel", "fp32"), ("lars_update_kernel", "fp32")),
+    ("update_target_ step", "fp32"): (("update_target_kernel", "fp32"),),
+}
+KINDS = ("issue", "lines", "tensor", "bytes")
+
+
+def share(launches: Sequence[dict[str, str]]) -> tuple[float, float]:
+    """Of a copy's bandwidth, for launches one after the other: where nothing overlaps, and where all does.
+
+    launches: floors in us, as predicted.csv has them.
+    """
+    times = [[float(launch.get(kind, 0)) for kind in KINDS] for launch in launches]
+    moved = sum(launch[KINDS.index("bytes")] for launch in times)
+    return moved / sum(map(sum, times)), moved / sum(map(max, times))
+
+
+def beside(measured: Sequence[Row], told: Sequence[dict[str, str]]) -> Iterator[tuple[str, str, str, str]]:
+    """Op, contender, and the share of a copy's bandwidth predicted and measured; the last rows of each.
+
+    measured: of kernels.csv. told: of predicted.csv, for the GPU's Triton or any other.
+    """
+    known = {(row["kernel"], row["case"]): row for row in told if row["target"] == "cuda:90"}
+    last = {(row["what"], row["setting"], row["contender"]): row for row in measured}
+    for (what, setting, contender), row in last.items():
+        gpu = next((gpu for gpu in RATES if gpu in row["machine"]), "")
+        kernels = LAUNCHED.get((what, split(setting).get("type", "")), ())
+        also = split(row["also"])
+        if contender not in ("ours", "ours, graph") or not gpu or "of the copy" not in also:
+            continue
+        if kernels and all(kernel in known for kernel in kernels):
+            low, high = share([split(known[kernel][gpu]) for kernel in kernels])
+            yield f"{what} ({setting})", contender, f"{low:.0%} to {high:.0%}", f"{float(also['of the copy']):.0%}"
+
+
+def main(folder: Path) -> None:
+    """Print the table; nothing where one of the two files is not there."""
+    lines = list(beside(read(folder / "kernels.csv"), predicted.read(folder / predicted.NAME)))
+    if lines:
+        lines.insert(0, ("share of a copy's bandwidth", "", "predicted", "measured"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for cells in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,428 @@
+# mypy: disallow-untyped-defs=False, disable-error-code="assignment,misc,var-annotated"
+"""render_views in half precision: resampling and blur as two matrix products a strip of an image.
+
+    strip = (blur . rows) @ pixels @ (blur . columns)^T
+
+rows and columns hold the weights of antialiased bilinear resampling, one output pixel a row (sampling.py); blur is the
+Toeplitz matrix of BYOL's Gaussian with its reflected border (window.py). Folded into the weights, a blur takes no pass
+of its own. pixels are clipped, jittered and standardised in float32, rows of the patch loaded as aligned vectors.
+
+A matrix enters the tensor cores as HALVES numbers of fp16, their products are added up in float32:
+    1: each number to 2^-12, of the largest pixel that an output pixel averages: an eighth of a unit in the last place
+       of bf16. One product.
+    2: to 2^-22, three products: all but that of the lower halves.
+Pixels go in divided by LEVEL, and weights of columns multiplied by it: up to 65,504 * LEVEL standard deviations are
+represented, beyond they saturate.
+
+`tl.arange` alone spreads a matrix over threads one element wide, and 2-byte stores then take it to shared memory. The
+result of a product lies as the next product takes it: so the one vector that fills a whole weight matrix, the centres,
+is spread by a product with ones.
+"""
+
+from math import log
+
+import torch
+from torch import Tensor
+
+from ._triton import tl, triton
+from .draws import ViewSpec
+from .philox import BLUR, CROP, JITTER, TURN, philox4, seed_words, uniform_of
+from .records import ALIGN, MAX_SIDE
+from .views_scalars import crop_of, record_of, scale_of, turn_of
+from .window import MIN_SIGMA, weights_of
+
+STRETCH = 128  # columns of a program
+WIDE = 128  # columns of the patch that a product takes
+DEEP = 16  # rows of the patch that are loaded at a time
+LEVEL = 32.0
+WARPS = 4
+# Registers a thread may use: of 168, a multiprocessor holds three programs. A blur's weights take more.
+REGISTERS = 168
+
+# ---- matrices -----------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def halved(x, HALVES: tl.constexpr):
+    """float32 x as the sum of HALVES fp16 tensors."""
+    parts = ()
+    for k in tl.static_range(HALVES):
+        half = x.to(tl.float16)
+        parts += (half,)
+        if k + 1 < HALVES:
+            x -= half.to(tl.float32)
+    return parts
+
+
+@triton.jit
+def product(a, b, total):
+    """total + a @ b, float32, of matrices from `halved`."""
+    if len(a) > 1:
+        total = tl.dot(a[1], b[0], total)
+        total = tl.dot(a[0], b[1], total)
+    return tl.dot(a[0], b[0], total)
+
+
+@triton.jit
+def spread(x, MANY: tl.constexpr):
+    """x (T,) in each of MANY columns, exactly: float32 in three halves, times ones."""
+    high, middle, low = halved(x, 3)
+    k = tl.arange(0, 16)[None, :]
+    thirds = tl.where(k == 0, high[:, None], tl.where(k == 1, middle[:, None], tl.where(k == 2, low[:, None], 0.0)))
+    ones = tl.where(tl.arange(0, 16)[:, None] + tl.zeros((1, MANY), tl.int32) < 3, 1.0, 0.0)
+    return tl.dot(thirds.to(tl.float16), ones.to(tl.float16))
+
+
+@triton.jit
+def turned(halves):
+    """The transpose of a matrix from `halved`."""
+    parts = ()
+    for k in tl.static_range(len(halves)):
+        parts += (tl.trans(halves[k]),)
+    return parts
+
+
+# ---- weights ------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def axis_of(start, length, pixels, backwards, SIZE: tl.constexpr, ANTIALIAS: tl.constexpr):
+    """An axis of the crop, scalars: origin and step (pixels), reach, pixels, whether it runs backwards."""
+    pixels = pixels.to(tl.float32)
+    step = tl.div_rn(length * pixels, SIZE * 1.0)  # rounded as PyTorch's: a whole patch at its own size stays itself
+    reach = tl.maximum(step, 1.0) if ANTIALIAS else step * 0.0 + 1.0
+    return start * pixels, step, reach, pixels, backwards
+
+
+@triton.jit
+def centre_of(index, axis):
+    """Position of output pixels, in pixels of the patch from its border."""
+    origin, step, _, _, _ = axis
+    return (index.to(tl.float32) + 0.5) * step + origin
+
+
+@triton.jit
+def window_of(base, halo, axis, SIZE: tl.constexpr, TILE: tl.constexpr):
+    """First pixel and end of those that weigh in output pixels base..base + TILE, with a halo to either side."""
+    _, _, reach, pixels, backwards = axis
+    low, high = tl.maximum(base - halo, 0), tl.minimum(base + (TILE - 1) + halo, SIZE - 1)
+    first = tl.where(backwards, SIZE - 1 - high, low)
+    last = tl.where(backwards, SIZE - 1 - low, high)
+    first = tl.floor(centre_of(first, axis) - reach - 0.5)
+    end = tl.ceil(centre_of(last, axis) + reach + 0.5)
+    return tl.maximum(first, 0.0).to(tl.int32), tl.minimum(end, pixels).to(tl.int32)
+
+
+@triton.jit
+def triangles_of(index, axis, first, SIZE: tl.constexpr, LEVEL: tl.constexpr, MANY: tl.constexpr):
+    """The triangles of output pixels `index` (T,), reflected at the border, for `weights`: (first - centre) * slope,
+    (T, MANY); slope and height, (T,); pixels of the axis from `first`, the first of them that is looked at."""
+    _, _, reach, pixels, backwards = axis
+    last: tl.constexpr = SIZE - 1
+    index = tl.abs(index)
+    index = tl.minimum(tl.minimum(index, tl.abs(2 * last - index)), last)
+    index = tl.where(backwards, last - index, index)
+    centre = centre_of(index, axis) - 0.5
+    inverse = tl.div_rn(1.0, reach)
+    nearest = tl.ceil(centre - reach)
+    total = centre * 0.0
+    for k in range(0, tl.ceil(2.0 * reach).to(tl.int32)):
+        pixel = nearest + k
+        weight = tl.maximum(1.0 - tl.abs(pixel - centre) * inverse, 0.0)
+        total += tl.where((pixel >= 0.0) & (pixel < pixels), weight, 0.0)
+    height = LEVEL / total
+    slope = inverse * height
+    return spread((first - centre) * slope, MANY), slope, height, pixels.to(tl.int32) - first
+
+
+@triton.jit
+def weights(triangles, start, MANY: tl.constexpr):
+    """(T, MANY) float32: what pixels start..start + MANY weigh, counted from `first`."""
+    at, slope, height, end = triangles
+    pixel = start + tl.arange(0, MANY)
+    pixel = tl.where(pixel < end, pixel.to(tl.float32), 1e6)  # a pixel beyond the border weighs nothing
+    pixel, slope = tl.broadcast_to(pixel[None, :], at.shape), tl.broadcast_to(slope[:, None], at.shape)
+    return tl.maximum(height[:, None] - tl.abs(tl.fma(pixel, slope, at)), 0.0)
+
+
+@triton.jit
+def bell_of(sigma, START: tl.constexpr, RADIUS: tl.constexpr, TILE: tl.constexpr, MANY: tl.constexpr):
+    """(TILE, MANY) of the blur's Toeplitz matrix: w(START + column - RADIUS - row), as `blur_weights`."""
+    peak = tl.log2(weights_of(sigma, RADIUS, 0.0)[0])
+    rate = -0.7213475204444817 / sigma / sigma  # log2(e) / 2
+    away = spread((START - RADIUS - tl.arange(0, TILE)).to(tl.float32), MANY)
+    away += tl.arange(0, MANY).to(tl.float32)[None, :]
+    return tl.where(tl.abs(away) <= RADIUS, tl.exp2(away * away * rate + peak), 0.0)
+
+
+@triton.jit
+def both_of(base, axis, first, blurred, SIZE: tl.constexpr, LEVEL: tl.constexpr, MANY: tl.constexpr,
+            TILE: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr):  # fmt: skip
+    """Triangles of output pixels base..base + TILE and, where there are blurs, of those that one adds to them."""
+    halo = tl.where(blurred, RADIUS, 0)
+    near = triangles_of(base - halo + tl.arange(0, TILE), axis, first, SIZE, LEVEL, MANY)
+    far = near
+    if RADIUS:
+        far = triangles_of(base - halo + TILE + tl.arange(0, HALO), axis, first, SIZE, LEVEL, MANY)
+    return near, far
+
+
+@triton.jit
+def blurred_weights(both, bells, blurred, start, MANY: tl.constexpr, RADIUS: tl.constexpr, HALVES: tl.constexpr):
+    """`weights`, each column blurred where `blurred`."""
+    weight = weights(both[0], start, MANY)
+    if RADIUS:  # constexpr: no branch in the kernel  # noqa: SIM102
+        if blurred:
+            total = product(bells[0], halved(weight, HALVES), tl.zeros_like(weight))
+            weight = product(bells[1], halved(weights(both[1], start, MANY), HALVES), total)
+    return halved(weight, HALVES)
+
+
+# ---- kernel -------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def load_any(at, code, pixel, live):
+    """Pixels of any type and alignment as float32: element by element."""
+    raw = tl.zeros(pixel.shape, tl.float32)
+    if code == 0:
+        raw = tl.load(at + pixel, mask=live, other=0).to(tl.float32)
+    elif code == 1:
+        raw = tl.load(at.to(tl.pointer_type(tl.int16)) + pixel, mask=live, other=0).to(tl.float32)
+    elif code == 2:
+        raw = tl.load(at.to(tl.pointer_type(tl.uint16)) + pixel, mask=live, other=0).to(tl.float32)
+    elif code == 3:
+        raw = tl.load(at.to(tl.pointer_type(tl.float16)) + pixel, mask=live, other=0).to(tl.float32)
+    elif code == 4:
+        raw = tl.load(at.to(tl.pointer_type(tl.float32)) + pixel, mask=live, other=0).to(tl.float32)
+    return raw
+
+
+@triton.jit
+def standardise(raw, values, MAYBE_INFINITE: tl.constexpr):
+    """float32 pixels clipped, jittered, standardised and divided by LEVEL; 0 where invalid."""
+    low, high, nodata, scale, shift = values
+    valid = raw != nodata
+    if MAYBE_INFINITE:
+        valid &= tl.abs(raw) < float("inf")
+    return tl.where(valid, tl.minimum(tl.maximum(raw, low), high) * scale + shift, 0.0)
+
+
+@triton.jit
+def store_part(out, total, i, j, odd, SIZE: tl.constexpr, STEP: tl.constexpr):
+    """Rows i and columns j of the crop to where the turn takes them, along the rows of the view either way."""
+    if odd:
+        to = out + (j[:, None] * SIZE + i[None, :]) * STEP
+        tl.store(to, tl.trans(total), mask=(j < SIZE)[:, None] & (i < SIZE)[None, :])
+    else:
+        to = out + (i[:, None] * SIZE + j[None, :]) * STEP
+        tl.store(to, total, mask=(i < SIZE)[:, None] & (j < SIZE)[None, :])
+
+
+@triton.jit
+def columns_of(base, axis, first, start, bells, blurred, SIZE: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr,
+               HALVES: tl.constexpr, TILE: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr,
+               LEVEL: tl.constexpr):  # fmt: skip
+    """The weights of each part's columns, (TILE, WIDE), of pixels first + start.. ."""
+    parts = ()
+    for part in tl.static_range(PARTS):
+        both = both_of(base + part * TILE, axis, first, blurred, SIZE, LEVEL, WIDE, TILE, RADIUS, HALO)
+        parts += (blurred_weights(both, bells, blurred, start, WIDE, RADIUS, HALVES),)
+    return parts
+
+
+@triton.jit
+def strip_of(at, code, width, both, y_first, y_end, x, live_x, values, bells, blurred, RADIUS: tl.constexpr,
+             HALVES: tl.constexpr, TILE: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr,
+             ANY: tl.constexpr):  # fmt: skip
+    """Rows of the crop, columns of the patch: (TILE, WIDE) from `halved`."""
+    strip = tl.zeros((TILE, WIDE), tl.float32)
+    for start in range(0, y_end - y_first, DEEP):
+        y = y_first + start + tl.arange(0, DEEP)
+        pixel, live = (y * width)[:, None] + x[None, :], (y < y_end)[:, None] & live_x[None, :]
+        if ANY:
+            value = standardise(load_any(at, code, pixel, live), values, True)
+        else:
+            raw = tl.load(at + pixel, mask=live, other=0)
+            value = standardise(raw.to(tl.float32), values, raw.dtype.is_floating())
+        down = blurred_weights(both, bells, blurred, start, DEEP, RADIUS, HALVES)
+        strip = product(down, halved(value, HALVES), strip)
+    return halved(strip, HALVES)
+
+
+@triton.jit
+def render_fast(out, at, width, rows, columns, base, x_first, values, bells, blurred, odd, SIZE: tl.constexpr,
+                STEP: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr, HALVES: tl.constexpr,
+                TILE: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr,
+                LEVEL: tl.constexpr):  # fmt: skip
+    """Rows of a multiple of eight pixels, of which the columns take WIDE at most: weights of columns are built once."""
+    halo = tl.where(blurred, RADIUS, 0)
+    across = columns_of(base, columns, x_first, 0, bells, blurred, SIZE, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, LEVEL)
+    x = x_first + tl.arange(0, WIDE)
+    for top in range(0, SIZE, TILE):
+        y_first, y_end = window_of(top, halo, rows, SIZE, TILE)
+        both = both_of(top, rows, y_first, blurred, SIZE, 1.0, DEEP, TILE, RADIUS, HALO)
+        strip = strip_of(at, 0, width, both, y_first, y_end, x, x < width, values, bells, blurred, RADIUS, HALVES,
+                         TILE, WIDE, DEEP, False)  # fmt: skip
+        for part in tl.static_range(PARTS):
+            total = product(strip, turned(across[part]), tl.zeros((TILE, TILE), tl.float32))
+            j = base + part * TILE + tl.arange(0, TILE)
+            store_part(out, total.to(out.dtype.element_ty), top + tl.arange(0, TILE), j, odd, SIZE, STEP)
+
+
+@triton.jit
+def render_any(out, at, code, width, rows, columns, base, values, bells, blurred, odd,
+               SIZE: tl.constexpr, STEP: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr, HALVES: tl.constexpr,
+               TILE: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr,
+               LEVEL: tl.constexpr):  # fmt: skip
+    """Rows of any length, WIDE of their pixels at a time: weights of columns are built for each strip anew."""
+    halo = tl.where(blurred, RADIUS, 0)
+    TILES: tl.constexpr = (SIZE + TILE - 1) // TILE
+    for tile in range(0, TILES * PARTS):
+        top, left = tile // PARTS * TILE, base + tile % PARTS * TILE
+        y_first, y_end = window_of(top, halo, rows, SIZE, TILE)
+        x_first, x_end = window_of(left, halo, columns, SIZE, TILE)
+        down = both_of(top, rows, y_first, blurred, SIZE, 1.0, DEEP, TILE, RADIUS, HALO)
+        across = both_of(left, columns, x_first, blurred, SIZE, LEVEL, WIDE, TILE, RADIUS, HALO)
+        total = tl.zeros((TILE, TILE), tl.float32)
+        for start in range(0, x_end - x_first, WIDE):
+            x = x_first + start + tl.arange(0, WIDE)
+            strip = strip_of(at, code, width, down, y_first, y_end, x, x < width, values, bells, blurred, RADIUS,
+                             HALVES, TILE, WIDE, DEEP, True)  # fmt: skip
+            total = product(strip, turned(blurred_weights(across, bells, blurred, start, WIDE, RADIUS, HALVES)), total)
+        store_part(out, total.to(out.dtype.element_ty), top + tl.arange(0, TILE), left + tl.arange(0, TILE), odd, SIZE,
+                   STEP)  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["nbytes", "samples_count", "k0", "k1", "bands"])
+def render_matrix_kernel(
+    out,  # (V, B, C, S, S) bf16 or fp16; memory (V, B, S, S, C) if NHWC
+    data,  # (N,) uint8, 16-byte aligned
+    records,  # (B, V, C, 5) int64: byte offset, dtype code, height, width, band id
+    samples,  # (B,) int64
+    epoch,  # () int64
+    table,  # (K, 10) float32, by band id: see records.py
+    k0,  # seed, low word, int32
+    k1,  # seed, high word, int32
+    nbytes,  # N
+    samples_count,  # B
+    bands,  # K
+    probability,  # of a blur: floats, one a view
+    sigma_low,  # float, pixels: range of the blur's sigma
+    sigma_high,
+    VIEWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    SIZE: tl.constexpr,  # S
+    AREA: tl.constexpr,  # lower end of the crop's area
+    AREA_SPAN: tl.constexpr,
+    LOG_RATIO: tl.constexpr,  # lower end of the log of the crop's width / height
+    LOG_RATIO_SPAN: tl.constexpr,
+    FLIP: tl.constexpr,
+    TURN: tl.constexpr,
+    JITTER: tl.constexpr,
+    ANTIALIAS: tl.constexpr,
+    NHWC: tl.constexpr,
+    RADIUS: tl.constexpr,  # of the blur, 0 for none
+    MAX_SIDE: tl.constexpr,
+    ALIGN: tl.constexpr,
+    STREAM_CROP: tl.constexpr,
+    STREAM_TURN: tl.constexpr,
+    STREAM_JITTER: tl.constexpr,
+    STREAM_BLUR: tl.constexpr,
+    MIN_SIGMA: tl.constexpr,
+    HALVES: tl.constexpr,
+    HALO: tl.constexpr,
+    TILE: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDE: tl.constexpr,
+    DEEP: tl.constexpr,
+    LEVEL: tl.constexpr,
+):
+    """One program: PARTS * TILE columns of one channel of one view. Grid: B * V * C * such stretches of columns."""
+    ACROSS: tl.constexpr = (SIZE + TILE * PARTS - 1) // (TILE * PARTS)
+    STEP: tl.constexpr = CHANNELS if NHWC else 1
+    base = tl.program_id(0) % ACROSS * (TILE * PARTS)
+    image = tl.program_id(0) // ACROSS  # (b, v, c), row major
+    c, v, b = image % CHANNELS, image // CHANNELS % VIEWS, image // (CHANNELS * VIEWS)
+    ok, offset, code, height, width, row = record_of(records, table, image, nbytes, bands, MAX_SIDE, ALIGN)
+    sample, now = tl.load(samples + b), tl.load(epoch)
+    top, left, h, w = crop_of(k0, k1, sample, now, v, STREAM_CROP, AREA, AREA_SPAN, LOG_RATIO, LOG_RATIO_SPAN)
+    odd, up, mirrored = turn_of(k0, k1, sample, now, v, STREAM_TURN, FLIP, TURN)
+    rows = axis_of(top, h, height, up, SIZE, ANTIALIAS)
+    columns = axis_of(left, w, width, mirrored, SIZE, ANTIALIAS)
+
+    scale, shift = scale_of(k0, k1, sample, now, v, row, STREAM_JITTER + c, JITTER)
+    scale, shift = tl.where(ok, scale / LEVEL, 0.0), tl.where(ok, shift / LEVEL, 0.0)
+    end, other_end = (65504.0 - shift) / scale, (-65504.0 - shift) / scale  # of what fp16 represents
+    low = tl.where(ok, tl.maximum(tl.load(row + 6), tl.minimum(end, other_end)), 0.0)
+    high = tl.where(ok, tl.minimum(tl.load(row + 7), tl.maximum(end, other_end)), 0.0)
+    values = low, high, tl.load(row + 8), scale, shift
+
+    blurred = False
+    bells = ()
+    if RADIUS:
+        decide, size, _, _ = philox4(k0, k1, sample, now, v, STREAM_BLUR)
+        chance = 0.0
+        for k in tl.static_range(len(probability)):
+            chance = tl.where(v == k, probability[k], chance)
+        sigma = sigma_low + uniform_of(size) * (sigma_high - sigma_low)
+        blurred = (uniform_of(decide) < chance) & (sigma > 0.0)
+        sigma = tl.maximum(sigma, MIN_SIGMA)
+        bells = (halved(bell_of(sigma, 0, RADIUS, TILE, TILE), HALVES),
+                 halved(bell_of(sigma, TILE, RADIUS, TILE, HALO), HALVES))  # fmt: skip
+
+    out += (v.to(tl.int64) * samples_count + b) * (CHANNELS * SIZE * SIZE) + (c if NHWC else c * (SIZE * SIZE))
+    at = data + offset // ALIGN * ALIGN  # so that the compiler knows
+    x_first, x_end = window_of(base, tl.where(blurred, RADIUS, 0), columns, SIZE, TILE * PARTS)
+    eighth = tl.multiple_of(x_first // 8 * 8, 8)
+    wide = tl.multiple_of(width // 8 * 8, 8)
+    code = tl.where(ok & (wide == width) & (x_end - eighth <= WIDE), code, -1)
+    if code == 2:
+        render_fast(out, at.to(tl.pointer_type(tl.uint16)), wide, rows, columns, base, eighth, values, bells, blurred,
+                    odd, SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
+    elif code == 4:
+        render_fast(out, at.to(tl.pointer_type(tl.float32)), wide, rows, columns, base, eighth, values, bells, blurred,
+                    odd, SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
+    elif code == 0:
+        render_fast(out, at, wide, rows, columns, base, eighth, values, bells, blurred,
+                    odd, SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
+    else:
+        width = tl.where(ok, width, 0)  # nothing is read for a record that does not fit
+        render_any(out, at, tl.load(records + image.to(tl.int64) * 5 + 1), width, rows, columns, base, values, bells,
+                   blurred, odd, SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE // 2, 16,
+                   LEVEL)  # fmt: skip
+
+
+def tile_of(device: torch.device) -> int:
+    """TILE, rows of a strip and columns of a part of it: 64 for Hopper, whose products take so many rows. Others take
+    fewer, and triton 3.7 fails to compile Blackwell's own products of 64 rows in this kernel (HoistTMEMAlloc)."""
+    hopper = device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device)[0] == 9
+    return 64 if hopper else 32
+
+
+def halves_of(dtype: torch.dtype) -> int:
+    """HALVES of views of a type: one half of a number has more digits than bf16, two more than fp16."""
+    return 1 if dtype == torch.bfloat16 else 2
+
+
+def launch_matrix(
+    out: Tensor, data: Tensor, records: Tensor, samples: Tensor, table: Tensor, spec: ViewSpec, seed: int, epoch: Tensor
+) -> None:
+    """Fills out, made by `empty_views`, with one launch. Everything is contiguous and on one device."""
+    b, v, c, _ = records.shape
+    if b * v * c == 0:
+        return
+    tile = max(16, min(tile_of(out.device), triton.next_power_of_2(spec.size)))
+    parts = min(STRETCH // tile, triton.cdiv(spec.size, tile))
+    radius = spec.radius if any(spec.blur) else 0
+    halo = max(16, triton.next_power_of_2(2 * radius))
+    (area, area_end), (ratio, ratio_end) = spec.scale, (log(end) for end in spec.ratio)
+    light = not (torch.version.hip or radius or halves_of(out.dtype) > 1 or (spec.channels_last and c > 1))
+    options = {"maxnreg": REGISTERS} if light else {}
+    render_matrix_kernel[(b * v * c * triton.cdiv(spec.size, tile * parts),)](
+        out, data, records, samples, epoch, table, *seed_words(seed), len(data), b, len(table),
+        tuple(spec.blur), *spec.sigma, v, c, spec.size, area, area_end - area, ratio, ratio_end - ratio,
+        spec.flip, spec.turn, spec.jitter, spec.antialias, spec.channels_last, radius, MAX_SIDE, ALIGN,
+        CROP, TURN, JITTER, BLUR, MIN_SIGMA, halves_of(out.dtype), halo, tile, parts, WIDE, DEEP, LEVEL,
+        num_warps=WARPS, num_stages=2 if light else 1, **options,
+    )  # fmt: skip
