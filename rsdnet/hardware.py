@@ -47,8 +47,9 @@ def free_bytes(device: "torch.device") -> int:
 def keep_freed_memory() -> None:
     """Let malloc hand freed memory out again instead of giving it back to the kernel; where it is glibc's.
 
-    A step on a CPU frees all its activations, and the next one would fetch the same pages anew: 30,000 page faults and
-    4 % of the time of a ResNet-18 at 64 px and batch 32. Peak memory stays the same.
+    A step on a CPU frees all its activations, and the next one would fetch the same pages anew: for a ResNet-18 at
+    batch 32, 30,000 page faults and 5 % of its CPU time at 64 px, 144,000 and 11 % at 128 px. Peak memory grows by up
+    to 4 %.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
