@@ -113,8 +113,7 @@ class ModelConfig:
     dim: Positive = 256
     """Dimensions of projection and prediction (byol/configs/byol.py); SimSiam's are 2048."""
     concatenate_views: bool = False
-    """Forward both views as one batch with shared BatchNorm statistics, as byol-pytorch does; DeepMind forwards one
-    after the other."""
+    """Let both views share BatchNorm's statistics, as byol-pytorch does; without, each has its own, as DeepMind's."""
     batchnorm: Literal["sync", "local"] = "sync"
     """On several ranks: statistics of BatchNorm over all ranks (BYOL's), or each rank's own."""
     recompute: bool = False

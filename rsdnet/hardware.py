@@ -1,5 +1,7 @@
 """Memory and cores of this machine that this process may use."""
 
+import contextlib
+import ctypes
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,9 @@ _GROUPS = (
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
      "/sys/fs/cgroup/memory/memory.stat"),
 )  # fmt: skip
+
+# glibc, malloc/malloc.h (mallopt(3)): blocks that get a mapping of their own; free bytes on top that are given back.
+M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
 
 def cores() -> int:
@@ -37,6 +42,19 @@ def free_bytes(device: "torch.device") -> int:
     import torch
 
     return int(torch.cuda.mem_get_info(device)[0])
+
+
+def keep_freed_memory() -> None:
+    """Let malloc hand freed memory out again instead of giving it back to the kernel; where it is glibc's.
+
+    A step on a CPU frees all its activations, and the next one would fetch the same pages anew: for a ResNet-18 at
+    batch 32, 30,000 page faults and 5 % of its CPU time at 64 px, 144,000 and 11 % at 128 px. Peak memory grows by up
+    to 4 %.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # its argument is an int
 
 
 def _meminfo(name: str) -> int:

@@ -5,6 +5,10 @@ evaluates (arXiv 2205.02049): macro F1 and accuracy on the test split. Beside it
 that the encoder started from, and statistics of the raw band.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as train.py says
+
 import dataclasses
 import hashlib
 import json

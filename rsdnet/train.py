@@ -5,12 +5,17 @@ loss; the optimizer moves the network and the method its target. Everything rand
 sample, view), so a step number and the tensors are the whole state of a run.
 """
 
+import os
+
+# OpenMP's threads, when torch is imported: sleep where they wait for each other. By default they spin, which beside
+# other processes takes the time from those they wait for: a step took 17 times as long on two busy cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import argparse
 import contextlib
 import dataclasses
 import datetime
 import io
-import os
 import sys
 from pathlib import Path
 
@@ -24,6 +29,7 @@ from rsdnet.data.loader import open_loader, open_samples
 from rsdnet.distributed import Ranks, open_ranks
 from rsdnet.errors import DataError, Echo, command
 from rsdnet.evaluate.knn import KNN
+from rsdnet.hardware import keep_freed_memory
 from rsdnet.methods import METHODS
 from rsdnet.model.encoders import ENCODERS
 from rsdnet.monitor.flops import matmul_peak, step_flops
@@ -47,6 +53,8 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
     with ranks.together():
         torch.set_num_threads(cfg.run.threads or torch.get_num_threads())
         set_policy(cfg.run.tf32, ranks.device)
+        if ranks.device.type == "cpu":
+            keep_freed_memory()
         samples = open_samples(cfg, ranks, console)
         table = band_table(cfg).to(ranks.device)
         knn = KNN(cfg, cfg.run.knn_data or cfg.data.data, ranks.device, ranks) if cfg.run.knn_every else None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benches.core.peers import Absent, peer_version
 from benches.reference import train
@@ -51,9 +51,11 @@ def schedule(setting: Setting) -> Iterator[tuple[float, float]]:
 # ---- rsdnet -------------------------------------------------------------------------------------------------
 
 
-def ours(setting: Setting, folder: Path | None, compiled: bool | None = None) -> Contender:
-    """rsdnet's step, fed by its loader and its views. compiled: None for a run's own choice."""
+def ours(setting: Setting, folder: Path | None, compiled: bool | None = None, in_turn: bool = False) -> Contender:
+    """rsdnet's step, fed by its loader and its views. compiled: None for a run's own choice. in_turn: views one after
+    the other, by torch's own layers."""
     from rsdnet.distributed import Ranks
+    from rsdnet.hardware import keep_freed_memory
     from rsdnet.training.step import TrainStep, compiles
 
     device, numbers = torch.device(setting.device), schedule(setting)
@@ -61,6 +63,13 @@ def ours(setting: Setting, folder: Path | None, compiled: bool | None = None) ->
     cfg = setting.config(folder)
     compile = compiles(cfg, device) if compiled is None else compiled
     train_step = TrainStep(cfg, device, Ranks(0, 1, 0, device), compile=compile, dtype=setting.dtype)
+    if in_turn:
+        train_step.method.one_pass = False
+        for part in train_step.method.modules():
+            if isinstance(part, nn.Conv2d):
+                part.__class__ = nn.Conv2d
+    elif device.type == "cpu":
+        keep_freed_memory()
 
     def step(views: Tensor) -> Tensor:
         lr, tau = next(numbers)
@@ -71,6 +80,7 @@ def ours(setting: Setting, folder: Path | None, compiled: bool | None = None) ->
         return "in a CUDA graph" if train_step.graph.graph is not None else ""
 
     name = "rsdnet" if compiled is None else "rsdnet, compiled" if compiled else "rsdnet, eager"
+    name = "rsdnet, views in turn" if in_turn else name
     return Contender(name, step, lambda: our_views(setting, folder), DataConfig().slots, note)
 
 
@@ -152,6 +162,7 @@ CONTENDERS: dict[str, Callable[[Setting, Path | None], Contender]] = {
     "rsdnet": ours,
     "rsdnet, compiled": partial(ours, compiled=True),
     "rsdnet, eager": partial(ours, compiled=False),
+    "rsdnet, views in turn": partial(ours, in_turn=True),
     "reference": reference,
     "reference, compiled": partial(reference, compiled=True),
     "reference, transforms on the CPU": partial(reference, on_batches=False),

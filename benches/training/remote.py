@@ -1,11 +1,13 @@
 """A contender in a process of its own, so that none takes the others with it when it fails."""
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
+from unittest import mock
 
 import torch
 
@@ -14,6 +16,9 @@ from benches.training.contenders import CONTENDERS
 from benches.training.seat import Local
 from benches.training.setting import Setting
 
+HOUR = 3600.0
+# What a command sets before torch is imported (rsdnet/train.py).
+ENVIRONMENTS = {"rsdnet": {"OMP_WAIT_POLICY": "passive"}}
 PATIENCE = 20  # seconds for a process to end by itself
 
 
@@ -28,17 +33,21 @@ def reason(error: BaseException) -> str:
 
 
 class Remote:
-    """A seat in a process of its own. left: seconds that the whole run has left, asked before each wait.
+    """A seat in a process of its own. folder: of the database; None: it has no loader. left: seconds that the whole run
+    has left, asked before each wait.
 
     Raises Absent or Failed with the contender's own reason, and Failed where it outlasts the run's time.
     """
 
-    def __init__(self, contender: str, setting: Setting, folder: Path, left: Callable[[], float]) -> None:
+    def __init__(
+        self, contender: str, setting: Setting, folder: Path | None, left: Callable[[], float] = lambda: HOUR
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.left = left
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, contender, setting, folder))
-        self.process.start()
+        with mock.patch.dict(os.environ, ENVIRONMENTS.get(contender, {})):
+            self.process.start()
         theirs.close()
         try:
             self.name, self.note = self._answer()
@@ -79,8 +88,8 @@ class Remote:
         self.close()
 
 
-def serve(connection: Connection, contender: str, setting: Setting, folder: Path) -> None:
-    """In that process: make the contender and its loader, then take turns until the connection ends.
+def serve(connection: Connection, contender: str, setting: Setting, folder: Path | None) -> None:
+    """In that process: make the contender and its loader, if any, then take turns until the connection ends.
 
     Answers (name, note), then the seconds of each turn; Absent or Failed ends it.
     """
@@ -88,7 +97,8 @@ def serve(connection: Connection, contender: str, setting: Setting, folder: Path
     torch.backends.cudnn.benchmark = True
     try:
         seat = Local(lambda: CONTENDERS[contender](setting, folder), setting)
-        seat.open()
+        if folder:
+            seat.open()
         connection.send((seat.name, seat.note))
         while True:
             try:

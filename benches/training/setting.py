@@ -1,6 +1,7 @@
 """What is trained in a comparison: networks, views, batch, precision; the same for every contender."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,10 @@ class Setting:
 
     def conditions(self) -> dict[str, Any]:
         """Of its rows."""
-        return {"shape": self.shape, "batch": self.batch, "precision": self.precision, "workers": self.workers}
+        told = {"shape": self.shape, "batch": self.batch, "precision": self.precision, "workers": self.workers}
+        told |= {"threads": self.threads} if self.threads else {}
+        waits = os.environ.get("OMP_WAIT_POLICY")  # set by whoever measures: every contender's
+        return told | ({"OMP_WAIT_POLICY": waits} if waits else {})
 
     def speeds(self, ours: float, other: float) -> dict[str, str]:
         """Samples a second of two, from seconds a step; on a CPU, whose rows hold ratios alone, nothing."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 # Measured on one thread of an Intel Xeon with AMX, over the shapes of ResNet-18 (widths 32 and 64) and ResNet-50.
 LARGEST = 4  # pixels a side, up to which products won
@@ -58,11 +59,11 @@ class Convolution3x3(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.stride, matrix = stride, None
-        if max(x.shape[2:]) <= DENSE:
-            matrix = dense(weight, *x.shape[2:], stride)
-            rows, columns = outputs(x, stride)
+        height, width = x.shape[2:]
+        if max(height, width) <= DENSE:
+            matrix = dense(weight, height, width, stride)
             result = rows_of(x) @ matrix.T
-            result = result.view(len(x), rows, columns, len(weight)).permute(0, 3, 1, 2)
+            result = result.view(len(x), -1, (width - 1) // stride + 1, len(weight)).permute(0, 3, 1, 2)
         else:
             result = nn.functional.conv2d(x, weight, None, stride, 1)
         ctx.save_for_backward(x, weight, matrix)
@@ -77,7 +78,7 @@ class Convolution3x3(torch.autograd.Function):
             flat = rows_of(grad) @ matrix
             by_input = flat.view(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
         elif wanted[0]:
-            by_input = torch.nn.grad.conv2d_input(x.shape, weight, grad, ctx.stride, 1)
+            by_input = conv2d_input(x.shape, weight, grad, ctx.stride, 1)
         if wanted[1]:
             by_weight = weight_gradient(x, grad, ctx.stride)
         return by_input, by_weight, None
@@ -119,11 +120,6 @@ def dense(weight: Tensor, height: int, width: int, stride: int) -> Tensor:
             block = taken[1 - y : 1 - y + height, 1 - x : 1 - x + width]
             result[row, column] = block.permute(2, 0, 1, 3)
     return result.flatten(3).flatten(0, 2)
-
-
-def outputs(x: Tensor, stride: int) -> tuple[int, int]:
-    """Rows and columns of a 3x3 convolution's result."""
-    return (x.shape[2] - 1) // stride + 1, (x.shape[3] - 1) // stride + 1
 
 
 def rows_of(x: Tensor) -> Tensor:

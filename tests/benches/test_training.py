@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benches import bench_step, end_to_end
+from benches import bench_step, end_to_end, step_on_cpu
 from benches.core import rows
 from benches.core.peers import Absent
 from benches.end_to_end import Options, comparisons
@@ -24,6 +24,7 @@ from benches.training.remote import Failed, Remote
 from benches.training.seat import LOADED, RESIDENT, Local, step_race
 from benches.training.setting import Setting, resident, settings
 from rsdnet.monitor.flops import step_flops
+from rsdnet.training.step import TrainStep
 from tests.benches.conftest import REPO, Kept, Run
 
 pytest.importorskip("pytest_benchmark")
@@ -50,6 +51,16 @@ def test_every_contender_of_the_step_has_a_row(kept: Kept) -> None:
     told = {row["contender"].rstrip(" .0123456789") for row in kept.rows if row["what"] == "step alone"}
     assert told >= set(bench_step.ORDER) - {"rsdnet"}
     check(kept.rows)
+
+
+def test_the_step_on_a_cpu_has_a_row_beside_the_one_it_was(tmp_path: Path, bench: Run) -> None:
+    words = ["--shapes", "tiny", "--precisions", "fp32", "--threads", 1, "--rounds", 3, "--seconds", 0.01]
+    done = bench("benches.step_on_cpu", *words, "--others", step_on_cpu.BEFORE, "--rows", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = rows.read(tmp_path / "training.csv")
+    assert (row["contender"], row["target"]) == (step_on_cpu.BEFORE, "")
+    assert rows.split(row["setting"])["threads"] == "1"
+    check([row])
 
 
 def test_end_to_end_has_a_row_beside_itself_and_the_reference(tmp_path: Path, bench: Run) -> None:
@@ -176,6 +187,17 @@ def test_rsdnet_and_the_reference_take_the_same_step() -> None:
         assert float(trainer.step(views, 0.3, 0.9)) == pytest.approx(float(ours.step(views).loss), rel=1e-5)
     for found, want in zip(ours.method.state_dict().values(), trainer.byol.state_dict().values(), strict=True):
         torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-5)
+
+
+def test_views_in_turn_is_the_step_of_torchs_own_layers() -> None:
+    """The same losses, and none of what makes it faster."""
+    ours, before = (contenders.CONTENDERS[name](TINY, None) for name in ("rsdnet", "rsdnet, views in turn"))
+    views = resident(TINY)
+    torch.testing.assert_close([float(ours.step(views))], [float(before.step(views))], rtol=1e-5, atol=1e-5)
+    steps = [cell.cell_contents for cell in before.step.__closure__ or () if isinstance(cell.cell_contents, TrainStep)]
+    (method,) = [step.method for step in steps]
+    assert not method.one_pass
+    assert {type(part) for part in method.modules() if isinstance(part, nn.Conv2d)} == {nn.Conv2d}
 
 
 def numbered(step: Callable[[Tensor], Tensor], ahead: int = 2) -> Contender:

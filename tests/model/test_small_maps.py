@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsdnet.model import small_maps
 from rsdnet.model.encoders import ResNet
 from rsdnet.model.small_maps import LARGEST, SmallMapConv2d, convolve_small_maps
 
@@ -40,8 +41,10 @@ def case(
 @pytest.mark.parametrize("channels", [5, 256])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sums_and_gradients_are_those_of_a_convolution(
-    shape: tuple[int, int], channels: int, side: int, stride: int, channels_last: bool
+    shape: tuple[int, int], channels: int, side: int, stride: int, channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    products, gradient = [], small_maps.weight_gradient
+    monkeypatch.setattr(small_maps, "weight_gradient", lambda *about: products.append(1) or gradient(*about))
     conv, x, slope = case(side, stride, shape, channels_last, channels)
     own = copy.deepcopy(conv)
     convolve_small_maps(own)
@@ -49,6 +52,7 @@ def test_sums_and_gradients_are_those_of_a_convolution(
     for found, expected in zip(results(own, x, slope), results(conv, x, slope), strict=True):
         assert found.shape == expected.shape
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert bool(products) == (side == 3 and max(shape) <= (4 if channels == 256 else 2))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
