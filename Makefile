@@ -44,6 +44,7 @@ fuzz:
 	$(MAKE) -C csrc -j$(JOBS) fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)
 
 # BENCH=--rows=benches/results keeps the rows. Peers are measured where installed: kornia, torchvision, lightly, timm.
+# On a GPU this takes longer than ten minutes: python -m benches.gpu does it by stages (docs/gpu.md).
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest benches/ --benchmark-only $(BENCH)
 

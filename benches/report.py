@@ -12,6 +12,7 @@ from statistics import mean, stdev
 import tyro
 
 from benches.core.rows import RESULTS, Row, read, split
+from benches.predict import rows as predicted
 from rsdnet.errors import DataError, command
 
 PAGE = RESULTS.parents[1] / "docs" / "results.md"
@@ -20,6 +21,7 @@ NO_ROWS = {
     "reader": "No rows yet: `pytest benches/bench_reader.py --rows=benches/results` measures them.",
     "training": "No rows yet: `python -m benches.end_to_end` and `pytest benches/bench_step.py` measure them.",
     "kernels": "No rows yet: no kernel has been measured on a GPU. `make bench` on one measures them.",
+    "predicted": "No rows yet: `python -m benches.resources --rows benches/results` predicts them.",
 }
 
 
@@ -115,6 +117,17 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
+# ---- predictions --------------------------------------------------------------------------------------------
+
+
+def predictions(rows: Sequence[Row]) -> str:
+    """A table for each triton."""
+    found = []
+    for title, (head, *lines) in predicted.tables(rows):
+        found.append("\n".join([*table_head(head), *map(table_line, lines), "", f"Predicted: {title}."]))
+    return "\n\n".join(found)
+
+
 # ---- the page -----------------------------------------------------------------------------------------------
 
 
@@ -122,8 +135,10 @@ def page(folder: Path = RESULTS) -> str:
     """The text of docs/results.md."""
     text = (RESULTS / "template.md").read_text()
     for name, nothing in NO_ROWS.items():
-        rows = read(folder / f"{name}.csv")
-        tables = (learning if name == "learning" else comparisons)(rows) if rows else nothing
+        path = folder / f"{name}.csv"
+        rows = predicted.read(path) if name == "predicted" else read(path)
+        make = {"learning": learning, "predicted": predictions}.get(name, comparisons)
+        tables = make(rows) if rows else nothing
         text = text.replace(f"{{{{ {name} }}}}", tables)
     return text
 

@@ -23,12 +23,13 @@ from benches.ops.cases import CASES
 from benches.predict import rows as predicted
 from benches.predict.chips import CHIPS
 from benches.predict.prediction import Row, predict
+from benches.predict.work import WORK
 from rsdnet.errors import DataError, command
 
 CAPTION = """instr.: of a thread, for each element of the result. load, store B: of those that move most bytes, and
-of the widest where it differs. rows: of a tile, that a warp's usual load and store touch. spills: in registers; NVIDIA's tool
-gives their bytes only, in local memory. bytes to tensor: floors on an H200 in us, and the share of a copy's bandwidth
-between "nothing overlaps" and "all does": predicted"""
+of the widest where it differs. rows: of a tile, that a usual load and store of a warp touch. spills: in registers;
+NVIDIA's tool gives their bytes only, in local memory. bytes to tensor: floors on an H200 in us, and the share of a
+copy's bandwidth between "nothing overlaps" and "all does": predicted"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Options:
     """GPUs to compile for."""
     kernels: str = ""
     """Only kernels whose name has this in it."""
+    budgeted: bool = False
+    """Only cases that tests hold to a budget."""
     counted: bool = True
     """Count what warps execute, half a second a case; without, registers, memory and occupancy alone."""
     json: bool = False
@@ -50,6 +53,8 @@ class Options:
 def measure(options: Options) -> Iterator[Row]:
     """A row a target and case."""
     cases = [case for cases in CASES for case in cases() if options.kernels in case.kernel.__name__]
+    if options.budgeted:
+        cases = [case for case in cases if case.name in WORK[case.kernel.__name__].budgets]
     for target in options.targets:
         if target not in CHIPS:
             raise DataError(f"targets: {target!r}, expected one of {', '.join(CHIPS)}")
@@ -94,9 +99,10 @@ def main() -> None:
     options = tyro.cli(Options, prog="python -m benches.resources", description=__doc__)
     if os.environ.get("TRITON_INTERPRET", "0") != "0":
         raise DataError("TRITON_INTERPRET is set: the interpreter's kernels cannot be compiled; unset it")
-    rows = measure(options)
+    rows: Iterable[Row] = measure(options)
     if options.rows:
-        predicted.replace(options.rows / predicted.NAME, rows := list(rows), triton.__version__)
+        rows = list(rows)
+        predicted.replace(options.rows / predicted.NAME, rows, triton.__version__)
     if not options.json:
         console = Console()
         show(rows, console if console.is_terminal else Console(width=240))

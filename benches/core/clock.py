@@ -13,7 +13,7 @@ import torch
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
-LEAD = 2_000_000  # cycles, about 1 ms: several times what the host takes for the steps of an op
+LEAD, LONGEST = 2_000_000, 60_000_000  # cycles: about 1 ms, more than most steps need; 30 ms
 CYCLES = 2e9  # a second, at most: an H100 and an H200 boost to 1.98 GHz
 COPIED = 1 << 30  # bytes
 
@@ -28,8 +28,8 @@ def seconds() -> float:
 def lead(step: Callable[[], Any]) -> int:
     """Cycles that a GPU is held busy before a step: LEAD, or three times what the host takes for it, once warm.
 
-    A GPU queues about a thousand launches: of a step with more, and of one that waits for the GPU, the rest is timed as
-    the host gives it.
+    At most LONGEST: a GPU queues about a thousand launches. Of a step with more, and of one that waits for the GPU, the
+    rest is timed as the host gives it.
     """
     if not GPU:
         return 0
@@ -40,7 +40,7 @@ def lead(step: Callable[[], Any]) -> int:
         step()
         taken.append(time.perf_counter() - began)
     torch.cuda.synchronize()
-    return max(LEAD, int(3 * statistics.median(taken) * CYCLES))
+    return min(max(LEAD, int(3 * statistics.median(taken) * CYCLES)), LONGEST)
 
 
 def timed(step: Callable[[], Any], lead: int = LEAD) -> None:

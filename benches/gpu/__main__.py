@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from benches.gpu.machine import check_gpu, environment, unpacked
@@ -74,6 +75,8 @@ def main() -> int:
     rows.mkdir(parents=True, exist_ok=True)
     if options.wheels.is_dir():
         unpacked(options.wheels, site)
+    elif find_spec("rsdnet._reader") is None:
+        sys.exit(f"error: there is no {options.wheels}: build it by `make gpu-wheels`, and name it by --wheels")
     inside = environment(options.wheels, site)
     if not check_gpu(inside) and not options.rehearse:
         print("error: there is no GPU that torch sees: --rehearse tries all but the measuring")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benches.gpu.wheels import COMMIT, SOURCES, fingerprint
+from rsdnet.files import aside
 from rsdnet.provenance import ROOT, commit
 
 PREFLIGHT = """
@@ -34,7 +35,8 @@ def unpacked(wheels: Path, site: Path) -> None:
     if not found or subprocess.run(words, check=False).returncode:
         sys.exit(f"error: the wheels of {wheels} cannot be unpacked: build them by `make gpu-wheels` for this Python")
     for path in (site / "rsdnet").glob("_reader*.so"):
-        shutil.copy(path, ROOT / "rsdnet")
+        with aside(ROOT / "rsdnet" / path.name) as temporary:  # a process that has the old one in use keeps it
+            shutil.copy(path, temporary)
     shutil.rmtree(site / "rsdnet", ignore_errors=True)
     kernels = ROOT / "rsdnet" / "kernels"
     if not kernels.exists():

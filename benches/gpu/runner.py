@@ -40,7 +40,7 @@ class Folder(NamedTuple):
         with open(self.rows / STATE, "a") as file:
             file.write(json.dumps(told | {"commit": self.commit}) + "\n")
 
-    def open(self, stage: Stage) -> list[int]:
+    def pending(self, stage: Stage) -> list[int]:
         """The commands of a stage that are to be run: a check until it passes, others until they end by themselves."""
         ended = self.ended()
         done = (0,) if stage.name == CHECK else (0, 1)
@@ -57,11 +57,11 @@ def run_stages(
     except the first one, and none that was not named after a check that fails.
     """
     worst, begun = 0, False
-    done = [stage.name for stage in STAGES if not wanted and not folder.open(stage)]
+    done = [stage.name for stage in STAGES if not wanted and not folder.pending(stage)]
     if done:
         say(f"done before, in commit {folder.commit}: {', '.join(done)}")
     for stage in STAGES:
-        numbers = list(range(len(stage.commands))) if wanted else folder.open(stage)
+        numbers = list(range(len(stage.commands))) if wanted else folder.pending(stage)
         if not numbers or (wanted and stage.name not in wanted):
             continue
         left = end - time.monotonic()

@@ -34,7 +34,7 @@ def chosen(ops: str) -> str:
 
 STAGES = (
     Stage(CHECK, 300, "kernels, graph, checkpoints, memory and whole runs are right", (f"pytest {{tests}} {TESTS}",)),
-    Stage("predict", 150, "instructions and floors of every kernel", (
+    Stage("predict", 200, "instructions and floors of every kernel", (
         "python -m benches.resources --targets cuda:90 --rows {rows}",
     )),
     Stage("ops", 330, "kernels beside their references and the peers", (

@@ -83,7 +83,7 @@ class Walk:
         while (after := self.after.get(always[-1], EXIT)) in below:
             always.append(after)
         code = [instruction for each in always for instruction in self.blocks[each] if not instruction.guard]
-        shares = [self.known.share(self.frames.get(instruction.line, ())) for instruction in code]
+        shares = [self.known.share(frames) for each in code if (frames := self.frames.get(each.line))]
         return sum(len(self.blocks[each]) for each in below), mode(shares or [1.0])
 
     def turns(self) -> dict[str, float]:
@@ -99,10 +99,12 @@ class Walk:
                 block = self.blocks[name]
                 if 2 * sum(instruction.line in made for instruction in block) > len(block):
                     inside.add(name)
-            copies = Counter((each.line, each.name) for name in inside for each in self.blocks[name])
+            code = [(each.line, each.name) for name in inside for each in self.blocks[name]]
+            made_of = Counter(code)
+            copies = mode(made_of[each] for each in code)
             _, _, count = self.known.loop(place)
             for name in inside:
-                turns[name] *= (nan if count is None else count) / mode(copies.values())
+                turns[name] *= (nan if count is None else count) / copies
         return turns
 
     def place(self, loop: Loop) -> Frames:

@@ -10,8 +10,8 @@ The longest is a floor under the launch; their sum is what it takes where nothin
 kernel of few resident warps, or one whose loads wait for each other, takes longer.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,9 @@ def predict(case: Case, target: str, counted: bool = True) -> Row:
     chip, name = CHIPS[target], case.kernel.__name__
     compiled = compile_case(case, chip.target)
     warps = compiled.metadata.num_warps
+    budget = WORK[name].budgets.get(case.name) if name in WORK else None
     row: Row = {"kernel": name, "case": case.name, "target": target, "warps": warps}
+    row["budget"] = budget and budget.instructions
     row |= memory(compiled) | {"shared": compiled.metadata.shared}
     blocks, held = resident(chip, row["registers"], row["shared"], warps)
     row |= {"blocks": blocks, "resident": held, "occupancy": round(held / chip.warps, 3)}
@@ -50,7 +52,8 @@ def count(case: Case, compiled: Any, target: str) -> Row:
         raise DataError(f"{name}: nothing in benches/predict/work.py says what a launch has to do")
     work = WORK[name]
     try:
-        walk = walk_of(case, compiled, target)
+        facts = {key: n(case.arguments) if callable(n) else n for key, n in work.path.items()}
+        walk = walk_of(case, compiled, target, facts)
     except DataError as error:
         raise DataError(f"{name}, {case.name}: {error}; see benches/predict/work.py") from None
     rows, lanes, elements = rows_touched(compiled.asm["ttgir"]), CHIPS[target].target.warp_size, work.elements(case)
@@ -71,9 +74,8 @@ def count(case: Case, compiled: Any, target: str) -> Row:
     return row
 
 
-def walk_of(case: Case, compiled: Any, target: str) -> Walk:
-    """The path of a case's warps."""
-    facts = {key: n(case.arguments) if callable(n) else n for key, n in WORK[case.kernel.__name__].path.items()}
+def walk_of(case: Case, compiled: Any, target: str, facts: Mapping[str, float]) -> Walk:
+    """The path of a case's warps. facts: see `source.Known`."""
     known = Known(facts, case.arguments, Path(case.kernel.fn.__code__.co_filename).parent)
     if "amdgcn" in compiled.asm:
         walk = Walk(gcn.parsed(compiled.asm["amdgcn"]), frames_of(compiled.asm["amdgcn"]), known)
@@ -88,8 +90,8 @@ def accesses(
     kind: str, found: list[tuple[Instruction, float]], frames: dict[int, Frames], rows: dict[Frames, int]
 ) -> Iterator[tuple[str, int]]:
     """Of a warp's loads or stores: the widest, and the width and the rows of those that move most bytes."""
-    widths: Counter[int] = Counter()
-    touched: Counter[int] = Counter()
+    widths: dict[int, float] = defaultdict(float)
+    touched: dict[int, float] = defaultdict(float)
     for each, count in found:
         assert each.access
         if count:

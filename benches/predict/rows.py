@@ -7,23 +7,26 @@ H100, H200                              floors, "issue=..; lines=..; tensor=..; 
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benches.core.rows import joined, split
-from benches.predict.chips import RATES
-from benches.predict.prediction import Row
 from rsdnet.errors import DataError
 from rsdnet.provenance import commit
 
 NAME = "predicted.csv"
+GPUS, MAIN = ("H100", "H200"), "cuda:90"
 COLUMNS = (
-    "commit", "triton", "target", "kernel", "case", "instructions", "load", "usual_load", "load_rows", "store",
-    "usual_store", "store_rows", "registers", "local", "shared", "warps", "resident", "occupancy", "bytes", *RATES,
+    "commit", "triton", "target", "kernel", "case", "budget", "instructions", "load", "usual_load", "load_rows",
+    "store", "usual_store", "store_rows", "registers", "local", "shared", "warps", "resident", "occupancy", "bytes",
+    *GPUS,
 )  # fmt: skip
 
+Cells = dict[str, str]
 
-def replace(path: Path, rows: Iterable[Row], triton: str) -> None:
+
+def replace(path: Path, rows: Iterable[Mapping[str, Any]], triton: str) -> None:
     """Put rows into a CSV in place of those of this commit, triton and target, and of the same kernels."""
     made = [cells(row, triton) for row in rows]
     key = ("commit", "triton", "target", "kernel")
@@ -36,15 +39,15 @@ def replace(path: Path, rows: Iterable[Row], triton: str) -> None:
         writer.writerows([*kept, *made])
 
 
-def cells(row: Row, triton: str) -> dict[str, str]:
+def cells(row: Mapping[str, Any], triton: str) -> Cells:
     """A prediction as a row of the CSV."""
     local = row.get("stack", 0) + row["local"]
-    found = {"commit": commit(), "triton": triton} | row | {"local": local}
-    found |= {gpu: joined(row.get(gpu, {})) for gpu in RATES}
+    found = {"commit": commit(), "triton": triton, **row, "local": local}
+    found |= {gpu: joined(row.get(gpu, {})) for gpu in GPUS}
     return {name: "" if found.get(name) is None else str(found[name]) for name in COLUMNS}
 
 
-def read(path: Path) -> list[dict[str, str]]:
+def read(path: Path) -> list[Cells]:
     """All rows; none where there is no file. Raises DataError on other columns."""
     if not path.is_file():
         return []
@@ -55,43 +58,56 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(reader)
 
 
-def width(row: Row | dict[str, str], kind: str) -> str:
+def width(row: Mapping[str, Any], kind: str) -> str:
     """Bytes of the usual load or store; of the widest too where it differs."""
     usual, widest = row[f"usual_{kind}"], row[kind]
     return str(usual) if usual == widest else f"{usual} ({widest})"
 
 
-def share(times: dict[str, float] | dict[str, str]) -> str:
+def share(times: Mapping[str, Any]) -> str:
     """Share of a copy's bandwidth: from "nothing overlaps" to "all does"."""
     return f"{float(times['low']):.0%} to {float(times['high']):.0%}" if "low" in times else ""
 
 
-def tables(rows: Sequence[dict[str, str]], target: str = "cuda:90") -> list[tuple[str, list[list[str]]]]:
-    """For each triton a title and the cells of a table, the head first: kernels of the last commit on `target`, with
-    the instructions of the first commit where that differs."""
+def tables(rows: Sequence[Cells]) -> list[tuple[str, list[list[str]]]]:
+    """For each triton a title and the cells of a table, the head first: of the last commit the kernels that have a
+    budget, with the instructions of the first commit where these differ."""
     found = []
     for triton in dict.fromkeys(row["triton"] for row in rows):
-        mine = [row for row in rows if row["triton"] == triton and row["target"] == target]
-        if not mine:
-            continue
+        mine = [row for row in rows if row["triton"] == triton]
         first, last = mine[0]["commit"], mine[-1]["commit"]
-        before = {(row["kernel"], row["case"]): row for row in mine if row["commit"] == first != last}
-        title = f"triton {triton}, {target.replace('cuda:', 'sm_')}, commit {last}"
-        title += f"; in brackets commit {first}" if before else ""
-        head = ["kernel", "case", "instructions an element", "load, store B", "rows", "registers", "occupancy"]
-        head += [f"{gpu}: floors, us" for gpu in RATES] + [f"{gpu}: of copy" for gpu in RATES]
-        found.append((title, [head, *(line(row, before) for row in mine if row["commit"] == last)]))
+        counts = {(row["commit"] == last, row["target"], row["kernel"], row["case"]): row for row in mine}
+        targets = list(dict.fromkeys(row["target"] for row in mine if row["commit"] == last))
+        title = f"triton {triton}, commit {last}{f'; in brackets: commit {first}' if first != last else ''}"
+        head = ["kernel", "case", *(f"instructions, {name(target)}" for target in targets), "load, store B"]
+        head += ["rows", "registers", "occupancy", *(f"{gpu}: floors, us" for gpu in GPUS)]
+        lines = [head + [f"{gpu}: of copy" for gpu in GPUS]]
+        for row in mine:
+            if row["commit"] == last and row["target"] == MAIN and row["budget"]:
+                keys = [(target, row["kernel"], row["case"]) for target in targets]
+                told = [instructions(counts.get((True, *key)), counts.get((False, *key))) for key in keys]
+                lines.append(line(row, told))
+        found.append((title, lines))
     return found
 
 
-def line(row: dict[str, str], before: dict[tuple[str, str], dict[str, str]]) -> list[str]:
+def name(target: str) -> str:
+    """sm_90 or gfx942."""
+    return target.replace("cuda:", "sm_").removeprefix("hip:")
+
+
+def instructions(now: Cells | None, before: Cells | None) -> str:
+    """The count, and in brackets another one from before."""
+    counts = [f"{float(row['instructions']):.3g}" if row else "" for row in (now, before)]
+    return counts[0] if counts[1] in ("", counts[0]) else f"{counts[0]} ({counts[1]})"
+
+
+def line(row: Cells, counts: list[str]) -> list[str]:
     """A row's cells."""
-    old = before.get((row["kernel"], row["case"]))
-    was = f" ({float(old['instructions']):.3g})" if old and old["instructions"] != row["instructions"] else ""
-    made = [row["kernel"].removesuffix("_kernel"), row["case"], f"{float(row['instructions']):.3g}{was}"]
+    made = [row["kernel"].removesuffix("_kernel"), row["case"], *counts]
     made += [f"{width(row, 'load')}, {width(row, 'store')}", f"{row['load_rows']}, {row['store_rows']}"]
     made += [row["registers"], f"{float(row['occupancy']):.0%}"]
-    floors = [split(row[gpu]) for gpu in RATES]
+    floors = [split(row[gpu]) for gpu in GPUS]
     told = ("bytes", "issue", "lines", "tensor")
-    made += [", ".join(f"{name} {each[name]}" for name in told if float(each.get(name, 0))) for each in floors]
+    made += [", ".join(f"{each} {times[each]}" for each in told if float(times.get(each, 0))) for times in floors]
     return [*made, *map(share, floors)]

@@ -31,7 +31,7 @@ def numbered(ptx: str) -> str:
     lines, within = [], False
     for number, line in enumerate(ptx.splitlines(), 1):
         code = line.partition("//")[0].strip()
-        if code.startswith(".loc"):
+        if code.startswith(".loc\t"):
             line = code = ""
         begins = STATEMENT.match(code) is not None
         if begins and not within:

@@ -99,7 +99,7 @@ def frames_of(asm: str) -> dict[int, Frames]:
     frames: dict[int, Frames] = {}
     now: Frames = ()
     for number, line in enumerate(asm.splitlines(), 1):
-        if line.lstrip().startswith(".loc"):
-            now = tuple((file, int(at)) for file, at in FRAME.findall(line))
+        if line.lstrip().startswith(".loc\t"):
+            now = tuple((file, int(at)) for file, at in FRAME.findall(line) if int(at))
         frames[number] = now
     return frames

@@ -189,5 +189,5 @@ WORK = {
     "update_target_kernel": Work(
         table_elements, table_bytes(0, "CODE", "CODE", "CODE"), TABLE, {"fp32": Budget(12, 16)}
     ),
-    "philox_kernel": Work(size_of("words_ptr"), budgets={"": Budget(24, 8)}),
+    "philox_kernel": Work(size_of("words_ptr"), budgets={"": Budget(24, 4)}),
 }  # fmt: skip

@@ -68,6 +68,15 @@ def test_the_gpu_is_busy_for_longer_than_the_host_needs(host: float, gpu: Any) -
     assert gpu.slept[0] / clock.CYCLES <= max(3.1 * host, 1e-3)
 
 
+def test_a_step_of_many_launches_is_not_waited_for_at_length(gpu: Any) -> None:
+    """A reference that takes the host a second: no queue holds that much."""
+
+    def step() -> None:
+        gpu.now += 1.0
+
+    assert clock.lead(step) == clock.LONGEST
+
+
 def test_on_a_cpu_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "GPU", False)
     calls: list[int] = []

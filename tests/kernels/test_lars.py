@@ -637,7 +637,10 @@ def test_stands_in_a_cuda_graph(once):
         gradients(theirs, step)
         for grad, p in zip(static, theirs.parameters(), strict=True):
             grad.copy_(p.grad)
-        graph.replay()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            graph.replay()
+            torch.cuda.synchronize()
+        assert not (once and [event for event in profile.events() if event.name.startswith("Memcpy HtoD")])
         made[1].step()
         eager(made[0], ours, 10 + step)  # between replays, by a table of its own
         eager(made[1], theirs, 10 + step)

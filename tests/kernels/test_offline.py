@@ -1,4 +1,4 @@
-"""Every kernel compiles for GPUs that need not be there, without spills and without local memory."""
+"""Every kernel compiles for GPUs that need not be there, without spills and local memory, and keeps to its budget."""
 
 import json
 import re
@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("triton")
 
-from benches import resources
+from benches.predict.chips import CHIPS, resident
+from benches.predict.work import WORK
 from tests.support.environments import compiling
 
 REPO = Path(__file__).resolve().parents[2]
@@ -18,13 +19,17 @@ SOURCES = "".join(path.read_text() for path in (REPO / "kernels").glob("*.py"))
 LAUNCHED = set(re.findall(r"(\w+)\[.*\]\(", SOURCES))
 
 
+def rows_of(*words: str) -> list[dict]:
+    command = [sys.executable, "-m", "benches.resources", "--json", *words]
+    done = subprocess.run(command, env=compiling(), cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 @pytest.mark.parametrize("backend", ["cuda", "hip"])
 def test_no_kernel_spills(backend):
-    targets = [target for target in resources.CHIPS if target.startswith(backend)]
-    words = [sys.executable, "-m", "benches.resources", "--json", "--targets", *targets]
-    done = subprocess.run(words, env=compiling(), cwd=REPO, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    targets = [target for target in CHIPS if target.startswith(backend)]
+    rows = rows_of("--no-counted", "--targets", *targets)
     for target in targets:
         compiled = {row["kernel"] for row in rows if row["target"] == target}
         assert compiled >= LAUNCHED, "a launch without a case in benches/ops/cases.py"
@@ -35,21 +40,23 @@ def test_no_kernel_spills(backend):
             assert row.get(kind, 0) == 0, row
 
 
-@pytest.mark.parametrize(
-    ("asm", "width"),
-    [
-        ({"ptx": "@%p1 ld.global.v4.b32 { %r1, %r2, %r3, %r4 }, [ %rd1 + 0 ];\nld.global.b16 {%rs1}, [%rd2];"}, 16),
-        ({"ptx": "ld.global.L1::evict_first.v2.b32 { %r1, %r2 }, [ %rd1 + 0 ];"}, 8),
-        ({"ptx": "ld.shared.v4.b32 {%r1, %r2, %r3, %r4}, [%r5]; ld.global.nc.u8 %rs1, [%rd1];"}, 1),
-        ({"ptx": "cp.async.cg.shared.global [ %r1 + 0 ], [ %rd1 + 0 ], 0x10, 0x10;"}, 16),
-        ({"ptx": "ld.param.b64 %rd1, [p];"}, 0),
-        ({"amdgcn": "global_load_dwordx4 v[0:3], v4, s[0:1]\nglobal_load_ushort v5, v6, s[0:1]"}, 16),
-        ({"amdgcn": "buffer_load_dword v0, v1, s[0:3], 0 offen"}, 4),
-        ({"amdgcn": "s_load_dwordx4 s[0:3], s[4:5], 0x0\nglobal_load_short_d16_hi v5, v6, s[0:1]"}, 2),
-    ],
-)
-def test_the_widest_load_is_read_from_the_assembly(asm, width):
-    assert max(resources.load_widths(asm), default=0) == width
+def test_every_kernel_keeps_to_its_budget_of_instructions_and_its_load_width():
+    rows = {(row["kernel"], row["case"]): row for row in rows_of("--budgeted", "--targets", "cuda:90")}
+    assert {name for name, work in WORK.items() if work.budgets} >= LAUNCHED, "a kernel without a budget"
+    over = []
+    for name, work in WORK.items():
+        for case, budget in work.budgets.items():
+            row = rows[name, case]
+            if row["instructions"] > budget.instructions or row["usual_load"] < budget.load:
+                over.append((name, case, row["instructions"], row["usual_load"], budget))
+    assert not over
+
+
+@pytest.mark.parametrize("target", ["cuda:100", "hip:gfx942"])
+def test_instructions_are_counted_for_other_gpus_too(target):
+    (row,) = rows_of("--targets", target, "--kernels", "philox")
+    assert row["instructions"] > 10
+    assert "H200" not in row
 
 
 @pytest.mark.parametrize(
@@ -69,4 +76,4 @@ def test_the_widest_load_is_read_from_the_assembly(asm, width):
     ],
 )  # fmt: skip
 def test_blocks_a_multiprocessor(target, registers, shared, warps, blocks):
-    assert resources.resident(resources.CHIPS[target], registers, shared, warps) == (blocks, blocks * warps)
+    assert resident(CHIPS[target], registers, shared, warps) == (blocks, blocks * warps)
