@@ -101,11 +101,11 @@ def launch_render(
 ) -> Tensor:
     """The views by one launch of matrix products where that kernel serves; else tap by tap, with a blur after it."""
     out = empty_views(records, spec)
-    arguments = *(x.contiguous() for x in (data, records, samples, table)), spec, seed, epoch
+    data, records, samples, table = (x.contiguous() for x in (data, records, samples, table))
     if spec.dtype != torch.float32 and not spec.speckle:
-        launch_matrix(out, *arguments)
+        launch_matrix(out, data, records, samples, table, spec, seed, epoch)
         return out
-    launch_taps(out, *arguments)
+    launch_taps(out, data, records, samples, table, spec, seed, epoch)
     return out.copy_(blurred(out, samples, spec, seed, epoch)) if any(spec.blur) else out
 
 
