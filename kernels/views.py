@@ -54,7 +54,7 @@ def render_reference(
         sharp = render_reference(
             data, records, samples, table, replace(spec, blur=(), dtype=torch.float32), seed, epoch
         )
-        return blurred(sharp, samples, spec, seed, epoch).to(spec.dtype)
+        return empty_views(records, spec).copy_(blurred(sharp, samples, spec, seed, epoch))
     check_records(records.cpu(), len(data), table.cpu())
     b, v, c, _ = records.shape
     draws = draw_views(spec, seed, epoch, samples, v, c)
@@ -106,7 +106,7 @@ def launch_render(
         launch_matrix(out, *arguments)
         return out
     launch_taps(out, *arguments)
-    return blurred(out, samples, spec, seed, epoch) if any(spec.blur) else out
+    return out.copy_(blurred(out, samples, spec, seed, epoch)) if any(spec.blur) else out
 
 
 def _spec_of(

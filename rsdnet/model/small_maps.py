@@ -42,7 +42,9 @@ class SmallMapConv2d(nn.Conv2d):
         weight, stride = self.weight, self.stride[0]
         if self.kernel_size == (1, 1):
             pixels = x[:, :, ::stride, ::stride].permute(0, 2, 3, 1)  # (B, H, W, C)
-            products = nn.functional.linear(pixels.flatten(0, 2), weight.flatten(1))
+            last = weight.stride(3) > 1  # channels-last: so is the gradient, which DDP asks for
+            matrix = weight.permute(0, 2, 3, 1).flatten(1) if last else weight.flatten(1)
+            products = nn.functional.linear(pixels.flatten(0, 2), matrix)
             return products.unflatten(0, pixels.shape[:3]).permute(0, 3, 1, 2)
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
@@ -80,20 +82,20 @@ class Convolution3x3(torch.autograd.Function):
         elif wanted[0]:
             by_input = conv2d_input(x.shape, weight, grad, ctx.stride, 1)
         if wanted[1]:
-            by_weight = weight_gradient(x, grad, ctx.stride)
+            by_weight = weight_gradient(x, grad, weight, ctx.stride)
         return by_input, by_weight, None
 
 
-def weight_gradient(x: Tensor, grad: Tensor, stride: int) -> Tensor:
-    """Gradient (O, C, 3, 3), channels-last: for each tap a product over the batch and the pixels that it joins."""
+def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Gradient as the weight (O, C, 3, 3): for each tap a product over the batch and the pixels that it joins."""
     inputs, outer = (side.permute(2, 3, 0, 1).contiguous() for side in (x, grad))  # (H, W, B, channels)
-    result = x.new_zeros(grad.shape[1], 3, 3, x.shape[1])
+    result = torch.zeros_like(weight)
     rows, columns = (taps(*pair, stride) for pair in zip(x.shape[2:], grad.shape[2:], strict=True))
     for row, (above, below) in rows.items():
         for column, (left, right) in columns.items():
             a, b = outer[above, left].flatten(0, 2), inputs[below, right].flatten(0, 2)
-            torch.mm(a.T, b, out=result[:, row, column])
-    return result.permute(0, 3, 1, 2)
+            torch.mm(a.T, b, out=result[:, :, row, column])
+    return result
 
 
 def taps(inputs: int, outputs: int, stride: int) -> dict[int, tuple[slice, slice]]:
