@@ -4,9 +4,9 @@
     strip = (blur . rows) @ pixels @ (blur . columns)^T
 
 rows and columns hold the weights of antialiased bilinear resampling, one output pixel a row (sampling.py); blur is the
-Toeplitz matrix of BYOL's Gaussian with its reflected border (window.py). Both are made in views_weights.py. Folded into
-the weights, a blur takes no pass of its own. pixels are clipped, jittered and standardised in float32; rows of the patch
-are loaded as aligned vectors.
+Toeplitz matrix of BYOL's Gaussian with its reflected border (window.py). Both are made in views_weights.py. Folded
+into the weights, a blur takes no pass of its own. pixels are clipped, jittered and standardised in float32; rows of the
+patch are loaded as aligned vectors.
 
 A matrix enters the tensor cores as HALVES numbers of fp16; their products are added up in float32:
     1: one product. The result is exact to 2^-10 of the largest pixel that it averages: a quarter of a unit in the last
