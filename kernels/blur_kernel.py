@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from ._triton import tl, triton
-from .philox import BLUR, philox4, seed_words, uniform_of
-from .window import MIN_SIGMA, at_ends, blur_row, load_row, weights_of
+from .philox import BLUR, seed_words
+from .window import MIN_SIGMA, at_ends, blur_row, load_row, sigma_of, weights_of
 
 MAX_RADIUS = 26  # of the kernel, whose running sums are in registers: beyond, the reference runs on the GPU
 LANES = 64 if torch.version.hip else 32  # threads of a program, one warp: neighbours exchange by shuffles
@@ -89,12 +89,8 @@ def blur_kernel(
 
     image = plane // SHARE
     if sigma is None:
-        view = image // samples_count
-        words = philox4(k0, k1, tl.load(samples + image % samples_count), tl.load(epoch), view, STREAM)
-        chance = 0.0
-        for v in tl.static_range(len(probability)):
-            chance = tl.where(view == v, probability[v], chance)
-        spread = tl.where(uniform_of(words[0]) < chance, low + uniform_of(words[1]) * (high - low), 0.0)
+        sample, view = tl.load(samples + image % samples_count), image // samples_count
+        spread = sigma_of(k0, k1, sample, tl.load(epoch), view, probability, low, high, STREAM)
     else:
         spread = tl.load(sigma + image)
 

@@ -54,7 +54,7 @@ def render_reference(
         sharp = render_reference(
             data, records, samples, table, replace(spec, blur=(), dtype=torch.float32), seed, epoch
         )
-        return blurred(sharp, samples, spec, seed, epoch).to(spec.dtype)
+        return empty_views(records, spec).copy_(blurred(sharp, samples, spec, seed, epoch))
     check_records(records.cpu(), len(data), table.cpu())
     b, v, c, _ = records.shape
     draws = draw_views(spec, seed, epoch, samples, v, c)
@@ -101,12 +101,12 @@ def launch_render(
 ) -> Tensor:
     """The views by one launch of matrix products where that kernel serves; else tap by tap, with a blur after it."""
     out = empty_views(records, spec)
-    arguments = *(x.contiguous() for x in (data, records, samples, table)), spec, seed, epoch
+    data, records, samples, table = (x.contiguous() for x in (data, records, samples, table))
     if spec.dtype != torch.float32 and not spec.speckle:
-        launch_matrix(out, *arguments)
+        launch_matrix(out, data, records, samples, table, spec, seed, epoch)
         return out
-    launch_taps(out, *arguments)
-    return blurred(out, samples, spec, seed, epoch) if any(spec.blur) else out
+    launch_taps(out, data, records, samples, table, spec, seed, epoch)
+    return out.copy_(blurred(out, samples, spec, seed, epoch)) if any(spec.blur) else out
 
 
 def _spec_of(

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from ._triton import tl, triton
 from .draws import ViewSpec
-from .philox import BLUR, CROP, JITTER, TURN, philox4, seed_words, uniform_of
+from .philox import BLUR, CROP, JITTER, TURN, seed_words
 from .records import ALIGN, MAX_SIDE
 from .views_scalars import crop_of, record_of, scale_of, turn_of
-from .window import MIN_SIGMA, weights_of
+from .window import MIN_SIGMA, sigma_of, weights_of
 
 STRETCH = 128  # columns of a program
 WIDE = 128  # columns of the patch that a product takes
@@ -361,12 +361,8 @@ def render_matrix_kernel(
     blurred = False
     bells = ()
     if RADIUS:
-        decide, size, _, _ = philox4(k0, k1, sample, now, v, STREAM_BLUR)
-        chance = 0.0
-        for k in tl.static_range(len(probability)):
-            chance = tl.where(v == k, probability[k], chance)
-        sigma = sigma_low + uniform_of(size) * (sigma_high - sigma_low)
-        blurred = (uniform_of(decide) < chance) & (sigma > 0.0)
+        sigma = sigma_of(k0, k1, sample, now, v, probability, sigma_low, sigma_high, STREAM_BLUR)
+        blurred = sigma > 0.0
         sigma = tl.maximum(sigma, MIN_SIGMA)
         bells = (halved(bell_of(sigma, 0, RADIUS, TILE, TILE), HALVES),
                  halved(bell_of(sigma, TILE, RADIUS, TILE, HALO), HALVES))  # fmt: skip

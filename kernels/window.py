@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ._triton import tl, triton
+from .philox import philox4, uniform_of
 
 MIN_SIGMA = 1e-6  # pixels; below it the neighbours' weights are 0 in float32
 
@@ -32,6 +33,16 @@ def reflected(index: Tensor, side: int) -> Tensor:
 
 
 # ---- kernel -------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def sigma_of(k0, k1, sample, epoch, view, probability, low, high, STREAM: tl.constexpr):
+    """Sigma of a view as `draw_sigma` draws it, 0 for no blur. probability: floats, one a view."""
+    decide, size, _, _ = philox4(k0, k1, sample, epoch, view, STREAM)
+    chance = 0.0
+    for k in tl.static_range(len(probability)):
+        chance = tl.where(view == k, probability[k], chance)
+    return tl.where(uniform_of(decide) < chance, low + uniform_of(size) * (high - low), 0.0)
 
 
 @triton.jit

@@ -57,25 +57,23 @@ def run_stages(
     except the first one, and none that was not named after a check that fails.
     """
     worst, begun = 0, False
-    done = [stage.name for stage in STAGES if not wanted and not folder.pending(stage)]
-    if done:
-        say(f"done before, in commit {folder.commit}: {', '.join(done)}")
-    for stage in STAGES:
-        numbers = list(range(len(stage.commands))) if wanted else folder.pending(stage)
-        if not numbers or (wanted and stage.name not in wanted):
-            continue
+    stages = [stage for stage in STAGES if (stage.name in wanted if wanted else folder.pending(stage))]
+    for stage in stages:
         left = end - time.monotonic()
         if begun and left < stage.seconds:
-            say(f"{stage.name} needs up to {stage.seconds} s, and {max(left, 0):.0f} s are left: say the same again")
+            say(f"{stage.name} needs up to {stage.seconds} s, and {max(left, 0):.0f} s are left")
             break
         begun, stop = True, min(end, time.monotonic() + stage.seconds)
-        for number in numbers:
+        for number in range(len(stage.commands)) if wanted else folder.pending(stage):
             status = _run(stage, number, folder, values, environment, stop, say)
             worst = max(worst, abs(status))
-            if status == CUT or (status and stage.name == CHECK and not wanted):
+            if status and stage.name == CHECK and not wanted:
                 return 1
-    else:
-        say("every stage is done" if not wanted else "done")
+            if status == CUT:
+                break
+    if not wanted:
+        open_ = [stage.name for stage in STAGES if folder.pending(stage)]
+        say(f"left for the next call: {', '.join(open_)}" if open_ else f"every stage is done in {folder.commit}")
     return min(worst, 1)
 
 
@@ -86,7 +84,7 @@ def _run(
     """Run a command of a stage, note its status and return it."""
     left = stop - time.monotonic()
     if left < LEAST:
-        say(f"{stage.name}: its time is over: say the same again for its other commands")
+        say(f"{stage.name}: its time is over")
         return CUT
     text = stage.commands[number].format_map({**values, "left": int(left - GRACE)})
     say(f"{stage.name}, {left:.0f} s at most: {text}")

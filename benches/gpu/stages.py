@@ -1,4 +1,4 @@
-"""The stages of a measurement on a GPU, in their order: correctness, predictions, the ops, the step, end to end."""
+"""The stages of a measurement on a GPU, in their order: correctness, the ops, the step, end to end, predictions."""
 
 from typing import NamedTuple
 
@@ -34,9 +34,6 @@ def chosen(ops: str) -> str:
 
 STAGES = (
     Stage(CHECK, 300, "kernels, graph, checkpoints, memory and whole runs are right", (f"pytest {{tests}} {TESTS}",)),
-    Stage("predict", 200, "instructions and floors of every kernel", (
-        "python -m benches.resources --targets cuda:90 --rows {rows}",
-    )),
     Stage("ops", 330, "kernels beside their references and the peers", (
         chosen("render_views"), chosen("gaussian_blur or select_bands or byol_loss"), chosen("LARS or update_target_"),
     )),
@@ -47,4 +44,7 @@ STAGES = (
         f"{END} lightly byol-pytorch 'reference, transforms on the CPU'",
     )),
     Stage("compiled", 560, "kernels beside torch.compile of their references", (f"{OPS} compiled",)),
+    Stage("predict", 300, "instructions and floors of every kernel, without the GPU", (
+        "python -m benches.resources --targets cuda:90 --rows {rows}",
+    )),
 )  # fmt: skip

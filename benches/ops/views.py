@@ -23,7 +23,7 @@ from benches.ops.contest import Contender, Contest, Op, on_gpu
 SHAPES = {"tiny": (4, 8, 16), "small": (32, 60, 64), "full": (1024, 120, 128)}  # B, pixels a side of a patch, S
 TOLERANCE = 3e-3  # half a unit in the last place of bf16, and a little
 WHOLE = (1.0, 1.0)
-MODES = {
+MODES: dict[str, dict[str, Any]] = {
     "augmented": {}, "whole patch": {"scale": WHOLE, "ratio": WHOLE}, "augmented, blurred": {"blur": (1.0, 0.1)},
 }  # fmt: skip
 

@@ -55,15 +55,15 @@ class Walk:
             leaving = [to for to in after if any(to not in inside for inside in around)]
             staying = [to for to in after if to not in leaving]
             for group in (leaving, staying):  # what turns in a loop leaves it in the end
-                for to, part in zip(group, self.split(share[name], group), strict=True):
+                for to, part in zip(group, self.split(name, share[name], group), strict=True):
                     share[to] += part
         return share
 
-    def split(self, share: float, after: list[str]) -> list[float]:
+    def split(self, name: str, share: float, after: list[str]) -> list[float]:
         """A block's share among the blocks that follow it."""
         if len(after) != 2:
             return [share] * len(after)
-        sizes, votes = zip(*map(self.vote, after), strict=True)
+        votes, sizes = [self.vote(to) for to in after], [self.size(to, self.after.get(name, EXIT)) for to in after]
         if None not in votes and 0 < sum(votes) <= share * 1.001:
             return [share * vote / sum(votes) for vote in votes]
         wanted = [share if vote is None else min(vote, share) for vote in votes]
@@ -71,20 +71,25 @@ class Walk:
         part = wanted[rare] if wanted[rare] < share * 0.999 else 0.0
         return [part if side == rare else share - part for side in (0, 1)]
 
-    def vote(self, name: str) -> tuple[int, float | None]:
-        """Number of instructions in the blocks that are reached through this one alone, and the share of warps that the
-        source gives to those of them that a warp which comes here always executes; None where nothing is reached so."""
+    def size(self, name: str, meeting: str) -> int:
+        """Number of instructions from a block on to where both sides of a branch meet again."""
+        rest = self.forward.subgraph(set(self.forward) - {meeting})
+        return sum(len(self.blocks[each]) for each in (name, *networkx.descendants(rest, name))) if name in rest else 0
+
+    def vote(self, name: str) -> float | None:
+        """Share of warps that the source gives to the code that every warp which comes to a block executes, among what
+        is reached through this block alone; None where other ways lead here too."""
         if self.forward.in_degree(name) > 1 or name == EXIT:
-            return 0, None
+            return None
         if calls(self.blocks[name]):
-            return 0, 0.0
+            return 0.0
         below = {name, *(networkx.descendants(self.before, name) if name in self.before else ())} - {EXIT}
         always = [name]
         while (after := self.after.get(always[-1], EXIT)) in below:
             always.append(after)
         code = [instruction for each in always for instruction in self.blocks[each] if not instruction.guard]
         shares = [self.known.share(frames) for each in code if (frames := self.frames.get(each.line))]
-        return sum(len(self.blocks[each]) for each in below), mode(shares or [1.0])
+        return mode(shares or [1.0])
 
     def turns(self) -> dict[str, float]:
         """How often the loops around each block turn."""

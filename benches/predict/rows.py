@@ -7,7 +7,7 @@ H100, H200                              floors, "issue=..; lines=..; tensor=..; 
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,24 +71,35 @@ def share(times: Mapping[str, Any]) -> str:
 
 def tables(rows: Sequence[Cells]) -> list[tuple[str, list[list[str]]]]:
     """For each triton a title and the cells of a table, the head first: of the last commit the kernels that have a
-    budget, with the instructions of the first commit where these differ."""
+    budget, with the instructions of the first commit where these differ. A kernel that is new then has those of a
+    kernel that is gone, of the same first word and case."""
     found = []
     for triton in dict.fromkeys(row["triton"] for row in rows):
         mine = [row for row in rows if row["triton"] == triton]
         first, last = mine[0]["commit"], mine[-1]["commit"]
-        counts = {(row["commit"] == last, row["target"], row["kernel"], row["case"]): row for row in mine}
-        targets = list(dict.fromkeys(row["target"] for row in mine if row["commit"] == last))
+        now = [row for row in mine if row["commit"] == last]
+        kept = {row["kernel"] for row in now}
+        before = {key_of(row, kept): row for row in mine if row["commit"] == first != last}
+        counts = {key_of(row, kept): row for row in now}
+        targets = list(dict.fromkeys(row["target"] for row in now))
         title = f"triton {triton}, commit {last}{f'; in brackets: commit {first}' if first != last else ''}"
         head = ["kernel", "case", *(f"instructions, {name(target)}" for target in targets), "load, store B"]
         head += ["rows", "registers", "occupancy", *(f"{gpu}: floors, us" for gpu in GPUS)]
         lines = [head + [f"{gpu}: of copy" for gpu in GPUS]]
-        for row in mine:
-            if row["commit"] == last and row["target"] == MAIN and row["budget"]:
-                keys = [(target, row["kernel"], row["case"]) for target in targets]
-                told = [instructions(counts.get((True, *key)), counts.get((False, *key))) for key in keys]
-                lines.append(line(row, told))
+        for row in now:
+            if row["target"] == MAIN and row["budget"]:
+                same = [row | {"target": target} for target in targets]
+                was = [before.get(key_of(each, kept)) or before.get(key_of(each, set())) for each in same]
+                counted = [counts.get(key_of(each, kept)) for each in same]
+                lines.append(line(row, list(map(instructions, counted, was))))
         found.append((title, lines))
     return found
+
+
+def key_of(row: Cells, kept: Container[str]) -> tuple[str, str, str]:
+    """Target, kernel and case; of a kernel that is not `kept`, its first word."""
+    kernel = row["kernel"]
+    return row["target"], kernel if kernel in kept else kernel.partition("_")[0], row["case"]
 
 
 def name(target: str) -> str:

