@@ -89,9 +89,12 @@ def render_cases() -> Iterator[Case]:
 
     shapes: tuple[Any, ...] = (
         (S, 1, torch.bfloat16, True, {}), (S, 1, torch.bfloat16, True, {"blur": (1.0, 0.1)}),
-        (224, 1, torch.float16, False, {}), (S, 3, torch.bfloat16, True, {}), (64, 1, torch.bfloat16, True, {}),
+        (224, 1, torch.float16, False, {}), (S, 3, torch.bfloat16, True, {}),
     )  # fmt: skip
-    for tile, targets, some in ((64, ("cuda:90",), shapes), (32, ("cuda:80", "cuda:100", "hip:gfx942"), shapes[:3])):
+    # It compiles for ten seconds a case: two for the GPUs that it is not tuned for, one for the third of a kind.
+    for tile, targets, some in (
+        (64, ("cuda:90",), shapes), (32, ("cuda:100", "hip:gfx942"), shapes[:2]), (32, ("cuda:80",), shapes[:1]),
+    ):  # fmt: skip
         with patch.object(views_matrix, "tile_of", lambda device, tile=tile: tile):
             for *about, others in some:
                 for case in case_of(views_matrix.launch_matrix, *about, **others):
