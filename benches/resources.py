@@ -82,7 +82,7 @@ def shown(row: Row) -> dict[str, object]:
     return {
         "target": row["target"], "kernel": row["kernel"].removesuffix("_kernel"), "case": row["case"],
         **({
-            "instr.": row["instructions"], "load B": predicted.width(row, "load"),
+            "instr.": row["instructions"] or "-", "load B": predicted.width(row, "load"),
             "store B": predicted.width(row, "store"), "rows": f"{row['load_rows']}/{row['store_rows']}",
         } if "instructions" in row else {}),
         "warps": row["warps"], "registers": row["registers"],

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("triton")
 
-from benches.predict import chips, gcn, rows, sass
+from benches.ops.cases import philox_cases
+from benches.predict import chips, gcn, prediction, rows, sass
 from benches.predict.code import Access
 from benches.predict.layout import rows_touched
 from benches.predict.path import Walk
@@ -220,3 +222,27 @@ def test_rows_are_replaced_by_commit_and_triton_and_tell_what_was_before(tmp_pat
     assert title == "triton 3.6.0, commit def; in brackets: commit abc"
     assert cells == ["blur", "small", "30.5 (50.2)", "16, 8 (16)", "1, 2", "40", "50%",
                      *["bytes 2.0, issue 3.0, lines 1.0"] * 2, *["33% to 67%"] * 2]  # fmt: skip
+
+
+@pytest.mark.parametrize(("target", "raises"), [("cuda:80", False), ("cuda:90", True)])
+def test_a_path_that_is_not_understood_is_said_and_fails_where_times_follow_from_it(
+    target, raises, monkeypatch, capsys
+):
+    class Compiled:
+        metadata = SimpleNamespace(num_warps=4, shared=0)
+
+    def lost(*_):
+        raise DataError("path: lost")
+
+    monkeypatch.setattr(prediction, "compile_case", lambda *_: Compiled)
+    monkeypatch.setattr(prediction, "memory", lambda _: {"registers": 32, "stack": 0, "local": 0})
+    monkeypatch.setattr(prediction, "walk_of", lost)
+    case = next(philox_cases())
+    if raises:
+        with pytest.raises(DataError, match=r"philox_kernel.*path: lost.*work\.py"):
+            prediction.predict(case, target)
+        return
+    row = prediction.predict(case, target)
+    assert row["registers"] == 32
+    assert row["instructions"] is None
+    assert "path: lost" in capsys.readouterr().err
