@@ -64,8 +64,9 @@ class Walk:
         if len(after) != 2:
             return [share] * len(after)
         votes, sizes = [self.vote(to) for to in after], [self.size(to, self.after.get(name, EXIT)) for to in after]
-        if None not in votes and 0 < sum(votes) <= share * 1.001:
-            return [share * vote / sum(votes) for vote in votes]
+        known = [vote for vote in votes if vote is not None]
+        if len(known) == 2 and 0 < sum(known) <= share * 1.001:
+            return [share * vote / sum(known) for vote in known]
         wanted = [share if vote is None else min(vote, share) for vote in votes]
         rare = min((0, 1), key=lambda side: (wanted[side], sizes[side]))
         part = wanted[rare] if wanted[rare] < share * 0.999 else 0.0
