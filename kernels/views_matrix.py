@@ -80,14 +80,14 @@ def store_part(out, total, i, j, odd, SIZE: tl.constexpr, STEP: tl.constexpr):
 
 
 @triton.jit
-def columns_of(base, axis, first, start, bells, blurred, SIZE: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr,
+def columns_of(base, axis, first, bells, blurred, SIZE: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr,
                HALVES: tl.constexpr, TILE: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr,
                LEVEL: tl.constexpr):  # fmt: skip
-    """The weights of each part's columns, (TILE, WIDE), of pixels first + start.. ."""
+    """The weights of each part's columns, (TILE, WIDE), of pixels from `first` on."""
     parts = ()
     for part in tl.static_range(PARTS):
         both = both_of(base + part * TILE, axis, first, blurred, SIZE, LEVEL, WIDE, TILE, RADIUS, HALO)
-        parts += (blurred_weights(both, bells, blurred, start, WIDE, RADIUS, HALVES),)
+        parts += (blurred_weights(both, bells, blurred, 0, WIDE, RADIUS, HALVES),)
     return parts
 
 
@@ -117,7 +117,7 @@ def render_fast(out, at, width, rows, columns, base, x_first, values, bells, blu
                 LEVEL: tl.constexpr):  # fmt: skip
     """Rows of a multiple of eight pixels, of which the columns take WIDE at most: weights of columns are built once."""
     halo = tl.where(blurred, RADIUS, 0)
-    across = columns_of(base, columns, x_first, 0, bells, blurred, SIZE, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, LEVEL)
+    across = columns_of(base, columns, x_first, bells, blurred, SIZE, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, LEVEL)
     x = x_first + tl.arange(0, WIDE)
     for top in range(0, SIZE, TILE):
         y_first, y_end = window_of(top, halo, rows, SIZE, TILE)
