@@ -486,3 +486,19 @@ def test_compiles_whole_and_a_new_epoch_does_not_recompile(device):
             assert torch.equal(drawn, expected)
             assert drawn.stride() == expected.stride()
     assert not torch.equal(first, drawn)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("blur", {"blur": (1.0, 1.5)}), ("blur", {"blur": (-0.1, 0.0)}), ("sigma", {"blur": (1.0, 0.1), "sigma": (2, 1)}),
+     ("sigma", {"sigma": (-1.0, 1.0)}), ("sigma", {"sigma": (0.1, math.inf)})],
+)  # fmt: skip
+def test_a_blur_out_of_range_is_named(name, values):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        ViewSpec(8, **values)
+
+
+def test_a_blur_has_a_probability_for_each_view():
+    patches = [[[torch.zeros(4, 4)], [torch.zeros(4, 4)]]]
+    with pytest.raises(ValueError, match="each of 2 views"):
+        render(patches, ViewSpec(8, blur=(1.0, 0.1, 0.1)))
