@@ -94,6 +94,17 @@ def uploads_after_capture() -> Iterator[None]:
         _POSTPONED.pop()
 
 
+def _apart_from_capture(host: Tensor, device: torch.device) -> Tensor:
+    """Memory like host's on the device, from outside the pool of the capture under way.
+
+    In that pool a block serves many tensors in turn, and each replay writes them all: the activations that had it before
+    the table would overwrite what was uploaded once.
+    """
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    with torch.cuda.stream(stream):  # the pool is that of the captured stream alone
+        return torch.empty_like(host, device=device)
+
+
 # ---- tables -------------------------------------------------------------------------------------------------
 
 
@@ -129,7 +140,7 @@ class HostTable:
         leaves to `uploads_after_capture`."""
         host = torch.frombuffer(self.words, dtype=torch.int64)
         if _POSTPONED and is_capturing(device):
-            words = torch.empty_like(host, device=device)
+            words = _apart_from_capture(host, device)
             _POSTPONED[-1].append((words, host.clone()))
             return words
         if device.type == "cpu":

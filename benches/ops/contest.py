@@ -151,6 +151,7 @@ def graphed(contender: Contender, contest: Contest) -> Contender:
             graph.replay()
             return returned
 
+        replay.alive = inputs, step  # type: ignore[attr-defined]  # the graph reads and writes their memory
         return replay
 
     return replace(contender, prepare=prepare)

@@ -631,6 +631,8 @@ def test_stands_in_a_cuda_graph(once):
     with uploads_after_capture() if once else contextlib.nullcontext(), torch.cuda.graph(graph):
         for p, grad in zip(ours.parameters(), static, strict=True):
             p.grad = grad * 1  # allocated inside the graph: addresses of its own
+        for power in range(22):  # written at each replay, in memory that what comes later gets: not the table
+            torch.full((1 << power,), -1, dtype=torch.int64, device="cuda")
         made[0].step()
     for step in (1, 2, 3):
         lr.fill_(0.1 * step)

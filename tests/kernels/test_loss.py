@@ -92,6 +92,11 @@ def test_gradient_is_exact_where_the_epsilon_is_active_and_where_it_is_not(norm)
         torch.testing.assert_close(grads.double(), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
 
 
+def cancelled(*predictions):
+    """A few roundings of float32 in the two terms of a gradient, each 2 / (B |q|) long; of one element, they cancel."""
+    return max(2e-6 / len(q) / float(q.detach().float().norm(dim=1).min().clamp(min=1e-6)) for q in predictions)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", TYPES)
 def test_kernel_is_the_reference(shape, dtype):
@@ -101,7 +106,7 @@ def test_kernel_is_the_reference(shape, dtype):
     torch.testing.assert_close(value, expected, rtol=1e-6, atol=2e-6)
     # The slopes lie in the inputs' type; the interpreter cuts bfloat16 where a GPU rounds it.
     unit = {torch.float32: 1e-5, torch.float16: 2**-11, torch.bfloat16: 2**-7}[dtype]
-    torch.testing.assert_close(grads, wanted, rtol=1.01 * unit, atol=1e-6 * float(wanted.abs().max()) + 1e-7)
+    torch.testing.assert_close(grads, wanted, rtol=1.01 * unit, atol=cancelled(*inputs[:2]))
 
 
 def test_two_runs_are_bitwise_equal(launches):
@@ -273,7 +278,7 @@ def test_kernel_takes_any_strides_and_a_type_each(hows, dtypes, b, d):
         assert slope.dtype == q.dtype
         unit = {torch.float32: 1e-5, torch.float16: 2**-11, torch.bfloat16: 2**-7}[q.dtype]
         grad = factor[:, None] * slope.float() / loss_kernel.LIFT
-        torch.testing.assert_close(grad.cpu(), want, rtol=1.01 * unit, atol=1e-6 * float(wanted.abs().max()) + 1e-7)
+        torch.testing.assert_close(grad.cpu(), want, rtol=1.01 * unit, atol=cancelled(q.cpu()))
 
 
 @pytest.mark.parametrize("programs", [1, 2, 3])

@@ -161,7 +161,8 @@ def draw_kernel(
 ):
     """Bands, (N,) int64, of N counters (4, N) int64: sample, epoch, view, channel."""
     at = tl.arange(0, N)
-    sample, epoch, view, channel = (tl.load(counters + k * N + at) for k in range(4))
+    sample, epoch = tl.load(counters + at), tl.load(counters + N + at)
+    view, channel = tl.load(counters + 2 * N + at), tl.load(counters + 3 * N + at)
     tl.store(out + at, select_kernel.band_of(k0, k1, sample, epoch, view, channel.to(tl.int32), POOL, CHANNELS, STREAM))
 
 
