@@ -138,16 +138,16 @@ class ViewBatchNorm(BatchNorm):
             stats = self.running_mean, self.running_var, self.momentum, self.eps
             return PerView.apply(x, self.weight, self.bias, *stats, views)  # type: ignore[no-untyped-call]
         wide = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(0, (views, -1))
-        variance, mean = torch.var_mean(wide, [1, *range(3, wide.ndim)], correction=0)
+        variance, mean = moments(wide, exact=wide.dtype == x.dtype)
         if self.world > 1:
             variance, mean = joined(variance, mean, self.world)
         self._note(mean.detach(), variance.detach() * (count / (count - 1)))
-        across = (-1, *[1] * (x.ndim - 2))
-        scale, mean = torch.rsqrt(variance + self.eps), mean.unflatten(1, across).unsqueeze(1)
-        result = (wide - mean) * scale.unflatten(1, across).unsqueeze(1)
-        if self.affine:
-            result = result * self.weight.view(across) + self.bias.view(across)
-        return result.to(x.dtype).flatten(0, 1)
+        scale = torch.rsqrt(variance + self.eps)
+        scale = scale * self.weight if self.affine else scale
+        shift = (self.bias if self.affine else 0.0) - mean * scale
+        # One factor and one term a channel, whose gradients torch.compile sums up in one pass.
+        scale, shift = (part.view(views, 1, -1, *[1] * (x.ndim - 2)) for part in (scale, shift))
+        return (wide * scale + shift).to(x.dtype).flatten(0, 1)
 
     @torch.no_grad()
     def _note(self, mean: Tensor, variance: Tensor) -> None:
@@ -156,6 +156,20 @@ class ViewBatchNorm(BatchNorm):
         for view in range(len(mean)):
             self.running_mean.lerp_(mean[view], self.momentum)
             self.running_var.lerp_(variance[view], self.momentum)
+
+
+def moments(x: Tensor, exact: bool) -> tuple[Tensor, Tensor]:
+    """Variance without correction and mean (V, C) of x (V, B, C) or (V, B, C, H, W).
+
+    exact: in two passes, or by Welford's rule. Else from the sums of x and of its squares, in one pass as fast as x is
+    read: Welford's division at each element takes 1.5 times as long on an H200. float32 loses no digit of half precision
+    so, unless a mean is a thousand standard deviations.
+    """
+    dims = [1, *range(3, x.ndim)]
+    if exact:
+        return torch.var_mean(x, dims, correction=0)
+    mean = x.mean(dims)
+    return (x.square().mean(dims) - mean.square()).clamp(min=0), mean
 
 
 def joined(variance: Tensor, mean: Tensor, world: int) -> tuple[Tensor, Tensor]:

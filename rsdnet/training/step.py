@@ -20,6 +20,7 @@ from rsdnet.methods import METHODS
 from rsdnet.methods.base import Forward, Method, Network
 from rsdnet.model.batchnorm import split_views, synchronise
 from rsdnet.model.small_maps import convolve_small_maps
+from rsdnet.model.stem import fold_stem
 from rsdnet.phases import Phase, untimed
 from rsdnet.training.cuda_graph import Graph
 from rsdnet.training.optim import optimizer_of
@@ -58,6 +59,8 @@ class TrainStep:
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if device.type == "cpu" and not compile:
             convolve_small_maps(self.method)
+        if device.type == "cuda" and dtype is not torch.float32:
+            fold_stem(self.method)
         self.method.one_pass = (compile or device.type == "cpu") and split_views(self.method)  # else a GPU would copy
         if ranks.world > 1 and cfg.model.batchnorm == "sync":
             synchronise(self.method, ranks.world)
