@@ -43,6 +43,7 @@ class EuroSat(Layout):
             for label, name in enumerate(self._classes())
             if (self.source / name).is_dir()
             for path in find_files(self.source / name, self.SUFFIXES)
+            if path.parent == self.source / name  # a folder above EuroSAT's own is no class
         ]
 
     def _listed(self) -> dict[str, str]:
