@@ -1,4 +1,4 @@
-"""GeoTIFFs through rasterio, and their pixels as database values.
+"""GeoTIFFs and JPEGs through rasterio, and their pixels as database values.
 
 Values stay the file's own, in native type and resolution, with these exceptions: SAR in power becomes dB; a nodata
 value becomes the database's, 0 for integers and NaN for floats; types unknown to the kernels (float64, 32- and 64-bit
@@ -21,7 +21,11 @@ from rsdnet.errors import DataError
 logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module="rasterio")
 NATIVE = ("uint8", "int16", "uint16", "float16", "float32")  # the kernels' types
-GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE", "GDAL_CACHEMAX": 64}  # a folder of a million files is not listed a file
+GDAL = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # a folder of a million files is not listed a file
+    "GDAL_CACHEMAX": 64,
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # damaged JPEG data is an error, not pixels made up
+}
 
 
 class Raster(NamedTuple):

@@ -229,7 +229,8 @@ def test_links_lead_somewhere(page: str) -> None:
     "page", [page for page in TEXTS if page != "docs/results.md"]
 )  # its rows name what was measured then
 def test_paths_and_names_in_the_text_exist(page: str) -> None:
-    for path in re.findall(r"(?<![\w/.-])(?:rsdnet|kernels|csrc|benches|tests|docs|examples)/[\w./-]*", TEXTS[page]):
+    folders = "rsdnet|kernels|csrc|benches|tests|docs|examples|recipes"
+    for path in re.findall(rf"(?<![\w/.-])(?:{folders})/[\w./-]*", TEXTS[page]):
         assert (REPO / path.rstrip(".")).exists(), path
     for name in re.findall(r"(?<![\w/.])rsdnet(?:\.[A-Za-z_]\w*)+", TEXTS[page]):
         pkgutil.resolve_name(name)

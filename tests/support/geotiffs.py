@@ -11,14 +11,14 @@ from rasterio.errors import NotGeoreferencedWarning
 from safetensors.numpy import load
 
 
-def write(path: Path, layers: np.ndarray, names: tuple[str, ...] = (), **profile: Any) -> Path:
-    """`layers`, (bands, H, W), as a GeoTIFF, with band descriptions where `names` are given."""
+def write(path: Path, layers: np.ndarray, names: tuple[str, ...] = (), driver: str = "GTiff", **profile: Any) -> Path:
+    """`layers`, (bands, H, W), as a GeoTIFF or by another driver, with band descriptions where `names` are given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = layers.shape
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         shape = {"count": count, "height": height, "width": width, "dtype": layers.dtype}
-        with rasterio.open(path, "w", driver="GTiff", **shape, **profile) as file:
+        with rasterio.open(path, "w", driver=driver, **shape, **profile) as file:
             file.write(layers)
             for layer, name in enumerate(names, start=1):
                 file.set_band_description(layer, name)

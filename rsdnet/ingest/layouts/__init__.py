@@ -14,5 +14,6 @@ LAYOUTS: Registry[Callable[..., Layout]] = Registry(
         "bigearthnet": "rsdnet.ingest.layouts.bigearthnet:BigEarthNet",
         "ssl4eo": "rsdnet.ingest.layouts.ssl4eo:Ssl4eo",
         "eurosat": "rsdnet.ingest.layouts.eurosat:EuroSat",
+        "eurosat-rgb": "rsdnet.ingest.layouts.eurosat:EuroSatRgb",
     },
 )

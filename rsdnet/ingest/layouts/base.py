@@ -85,13 +85,24 @@ class Layout:
             raise DataError(f"--val {self.val} and --test {self.test} must be shares that leave some to train on")
 
 
+GEOTIFF = (".tif", ".tiff")
+
+
 def find_geotiffs(folder: Path) -> Iterator[Path]:
     """All GeoTIFFs below `folder`, in a fixed order. Raises DataError if it is not a folder."""
+    return find_files(folder, GEOTIFF)
+
+
+def find_files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """All files below `folder` whose names end in one of `suffixes` (lower case), in a fixed order.
+
+    Raises DataError if it is not a folder.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     for root, names, files in os.walk(folder):
         names.sort()
-        yield from (Path(root, name) for name in sorted(files) if name.lower().endswith((".tif", ".tiff")))
+        yield from (Path(root, name) for name in sorted(files) if name.lower().endswith(suffixes))
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -1,8 +1,12 @@
-"""EuroSAT multispectral: `<Class>/<Class>_<n>.tif`, 64x64, 13 bands of L1C in uint16, B8A last."""
+"""EuroSAT, both releases: `<Class>/<Class>_<n>`, 64x64.
+
+Multispectral: .tif, 13 bands of L1C in uint16, B8A last. RGB: .jpg, three of them stretched to 8 bits.
+"""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from rsdnet.ingest.layouts.base import Layout, find_geotiffs, subfolders
+from rsdnet.ingest.layouts.base import GEOTIFF, Layout, find_files, subfolders
 from rsdnet.ingest.source import Image, Recipe, Source
 
 # The layers' order (phelber/EuroSAT): Sentinel-2's own but for B8A.
@@ -19,6 +23,9 @@ class EuroSat(Layout):
 
     NAME = "eurosat"
     FILES = "GeoTIFF in a folder of its class: name EuroSAT's own folder"
+    SUFFIXES: ClassVar[tuple[str, ...]] = GEOTIFF
+    BANDS: ClassVar[tuple[str, ...]] = ORDER
+    LEVEL: ClassVar[str] = "L1C"
     val: float = 0.2
     test: float = 0.2
 
@@ -28,14 +35,15 @@ class EuroSat(Layout):
             Source(
                 name=path.stem,
                 group=path.stem,
-                images={"ms": Image.of_file(path, ORDER)},
+                images={"ms": Image.of_file(path, self.BANDS)},
                 split=splits.get(path.stem),
                 label=label,
                 problem="no list of the split names it" if splits and path.stem not in splits else "",
             )
             for label, name in enumerate(self._classes())
             if (self.source / name).is_dir()
-            for path in find_geotiffs(self.source / name)
+            for path in find_files(self.source / name, self.SUFFIXES)
+            if path.parent == self.source / name  # a folder above EuroSAT's own is no class
         ]
 
     def _listed(self) -> dict[str, str]:
@@ -49,9 +57,20 @@ class EuroSat(Layout):
         }
 
     def recipe(self) -> Recipe:
-        return Recipe({"ms": ORDER}, class_names=self._classes(), level="L1C")
+        return Recipe({"ms": self.BANDS}, class_names=self._classes(), level=self.LEVEL)
 
     def _classes(self) -> tuple[str, ...]:
         """EuroSAT's classes; where the folders bear other names, those."""
         present = subfolders(self.source)
         return CLASSES if set(present) <= set(CLASSES) else tuple(present)
+
+
+@dataclass(frozen=True)
+class EuroSatRgb(EuroSat):
+    """EuroSAT's RGB release, its 8-bit values as they are: stretched, no reflectance. Splits: see eurosat."""
+
+    NAME = "eurosat-rgb"
+    FILES = "JPEG in a folder of its class: name the folder EuroSAT_RGB"
+    SUFFIXES = (".jpg", ".jpeg")
+    BANDS = ("B04", "B03", "B02")
+    LEVEL = ""

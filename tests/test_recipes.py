@@ -1,0 +1,48 @@
+"""Recipes: each file is a configuration, and EuroSAT RGB's takes a small EuroSAT from JPEGs to scores."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rsdnet import config
+from rsdnet.augment import band_table
+from rsdnet.bands import band_id
+from rsdnet.ingest.ingest import ingest
+from rsdnet.ingest.layouts.eurosat import EuroSatRgb
+from rsdnet.probe import Options, probe
+from tests.conftest import REPO
+from tests.support import eurosat, forked
+
+RECIPES = sorted((REPO / "recipes").glob("*.toml"))
+EUROSAT_RGB = REPO / "recipes" / "eurosat-rgb.toml"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_a_recipe_is_a_configuration_without_places(path: Path) -> None:
+    cfg = config.read(path)
+    assert cfg.data.data == ()  # the command line names the data and the run
+    assert cfg.run == config.RunConfig()
+
+
+def test_eurosat_rgb_goes_from_jpegs_to_scores(tmp_path: Path) -> None:
+    eurosat.make(tmp_path / "src", each=12)
+    ingest(EuroSatRgb(tmp_path / "src", tmp_path / "db"))
+    forked.train(
+        tmp_path / "said", "--config", EUROSAT_RGB, "--data", tmp_path / "db", "--run", tmp_path / "run", "--steps=2",
+        "--batch=6", "--width=8", "--hidden=32", "--dim=16", "--device=cpu", "--threads=1", "--log-every=1",
+    )  # fmt: skip
+    assert len(forked.losses(tmp_path / "run")) == 2
+    result = probe(Options(tmp_path / "run", device="cpu"), Console(quiet=True))
+    assert result["bands"].keys() == {"B04", "B03", "B02", "B04+B03+B02"}
+
+
+def test_eurosat_rgbs_offset_is_in_proportion_to_8_bits(tmp_path: Path) -> None:
+    """The default, 200 DN of reflectance, would be most of the range of 255."""
+    eurosat.make(tmp_path / "src")
+    ingest(EuroSatRgb(tmp_path / "src", tmp_path / "db"))
+    words = ["--data", str(tmp_path / "db")]
+    cfg = config.parse(words, config.read(EUROSAT_RGB), "prog", "text")
+    for name in cfg.views.ms_bands:
+        low, high = band_table(cfg)[band_id(name), 4:6].tolist()
+        assert (low, high) == pytest.approx((-9, 9))
