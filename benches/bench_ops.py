@@ -10,6 +10,7 @@ bandwidth stand in the rows of a GPU alone.
 
 import statistics
 from collections.abc import Callable
+from functools import cache
 from itertools import cycle
 from typing import Any
 
@@ -71,7 +72,8 @@ def bench_op(
     reference = MEDIANS.get(benchmark.group)
     also = {"error": f"{off:.2g}", "bytes": contest.moved}
     if copy_bandwidth:
-        also |= figures(times, contest, copy_bandwidth) | {"launches": clock.launches(steps[0])}
+        also |= figures(times, contest, copy_bandwidth, equal_copy(contest.moved))
+        also |= {"launches": clock.launches(steps[0])}
         if "graph" not in contender:  # a graph has a memory pool of its own
             also["peak bytes"] = clock.peak_bytes(steps[0])
     version = backend if "compiled" in contender else entered.version
@@ -94,8 +96,13 @@ def measured(benchmark: Any, steps: list[Callable[[], Any]], shapes: str) -> Rat
     return None if benchmark.stats is None else quantiles(benchmark.stats.stats.data)
 
 
-def figures(times: Ratio, contest: Contest, copy_bandwidth: float) -> dict[str, Any]:
-    """A GPU's numbers: microseconds (20th, 50th and 80th percentile), GB/s, share of the copy bandwidth."""
+equal_copy = cache(clock.equal_copy)
+
+
+def figures(times: Ratio, contest: Contest, copy_bandwidth: float, copy: float) -> dict[str, Any]:
+    """A GPU's numbers: microseconds (20th, 50th and 80th percentile), GB/s, share of the bandwidth of a large copy, and of
+    the speed of a copy of as many bytes, which takes `copy` seconds."""
     speed = contest.moved / times.p50
     found: dict[str, Any] = {f"{name} us": f"{1e6 * seconds:.2f}" for name, seconds in times._asdict().items()}
-    return found | {"GB/s": round(speed / 1e9, 1), "of the copy": round(speed / copy_bandwidth, 3)}
+    shares = {"of the copy": round(speed / copy_bandwidth, 3), "of an equal copy": round(copy / times.p50, 3)}
+    return found | {"GB/s": round(speed / 1e9, 1)} | shares

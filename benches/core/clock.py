@@ -82,6 +82,15 @@ def copy_bandwidth() -> float | None:
     return 2 * COPIED / times[len(times) // 2]
 
 
+def equal_copy(moved: int) -> float:
+    """Seconds of a copy on the GPU that moves so many bytes, read plus written: a launch takes its own time, which counts
+    where few are moved. Over buffers that together are four times the L2."""
+    count = max(2, -(-4 * cache_bytes() // moved))
+    pairs = [[torch.empty(moved // 2, dtype=torch.uint8, device=DEVICE) for _ in range(2)] for _ in range(count)]
+    times = [took(lambda pair=pair: pair[0].copy_(pair[1])) for _ in range(-(-60 // count)) for pair in pairs]
+    return statistics.median(times[count:])
+
+
 def peak_bytes(step: Callable[[], Any]) -> int | None:
     """Bytes that a step allocates at its peak beyond what stood before it. None on a CPU."""
     if not GPU:

@@ -62,7 +62,7 @@ def timed(step, lead):
     clock._spent += next(ticks)
 
 clock.DEVICE, clock.timed = "cpu", timed
-clock.cache_bytes, clock.copy_bandwidth = lambda: 1 << 16, lambda: 2e9
+clock.cache_bytes, clock.copy_bandwidth, clock.equal_copy = lambda: 1 << 16, lambda: 2e9, lambda moved: 6e-6
 clock.peak_bytes, clock.launches, clock.lead = lambda step: 4096, lambda step: 2, lambda step: 123
 
 right = kernels.update_target_
@@ -92,6 +92,7 @@ def test_a_wrong_kernel_gets_no_row_and_a_right_one_its_clocks(tmp_path: Path, b
     moved = 4 * (4 + 2) * 8 * 16  # float32: four inputs and two gradients of (8, 16)
     assert (also["bytes"], float(also["GB/s"])) == (str(moved), round(moved / 3e-6 / 1e9, 1))
     assert float(also["of the copy"]) == pytest.approx(moved / 3e-6 / 2e9, abs=1e-3)
+    assert also["of an equal copy"] == "2.0"  # it takes 6 us
     assert (also["peak bytes"], also["launches"], found[1]["p50"]) == ("4096", "2", "1")
 
 

@@ -188,7 +188,9 @@ def test_matrix_products_are_the_reference(size, channels, nhwc, side, blur):
     out = in_kernel(patches, spec, launch=launch_matrix)
     expected = render(patches, spec)
     assert out.stride() == expected.stride()
-    torch.testing.assert_close(out, expected, rtol=0, atol=3e-5 * float(expected.abs().max()))  # tensor cores' sums: 2.1e-5 on an H200
+    torch.testing.assert_close(
+        out, expected, rtol=0, atol=3e-5 * float(expected.abs().max())
+    )  # tensor cores' sums: 2.1e-5 on an H200
 
 
 @pytest.mark.parametrize("blur", [(), (1.0, 1.0)])

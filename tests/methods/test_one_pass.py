@@ -208,3 +208,31 @@ def test_a_step_on_a_cpu_takes_it_and_concatenated_views_share_their_statistics(
     norm = step.method.online.encoder.bn1
     assert type(norm) is ViewBatchNorm
     assert norm.num_batches_tracked == (1 if concatenate else 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_compiled_in_half_precision_only_its_input_and_result_are_rounded(dtype: torch.dtype, mean: float) -> None:
+    """Beside float64 on the same rounded input: channels far from 0, and one that is the same everywhere."""
+    torch.manual_seed(0)
+    norm = nn.Sequential(nn.BatchNorm2d(3))
+    expected = nn.BatchNorm2d(3).double()
+    assert split_views(norm)
+    norm[0].compile(fullgraph=True, backend="aot_eager")
+    x = (torch.randn(2, 16, 3, 8, 8) + mean).to(dtype)
+    x[:, :, 2] = mean + 1
+    given, doubled = x.clone().requires_grad_(), x.double().requires_grad_()
+    with batch_of(views=2):
+        found = norm(given.flatten(0, 1)).unflatten(0, (2, -1))
+    wanted = torch.stack([expected(view) for view in doubled])
+    slope = torch.randn_like(wanted)
+    unit = torch.finfo(dtype).eps
+    torch.testing.assert_close(found.double(), wanted, rtol=unit, atol=unit)
+    gradient, exact = (
+        torch.autograd.grad(found, given, slope.to(dtype))[0],
+        torch.autograd.grad(wanted, doubled, slope)[0],
+    )
+    varying = [0, 1]
+    torch.testing.assert_close(gradient.double()[:, :, varying], exact[:, :, varying], rtol=4 * unit, atol=4 * unit)
+    torch.testing.assert_close(norm[0].running_mean.double(), expected.running_mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(norm[0].running_var.double(), expected.running_var, rtol=1e-3, atol=1e-3)
