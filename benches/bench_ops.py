@@ -100,8 +100,8 @@ equal_copy = cache(clock.equal_copy)
 
 
 def figures(times: Ratio, contest: Contest, copy_bandwidth: float, copy: float) -> dict[str, Any]:
-    """A GPU's numbers: microseconds (20th, 50th and 80th percentile), GB/s, share of the bandwidth of a large copy, and of
-    the speed of a copy of as many bytes, which takes `copy` seconds."""
+    """A GPU's numbers: microseconds (20th, 50th and 80th percentile), GB/s, share of the bandwidth of a large copy, and
+    of the speed of a copy of as many bytes, which takes `copy` seconds."""
     speed = contest.moved / times.p50
     found: dict[str, Any] = {f"{name} us": f"{1e6 * seconds:.2f}" for name, seconds in times._asdict().items()}
     shares = {"of the copy": round(speed / copy_bandwidth, 3), "of an equal copy": round(copy / times.p50, 3)}

@@ -97,8 +97,8 @@ def uploads_after_capture() -> Iterator[None]:
 def _apart_from_capture(host: Tensor, device: torch.device) -> Tensor:
     """Memory like host's on the device, from outside the pool of the capture under way.
 
-    In that pool a block serves many tensors in turn, and each replay writes them all: the activations that had it before
-    the table would overwrite what was uploaded once.
+    In that pool a block serves many tensors in turn, and each replay writes them all: the activations that had it
+    before the table would overwrite what was uploaded once.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     with torch.cuda.stream(stream):  # the pool is that of the captured stream alone

@@ -83,8 +83,8 @@ def copy_bandwidth() -> float | None:
 
 
 def equal_copy(moved: int) -> float:
-    """Seconds of a copy on the GPU that moves so many bytes, read plus written: a launch takes its own time, which counts
-    where few are moved. Over buffers that together are four times the L2."""
+    """Seconds of a copy on the GPU that moves so many bytes, read plus written, its launch included, which counts where
+    they are few. Over buffers that together are four times the L2."""
     count = max(2, -(-4 * cache_bytes() // moved))
     pairs = [[torch.empty(moved // 2, dtype=torch.uint8, device=DEVICE) for _ in range(2)] for _ in range(count)]
     times = [took(lambda pair=pair: pair[0].copy_(pair[1])) for _ in range(-(-60 // count)) for pair in pairs]

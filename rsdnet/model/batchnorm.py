@@ -162,8 +162,8 @@ def moments(x: Tensor, exact: bool) -> tuple[Tensor, Tensor]:
     """Variance without correction and mean (V, C) of x (V, B, C) or (V, B, C, H, W).
 
     exact: in two passes, or by Welford's rule. Else from the sums of x and of its squares, in one pass as fast as x is
-    read: Welford's division at each element takes 1.5 times as long on an H200. float32 loses no digit of half precision
-    so, unless a mean is a thousand standard deviations.
+    read; Welford's division at each element takes 1.5 times as long on an H200. So float32 loses no digit of a half
+    precision, unless a mean is a thousand standard deviations.
     """
     dims = [1, *range(3, x.ndim)]
     if exact:

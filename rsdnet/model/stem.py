@@ -73,7 +73,7 @@ def axis_of(side: int, kernel: int, padding: int, block: int) -> Axis:
 def folded_conv2d(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     """conv2d(x, weight, stride=2, padding=padding): (B, O, H', W'). x: (B, C, H, W), of which `folds`; weight:
     (O, C, k, k)."""
-    b, channels, height, width = x.shape
+    channels, height, width = x.shape[1:]
     outputs, _, kernel, _ = weight.shape
     many = columns_of(channels)
     block = 2 * many
