@@ -7,6 +7,7 @@ time it starts, as they are in a training loop: `lead` says for how long.
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,7 +88,8 @@ def equal_copy(moved: int) -> float:
     they are few. Over buffers that together are four times the L2."""
     count = max(2, -(-4 * cache_bytes() // moved))
     pairs = [[torch.empty(moved // 2, dtype=torch.uint8, device=DEVICE) for _ in range(2)] for _ in range(count)]
-    times = [took(lambda pair=pair: pair[0].copy_(pair[1])) for _ in range(-(-60 // count)) for pair in pairs]
+    copies = [partial(to.copy_, source) for to, source in pairs]
+    times = [took(copy) for copy in copies * -(-60 // count)]
     return statistics.median(times[count:])
 
 
