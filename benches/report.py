@@ -12,6 +12,7 @@ from statistics import mean, stdev
 import tyro
 
 from benches.core.rows import RESULTS, Row, read, split
+from benches.gpu import report as gpu
 from benches.predict import rows as predicted
 from rsdnet.errors import DataError, command
 
@@ -128,6 +129,12 @@ def predictions(rows: Sequence[Row]) -> str:
     return "\n\n".join(found)
 
 
+def beside(measured: Sequence[Row], told: Sequence[Row]) -> str:
+    """Each kernel's share of a copy's bandwidth, predicted and measured."""
+    lines = list(gpu.beside(measured, told))
+    return "\n".join([*table_head(gpu.HEAD), *map(table_line, lines)]) if lines else NO_ROWS["kernels"]
+
+
 # ---- the page -----------------------------------------------------------------------------------------------
 
 
@@ -140,7 +147,8 @@ def page(folder: Path = RESULTS) -> str:
         make = {"learning": learning, "predicted": predictions}.get(name, comparisons)
         tables = make(rows) if rows else nothing
         text = text.replace(f"{{{{ {name} }}}}", tables)
-    return text
+    pair = read(folder / "kernels.csv"), predicted.read(folder / predicted.NAME)
+    return text.replace("{{ beside }}", beside(*pair))
 
 
 @dataclasses.dataclass(frozen=True)

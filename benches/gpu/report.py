@@ -31,6 +31,7 @@ LAUNCHED: dict[tuple[str, str, str], tuple[tuple[str, str], ...]] = {
     ("update_target_ step", "fp32", OURS): (("update_target_kernel", "fp32"),),
 }  # fmt: skip
 KINDS = ("issue", "lines", "tensor", "bytes")
+HEAD = ("share of a copy's bandwidth", "", "predicted", "measured")
 
 
 def share(launches: Sequence[dict[str, str]]) -> tuple[float, float]:
@@ -46,12 +47,13 @@ def share(launches: Sequence[dict[str, str]]) -> tuple[float, float]:
 def beside(measured: Sequence[Row], told: Sequence[dict[str, str]]) -> Iterator[tuple[str, str, str, str]]:
     """Op, contender, and the share of a copy's bandwidth predicted and measured; the last rows of each.
 
-    measured: of kernels.csv. told: of predicted.csv, for the GPU's Triton or any other.
+    measured: of kernels.csv. told: of predicted.csv, for the Triton of a measurement where there are such.
     """
-    known = {(row["kernel"], row["case"]): row for row in told if row["target"] == "cuda:90"}
     last = {(row["what"], row["setting"], row["contender"]): row for row in measured}
     for (what, setting, contender), row in last.items():
         gpu = next((gpu for gpu in RATES if gpu in row["machine"]), "")
+        same = [prediction for prediction in told if prediction.get("triton", "") in row["versions"]] or told
+        known = {(p["kernel"], p["case"]): p for p in same if p["target"] == "cuda:90"}
         kernels = LAUNCHED.get((what, split(setting).get("type", ""), contender.removesuffix(", graph")), ())
         also = split(row["also"])
         if gpu and "of the copy" in also and kernels and all(kernel in known for kernel in kernels):
@@ -63,7 +65,7 @@ def main(folder: Path) -> None:
     """Print the table; nothing where one of the two files is not there."""
     lines = list(beside(read(folder / "kernels.csv"), predicted.read(folder / predicted.NAME)))
     if lines:
-        lines.insert(0, ("share of a copy's bandwidth", "", "predicted", "measured"))
+        lines.insert(0, HEAD)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for cells in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
