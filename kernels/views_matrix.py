@@ -15,7 +15,7 @@ A matrix enters the tensor cores as HALVES numbers of fp16; their products are a
 Pixels go in divided by LEVEL, and weights of columns multiplied by it: up to 65,504 * LEVEL standard deviations are
 represented, beyond they saturate.
 
-Instructions bound it before bytes do: 34 a pixel of a bf16 view of 128 px, 53 of a blurred one, where single taps take
+Instructions bound it before bytes do: 34 a pixel of a bf16 view of 128 px, 54 of a blurred one, where single taps take
 213 (`python -m benches.resources --kernels render`).
 """
 
