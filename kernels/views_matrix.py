@@ -15,7 +15,7 @@ A matrix enters the tensor cores as HALVES numbers of fp16; their products are a
 Pixels go in divided by LEVEL, and weights of columns multiplied by it: up to 65,504 * LEVEL standard deviations are
 represented, beyond they saturate.
 
-Instructions bound it before bytes do: 34 a pixel of a bf16 view of 128 px, 53 of a blurred one, where single taps take
+Instructions bound it before bytes do: 34 a pixel of a bf16 view of 128 px, 54 of a blurred one, where single taps take
 213 (`python -m benches.resources --kernels render`).
 """
 
@@ -80,19 +80,19 @@ def store_part(out, total, i, j, odd, SIZE: tl.constexpr, STEP: tl.constexpr):
 
 
 @triton.jit
-def columns_of(base, axis, first, bells, blurred, SIZE: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr,
+def columns_of(base, axis, first, bells, SIZE: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr,
                HALVES: tl.constexpr, TILE: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr,
                LEVEL: tl.constexpr):  # fmt: skip
     """The weights of each part's columns, (TILE, WIDE), of pixels from `first` on."""
     parts = ()
     for part in tl.static_range(PARTS):
-        both = both_of(base + part * TILE, axis, first, blurred, SIZE, LEVEL, WIDE, TILE, RADIUS, HALO)
-        parts += (blurred_weights(both, bells, blurred, 0, WIDE, RADIUS, HALVES),)
+        both = both_of(base + part * TILE, axis, first, SIZE, LEVEL, WIDE, TILE, RADIUS, HALO)
+        parts += (blurred_weights(both, bells, 0, WIDE, RADIUS, HALVES),)
     return parts
 
 
 @triton.jit
-def strip_of(at, code, width, both, y_first, y_end, x, live_x, values, bells, blurred, RADIUS: tl.constexpr,
+def strip_of(at, code, width, both, y_first, y_end, x, live_x, values, bells, RADIUS: tl.constexpr,
              HALVES: tl.constexpr, TILE: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr,
              ANY: tl.constexpr):  # fmt: skip
     """Rows of the crop, columns of the patch: (TILE, WIDE) from `halved`."""
@@ -105,25 +105,24 @@ def strip_of(at, code, width, both, y_first, y_end, x, live_x, values, bells, bl
         else:
             raw = tl.load(at + pixel, mask=live, other=0)
             value = standardise(raw.to(tl.float32), values, raw.dtype.is_floating())
-        down = blurred_weights(both, bells, blurred, start, DEEP, RADIUS, HALVES)
+        down = blurred_weights(both, bells, start, DEEP, RADIUS, HALVES)
         strip = product(down, halved(value, HALVES), strip)
     return halved(strip, HALVES)
 
 
 @triton.jit
-def render_fast(out, at, width, rows, columns, base, x_first, values, bells, blurred, odd, SIZE: tl.constexpr,
+def render_fast(out, at, width, rows, columns, base, x_first, values, bells, odd, SIZE: tl.constexpr,
                 STEP: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr, HALVES: tl.constexpr,
                 TILE: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr,
                 LEVEL: tl.constexpr):  # fmt: skip
     """Rows of a multiple of eight pixels, of which the columns take WIDE at most: weights of columns are built once."""
-    halo = tl.where(blurred, RADIUS, 0)
-    across = columns_of(base, columns, x_first, bells, blurred, SIZE, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, LEVEL)
+    across = columns_of(base, columns, x_first, bells, SIZE, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, LEVEL)
     x = x_first + tl.arange(0, WIDE)
     for top in range(0, SIZE, TILE):
-        y_first, y_end = window_of(top, halo, rows, SIZE, TILE)
-        both = both_of(top, rows, y_first, blurred, SIZE, 1.0, DEEP, TILE, RADIUS, HALO)
-        strip = strip_of(at, 0, width, both, y_first, y_end, x, x < width, values, bells, blurred, RADIUS, HALVES,
-                         TILE, WIDE, DEEP, False)  # fmt: skip
+        y_first, y_end = window_of(top, RADIUS, rows, SIZE, TILE)
+        both = both_of(top, rows, y_first, SIZE, 1.0, DEEP, TILE, RADIUS, HALO)
+        strip = strip_of(at, 0, width, both, y_first, y_end, x, x < width, values, bells, RADIUS, HALVES, TILE, WIDE,
+                         DEEP, False)  # fmt: skip
         for part in tl.static_range(PARTS):
             total = product(strip, turned(across[part]), tl.zeros((TILE, TILE), tl.float32))
             j = base + part * TILE + tl.arange(0, TILE)
@@ -131,27 +130,56 @@ def render_fast(out, at, width, rows, columns, base, x_first, values, bells, blu
 
 
 @triton.jit
-def render_any(out, at, code, width, rows, columns, base, values, bells, blurred, odd,
-               SIZE: tl.constexpr, STEP: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr, HALVES: tl.constexpr,
+def render_any(out, at, code, width, rows, columns, base, values, bells, odd, SIZE: tl.constexpr,
+               STEP: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr, HALVES: tl.constexpr,
                TILE: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr,
                LEVEL: tl.constexpr):  # fmt: skip
     """Rows of any length, WIDE of their pixels at a time: weights of columns are built for each strip anew."""
-    halo = tl.where(blurred, RADIUS, 0)
     TILES: tl.constexpr = (SIZE + TILE - 1) // TILE
     for tile in range(0, TILES * PARTS):
         top, left = tile // PARTS * TILE, base + tile % PARTS * TILE
-        y_first, y_end = window_of(top, halo, rows, SIZE, TILE)
-        x_first, x_end = window_of(left, halo, columns, SIZE, TILE)
-        down = both_of(top, rows, y_first, blurred, SIZE, 1.0, DEEP, TILE, RADIUS, HALO)
-        across = both_of(left, columns, x_first, blurred, SIZE, LEVEL, WIDE, TILE, RADIUS, HALO)
+        y_first, y_end = window_of(top, RADIUS, rows, SIZE, TILE)
+        x_first, x_end = window_of(left, RADIUS, columns, SIZE, TILE)
+        down = both_of(top, rows, y_first, SIZE, 1.0, DEEP, TILE, RADIUS, HALO)
+        across = both_of(left, columns, x_first, SIZE, LEVEL, WIDE, TILE, RADIUS, HALO)
         total = tl.zeros((TILE, TILE), tl.float32)
         for start in range(0, x_end - x_first, WIDE):
             x = x_first + start + tl.arange(0, WIDE)
-            strip = strip_of(at, code, width, down, y_first, y_end, x, x < width, values, bells, blurred, RADIUS,
-                             HALVES, TILE, WIDE, DEEP, True)  # fmt: skip
-            total = product(strip, turned(blurred_weights(across, bells, blurred, start, WIDE, RADIUS, HALVES)), total)
+            strip = strip_of(at, code, width, down, y_first, y_end, x, x < width, values, bells, RADIUS, HALVES, TILE,
+                             WIDE, DEEP, True)  # fmt: skip
+            total = product(strip, turned(blurred_weights(across, bells, start, WIDE, RADIUS, HALVES)), total)
         store_part(out, total.to(out.dtype.element_ty), top + tl.arange(0, TILE), left + tl.arange(0, TILE), odd, SIZE,
                    STEP)  # fmt: skip
+
+
+@triton.jit
+def render(out, at, record, ok, code, width, rows, columns, base, values, sigma, odd, SIZE: tl.constexpr,
+           STEP: tl.constexpr, RADIUS: tl.constexpr, MIN_SIGMA: tl.constexpr, HALVES: tl.constexpr,
+           HALO: tl.constexpr, TILE: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr,
+           LEVEL: tl.constexpr):  # fmt: skip
+    """All of a program's pixels, blurred where RADIUS is not 0."""
+    bells = ()
+    if RADIUS:
+        sigma = tl.maximum(sigma, MIN_SIGMA)
+        bells = (halved(bell_of(sigma, 0, RADIUS, TILE, TILE), HALVES),
+                 halved(bell_of(sigma, TILE, RADIUS, TILE, HALO), HALVES))  # fmt: skip
+    x_first, x_end = window_of(base, RADIUS, columns, SIZE, TILE * PARTS)
+    eighth = tl.multiple_of(x_first // 8 * 8, 8)
+    wide = tl.multiple_of(width // 8 * 8, 8)
+    kind = tl.where(ok & (wide == width) & (x_end - eighth <= WIDE), code, -1)
+    if kind == 2:
+        render_fast(out, at.to(tl.pointer_type(tl.uint16)), wide, rows, columns, base, eighth, values, bells, odd,
+                    SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
+    elif kind == 4:
+        render_fast(out, at.to(tl.pointer_type(tl.float32)), wide, rows, columns, base, eighth, values, bells, odd,
+                    SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
+    elif kind == 0:
+        render_fast(out, at, wide, rows, columns, base, eighth, values, bells, odd,
+                    SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
+    else:
+        width = tl.where(ok, width, 0)  # nothing is read for a record that does not fit
+        render_any(out, at, tl.load(record + 1), width, rows, columns, base, values, bells, odd,
+                   SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE // 2, 16, LEVEL)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["nbytes", "samples_count", "k0", "k1", "bands"])
@@ -218,35 +246,22 @@ def render_matrix_kernel(
     high = tl.where(ok, tl.minimum(tl.load(row + 7), tl.maximum(end, other_end)), 0.0)
     values = low, high, tl.load(row + 8), scale, shift
 
-    blurred = False
-    bells = ()
-    if RADIUS:
-        sigma = sigma_of(k0, k1, sample, now, v, probability, sigma_low, sigma_high, STREAM_BLUR)
-        blurred = sigma > 0.0
-        sigma = tl.maximum(sigma, MIN_SIGMA)
-        bells = (halved(bell_of(sigma, 0, RADIUS, TILE, TILE), HALVES),
-                 halved(bell_of(sigma, TILE, RADIUS, TILE, HALO), HALVES))  # fmt: skip
-
     out += (v.to(tl.int64) * samples_count + b) * (CHANNELS * SIZE * SIZE) + (c if NHWC else c * (SIZE * SIZE))
     at = data + offset // ALIGN * ALIGN  # so that the compiler knows
-    x_first, x_end = window_of(base, tl.where(blurred, RADIUS, 0), columns, SIZE, TILE * PARTS)
-    eighth = tl.multiple_of(x_first // 8 * 8, 8)
-    wide = tl.multiple_of(width // 8 * 8, 8)
-    code = tl.where(ok & (wide == width) & (x_end - eighth <= WIDE), code, -1)
-    if code == 2:
-        render_fast(out, at.to(tl.pointer_type(tl.uint16)), wide, rows, columns, base, eighth, values, bells, blurred,
-                    odd, SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
-    elif code == 4:
-        render_fast(out, at.to(tl.pointer_type(tl.float32)), wide, rows, columns, base, eighth, values, bells, blurred,
-                    odd, SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
-    elif code == 0:
-        render_fast(out, at, wide, rows, columns, base, eighth, values, bells, blurred,
-                    odd, SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
+    # Views with a blur and without share no code. Where products stood in an `if` of their own, ptxas 12.8 computed the
+    # address of a later product's operand inside the `if` alone: without a blur, that product read somewhere else.
+    sigma, record = 0.0, records + image.to(tl.int64) * 5
+    if RADIUS:
+        sigma = sigma_of(k0, k1, sample, now, v, probability, sigma_low, sigma_high, STREAM_BLUR)
+        if sigma > 0.0:
+            render(out, at, record, ok, code, width, rows, columns, base, values, sigma, odd, SIZE, STEP, RADIUS,
+                   MIN_SIGMA, HALVES, HALO, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
+        else:
+            render(out, at, record, ok, code, width, rows, columns, base, values, sigma, odd, SIZE, STEP, 0,
+                   MIN_SIGMA, HALVES, HALO, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
     else:
-        width = tl.where(ok, width, 0)  # nothing is read for a record that does not fit
-        render_any(out, at, tl.load(records + image.to(tl.int64) * 5 + 1), width, rows, columns, base, values, bells,
-                   blurred, odd, SIZE, STEP, RADIUS, HALO, HALVES, TILE, PARTS, WIDE // 2, 16,
-                   LEVEL)  # fmt: skip
+        render(out, at, record, ok, code, width, rows, columns, base, values, sigma, odd, SIZE, STEP, 0,
+               MIN_SIGMA, HALVES, HALO, TILE, PARTS, WIDE, DEEP, LEVEL)  # fmt: skip
 
 
 def tile_of(device: torch.device) -> int:

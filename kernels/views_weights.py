@@ -126,23 +126,21 @@ def bell_of(sigma, START: tl.constexpr, RADIUS: tl.constexpr, TILE: tl.constexpr
 
 
 @triton.jit
-def both_of(base, axis, first, blurred, SIZE: tl.constexpr, LEVEL: tl.constexpr, MANY: tl.constexpr,
-            TILE: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr):  # fmt: skip
-    """Triangles of output pixels base..base + TILE and, where there are blurs, of those that one adds to them."""
-    halo = tl.where(blurred, RADIUS, 0)
-    near = triangles_of(base - halo + tl.arange(0, TILE), axis, first, SIZE, LEVEL, MANY)
+def both_of(base, axis, first, SIZE: tl.constexpr, LEVEL: tl.constexpr, MANY: tl.constexpr, TILE: tl.constexpr,
+            RADIUS: tl.constexpr, HALO: tl.constexpr):  # fmt: skip
+    """Triangles of output pixels base..base + TILE and, with a blur, of those that it adds to them."""
+    near = triangles_of(base - RADIUS + tl.arange(0, TILE), axis, first, SIZE, LEVEL, MANY)
     far = near
     if RADIUS:
-        far = triangles_of(base - halo + TILE + tl.arange(0, HALO), axis, first, SIZE, LEVEL, MANY)
+        far = triangles_of(base - RADIUS + TILE + tl.arange(0, HALO), axis, first, SIZE, LEVEL, MANY)
     return near, far
 
 
 @triton.jit
-def blurred_weights(both, bells, blurred, start, MANY: tl.constexpr, RADIUS: tl.constexpr, HALVES: tl.constexpr):
-    """`weights`, each column blurred where `blurred`."""
+def blurred_weights(both, bells, start, MANY: tl.constexpr, RADIUS: tl.constexpr, HALVES: tl.constexpr):
+    """`weights`, each column blurred where RADIUS is not 0."""
     weight = weights(both[0], start, MANY)
-    if RADIUS:  # constexpr: no branch in the kernel  # noqa: SIM102
-        if blurred:
-            total = product(bells[0], halved(weight, HALVES), tl.zeros_like(weight))
-            weight = product(bells[1], halved(weights(both[1], start, MANY), HALVES), total)
+    if RADIUS:
+        total = product(bells[0], halved(weight, HALVES), tl.zeros_like(weight))
+        weight = product(bells[1], halved(weights(both[1], start, MANY), HALVES), total)
     return halved(weight, HALVES)

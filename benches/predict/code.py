@@ -20,6 +20,7 @@ class Instruction(NamedTuple):
 
     guard: the predicate that it depends on, "" where it always runs. line: of the assembly that it comes from, 0 where
     unknown. kind: "jump", "exit", "call" or "". to: label of a jump. flops: of a matrix product, a warp's share.
+    operands: as the disassembler writes them; NVIDIA's only.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Instruction(NamedTuple):
     to: str = ""
     access: Access | None = None
     flops: int = 0
+    operands: str = ""
 
 
 Blocks = dict[str, list[Instruction]]  # by label, in the order of their addresses

@@ -22,6 +22,7 @@ from benches.predict import gcn, sass
 from benches.predict.chips import CHIPS, RATES, Rates, resident
 from benches.predict.code import Instruction
 from benches.predict.compile import compile_case, memory
+from benches.predict.descriptors import astray
 from benches.predict.layout import rows_touched
 from benches.predict.path import Walk
 from benches.predict.source import Frames, Known, frames_of
@@ -50,6 +51,8 @@ def predict(case: Case, target: str, counted: bool = True) -> Row:
     row |= memory(compiled) | {"shared": compiled.metadata.shared}
     blocks, held = resident(chip, row["registers"], row["shared"], warps)
     row |= {"blocks": blocks, "resident": held, "occupancy": round(held / chip.warps, 3)}
+    if "wgmma" in compiled.asm.get("ptx", ""):
+        row["astray"] = len(astray(sass.parsed(sass.run("nvdisasm", "-c", cubin=compiled.asm["cubin"]))))
     if not counted:
         return row
     try:

@@ -84,7 +84,7 @@ def instruction(guard: str, name: str, operands: str, line: int) -> Instruction:
     label = re.search(r"`\((.+?)\)", operands)
     guard = guard or ("P" if kind == "jump" and re.match(r"!?U?P\w+,", operands) else "")
     to = label[1] if label and kind == "jump" else ""
-    return Instruction(name, guard, line, kind, to, access_of(name), flops_of(name))
+    return Instruction(name, guard, line, kind, to, access_of(name), flops_of(name), operands)
 
 
 def access_of(name: str) -> Access | None:

@@ -115,7 +115,7 @@ WORK = {
     "render_matrix_kernel": Work(
         size_of("out"), render_bytes,
         {
-            "code == 2": 0.5, "code == 4": 1, "code == 0": 0, "odd": 0.5, "blurred": 1,
+            "kind == 2": 0.5, "kind == 4": 1, "kind == 0": 0, "odd": 0.5, "sigma > 0.0": 1,
             "k in range(0, tl.ceil(2.0 * reach).to(tl.int32))": lambda a: ceil(2 * reach(a)),
             "top in range(0, SIZE, TILE)": lambda a: ceil(a["SIZE"] / a["TILE"]),
             "start in range(0, y_end - y_first, DEEP)": lambda a: ceil(source_rows(a) / a["DEEP"]),

@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 from benches.ops.cases import Case
 from benches.predict import chips, gcn, prediction, rows, sass
 from benches.predict.code import Access
+from benches.predict.descriptors import astray
 from benches.predict.layout import rows_touched
 from benches.predict.path import Walk
 from benches.predict.prediction import floors, lines_of
@@ -176,6 +177,57 @@ TTGIR = """
 """
 
 
+# As ptxas 12.8 made it: UR6 and UR7, which the last product reads, are written inside the `if` alone.
+PRODUCTS = """
+.text.kernel:
+        /*0000*/                   UMOV UR4, 0x400 ;
+        /*0010*/                   S2UR UR5, SR_CgaCtaId ;
+        /*0020*/                   ULEA UR4, UR5, UR4, 0x18 ;
+        /*0030*/                   USHF.R.U32.HI UR16, URZ, 0x4, UR4 ;
+        /*0040*/                   USGXT.U32 UR16, UR16, 0xe ;
+        /*0050*/                   UMOV UR5, URZ ;
+        /*0060*/                   UMOV UR6, UR16 ;
+        /*0070*/                   UMOV UR7, 0x40000040 ;
+        /*0080*/              @!P3 BRA `(.L_x_0) ;
+        /*0090*/                   ULOP3.LUT UR10, UR16, 0x2000000, URZ, 0xfc, !UPT ;
+        /*00a0*/                   UMOV UR11, 0x40000040 ;
+        /*00b0*/                   HGMMA.64x128x16.F32 R24, R152, gdesc[UR8].tnspB, RZ, !UPT ;
+        /*00c0*/                   UIADD3 UR6, UP0, UR16, 0x2, URZ ;
+        /*00d0*/                   UIADD3.X UR7, UR5, 0x40000040, URZ, UP0, !UPT ;
+        /*00e0*/                   UIADD3.64 UR10, UR6, 0x200007e, URZ ;
+        /*00f0*/                   HGMMA.64x128x16.F32 R24, R148, gdesc[UR8].tnspB, R24, gsb0 ;
+.L_x_0:
+        /*0100*/                   UIADD3.64 UR58, UR6, 0x2, URZ ;
+        /*0110*/                   MOV R9, UR58 ;
+        /*0120*/                   R2UR UR14, R9 ;
+        /*0130*/                   UMOV UR15, UR59 ;
+        /*0140*/                   HGMMA.64x64x16.F32 R24, R80, gdesc[UR12], R24, gsb0 ;
+        /*0150*/                   EXIT ;
+"""
+
+
+def test_a_product_whose_operand_depends_on_a_branch_is_found():
+    assert astray(sass.parsed(PRODUCTS)) == [".L_x_0: HGMMA.64x64x16.F32 R24, R80, gdesc[UR12], R24, gsb0"]
+    before = PRODUCTS.replace("UMOV UR6, UR16 ;", "UIADD3 UR6, UR16, 0x2, URZ ;")  # the same value, made otherwise
+    assert before != PRODUCTS
+    assert not astray(sass.parsed(before))
+
+
+def test_a_product_in_a_loop_has_one_operand_unless_the_loop_moves_it():
+    loop = """
+.text.kernel:
+        /*0000*/                   UMOV UR6, 0x40 ;
+        /*0010*/                   UMOV UR7, 0x40000040 ;
+.L_x_0:
+        /*0020*/                   HGMMA.64x64x16.F32 R24, R80, gdesc[UR4], R24, gsb0 ;
+        /*0030*/                   UMOV UR9, UR7 ;
+        /*0040*/               @P0 BRA `(.L_x_0) ;
+        /*0050*/                   EXIT ;
+"""
+    assert not astray(sass.parsed(loop))
+    assert astray(sass.parsed(loop.replace("UMOV UR9, UR7", "UIADD3 UR6, UR6, 0x2, URZ")))
+
+
 def test_rows_that_a_warp_touches_are_those_of_its_threads():
     assert rows_touched(TTGIR) == {
         (("kernel.py", 12), ("kernel.py", 20)): 32, (("kernel.py", 20),): 8, (("kernel.py", 12),): 4,
@@ -229,7 +281,7 @@ def test_a_path_that_is_not_understood_is_said_and_fails_where_times_follow_from
     target, raises, monkeypatch, capsys
 ):
     class Compiled:
-        metadata = SimpleNamespace(num_warps=4, shared=0)
+        metadata, asm = SimpleNamespace(num_warps=4, shared=0), {}
 
     def lost(*_):
         raise DataError("path: lost")
