@@ -295,5 +295,5 @@ def launch_matrix(
         tuple(spec.blur), *spec.sigma, v, c, spec.size, area, area_end - area, ratio, ratio_end - ratio,
         spec.flip, spec.turn, spec.jitter, spec.antialias, spec.channels_last, radius, MAX_SIDE, ALIGN,
         CROP, TURN, JITTER, BLUR, MIN_SIGMA, halves_of(out.dtype), halo, tile, parts, WIDE, DEEP, LEVEL,
-        num_warps=WARPS, num_stages=2 if light else 1, **options,
+        num_warps=WARPS, num_stages=1, **options,
     )  # fmt: skip
