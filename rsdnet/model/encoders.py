@@ -27,40 +27,6 @@ class Encoder(nn.Module):
     features: int
 
 
-class ReLU(nn.ReLU):
-    """max(x, 0). Compiled, its backward finds the sign by the norm before it, whose input it reads in any case; that of
-    torch's reads the result once more for each of the norm's two passes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.where(x <= 0, 0.0, x) if torch.compiler.is_compiling() else super().forward(x)
-
-
-class MaxPool(nn.MaxPool2d):
-    """Maximum of 3x3 pixels, stride 2, padding 1. Compiled, by comparisons of neighbours, along rows and then columns,
-    which are pointwise in the backward too: torch's looks for each pixel's windows by their indices.
-
-    Of equal pixels the first one in the order of memory gets the gradient, as in torch.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(3, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() and x.shape[2] % 2 == x.shape[3] % 2 == 0:
-            return largest_of_three(largest_of_three(x, 3), 2)
-        return super().forward(x)
-
-
-def largest_of_three(x: Tensor, dim: int) -> Tensor:
-    """The larger of each even pixel and its two neighbours along `dim`, of an even number of pixels."""
-    middle, after = x.unflatten(dim, (-1, 2)).unbind(dim + 1)
-    count = middle.shape[dim]
-    lowest = torch.full_like(middle.narrow(dim, 0, 1), -torch.inf)
-    before = torch.cat([lowest, after.narrow(dim, 0, count - 1)], dim)
-    found = torch.where(middle <= before, before, middle)
-    return torch.where(after <= found, found, after)
-
-
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 5 left); torchvision/models/resnet.py's names."""
 
@@ -72,7 +38,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.relu = ReLU(inplace=True)
+        self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(inputs, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,7 +61,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.relu = ReLU(inplace=True)
+        self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,8 +98,8 @@ class ResNet(Encoder):
         block, depths = DEPTHS[name]
         self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = ReLU(inplace=True)
-        self.maxpool = MaxPool()
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
         inputs = width
         for stage, depth in enumerate(depths):
             planes = width * 2**stage
