@@ -2,8 +2,8 @@
 
 A descriptor in uniform registers says it. ptxas 12.8 has computed one inside an `if`, since products there had an
 operand at the same place, and used it after the `if` too: who did not take the `if` read somewhere else. The value of a
-descriptor in these kernels depends on no branch, so that what differs between paths is wrong. Not followed: what a
-called function writes, and jumps by a table.
+descriptor in these kernels, of four warps each, depends on no branch, so that what differs between paths is wrong. Not
+followed: what a called function writes, and jumps by a table.
 """
 
 import re
@@ -70,6 +70,8 @@ def written(instruction: Instruction, held: dict[str, Value], place: tuple[str, 
     """Registers that an instruction writes, and their values."""
     name = instruction.name
     words = [word.replace(".reuse", "") for word in instruction.operands.split(", ")]
+    if name.startswith(("STL", "LDL")):
+        return dict(zip(*spilled(name, words, held), strict=True))
     if name.startswith(NO_RESULT) or not re.match(r"U?[RP]\d", words[0]):
         return {}
     to, rest = words[0], words[1:]
@@ -88,6 +90,17 @@ def written(instruction: Instruction, held: dict[str, Value], place: tuple[str, 
     if wide > 1:
         return {to: (*result, 0), second(to): (*result, 1)}
     return {to: result} | dict.fromkeys(carries, ("carry", result))
+
+
+def spilled(name: str, words: list[str], held: dict[str, Value]) -> tuple[list[str], list[Value]]:
+    """What goes to local memory or comes from there: "[R1+0x8]" is a register like others."""
+    slot, register = words if name.startswith("STL") else words[::-1]
+    base, _, offset = slot.strip("[]").partition("+")
+    number, wide = int(register.lstrip("R").replace("Z", "255")), range(width(name))
+    slots = [f"{base}+{int(offset or '0', 0) + 4 * k:#x}" for k in wide]
+    registers = [f"R{number + k}" for k in wide]
+    to, source = (slots, registers) if name.startswith("STL") else (registers, slots)
+    return to, [held.get(each, UNSET) for each in source]
 
 
 def width(name: str) -> int:
@@ -113,8 +126,10 @@ def value_of(word: str, held: dict[str, Value], wide: int, place: tuple[str, int
         value = held.get(word, UNSET)
         if wide == 2 and word.startswith("UR"):
             upper = held.get(second(word), UNSET)
-            both = isinstance(value, int) and isinstance(upper, int)
-            value = value | upper << 32 if both else ("pair", value, upper)
+            if isinstance(value, int) and isinstance(upper, int):
+                value |= upper << 32
+            else:
+                value = ("pair", value, upper)
     elif re.fullmatch(r"0x[0-9a-f]+|\d+", word):
         value = int(word, 0)
     elif word == "SR_CgaCtaId":

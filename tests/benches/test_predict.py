@@ -208,9 +208,14 @@ PRODUCTS = """
 
 def test_a_product_whose_operand_depends_on_a_branch_is_found():
     assert astray(sass.parsed(PRODUCTS)) == [".L_x_0: HGMMA.64x64x16.F32 R24, R80, gdesc[UR12], R24, gsb0"]
+    kept = PRODUCTS.replace(
+        "MOV R9, UR58 ;", "MOV R9, UR58 ;\n        /*0118*/  STL [R1+0x8], R9 ;\n        /*011c*/  LDL R9, [R1+0x8] ;"
+    )
+    assert len(astray(sass.parsed(kept))) == 1  # through local memory too
     before = PRODUCTS.replace("UMOV UR6, UR16 ;", "UIADD3 UR6, UR16, 0x2, URZ ;")  # the same value, made otherwise
     assert before != PRODUCTS
     assert not astray(sass.parsed(before))
+    assert not astray(sass.parsed(kept.replace("UMOV UR6, UR16 ;", "UIADD3 UR6, UR16, 0x2, URZ ;")))
 
 
 def test_a_product_in_a_loop_has_one_operand_unless_the_loop_moves_it():
