@@ -33,9 +33,12 @@ def chosen(ops: str) -> str:
 
 
 STAGES = (
-    Stage(CHECK, 300, "kernels, graph, checkpoints, memory and whole runs are right", (f"pytest {{tests}} {TESTS}",)),
+    Stage(CHECK, 300, "kernels, graph, checkpoints, memory and whole runs are right", (f"pytest -vv {{tests}} {TESTS}",)),
     Stage("ops", 330, "kernels beside their references and the peers", (
         chosen("render_views"), chosen("gaussian_blur or select_bands or byol_loss"), chosen("LARS or update_target_"),
+    )),
+    Stage("ahead", 260, "the step's networks compiled side by side, and the database made", (
+        "python -m benches.gpu.ahead --shapes={shapes} --backend={backend} --folder={scratch}",
     )),
     Stage("step", 560, "ResNet-50's step beside the reference and the peers", (f"{STEP}bench_step[0]",)),
     Stage("end", 560, "from the database, beside a resident batch and the reference", (f"{END} resident reference",)),
