@@ -1,4 +1,4 @@
-"""What the stages of the step wait for, done at once: networks compiled, each in a process of its own, and the database.
+"""All that the stages of the step wait for, done at once: networks compiled, a process each, and the database made.
 
     python -m benches.gpu.ahead --folder FOLDER     all of it; torch.compile keeps it for the processes that come later
     python -m benches.gpu.ahead NAME N              one contender of setting N

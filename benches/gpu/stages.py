@@ -33,7 +33,9 @@ def chosen(ops: str) -> str:
 
 
 STAGES = (
-    Stage(CHECK, 300, "kernels, graph, checkpoints, memory and whole runs are right", (f"pytest -vv {{tests}} {TESTS}",)),
+    Stage(CHECK, 300, "kernels, graph, checkpoints, memory and whole runs are right", (
+        f"pytest -vv {{tests}} {TESTS}",  # a test's name as it ends: what is cut has no summary
+    )),
     Stage("ops", 330, "kernels beside their references and the peers", (
         chosen("render_views"), chosen("gaussian_blur or select_bands or byol_loss"), chosen("LARS or update_target_"),
     )),

@@ -12,13 +12,15 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benches.bench_ops import OPS
-from benches.gpu import machine, report, runner, wheels
+from benches.gpu import ahead, machine, report, runner, wheels
 from benches.gpu.runner import CUT, Folder, run_stages, words_of
 from benches.gpu.stages import CHECK, STAGES, TESTS, Stage
+from benches.training.contenders import CONTENDERS
 from tests.benches.conftest import REPO, Kept
 from tests.support.environments import compiling
 
@@ -165,6 +167,37 @@ def test_a_stage_that_does_not_fit_the_time_is_left_to_the_next_call(
     assert made.said[-1] == "left for the next call: two"
     assert made.run(budget=100) == 0
     assert made.log() == "one\ntwo\n"
+
+
+# ---- what the step waits for ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failing", [None, "rsdnet"])
+def test_networks_compile_side_by_side_and_one_that_fails_fails_the_stage(
+    failing: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in a process of its own, all of them started before the first is waited for."""
+    told: list[str] = []
+
+    def start(words: list[str]) -> SimpleNamespace:
+        told.append(" ".join(words[3:]))
+        return SimpleNamespace(wait=lambda: told.append("wait") or int(words[-2] == failing))  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(ahead, "subprocess", SimpleNamespace(Popen=start))
+    monkeypatch.setattr(sys, "argv", ["ahead", "--shapes=tiny", "--backend=eager", "--folder=kept"])
+    assert ahead.main() == (failing is not None)
+    options = "--shapes=tiny --backend=eager --folder=kept"
+    names = ["database 0", "rsdnet 0", "reference, compiled 0", "rsdnet 1"]
+    assert told == [f"{options} {name}" for name in names] + 4 * ["wait"]
+    assert {name for name, _ in ahead.COMPILED} <= CONTENDERS.keys()
+
+
+def test_a_contender_is_made_ready_and_tells_its_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ahead", "reference", "0", "--shapes=tiny"])
+    assert ahead.main() == 0
+    assert capsys.readouterr().out.startswith("reference, ResNet-18 of width 8, 1 channel, 32 px: ready in ")
 
 
 # ---- predictions beside measurements --------------------------------------------------------------------------------
