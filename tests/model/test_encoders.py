@@ -10,7 +10,7 @@ from torch import nn
 from rsdnet.config import Config, ModelConfig, ViewConfig
 from rsdnet.errors import DataError
 from rsdnet.model.batchnorm import synchronise
-from rsdnet.model.encoders import MaxPool, ReLU, ResNet, encoder_of
+from rsdnet.model.encoders import ResNet, encoder_of
 
 
 # torchvision's published parameter counts (docs, models table), less its layer `fc` of 1000 classes.
@@ -44,31 +44,6 @@ def test_parameter_names_are_torchvisions() -> None:
 def test_any_number_of_channels(channels: int, size: int) -> None:
     encoder = ResNet("resnet18", channels, width=8)
     assert encoder(torch.randn(2, channels, size, size)).shape == (2, 64)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize(
-    ("layer", "shape"),
-    [(ReLU(), (2, 3, 5, 7)), (MaxPool(), (2, 3, 8, 12)), (MaxPool(), (2, 3, 7, 12)), (MaxPool(), (1, 2, 2, 2))],
-    ids=str,
-)
-def test_compiled_layers_are_torchs(layer: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Values, and gradients among equal pixels too: zeros and small integers, of which there are many."""
-    plain = nn.ReLU() if isinstance(layer, ReLU) else nn.MaxPool2d(3, 2, 1)
-    torch.manual_seed(0)
-    values = torch.randint(-2, 3, shape).to(dtype)
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
-    found, expected = (x.clone().requires_grad_() for x in (values, values))
-    made, wanted = compiled(found), plain(expected)
-    assert torch.equal(made, wanted)
-    slope = torch.randint(-9, 10, made.shape).to(dtype)
-    made.backward(slope), wanted.backward(slope)
-    assert torch.equal(found.grad, expected.grad)
-
-
-def test_a_value_that_is_no_number_passes_a_compiled_relu() -> None:
-    relu = torch.compile(ReLU(), backend="aot_eager", fullgraph=True)
-    assert relu(torch.tensor([float("nan"), -1.0, 2.0])).isnan().tolist() == [True, False, False]
 
 
 def of_timm(name: str, channels: int = 2, size: int = 32) -> Config:
