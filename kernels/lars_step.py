@@ -46,6 +46,7 @@ class LarsTable:
         ]  # fmt: skip
         self.filling: Any = None  # addresses and rules in `uploaded`
         self.uploaded: DeviceTable | None = None
+        self.room: Tensor | None = None  # for the table of a capture that may follow
 
     def step(self, batch: Batch) -> None:
         """One step on the batch of `__init__`, whose gradients may have moved and whose rules may have changed."""
@@ -59,10 +60,13 @@ class LarsTable:
                 grads[k] = copied_as(grads[k], self.weights[k], self.types[k])
             self.words.fill(3, [*map(Tensor.data_ptr, grads)] if self.odd else filling[0])
             self.words.fill_extra(b"".join(filling[1]))
-            uploaded = DeviceTable(self.words, device)
+            uploaded, captured = DeviceTable(self.words, device, self.room), is_capturing(device)
             # A copied gradient keeps its address for this step only; a captured upload runs in replays only.
-            lasting = not self.odd and not is_capturing(device)
-            self.uploaded, self.filling = (uploaded, filling) if lasting else (None, None)
+            self.uploaded, self.filling = (None, None) if self.odd or captured else (uploaded, filling)
+            if captured:
+                self.room = None  # it is the graph's
+            elif self.room is None:
+                self.room = torch.empty_like(uploaded.words)
         partial = torch.empty((self.words.chunks, 2), dtype=torch.float32, device=device)
         launch_lars(uploaded.use(), partial, self.grad, self.copy, batch.grad_scale, batch.found_inf)
         if not torch.is_inference_mode_enabled():

@@ -8,7 +8,7 @@ Tensors are walked in memory order, so the tensors of one row must share one lay
 
 The table goes to the device in one asynchronous copy from pinned memory, without synchronisation. While a CUDA graph is
 captured, the copy becomes part of the graph, and each replay uploads the addresses of the capture; inside
-`uploads_after_capture` it is uploaded once instead. Memory that a graph reads is kept for the life of the process,
+`uploads_after_capture` it is uploaded once instead, if a step before has made room for it. Memory that a graph reads is kept for the life of the process,
 since nothing tells when the last replay has run.
 
 A program reads its CHUNK elements in steps of BLOCK and computes in float32, whatever the tensor's type. A whole block
@@ -94,17 +94,6 @@ def uploads_after_capture() -> Iterator[None]:
         _POSTPONED.pop()
 
 
-def _apart_from_capture(host: Tensor, device: torch.device) -> Tensor:
-    """Memory like host's on the device, from outside the pool of the capture under way.
-
-    In that pool a block serves many tensors in turn, and each replay writes them all: the activations that had it
-    before the table would overwrite what was uploaded once.
-    """
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    with torch.cuda.stream(stream):  # the pool is that of the captured stream alone
-        return torch.empty_like(host, device=device)
-
-
 # ---- tables -------------------------------------------------------------------------------------------------
 
 
@@ -135,14 +124,17 @@ class HostTable:
         start = self.tensors * self.columns
         self.words[start : start + self.extra] = array("q", data)
 
-    def upload(self, device: torch.device) -> Tensor:
-        """The table as int64 (words,) on the device, by one asynchronous copy, which a running capture records or
-        leaves to `uploads_after_capture`."""
+    def upload(self, device: torch.device, room: Tensor | None = None) -> Tensor:
+        """The table as int64 (words,) on the device, by one asynchronous copy, which a running capture records.
+
+        room: memory for it from before the capture, so that `uploads_after_capture` can fill it once. Memory of the
+        capture itself will not do: there a block serves many tensors in turn, each replay writes them all, and the
+        activations that have it before the table would overwrite what was uploaded once.
+        """
         host = torch.frombuffer(self.words, dtype=torch.int64)
-        if _POSTPONED and is_capturing(device):
-            words = _apart_from_capture(host, device)
-            _POSTPONED[-1].append((words, host.clone()))
-            return words
+        if _POSTPONED and room is not None and is_capturing(device):
+            _POSTPONED[-1].append((room, host.clone()))
+            return room
         if device.type == "cpu":
             return host.clone()
         host = host.pin_memory()  # torch's allocator reuses it no sooner than the copy is done
@@ -160,8 +152,9 @@ class HostTable:
 class DeviceTable:
     """A table in device memory, for any number of launches."""
 
-    def __init__(self, table: HostTable, device: torch.device) -> None:
-        self.words = table.upload(device)
+    def __init__(self, table: HostTable, device: torch.device, room: Tensor | None = None) -> None:
+        """room: see `HostTable.upload`."""
+        self.words = table.upload(device, room)
         self.parts = table.split(self.words)
         self.stream = torch.cuda.current_stream() if self.words.is_cuda else None
 

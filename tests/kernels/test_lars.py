@@ -343,9 +343,9 @@ def test_gradient_of_another_type_than_its_parameter(way):
 def test_two_launches_and_an_upload_only_where_something_moved(launches, monkeypatch):
     upload = multi_tensor.HostTable.upload
 
-    def counted(table, device):
+    def counted(table, device, room):
         launches["upload"] += 1
-        return upload(table, device)
+        return upload(table, device, room)
 
     monkeypatch.setattr(multi_tensor.HostTable, "upload", counted)
     lr = torch.tensor(0.1, device=KERNEL)
@@ -583,9 +583,11 @@ def test_a_captured_step_reads_a_table_that_is_uploaded_once_after_the_capture(l
         copy = torch.Tensor.copy_
         patch.setattr(torch.Tensor, "copy_", lambda *args, **how: copies.update(["copy"]) or copy(*args, **how))
         gradients(ours, 1)  # elsewhere than before: a capture has memory of its own
+        room = made[0]._table.room
         with uploads_after_capture():
             before = copies.total()
             made[0].step()
+            assert multi_tensor._POSTPONED[-1][0][0] is room  # not the capture's own, which others use before it
             assert copies.total() == before
         assert copies.total() == before + 1
         for _ in range(2):
@@ -604,7 +606,9 @@ def test_a_capture_that_fails_uploads_nothing(monkeypatch):
 
     def fail():
         with uploads_after_capture():
-            found.append(multi_tensor.HostTable([5], []).upload(torch.device("cpu")).fill_(-1))
+            room = torch.full((3,), -1)  # number of elements, first chunk, owner
+            assert multi_tensor.HostTable([5], []).upload(torch.device("cpu"), room) is room
+            found.append(room)
             raise RuntimeError("invalid")
 
     with pytest.raises(RuntimeError, match="invalid"):
