@@ -3,8 +3,7 @@
     python -m benches.gpu.ahead --folder FOLDER     all of it; torch.compile keeps it for the processes that come later
     python -m benches.gpu.ahead NAME N              one contender of setting N
 
-One after the other they take a quarter of an hour: on an H200 with 16 cores a ResNet-50 compiles for 100 to 190 s, and
-two or three beside each other for hardly longer.
+On a machine of an H200 and 16 cores a ResNet-50 compiled for 100 to 150 s by itself, and for 190 s beside five others.
 """
 
 import argparse
