@@ -3,7 +3,7 @@
     python -m benches.gpu.ahead --folder FOLDER     all of it; torch.compile keeps it for the processes that come later
     python -m benches.gpu.ahead NAME N              one contender of setting N
 
-On a machine of an H200 and 16 cores a ResNet-50 compiled for 100 to 150 s by itself, and for 190 s beside five others.
+Beside an H200, on 16 cores, a ResNet-50 compiled for 115 to 155 s with one or two others, and for 190 s with five.
 """
 
 import argparse
