@@ -8,8 +8,8 @@ Tensors are walked in memory order, so the tensors of one row must share one lay
 
 The table goes to the device in one asynchronous copy from pinned memory, without synchronisation. While a CUDA graph is
 captured, the copy becomes part of the graph, and each replay uploads the addresses of the capture; inside
-`uploads_after_capture` it is uploaded once instead, if a step before has made room for it. Memory that a graph reads is kept for the life of the process,
-since nothing tells when the last replay has run.
+`uploads_after_capture` it is uploaded once instead, if a step before has made room for it. Memory that a graph reads is
+kept for the life of the process, since nothing tells when the last replay has run.
 
 A program reads its CHUNK elements in steps of BLOCK and computes in float32, whatever the tensor's type. A whole block
 at an address that is a multiple of 16 bytes (torch's allocator gives such, a view may not) moves in 16-byte loads and
