@@ -26,7 +26,7 @@ from rsdnet.provenance import ROOT
 SCRATCH = ROOT / "build" / "gpu"
 REAL = {"shapes": "full", "backend": "inductor", "tests": ""}
 # Tests are collected alone: Triton's interpreter, which runs kernels without a GPU, does not go with every numpy.
-TINY = {"shapes": "tiny", "backend": "eager", "tests": "--collect-only --quiet"}
+TINY = {"shapes": "tiny", "backend": "eager", "tests": "--collect-only -qqq"}
 
 
 def say(text: str) -> None:
