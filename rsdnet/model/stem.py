@@ -44,8 +44,9 @@ def folds(x: Tensor, kernel: int, padding: int) -> bool:
 
 
 def columns_of(channels: int) -> int:
-    """Columns of the result that one position gives: 2 where four columns of pixels are needed for WIDE channels."""
-    return 1 if 4 * channels >= WIDE else 2
+    """Columns of the result that one position gives: 2 where it takes four columns of pixels to have channels in
+    eights."""
+    return 1 if 4 * channels % WIDE == 0 else 2
 
 
 class Axis(NamedTuple):

@@ -32,15 +32,18 @@ def test_sums_and_gradients_are_those_of_a_convolution(
     torch.testing.assert_close(torch.autograd.grad(found, (x, conv.weight), grad), wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_the_folded_convolution_has_eight_channels_or_more_and_few_more_products() -> None:
+@pytest.mark.parametrize(
+    ("channels", "shape"), [(1, (128, 8, 4, 3)), (2, (64, 8, 4, 4)), (3, (128, 24, 4, 3)), (6, (64, 24, 4, 4))]
+)
+def test_the_folded_convolution_has_channels_in_eights(channels: int, shape: tuple[int, ...]) -> None:
     """One band: 8 channels, 4 x 3 taps, two columns of the result at once."""
     called = []
-    conv = FoldedConv2d(1, 64, 7, 2, 3, bias=False)
+    conv = FoldedConv2d(channels, 64, 7, 2, 3, bias=False)
     original = torch.nn.functional.conv2d
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rsdnet.model.stem.conv2d", lambda x, weight: called.append(weight) or original(x, weight))
-        conv(torch.randn(2, 1, 64, 64))
-    assert [tuple(weight.shape) for weight in called] == [(128, 8, 4, 3)]
+        conv(torch.randn(2, channels, 64, 64))
+    assert [tuple(weight.shape) for weight in called] == [shape]
 
 
 def test_a_side_that_does_not_divide_takes_torchs_convolution() -> None:
