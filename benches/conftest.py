@@ -42,7 +42,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Contenders that torch.compile takes minutes over come last, and the slowest of these at the very end: a run that
     is cut short has all the rest."""
-    items.sort(key=lambda item: ("compiled" in item.name) + ("compiled" in item.name and "render_views" in item.name))
+    items.sort(key=lambda item: ("compiled" in item.name, "compiled" in item.name and "render_views" in item.name))
 
 
 @pytest.fixture(scope="session")

@@ -141,14 +141,11 @@ def beside(measured: Sequence[Row], told: Sequence[Row]) -> str:
 def page(folder: Path = RESULTS) -> str:
     """The text of docs/results.md."""
     text = (RESULTS / "template.md").read_text()
-    for name, nothing in NO_ROWS.items():
-        path = folder / f"{name}.csv"
-        rows = predicted.read(path) if name == "predicted" else read(path)
+    found = {name: (predicted.read if name == "predicted" else read)(folder / f"{name}.csv") for name in NO_ROWS}
+    for name, rows in found.items():
         make = {"learning": learning, "predicted": predictions}.get(name, comparisons)
-        tables = make(rows) if rows else nothing
-        text = text.replace(f"{{{{ {name} }}}}", tables)
-    pair = read(folder / "kernels.csv"), predicted.read(folder / predicted.NAME)
-    return text.replace("{{ beside }}", beside(*pair))
+        text = text.replace(f"{{{{ {name} }}}}", make(rows) if rows else NO_ROWS[name])
+    return text.replace("{{ beside }}", beside(found["kernels"], found["predicted"]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Where Hopper's matrix products (wgmma; HGMMA in SASS) find their operands in shared memory, on every path.
 
-A descriptor in uniform registers says it. ptxas 12.8 has computed one inside an `if`, since products there had an
-operand at the same place, and used it after the `if` too: who did not take the `if` read somewhere else. The value of a
-descriptor in these kernels, of four warps each, depends on no branch, so that what differs between paths is wrong. Not
-followed: what a called function writes, and jumps by a table.
+A descriptor, in uniform registers, holds the operand's address. ptxas 12.8 has computed one inside an `if`, whose
+products had an operand at the same address, and used it after the `if` as well: a program that skipped the `if` read
+another address. In these kernels, of four warps each, no descriptor depends on a branch, so one that differs between
+paths is wrong. Not followed: registers that a called function writes, and jumps by a table.
 """
 
 import re

@@ -57,11 +57,7 @@ class TrainStep:
         self.method: Method = METHODS.find(cfg.model.method)(cfg).to(device)
         if cfg.run.channels_last:
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if device.type == "cpu" and not compile:
-            convolve_small_maps(self.method)
-        if device.type == "cuda" and dtype is not torch.float32:
-            fold_stem(self.method)
-        self.method.one_pass = (compile or device.type == "cpu") and split_views(self.method)  # else a GPU would copy
+        choose_layers(self.method, device, compile, dtype)
         if ranks.world > 1 and cfg.model.batchnorm == "sync":
             synchronise(self.method, ranks.world)
         self.trained = [param for param in self.method.parameters() if param.requires_grad]
@@ -164,6 +160,15 @@ class TrainStep:
         """The state of the step itself, beside networks and optimizer, for a checkpoint."""
         found = {"skipped": self.skipped, "in_a_row": self.in_a_row, "growth": self.growth}
         return found if self.scale is None else found | {"scale": self.scale}
+
+
+def choose_layers(method: Method, device: torch.device, compile: bool, dtype: torch.dtype) -> None:
+    """Give a method the convolutions and norms that are fastest on a device: the same functions and parameters."""
+    if device.type == "cpu" and not compile:
+        convolve_small_maps(method)
+    if device.type == "cuda" and dtype is not torch.float32:
+        fold_stem(method)
+    method.one_pass = (compile or device.type == "cpu") and split_views(method)  # else a GPU would copy
 
 
 def compiles(cfg: Config, device: torch.device) -> bool:

@@ -82,3 +82,23 @@ def test_on_a_cpu_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None
     calls: list[int] = []
     step: Callable[[], None] = lambda: calls.append(1)  # noqa: E731
     assert (clock.lead(step), clock.launches(step), calls) == (0, None, [])
+
+
+def test_an_equal_copy_rotates_beyond_the_cache_and_leaves_the_first_round_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first round takes 9 s a copy, the later ones 2 s."""
+    copied: list[tuple[int, int]] = []  # address and bytes of each target
+
+    def took(copy: Any) -> float:
+        target = copy()
+        copied.append((target.data_ptr(), target.nbytes))
+        return 9.0 if len(copied) <= 14 else 2.0
+
+    monkeypatch.setattr(clock, "DEVICE", "cpu")
+    monkeypatch.setattr(clock, "cache_bytes", lambda: 1000)
+    monkeypatch.setattr(clock, "took", took)
+    assert clock.equal_copy(300) == 2.0
+    assert len(set(copied)) == 14  # of 300 bytes: 4,000 and more in all
+    assert {size for _, size in copied} == {150}
+    assert len(copied) >= 60

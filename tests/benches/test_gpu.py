@@ -238,6 +238,20 @@ def test_shares_of_launches_one_after_the_other(kept: Kept) -> None:
     assert list(report.beside(kept.rows, told[:1])) == []
 
 
+def test_a_prediction_is_that_of_the_triton_that_measured(kept: Kept) -> None:
+    """By hand: of 2 us of bytes alone, all of the copy; of 2 us of instructions as well, half of it to all."""
+    kept.provenance |= {"machine": "NVIDIA H200", "versions": "torch 2.11.0, triton 3.6.0"}
+    setting = {"shape": "164 tensors", "type": "fp32"}
+    kept.tell(setting, "update_target_ step", "ours", 2.0, also={"of the copy": 0.9})
+    told = [
+        {"target": "cuda:90", "triton": triton, "kernel": "update_target_kernel", "case": "fp32", "H200": floor}
+        for triton, floor in (("3.6.0", "issue=0; bytes=2"), ("3.7.1", "issue=2; bytes=2"))
+    ]
+    title = "update_target_ step (shape=164 tensors; type=fp32)"
+    assert list(report.beside(kept.rows, told)) == [(title, "ours", "100% to 100%", "90%")]
+    assert list(report.beside(kept.rows, told[1:])) == [(title, "ours", "50% to 100%", "90%")]  # there is no other
+
+
 # ---- a clone that is not installed ----------------------------------------------------------------------------------
 
 

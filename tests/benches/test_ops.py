@@ -2,12 +2,14 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benches import conftest
 from benches.core import rows
 from benches.ops import contest, loss
 from tests.benches.conftest import REPO, Run
@@ -94,6 +96,13 @@ def test_a_wrong_kernel_gets_no_row_and_a_right_one_its_clocks(tmp_path: Path, b
     assert float(also["of the copy"]) == pytest.approx(moved / 3e-6 / 2e9, abs=1e-3)
     assert also["of an equal copy"] == "2.0"  # it takes 6 us
     assert (also["peak bytes"], also["launches"], found[1]["p50"]) == ("4096", "2", "1")
+
+
+def test_what_compiles_comes_last_and_the_slowest_at_the_end() -> None:
+    names = ["render_views-reference, compiled", "loss-ours", "loss-reference, compiled", "render_views-ours"]
+    items = [SimpleNamespace(name=name) for name in names]
+    conftest.pytest_collection_modifyitems(items)  # type: ignore[arg-type]
+    assert [item.name for item in items] == [names[at] for at in (1, 3, 2, 0)]
 
 
 def test_inputs_are_rotated_beyond_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,10 @@ from rsdnet.kernels.loss import byol_loss_formula
 from torch import Tensor
 
 from rsdnet.config import Config, ModelConfig, OptimConfig, ViewConfig
-from rsdnet.training.step import TrainStep
+from rsdnet.methods.byol import BYOL
+from rsdnet.model.small_maps import SmallMapConv2d
+from rsdnet.model.stem import FoldedConv2d
+from rsdnet.training.step import TrainStep, choose_layers
 
 CPU = torch.device("cpu")
 SIZE, BATCH = 32, 16
@@ -98,6 +101,28 @@ def test_steps_are_those_of_the_textbook(optimizer: str, accumulate: int) -> Non
             for other in (began, made.method.state_dict())
         )
         assert off.norm() < (0.1 if optimizer == "adamw" else 0.01) * moved.norm(), part  # Adam amplifies small ones
+
+
+@pytest.mark.parametrize(
+    ("device", "compile", "dtype", "stem", "other", "one_pass"),
+    [
+        ("cuda", True, torch.bfloat16, FoldedConv2d, torch.nn.Conv2d, True),
+        ("cuda", False, torch.float16, FoldedConv2d, torch.nn.Conv2d, False),
+        ("cuda", True, torch.float32, torch.nn.Conv2d, torch.nn.Conv2d, True),
+        ("cpu", False, torch.bfloat16, torch.nn.Conv2d, SmallMapConv2d, True),
+        ("cpu", True, torch.bfloat16, torch.nn.Conv2d, torch.nn.Conv2d, True),
+    ],
+)
+def test_each_device_gets_its_layers(
+    device: str, compile: bool, dtype: torch.dtype, stem: type, other: type, one_pass: bool
+) -> None:
+    """Of both networks: the target's are as the online network's."""
+    method = BYOL(SMALL)
+    choose_layers(method, torch.device(device), compile, dtype)
+    for network in (method.online, method.target):
+        assert type(network.encoder.conv1) is stem
+        assert type(network.encoder.layer1[0].conv1) is other
+    assert method.one_pass is one_pass
 
 
 def test_the_norm_is_that_of_the_gradient() -> None:
