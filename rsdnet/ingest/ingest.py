@@ -78,7 +78,8 @@ def _finished(layout: Layout) -> bool:
     made = Catalog.read(folder)
     if "ingest" not in made.meta:
         raise DataError(f"{folder} holds a database that ingest did not make: name another folder")
-    compare(folder, made.meta["ingest"], layout.identity() | {"listing": made.meta["ingest"].get("listing")})
+    before, now = made.meta["ingest"], layout.identity()
+    compare(folder, before, {name: now.get(name, value) for name, value in before.items()})
     print(f"{folder} is finished: {len(made):,} samples; delete it to ingest anew")
     return True
 

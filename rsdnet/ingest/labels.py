@@ -24,7 +24,9 @@ def parse(text: str) -> dict[int, str]:
     for part in filter(None, text.split(",")):
         match = _CLASS.fullmatch(part)
         if not match:
-            raise DataError(f"--classes has {part!r}, but wants a value or a colour and a name each: 1=water,2=trees")
+            raise DataError(
+                f"--classes has {part!r}, but wants a value and a name each: 1=water,2=trees; or colours: #0000ff=water"
+            )
         value = int(match[1][1:], 16) if match[1].startswith("#") else int(match[1])
         if not -(2**63) <= value < 2**63:
             raise DataError(f"--classes has the value {value}, which no pixel can have")

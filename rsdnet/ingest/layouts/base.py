@@ -136,8 +136,8 @@ Offset = Annotated[
     tyro.conf.arg(
         metavar="auto|DN|TABLE.tsv",
         help="DN to subtract from S2: 1000 from processing baseline 04.00 on, 0 before. auto: by each file's tags, "
-        "product name or acquisition date, and asks where they leave it open. TABLE.tsv: lines of a file and its DN, as "
-        "in offsets.tsv.",
+        "product name or acquisition date; where they leave it open, it asks. TABLE.tsv: lines of a file and its DN, "
+        "as in offsets.tsv.",
     ),
 ]
 
