@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from rsdnet.errors import DataError
 from rsdnet.ingest.files import add, copies, find_files, holds_database, key_of, subfolders
 from rsdnet.ingest.layouts.base import RASTER, Layout
-from rsdnet.ingest.source import Image, Recipe, Source
+from rsdnet.ingest.source import Image, Recipe, S2Unit, Source
 
 # The layers' order (phelber/EuroSAT): Sentinel-2's own but for B8A.
 ORDER = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
@@ -35,6 +35,7 @@ class EuroSat(Layout):
     SUFFIXES: ClassVar[tuple[str, ...]] = RASTER
     BANDS: ClassVar[tuple[str, ...]] = ORDER
     LEVEL: ClassVar[str] = "L1C"
+    UNIT: ClassVar[S2Unit] = "dn"
     val: float = 0.2
     test: float = 0.2
 
@@ -104,7 +105,7 @@ class EuroSat(Layout):
         return listed
 
     def recipe(self) -> Recipe:
-        return Recipe({"ms": self.BANDS}, class_names=self._classes, level=self.LEVEL)
+        return Recipe({"ms": self.BANDS}, s2_unit=self.UNIT, class_names=self._classes, level=self.LEVEL)
 
 
 def _names(path: Path) -> Iterator[str]:
@@ -133,3 +134,4 @@ class EuroSatRgb(EuroSat):
     SUFFIXES = (".jpg", ".jpeg")
     BANDS = ("B04", "B03", "B02")
     LEVEL = ""
+    UNIT = "byte"
