@@ -197,8 +197,8 @@ def test_masks_are_nodata(tmp_path: Path, kind: str, folder: str) -> None:
     values = {"s2": got["a_s2"]["B03"], "s1": got["a_s1"]["VH"], "lab": got["a_map"]["Data"]}
     for name, value in values.items():
         want = {"s2": 0, "s1": np.nan, "lab": 65535}[name]
-        expected = np.where(blank & (name == folder), want, layers[name][-1])
-        np.testing.assert_array_equal(value, expected.astype(np.float32))
+        expected = np.where(blank & (name == folder), want, layers[name][-1].astype(np.float32))
+        np.testing.assert_array_equal(value, expected)
 
 
 # ---- layers by name --------------------------------------------------------------------------------------------------
