@@ -9,7 +9,7 @@ jobs that share the work: see rsdnet/data/shards.py. LAYOUT: one of those below,
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def ingest(layout: Layout) -> int:
 
     Raises DataError for bad options, a source without samples, a full disk, a database of other options.
     """
+    layout = replace(layout)  # what a layout has found is of one ingest
     layout.check()
     folder = layout.folder
     if _finished(layout):

@@ -177,10 +177,10 @@ def _read(path: Path, notices: list[str]) -> dict[str, _Row]:
 
     columns = ("patch_id", "s1_name", "split")
     try:
+        if lacking := [name for name in columns if name not in pyarrow.parquet.read_schema(path).names]:
+            raise DataError(f"{path} has no column {', '.join(lacking)}: is it BigEarthNet v2's?")
         table = pyarrow.parquet.read_table(path, columns=list(columns))
         values = [table.column(name).cast(pyarrow.string()).to_pylist() for name in columns]
-    except KeyError as error:
-        raise DataError(f"{path} lacks one of the columns {', '.join(columns)}: is it BigEarthNet v2's?") from error
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read ({error})") from error
     rows: dict[str, _Row] = {}
