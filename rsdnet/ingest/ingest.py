@@ -9,7 +9,7 @@ jobs that share the work: see rsdnet/data/shards.py. LAYOUT: one of those below,
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,18 @@ from rsdnet.data.catalog import DATA, JOURNAL, Catalog
 from rsdnet.data.statistics import write_histograms, write_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
-from rsdnet.ingest.geotiffs import Row, ingest_source, summarise_tile
-from rsdnet.ingest.journal import LEFT_OUT, OFFSETS, Journal, Tally, compare
+from rsdnet.ingest.geotiffs import Row, summarise_tile
+from rsdnet.ingest.journal import Journal, compare
 from rsdnet.ingest.layouts import LAYOUTS
 from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Recipe, Source, assign_splits, digest
+from rsdnet.ingest.summary import LEFT_OUT, OFFSETS, Tally
+from rsdnet.ingest.survey import survey
 from rsdnet.ingest.workers import results
 from rsdnet.ingest.writer import Writer, space_for
 
 INTERRUPTED = 130  # the shell's status for SIGINT
-_ALL_BAD = 32  # if none of so many sources can be ingested, the options are to blame
+_VERSION = 2  # of the journal's lines, and of the rules by which sources are judged
 
 
 def ingest(layout: Layout) -> int:
@@ -49,10 +51,15 @@ def ingest(layout: Layout) -> int:
     if not sources:
         raise DataError(f"{layout.source} holds no {layout.FILES}")
     every = assign_splits(sources, layout.val, layout.test)
-    recipe = replace(layout.recipe(), patch=layout.patch, stride=layout.stride, max_invalid=layout.max_invalid)
-    identity = layout.identity() | {"listing": digest(every)}
+    recipe = layout.settled(layout.recipe())
+    identity = layout.identity() | {"listing": digest(every), "version": _VERSION}
     if (folder / DATA).exists() and not (folder / JOURNAL).exists():
         raise DataError(f"{folder} holds a database that ingest did not begin: name another folder")
+    try:
+        survey(every, recipe, layout.workers, layout.source)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written; the same command begins again")
+        return INTERRUPTED
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,6 +95,8 @@ class Job:
     recipe: Recipe
     identity: dict[str, Any]
     journal: Journal
+    splits: str = ""
+    notices: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         part = self.layout.part
@@ -107,7 +116,7 @@ class Job:
             return INTERRUPTED
         with space_for(folder, "all entries are safe"):
             self._finish()
-        print(*self.tally.report(folder), sep="\n")
+        print(*self.tally.report(folder, self.recipe, self.splits, self.notices), sep="\n")
         return 0
 
     def _count_finished(self, writer: Writer) -> None:
@@ -130,27 +139,10 @@ class Job:
             for result in read:
                 line = result.line()
                 tally.add(line, result.summaries)
-                if not tally.samples and tally.sources == min(_ALL_BAD, total):
-                    self._fail_if_nothing_ingested()
                 writer.add(line, result.entries)
                 show(tally.sources, f"{tally.left_out:,} left out")
             writer.commit()
             writer.wait()
-
-    def _fail_if_nothing_ingested(self) -> None:
-        """Raise DataError if none of the first of all sources can be ingested, and remove the empty database.
-
-        A shard may hold bad sources alone, as any stretch of a whole ingest may; so it tries the first of all again.
-        """
-        first = self.every[:_ALL_BAD]
-        if self.layout.part and any(ingest_source(source, self.recipe).rows for source in first):
-            return
-        for name in (DATA, "lock.mdb"):
-            (self.layout.folder / name).unlink(missing_ok=True)
-        self.journal.remove()
-        many = len(first) == _ALL_BAD
-        failed = f"none of the first {_ALL_BAD} sources" if many else f"nothing of {self.layout.source}"
-        raise DataError(f"{failed} could be ingested: {self.tally.first_reason}")
 
     def _finish(self) -> None:
         """Write statistics, lists and catalog, each aside, then renamed; remove the journal."""
@@ -158,8 +150,8 @@ class Job:
         write_stats(folder, {name: tally.bands[name].result() for name in sorted(tally.bands)})
         if self.layout.part:
             write_histograms(folder, tally.bands)
-        _write_list(folder / LEFT_OUT, ("sample", "reason"), self._gathered("left"))
-        _write_list(folder / OFFSETS, ("file", "subtracted", "why"), self._gathered("offsets"))
+        _write_list(folder / LEFT_OUT, ("sample", "reason"), (row[:2] for row in self._gathered("left")))
+        _write_list(folder / OFFSETS, ("file", "subtracted", "why"), (row[:3] for row in self._gathered("offsets")))
         self._catalog([Row(*row) for row in self._gathered("rows")]).write(folder)
         self.journal.remove()
 
@@ -169,14 +161,21 @@ class Job:
 
     def _catalog(self, rows: list[Row]) -> Catalog:
         layout, recipe = self.layout, self.recipe
-        meta = {"layout": layout.NAME, "level": recipe.level, "patch": layout.patch, "ingest": self.identity}
+        units = {"ms": "byte" if recipe.s2_unit == "byte" else "dn", "sar": "db"}
+        meta: dict[str, Any] = {"layout": layout.NAME, "level": recipe.level, "patch": layout.patch, "units": units}
+        meta["ingest"] = self.identity
         if recipe.raw_map:
             (values,) = recipe.classes.values()
             meta["values"] = {str(value): label for value, label in values.items()}
         ids = tuple(map(str, range(self.tally.highest + 1)))
         return Catalog(
             samples=catalog.objects([row.sample for row in rows]),
-            **{name: catalog.objects([getattr(row, name) for row in rows]) for name in ("ms", "sar", "map", "split")},
+            **{
+                name: catalog.objects([getattr(row, name) for row in rows])
+                for name in ("ms", "sar", "map", "split", "group")
+            },
+            lon=np.array([row.lon for row in rows], np.float64),
+            lat=np.array([row.lat for row in rows], np.float64),
             label=np.array([-1 if row.label is None else row.label for row in rows], np.int32),
             classes=ids if recipe.class_names is None else recipe.class_names,
             meta=meta,

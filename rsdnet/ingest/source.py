@@ -4,14 +4,28 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from rsdnet.errors import DataError
+
+
+class Unfit(DataError):
+    """A source that is left out. kind: the kind of reason, by which those left out are counted."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+S2Unit = Literal["dn", "reflectance", "byte"]
+S1Unit = Literal["db", "power", "amplitude"]
 
 
 class Image(NamedTuple):
     """One entry of the database and its files.
 
     key: the entry's key. files: (path, band names in the order of its layers); names None: the file's own band
-    descriptions.
+    descriptions. The name "-" skips a layer; a last name "*" stands for any further layers, which are not read.
     """
 
     key: str
@@ -44,26 +58,34 @@ class Source(NamedTuple):
 class Recipe:
     """From pixels to database values; sent to every worker.
 
-    expected: bands of the S2 and S1 images, {"ms": ..., "sar": ...}. s1_unit: "db" or "power". offset: DN to subtract
-    from S2, None to decide for each file. classes: label id by pixel value of the map, for each scheme; a missing
-    scheme: the value is the id. class_names: by label id, None: the ids themselves, as text. raw_map: store the map's
-    own values, as rico-hdl does, not label ids. level: processing level of S2, "L1C", "L2A" or "" for unknown.
-    tolerance: greatest difference in size between S1, S2 and map, px. patch, stride: size and step of the tiles, px of
-    10 m; patch None: an image is one patch. max_invalid: largest share of invalid pixels in any band. The last three
-    come from the command line, whatever a layout gives.
+    expected: bands of the S2 and S1 images, {"ms": ..., "sar": ...}. s2_unit, s1_unit: of the files' values, as
+    rsdnet/ingest/units.py has them. offset: DN to subtract from S2, by file in a table, or None to decide as
+    rsdnet/ingest/s2_offset.py does. classes: label id by pixel value of the map, for each scheme; a missing scheme: the
+    value is the id. class_names: by label id, None: the ids themselves, as text. raw_map: store the map's own values,
+    as rico-hdl does, not label ids. colours: the values of the map are colours, R G B in 24 bits. level: processing
+    level of S2, "L1C", "L2A" or "" for unknown. tolerance: greatest difference in size between S1, S2 and map, px.
+
+    The rest comes from the command line, whatever a layout gives. patch, stride: size and step of the tiles, px of
+    10 m; patch None: an image is one patch. max_invalid: largest share of invalid pixels in any band. nodata: values
+    that are no data, beside the files' own, {"ms": ..., "sar": ...}. implausible: take values that look like another
+    unit or like fill as they are.
     """
 
     expected: Mapping[str, tuple[str, ...]]
-    s1_unit: str = "db"
-    offset: int | None = 0
+    s2_unit: S2Unit = "dn"
+    s1_unit: S1Unit = "db"
+    offset: int | None | Mapping[str, int] = 0
     classes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     raw_map: bool = False
+    colours: bool = False
     level: str = ""
     tolerance: int = 0
     patch: int | None = None
     stride: int | None = None
     max_invalid: float = 0.05
+    nodata: Mapping[str, float] = field(default_factory=dict)
+    implausible: bool = False
 
 
 def assign_splits(sources: list[Source], val: float, test: float) -> list[Source]:

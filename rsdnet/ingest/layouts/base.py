@@ -1,10 +1,11 @@
 """Base class of the layouts, with the options that all share."""
 
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -27,6 +28,13 @@ class Layout:
     """Pixels of 10 m from tile to tile; without it as --patch."""
     max_invalid: float = 0.05
     """Leave out a patch where a larger share of any band is nodata or NaN."""
+    s2_nodata: float | None = None
+    """A value of S2 pixels without data, beside the nodata value, mask or alpha layer that a file tells."""
+    s1_nodata: float | None = None
+    """The same for S1."""
+    implausible: Literal["refuse", "keep"] = "refuse"
+    """Images whose values look like another unit or like fill: leave them out, and end where they are many; or keep
+    them as they are."""
     val: float = 0.1
     """Share of scenes for validation, where the data set has no split of its own."""
     test: float = 0.2
@@ -50,6 +58,18 @@ class Layout:
     def recipe(self) -> Recipe:
         """The conversion of this data set's pixels, and its classes."""
         raise NotImplementedError
+
+    def settled(self, recipe: Recipe) -> Recipe:
+        """`recipe` with the options that all layouts share."""
+        nodata = {"ms": self.s2_nodata, "sar": self.s1_nodata}
+        return replace(
+            recipe,
+            patch=self.patch,
+            stride=self.stride,
+            max_invalid=self.max_invalid,
+            nodata={kind: value for kind, value in nodata.items() if value is not None},
+            implausible=self.implausible == "keep",
+        )
 
     @property
     def part(self) -> Shard | None:
@@ -86,6 +106,7 @@ class Layout:
 
 
 GEOTIFF = (".tif", ".tiff")
+_MOST_OFFSET = 10_000  # DN
 
 
 def find_geotiffs(folder: Path) -> Iterator[Path]:
@@ -113,16 +134,36 @@ def subfolders(folder: Path) -> list[str]:
 Offset = Annotated[
     str,
     tyro.conf.arg(
-        metavar="INT|auto",
-        help="DN to subtract from S2 (1000 for processing baseline 04.00); auto decides for each file and says so.",
+        metavar="auto|DN|TABLE.tsv",
+        help="DN to subtract from S2: 1000 from processing baseline 04.00 on, 0 before. auto: by each file's tags, "
+        "product name or acquisition date, and asks where they leave it open. TABLE.tsv: lines of a file and its DN, as "
+        "in offsets.tsv.",
     ),
 ]
 
 
-def parse_offset(text: str) -> int | None:
-    """--offset in DN, or None for "auto". Raises DataError for anything else."""
+def parse_offset(text: str, source: Path) -> int | None | dict[str, int]:
+    """--offset in DN, by file where it names a table, or None for "auto".
+
+    source: folder that relative paths of a table may lie in. Raises DataError for anything else.
+    """
     if text == "auto":
         return None
-    if not text.isdecimal() or int(text) > 10000:
-        raise DataError(f"--offset is {text!r}, but must be auto or a number of DN from 0 to 10000")
-    return int(text)
+    if text.isascii() and text.isdecimal() and int(text) <= _MOST_OFFSET:
+        return int(text)
+    if Path(text).suffix != ".tsv":
+        wanted = f"auto, a number of DN from 0 to {_MOST_OFFSET}, or a .tsv"
+        raise DataError(f"--offset is {text!r}, but must be {wanted}")
+    try:
+        lines = Path(text).read_text("utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"--offset: {text} cannot be read ({error})") from error
+    table: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        cells = [cell.strip() for cell in line.split("\t")]
+        if not any(cells) or (number == 1 and cells[0] == "file"):
+            continue
+        if len(cells) < 2 or not re.fullmatch("[0-9]+", cells[1]) or int(cells[1]) > _MOST_OFFSET:
+            raise DataError(f"{text}, line {number}: wants a file, a tab and its DN from 0 to {_MOST_OFFSET}")
+        table |= {cells[0]: int(cells[1]), str(source / cells[0]): int(cells[1])}
+    return table

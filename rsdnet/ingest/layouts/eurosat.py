@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rsdnet.ingest.layouts.base import GEOTIFF, Layout, find_files, subfolders
-from rsdnet.ingest.source import Image, Recipe, Source
+from rsdnet.ingest.source import Image, Recipe, S2Unit, Source
 
 # The layers' order (phelber/EuroSAT): Sentinel-2's own but for B8A.
 ORDER = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
@@ -26,6 +26,7 @@ class EuroSat(Layout):
     SUFFIXES: ClassVar[tuple[str, ...]] = GEOTIFF
     BANDS: ClassVar[tuple[str, ...]] = ORDER
     LEVEL: ClassVar[str] = "L1C"
+    UNIT: ClassVar[S2Unit] = "dn"
     val: float = 0.2
     test: float = 0.2
 
@@ -57,7 +58,7 @@ class EuroSat(Layout):
         }
 
     def recipe(self) -> Recipe:
-        return Recipe({"ms": self.BANDS}, class_names=self._classes(), level=self.LEVEL)
+        return Recipe({"ms": self.BANDS}, s2_unit=self.UNIT, class_names=self._classes(), level=self.LEVEL)
 
     def _classes(self) -> tuple[str, ...]:
         """EuroSAT's classes; where the folders bear other names, those."""
@@ -74,3 +75,4 @@ class EuroSatRgb(EuroSat):
     SUFFIXES = (".jpg", ".jpeg")
     BANDS = ("B04", "B03", "B02")
     LEVEL = ""
+    UNIT = "byte"

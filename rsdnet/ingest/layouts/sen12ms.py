@@ -22,7 +22,7 @@ IGBP_TO_DFC = (0, 1, 1, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 6, 8, 9, 10)
 # DFC2020's two parts are far apart in size (986 and 5,128): the smaller trains a probe, the larger tests it.
 _DFC_SPLITS = {"ROIs0000_validation": "train", "ROIs0000_test": "test"}
 _NAME = re.compile(r"(ROIs\d+_[a-z0-9]+)_(s1|s2|lc|dfc)_([A-Za-z0-9]+)_p(\d+)")
-_BANDS = {"s2": bands.S2L1C, "s1": bands.SAR, "lc": ("Data",), "dfc": ("Data",)}
+_BANDS = {"s2": bands.S2L1C, "s1": bands.SAR, "lc": ("Data", "*"), "dfc": ("Data", "*")}
 
 
 @dataclass(frozen=True)
