@@ -8,7 +8,7 @@ A shard of an ingest also keeps its histograms, from which the statistics of all
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -247,8 +247,7 @@ def statistics_of(cfg: Config) -> dict[str, tuple[float, float]]:
     names = [name for modality in cfg.views.modality.split("+") for name in pools[modality]]
     if source == "database":
         source = "stats.json"
-        tables = [read_stats(path)["bands"] for path in cfg.data.data]
-        found = {name: _pooled([table[name] for table in tables if name in table]) for name in names}
+        found = database_statistics(cfg.data.data, names)
     else:
         dataset, level = source.rsplit(" ", 1)
         found = {name: bands.STATISTICS[dataset, level].get(name) for name in names}
@@ -257,6 +256,15 @@ def statistics_of(cfg: Config) -> dict[str, tuple[float, float]]:
             f"{source} has no statistics of {', '.join(missing)}: leave them out of --ms-bands and --sar-bands"
         )
     return {name: value for name, value in found.items() if value}
+
+
+def database_statistics(databases: Sequence[Path], names: Sequence[str]) -> dict[str, tuple[float, float] | None]:
+    """{band: (mean, standard deviation)} of the databases' stats.json together; None of a band without a pixel.
+
+    Raises DataError as `read_stats`.
+    """
+    tables = [read_stats(path)["bands"] for path in databases]
+    return {name: _pooled([table[name] for table in tables if name in table]) for name in names}
 
 
 def _pooled(parts: list[dict[str, Any]]) -> tuple[float, float] | None:
