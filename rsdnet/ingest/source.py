@@ -76,7 +76,7 @@ class Recipe:
     expected: Mapping[str, tuple[str, ...]]
     s2_unit: S2Unit = "dn"
     s1_unit: S1Unit = "db"
-    offset: int | None | Mapping[str, int] = 0
+    offset: int | Mapping[str, int] | None = 0
     classes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     raw_map: bool = False
