@@ -30,8 +30,9 @@ class DataConfig:
     """The patches that are read, and how."""
 
     __pydantic_config__ = STRICT
-    FREE_ON_RESUME: ClassVar = {"cache", "damaged", "lookahead", "slots", "reader_threads"}
-    """Options that a continued run may change, since they do not change what is computed."""
+    FREE_ON_RESUME: ClassVar = {"data", "cache", "damaged", "lookahead", "slots", "reader_threads"}
+    """Options that a continued run may change, since they do not change what is computed: `data` are paths, and a
+    checkpoint knows what lay there (rsdnet/data/identity.py)."""
 
     data: tuple[Path, ...] = ()
     """Databases to train on, read as one: folders with data.mdb, or with the shards of an ingest. None: the embedded
@@ -82,9 +83,10 @@ class ViewConfig:
     turn: bool = True
     """Turn views by a random multiple of 90 degrees: the ground has no up."""
     ms_gain: Range = (0.8, 1.2)
-    """Range of the factor on reflectance."""
+    """Range of the factor on multispectral values."""
     ms_offset: Range = (-0.02, 0.02)
-    """Range of the offset added to reflectance (1 = 10000 DN)."""
+    """Range of the offset added to multispectral values, in shares of full scale: of reflectance 1 (10,000 DN), or of
+    255 in a database of 8-bit levels."""
     sar_offset: Range = (-2.0, 2.0)
     """Range of the offset added to backscatter, in dB."""
     blur: tuple[Share, Share] = (0.0, 0.0)

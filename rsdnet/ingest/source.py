@@ -9,6 +9,11 @@ from typing import Literal, NamedTuple
 
 from rsdnet.errors import DataError
 
+S2Unit = Literal["dn", "reflectance", "byte"]
+S1Unit = Literal["db", "power", "amplitude"]
+DIGEST = "2:"  # how a digest of this kind begins
+_TILE = re.compile(r"_y\d+_x\d+$")  # the suffix of a tile's name
+
 
 class Unfit(DataError):
     """A source that is left out. kind: the kind of reason, by which those left out are counted."""
@@ -16,12 +21,6 @@ class Unfit(DataError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-
-
-S2Unit = Literal["dn", "reflectance", "byte"]
-S1Unit = Literal["db", "power", "amplitude"]
-DIGEST = "2:"  # how a digest of this kind begins
-_TILE = re.compile(r"_y\d+_x\d+$")  # the suffix of a tile's name
 
 
 class Image(NamedTuple):
@@ -77,7 +76,7 @@ class Recipe:
     expected: Mapping[str, tuple[str, ...]]
     s2_unit: S2Unit = "dn"
     s1_unit: S1Unit = "db"
-    offset: int | None | Mapping[str, int] = 0
+    offset: int | Mapping[str, int] | None = 0
     classes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     raw_map: bool = False

@@ -16,9 +16,10 @@ from rsdnet.data.catalog import COLUMNS, Catalog
 from rsdnet.data.databases import Databases, divide
 from rsdnet.data.dataset import Patches
 from rsdnet.data.loader import Batch, Loader
+from rsdnet.data.normalisation import statistics_of
 from rsdnet.data.samples import Samples
 from rsdnet.data.shards import Shard
-from rsdnet.data.statistics import HISTOGRAMS, read_stats, statistics_of
+from rsdnet.data.statistics import HISTOGRAMS, read_stats
 from rsdnet.errors import DataError
 from rsdnet.info.info import info
 from rsdnet.ingest import ingest
