@@ -62,17 +62,18 @@ def _walk(folder: str, passed: dict[str, list[str]]) -> Iterator[str]:
 
     passed: gets the folders that were passed over, by reason.
     """
-    seen, linked = set[tuple[int, int]](), deque([folder])
+    seen, linked = set[tuple[int, int | str]](), deque([folder])
     while linked:
         within = [linked.popleft()]
         while within:
             root = within.pop()
             try:
                 status = os.stat(root)
-                if (status.st_dev, status.st_ino) in seen:
+                identity = (status.st_dev, status.st_ino or os.path.realpath(root))  # inodes may be unknown
+                if identity in seen:
                     passed.setdefault("folders are links to another that was read: not read again", []).append(root)
                     continue
-                seen.add((status.st_dev, status.st_ino))
+                seen.add(identity)
                 visible = _visible(root)
             except OSError as error:
                 passed.setdefault(f"folders cannot be read ({error.strerror})", []).append(root)

@@ -28,7 +28,7 @@ from rsdnet.ingest.geotiffs import Row, summarise_tile
 from rsdnet.ingest.journal import Journal, begun, compare
 from rsdnet.ingest.layouts import LAYOUTS
 from rsdnet.ingest.layouts.base import Layout
-from rsdnet.ingest.source import DIGEST, Recipe, Source, check_names, digest, whole_name
+from rsdnet.ingest.source import DIGEST, Recipe, Source, check_names, digest, once, whole_name
 from rsdnet.ingest.splits import Grouping, draw, parse_block
 from rsdnet.ingest.summary import LEFT_OUT, OFFSETS, Tally
 from rsdnet.ingest.survey import survey
@@ -49,7 +49,7 @@ def ingest(layout: Layout) -> int:
     folder = layout.folder
     if _finished(layout):
         return 0
-    sources = layout.sources()
+    sources = once(layout.sources())
     if not sources:
         raise DataError(f"{layout.source} holds no {layout.FILES}")
     check_names(sources, layout.patch)
@@ -103,7 +103,7 @@ def _changes(layout: Layout, listing: str) -> str:
     listing: the digest of those that it was made of.
     """
     try:
-        sources = layout.sources()
+        sources = once(layout.sources())
         now = {source.name: source for source in sources}
     except DataError as error:
         return " ".join(str(error).split())
@@ -156,7 +156,9 @@ def _identity(folder: Path) -> dict[str, Any]:
 
 
 def _grouping(layout: Layout) -> Grouping:
-    return Grouping(layout.group, parse_block(layout.split_by), layout.GROUPS, layout.path, layout.workers)
+    return Grouping(
+        layout.group, parse_block(layout.split_by), layout.GROUPS, layout.SPLITS, layout.path_of, layout.workers
+    )
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """A sample's files as a layout lists them, and the recipe by which they become database values."""
 
 import hashlib
+import os
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
@@ -119,6 +120,29 @@ def check_names(sources: list[Source], patch: int | None) -> None:
             whole = _TILE.sub("", name)
             if whole != name and whole in named:
                 raise _clash(f"name of a tile, {name},", _paths(named[whole]), _paths(source))
+
+
+def once(sources: list[Source]) -> list[Source]:
+    """The sources, with a problem for those whose S2, else S1 file is another's by a link: the same pixels twice."""
+    holders: dict[tuple[int, int], Source] = {}
+    doubles: dict[str, str] = {}
+    for source in sorted(sources, key=lambda source: os.path.islink(_first(source))):
+        try:
+            status = os.stat(_first(source))
+        except OSError:
+            continue
+        if not source.problem and status.st_ino:  # some network file systems have no inode numbers
+            holder = holders.setdefault((status.st_dev, status.st_ino), source)
+            if holder is not source:
+                doubles[source.name] = f"it is the same file as another: as that of {holder.name}"
+    return [source._replace(problem=doubles.get(source.name, source.problem)) for source in sources]
+
+
+def _first(source: Source) -> str:
+    """The first file of a source."""
+    return next(
+        (path for kind in ("ms", "sar", "map") if kind in source.images for path, _ in source.images[kind].files), ""
+    )
 
 
 def whole_name(sample: str, names: Container[str]) -> str:

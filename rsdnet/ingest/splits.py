@@ -44,12 +44,14 @@ class Grouping:
     """How samples are grouped, from the command line.
 
     pattern: --group, "" for the layout's own groups. block: --split-by in km, None for none. unit: the layout's own
-    group, in the plural. path: the path of a source in which the pattern is searched. workers: as --workers.
+    group, in the plural. own: the origin of its own splits. path: the path of a source in which pattern is searched.
+    workers: as --workers.
     """
 
     pattern: str
     block: float | None
     unit: str
+    own: str
     path: Callable[[Source], str]
     workers: int
 
@@ -72,7 +74,7 @@ def draw(sources: list[Source], val: float, test: float, by: Grouping) -> Drawn:
     free = [source for source in sources if source.split is None and not source.problem]
     groups = len({source.group for source in free})
     own = sum(not source.problem for source in sources) - len(free)
-    words = [f"the data set's own for {own:,} sources"] if own else []
+    words = [f"{by.own}, for {own:,} sources"] if own else []
     words += [f"drawn for {len(free):,} sources in {groups:,} {by}"] if free else []
     return Drawn(drawn, "; ".join(words), [*_unmet(drawn, free, groups, val, test, by)])
 

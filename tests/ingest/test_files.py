@@ -175,6 +175,33 @@ def test_a_copy_beside_its_original_is_left_out(tmp_path: Path) -> None:
     assert reasons(tmp_path / "db") == {"a-Copy1": "it is named as a copy: of a"}
 
 
+def test_one_file_under_two_names_is_one_sample(tmp_path: Path) -> None:
+    for name in ("b", "c", "d"):
+        geotiffs.pair(tmp_path, name, s2(), s1())
+    (tmp_path / "s2" / "a.tif").symlink_to("b.tif")
+    (tmp_path / "s1" / "a.tif").symlink_to("d.tif")
+    os.link(tmp_path / "s2" / "c.tif", tmp_path / "s2" / "e.tif")
+    (tmp_path / "s1" / "e.tif").symlink_to("c.tif")
+    geotiffs.write(tmp_path / "s2" / "f.tif", s2(seed=1))
+    (tmp_path / "s1" / "f.tif").symlink_to("c.tif")  # an S1 image may belong to two S2 images
+    ingest.ingest(pairs(tmp_path, tmp_path / "db", offset="0"))
+    assert Catalog.read(tmp_path / "db").samples.tolist() == ["b", "c", "d", "f"]
+    assert reasons(tmp_path / "db") == {
+        name: f"it is the same file as another: as that of {other}" for name, other in (("a", "b"), ("e", "c"))
+    }
+
+
+def test_source_may_be_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    eurosat.make(tmp_path, classes=("Forest", "River"), lists=False)
+    geotiffs.pair(tmp_path, "scene/a", s2(), s1())
+    monkeypatch.chdir(tmp_path)
+    ingest.ingest(EuroSatRgb(Path(), Path("db"), group="(Forest|River)/"))
+    assert sorted(set(Catalog.read("db").group)) == ["Forest", "River"]
+    ingest.ingest(pairs(Path("../") / tmp_path.name, Path("pairs"), offset="0"))
+    assert Catalog.read("pairs").samples.tolist() == ["scene/a"]
+    assert ingest.ingest(EuroSatRgb(tmp_path, tmp_path / "db", group="(Forest|River)/")) == 0
+
+
 def test_jpeg_2000_is_read_as_geotiff_is(tmp_path: Path) -> None:
     layers, radar = s2(64), s1(64)
     lossless = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}
@@ -208,7 +235,7 @@ def test_a_class_is_a_visible_folder_that_holds_images(tmp_path: Path, capsys: p
         assert Catalog.read(made.db).label.tolist() == [0, 0, 0, 1, 1, 1]
     assert ingest.ingest(EuroSatRgb(source, source / "db")) == 0
     told = capsys.readouterr().out
-    assert f"2 folders hold no images and are no class; the first: {source / 'aerial'}" in told
+    assert f"2 folders below {source} hold no images and are no class; the first: {source / 'aerial'}" in told
     assert f"2 images lie in no folder of a class right below {source}" in told
 
 

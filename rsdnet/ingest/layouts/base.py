@@ -1,6 +1,7 @@
 """Base class of the layouts, with the options that all share."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ import tyro
 
 from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
-from rsdnet.ingest.files import escaped, find_files, find_geotiffs, is_utf8, subfolders
+from rsdnet.ingest.files import escaped, find_files, find_geotiffs, holds_database, is_utf8, subfolders
 from rsdnet.ingest.source import Recipe, Source
 from rsdnet.ingest.splits import parse_block, parse_group
 
@@ -62,18 +63,27 @@ class Layout:
     """The files it looks for, as an error names them."""
     GROUPS: ClassVar[str] = "scenes"
     """What `Source.group` is, in the plural."""
+    SPLITS: ClassVar[str] = "the data set's own"
+    """Where `Source.split` comes from."""
 
     @cached_property
     def notices(self) -> list[str]:
         """What `sources` and `recipe` were not sure of, a line each."""
         return []
 
-    def path(self, source: Source) -> str:
+    def path_of(self, source: Source) -> str:
         """The path of a source in which --group is searched: of its first file, below SOURCE."""
         for image in source.images.values():
             path = Path(image.files[0][0])
             return path.relative_to(self.source).as_posix() if path.is_relative_to(self.source) else str(path)
         return source.name
+
+    def tell_unread(self, known: Collection[str], why: str = "are not read") -> None:
+        """Note the folders right below SOURCE that are not among the `known` ones and hold no database."""
+        own = {*self.db.absolute().parents, self.db.absolute()}
+        paths = [self.source / name for name in subfolders(self.source) if name not in known]
+        if other := [path for path in paths if path.absolute() not in own and not holds_database(path)]:
+            self.notices.append(f"{len(other):,} folders below {self.source} {why}; the first: {other[0]}")
 
     def sources(self) -> list[Source]:
         """The samples in a fixed order, `split` None to draw one; an empty list is an error that names `FILES`."""

@@ -19,6 +19,7 @@ from rsdnet.ingest.source import Image, Recipe, Source
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 METADATA = "metadata.parquet"
 UNCLEAR = "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
+_COLLECTIONS = ("BigEarthNet-S2", "BigEarthNet-S1", "Reference_Maps")
 _S1 = ("VH", "VV")  # rico-hdl's order
 
 # The 19 classes and their CORINE codes (Sumbul et al. 2021, BigEarthNet-MM, table 1); other codes are no class.
@@ -56,17 +57,17 @@ class BigEarthNet(Layout):
     NAME = "bigearthnet"
     FILES = "BigEarthNet-S2/<tile>/<patch> nor BigEarthNet-S1/<scene>/<patch>"
     GROUPS = "tiles or scenes"
+    SPLITS = f"those of {METADATA}"
 
     def sources(self) -> list[Source]:
-        s2 = self._patches("BigEarthNet-S2", bands.S2L2A)
-        s1 = self._patches("BigEarthNet-S1", _S1)
-        maps = self._patches("Reference_Maps", ())
+        s2, s1, maps = map(self._patches, _COLLECTIONS, (bands.S2L2A, _S1, ()))
         if not s2 and not s1:
             return []
         if not self._tables:
             self.notices.append(f"no {METADATA} in {self.source}: S1 and S2 are not paired, splits are drawn")
         rows, patch_of = self._rows, {row.s1: patch for patch, row in self._rows.items() if row.s1}
         self._tell_absent(s2, s1)
+        self.tell_unread(_COLLECTIONS)
         found = []
         for patch in sorted({*s2, *maps}):
             row = rows.get(patch)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rsdnet.errors import DataError
-from rsdnet.ingest.files import RASTER, add, copies, find_files, holds_database, key_of, subfolders
+from rsdnet.ingest.files import RASTER, add, copies, find_files, key_of
 from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Image, Recipe, S2Unit, Source
 
@@ -32,6 +32,7 @@ class EuroSat(Layout):
     NAME = "eurosat"
     FILES = "GeoTIFF or JP2 in a folder of its class: name EuroSAT's own folder"
     GROUPS = "patches"
+    SPLITS = "those of the lists eurosat-train.txt, -val.txt and -test.txt"
     SUFFIXES: ClassVar[tuple[str, ...]] = RASTER
     BANDS: ClassVar[tuple[str, ...]] = ORDER
     LEVEL: ClassVar[str] = "L1C"
@@ -81,14 +82,7 @@ class EuroSat(Layout):
         folders: dict[str, Path] = {}
         for folder in sorted({path.parent for path in self._images}):
             add(folders, key_of(folder.name), folder)
-        own = {*self.db.absolute().parents, self.db.absolute()}
-        empty = [
-            path
-            for name in subfolders(self.source)
-            if key_of(name) not in folders and not holds_database(path := self.source / name)
-        ]
-        if empty := [path for path in empty if path.absolute() not in own]:
-            self.notices.append(f"{len(empty):,} folders hold no images and are no class; the first: {empty[0]}")
+        self.tell_unread([folder.name for folder in folders.values()], "hold no images and are no class")
         return CLASSES if folders.keys() <= {*CLASSES} else tuple(sorted(folders))
 
     def identity(self) -> dict[str, Any]:

@@ -79,13 +79,18 @@ class Pairs(Layout):
             problem = f"it is named as a copy: of {doubles[name]}" if name in doubles else problem
             group = name.rpartition("/")[0] or name
             sources.append(Source(name, group, images, scheme="map", problem=problem))
-        if not self.group and not self.split_by and any("/" not in source.name for source in sources):
+        if (
+            self.val + self.test > 0
+            and not self.group
+            and not self.split_by
+            and any("/" not in source.name for source in sources)
+        ):
             self.notices.append(
                 "splits are drawn by file, as files lie in no folder of their scene: --group, --split-by"
             )
         return sources
 
-    def path(self, source: Source) -> str:
+    def path_of(self, source: Source) -> str:
         return source.name
 
     def recipe(self) -> Recipe:

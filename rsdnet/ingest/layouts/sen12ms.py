@@ -31,6 +31,7 @@ class Sen12ms(Layout):
     """SEN12MS or DFC2020."""
 
     NAME = "sen12ms"
+    SPLITS = "DFC2020's validation part to train, its test part to test"
     FILES = (
         "GeoTIFF named as in SEN12MS (ROIs1158_spring/s2_1/ROIs1158_spring_s2_1_p30.tif): "
         "name the folder above the ROIs folders"

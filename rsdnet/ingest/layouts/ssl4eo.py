@@ -43,6 +43,7 @@ class Ssl4eo(Layout):
         s2, s1 = self.source / _S2[self.s2_level][0], self.source / "s1"
         folders = {folder: subfolders(folder) for folder in (s2, s1)}
         one_sensor = not all(folders.values())
+        self.tell_unread(("s1", "s2a", "s2c"))
         for (folder, present), (other, _) in zip(folders.items(), reversed(folders.items()), strict=True):
             if not present:
                 self.notices.append(f"{folder} holds no product: {other.name} alone is taken; see --s2-level")
