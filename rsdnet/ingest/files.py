@@ -44,17 +44,17 @@ def find_files(folder: Path, suffixes: tuple[str, ...], notices: list[str] | Non
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
-    found, passed = list[Path](), dict[str, list[str]]()
+    found, passed = list[str](), dict[str, list[str]]()
     others = tuple(suffix for suffix in _IMAGES if suffix not in suffixes)
     for path in _walk(str(folder), passed):
         if path.lower().endswith(suffixes):
-            found.append(Path(path))
+            found.append(path)
         elif path.lower().endswith(others):
             passed.setdefault(f"images are no {' or '.join(suffixes)}: not read", []).append(path)
     _require_text(found)
     if notices is not None:
         notices += [f"{len(paths):,} {what}; the first: {escaped(min(paths))}" for what, paths in passed.items()]
-    return sorted(found)
+    return [Path(path) for path in sorted(found)]
 
 
 def _walk(folder: str, passed: dict[str, list[str]]) -> Iterator[str]:
@@ -101,7 +101,7 @@ def subfolders(folder: Path) -> list[str]:
     if _DATABASE.intersection(entry.name for entry in visible):
         return []
     names = [entry.name for entry in visible if _is_folder(entry)]
-    _require_text([Path(folder, name) for name in names])
+    _require_text([str(folder / name) for name in names])
     return names
 
 
@@ -136,18 +136,18 @@ def _is_file(entry: "os.DirEntry[str]") -> bool:
         return True
 
 
-def _require_text(paths: list[Path]) -> None:
+def _require_text(paths: list[str]) -> None:
     """Raise DataError if a path cannot be a key, or stand in a table."""
     for fault, bad in (
         ("that is not UTF-8", [path for path in paths if not is_utf8(path)]),
-        ("with a control character", [path for path in paths if _CONTROL.search(str(path))]),
+        ("with a control character", list(filter(_CONTROL.search, paths))),
     ):
         if bad:
             more = f", and {len(bad) - 1:,} more" if len(bad) > 1 else ""
             raise DataError(f"{escaped(min(bad))} has a name {fault}{more}: rename it")
 
 
-def is_utf8(path: Path) -> bool:
+def is_utf8(path: str | Path) -> bool:
     """Whether a path can be a key."""
     try:
         str(path).encode()

@@ -1,5 +1,6 @@
 """Any folders of multi-band GeoTIFFs with the same file names: one of S2, one of S1, one of label maps."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +124,8 @@ def _files(folder: Path, notices: list[str]) -> dict[str, Path]:
     """The files of a folder by their path below it, without its suffix. Raises DataError if two have one."""
     files: dict[str, Path] = {}
     for path in find_files(folder, RASTER, notices):
-        add(files, key_of(path.relative_to(folder).with_suffix("").as_posix()), path)
+        below = "/".join(path.parts[len(folder.parts) :])
+        add(files, key_of(os.path.splitext(below)[0]), path)
     if not files:
         raise DataError(f"{folder} holds no GeoTIFF or JP2")
     return files
