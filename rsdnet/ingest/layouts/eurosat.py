@@ -35,7 +35,6 @@ class EuroSat(Layout):
     SUFFIXES: ClassVar[tuple[str, ...]] = RASTER
     BANDS: ClassVar[tuple[str, ...]] = ORDER
     LEVEL: ClassVar[str] = "L1C"
-    UNIT: ClassVar[S2Unit] = "dn"
     val: float = 0.2
     test: float = 0.2
 
@@ -105,7 +104,7 @@ class EuroSat(Layout):
         return listed
 
     def recipe(self) -> Recipe:
-        return Recipe({"ms": self.BANDS}, s2_unit=self.UNIT, class_names=self._classes, level=self.LEVEL)
+        return Recipe({"ms": self.BANDS}, class_names=self._classes, level=self.LEVEL)
 
 
 def _names(path: Path) -> Iterator[str]:
@@ -134,4 +133,4 @@ class EuroSatRgb(EuroSat):
     SUFFIXES = (".jpg", ".jpeg")
     BANDS = ("B04", "B03", "B02")
     LEVEL = ""
-    UNIT = "byte"
+    s2_unit: S2Unit = "byte"
