@@ -10,11 +10,11 @@ import tyro
 
 from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
-from rsdnet.ingest.files import GEOTIFF, RASTER, escaped, find_files, find_geotiffs, is_utf8, subfolders
+from rsdnet.ingest.files import escaped, find_files, find_geotiffs, is_utf8, subfolders
 from rsdnet.ingest.source import Recipe, S1Unit, S2Unit, Source
 from rsdnet.ingest.splits import parse_block, parse_group
 
-__all__ = ["GEOTIFF", "RASTER", "Layout", "Offset", "find_files", "find_geotiffs", "parse_offset", "subfolders"]
+__all__ = ["Layout", "Offset", "find_files", "find_geotiffs", "parse_offset", "subfolders"]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rsdnet.errors import DataError
-from rsdnet.ingest.files import add, copies, find_files, holds_database, key_of, subfolders
-from rsdnet.ingest.layouts.base import RASTER, Layout
+from rsdnet.ingest.files import RASTER, add, copies, find_files, holds_database, key_of, subfolders
+from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Image, Recipe, S2Unit, Source
 
 # The layers' order (phelber/EuroSAT): Sentinel-2's own but for B8A.
