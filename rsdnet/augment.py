@@ -14,14 +14,16 @@ from torch import Tensor
 from rsdnet import bands, kernels
 from rsdnet.config import Config, ViewConfig
 from rsdnet.data.loader import Batch, Loader
-from rsdnet.data.statistics import statistics_of
+from rsdnet.data.normalisation import FULL_SCALE, ms_unit, statistics_of
 from rsdnet.kernels import ViewSpec
 from rsdnet.phases import Phase, untimed
 
-REFLECTANCE = 10_000  # DN of reflectance 1: the quantification value of Sentinel-2 products (ESA, Sentinel-2 PSD)
 MS_NODATA = 0  # DN 0 is NO_DATA in Sentinel-2 products (ESA, Sentinel-2 PSD)
 # SEN12MS's statistics are of backscatter clipped to these dB (schmitt-muc/SEN12MS classification/main_train.py).
 SEN12MS_SAR_CLIP = (-25.0, 0.0)
+# An offset of more standard deviations of a band hides its texture. Published ones of the default bands are 333 DN and
+# more, 0.6 of the default offset; only B10, cirrus, has less than 100 DN.
+HIDES = 2.0
 
 
 def spec_of(views: ViewConfig, dtype: torch.dtype, channels_last: bool) -> ViewSpec:
@@ -84,10 +86,11 @@ def training_views(batch: Batch, table: Tensor, spec: ViewSpec) -> Tensor:
 def band_table(cfg: Config) -> Tensor:
     """(K, 10) float32 by band id, for `render_views`: how a run clips, jitters and standardises each band's values.
 
-    Raises DataError on a band without statistics: see `statistics_of`.
+    Raises DataError on a band without statistics or databases of different units: see `rsdnet.data.normalisation`.
     """
     views = cfg.views
-    ms_offset = (REFLECTANCE * views.ms_offset[0], REFLECTANCE * views.ms_offset[1])
+    scale = FULL_SCALE[ms_unit(cfg)]
+    ms_offset = (scale * views.ms_offset[0], scale * views.ms_offset[1])
     sar_clip = SEN12MS_SAR_CLIP if cfg.data.statistics == "SEN12MS L1C" else (-math.inf, math.inf)
     rows = {}
     for name, (mean, std) in statistics_of(cfg).items():
@@ -98,3 +101,14 @@ def band_table(cfg: Config) -> Tensor:
             row = kernels.BandRow(mean, std, offset=views.sar_offset, clip=sar_clip, looks=views.sar_looks or math.inf)
         rows[bands.band_id(name)] = row
     return kernels.band_table(len(bands.NAMES), rows)
+
+
+def hidden(table: Tensor) -> str:
+    """A line on the bands of a `band_table` whose texture the jitter's offset hides; "" where there is none."""
+    times = table[:, 4:6].abs().amax(1) / table[:, 1]
+    found = [at for at in range(len(table)) if times[at] > HIDES]
+    if not found:
+        return ""
+    named = ", ".join(f"{bands.NAMES[at]} by {times[at]:,.1f}" for at in found)
+    options = sorted({f"--{bands.BANDS[bands.NAMES[at]].modality}-offset" for at in found})
+    return f"the jitter hides the texture: {' and '.join(options)} moves {named} standard deviations; lower it"

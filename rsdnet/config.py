@@ -83,9 +83,10 @@ class ViewConfig:
     turn: bool = True
     """Turn views by a random multiple of 90 degrees: the ground has no up."""
     ms_gain: Range = (0.8, 1.2)
-    """Range of the factor on reflectance."""
+    """Range of the factor on multispectral values."""
     ms_offset: Range = (-0.02, 0.02)
-    """Range of the offset added to reflectance (1 = 10000 DN)."""
+    """Range of the offset added to multispectral values, in shares of full scale: of reflectance 1 (10,000 DN), or of
+    255 in a database of 8-bit levels."""
     sar_offset: Range = (-2.0, 2.0)
     """Range of the offset added to backscatter, in dB."""
     blur: tuple[Share, Share] = (0.0, 0.0)

@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 
 from rsdnet import config, runfolder
-from rsdnet.augment import band_table, rendered, spec_of
+from rsdnet.augment import band_table, hidden, rendered, spec_of
 from rsdnet.config import Config
 from rsdnet.data.identity import shared
 from rsdnet.data.loader import inputs_of, open_loader, open_samples
@@ -60,7 +60,10 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         inputs = inputs_of(cfg, samples)
     inputs = shared(inputs, ranks)
     with ranks.together():
-        table = band_table(cfg).to(ranks.device)
+        table = band_table(cfg)
+        if doubt := hidden(table):
+            console.print(doubt, style="yellow", soft_wrap=True)
+        table = table.to(ranks.device)
         knn = KNN(cfg, cfg.run.knn_data or cfg.data.data, ranks.device, ranks) if cfg.run.knn_every else None
         run = Run(cfg, len(samples), ranks, inputs)
         open_folder(run, console)

@@ -1,13 +1,15 @@
 """Recipes: each file is a configuration, and EuroSAT RGB's takes a small EuroSAT from JPEGs to scores."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from rsdnet import config
-from rsdnet.augment import band_table
+from rsdnet.augment import band_table, hidden
 from rsdnet.bands import band_id
+from rsdnet.data.catalog import Catalog
 from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.eurosat import EuroSatRgb
 from rsdnet.probe import Options, probe
@@ -38,11 +40,13 @@ def test_eurosat_rgb_goes_from_jpegs_to_scores(tmp_path: Path) -> None:
 
 
 def test_eurosat_rgbs_offset_is_in_proportion_to_8_bits(tmp_path: Path) -> None:
-    """The default, 200 DN of reflectance, would be most of the range of 255."""
+    """A share of 255 levels: 9 of them, as a run in DN would have had at 9 / 10,000."""
     eurosat.make(tmp_path / "src")
     ingest(EuroSatRgb(tmp_path / "src", tmp_path / "db"))
-    words = ["--data", str(tmp_path / "db")]
-    cfg = config.parse(words, config.read(EUROSAT_RGB), "prog", "text")
+    made = Catalog.read(tmp_path / "db")
+    dataclasses.replace(made, meta=made.meta | {"units": {"ms": "byte"}}).write(tmp_path / "db")
+    cfg = config.parse(["--data", str(tmp_path / "db")], config.read(EUROSAT_RGB), "prog", "text")
+    table = band_table(cfg)
+    assert hidden(table) == ""
     for name in cfg.views.ms_bands:
-        low, high = band_table(cfg)[band_id(name), 4:6].tolist()
-        assert (low, high) == pytest.approx((-9, 9))
+        assert table[band_id(name), 4:6].tolist() == pytest.approx((-9, 9), rel=1e-6)

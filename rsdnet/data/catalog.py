@@ -7,6 +7,8 @@ catalog.parquet has the columns `sample` (unique name), `ms`, `sar`, `map` (keys
 or null; the label map is tensor "Data"), `label` (int32 or null; the majority class of the map) and `split` (train, val
 or test). Its key-value metadata `rsdnet` is JSON: {"version": 1, "layout", "level", "patch", "classes": [names by label
 id], "values": {pixel value: label id}}, the last where the pixels of a label map are not label ids.
+Columns it may lack: `group` (text; the scene or location that no drawn split tears apart), `lon` and `lat` (float64 or
+null; the patch's centre in degrees of WGS 84).
 """
 
 import contextlib
@@ -26,7 +28,7 @@ from rsdnet.files import aside
 VERSION = 1
 SPLITS = ("train", "val", "test")
 MODALITIES = ("ms+sar", "ms", "sar")
-COLUMNS = ("samples", "ms", "sar", "map", "label", "split")
+COLUMNS = ("samples", "ms", "sar", "map", "label", "split", "group", "lon", "lat")
 """The arrays of a `Catalog`."""
 DATA = "data.mdb"
 CATALOG = "catalog.parquet"
@@ -36,7 +38,9 @@ MAP_TENSOR = "Data"  # the tensor of a pixel label entry, as rico-hdl names it
 BUFFER = 1 << 18  # bytes of a column read at a time
 PIECE = 1 << 13  # samples of a catalog in memory at a time, and of a row group: a larger group takes more memory
 _KEYS = ("ms", "sar", "map")
-_COLUMNS = ("sample", *_KEYS, "label", "split")  # of the file
+_COLUMNS = ("sample", *_KEYS, "label", "split")  # of every file
+_BOUNDS = {"lon": 180.0, "lat": 90.0}  # degrees
+_KNOWN = ("group", *_BOUNDS)  # of a file in which one value at least is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,8 @@ class Catalog:
 
     samples: (N,) str, unique. ms, sar, map: (N,) str or None, keys into the database. label: (N,) int32,
     -1 for none. split: (N,) str of `SPLITS`. classes: class names by label id. meta: the rest of the
-    catalog's metadata.
+    catalog's metadata. group: (N,) str or None. lon, lat: (N,) float64 degrees, NaN for unknown; of these three an
+    empty array stands for N unknown ones.
     """
 
     samples: np.ndarray
@@ -56,6 +61,14 @@ class Catalog:
     split: np.ndarray
     classes: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    group: np.ndarray = field(default_factory=lambda: objects([]))
+    lon: np.ndarray = field(default_factory=lambda: np.empty(0))
+    lat: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        for name in _KNOWN:
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, _unknown(name, len(self)))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -64,7 +77,7 @@ class Catalog:
     def read(cls, db: str | os.PathLike[str]) -> "Catalog":
         """The catalog of the database in folder `db`. Raises DataError if it is missing, damaged or contradictory."""
         with _opened(db) as (path, file):
-            return cls._of(path, file.read(columns=list(_COLUMNS)))
+            return cls._of(path, file.read(columns=_held(file)))
 
     @classmethod
     def scan(cls, db: str | os.PathLike[str], rows: int = PIECE) -> Iterator["Catalog"]:
@@ -73,20 +86,24 @@ class Catalog:
         Raises DataError as `read`, except for a name shared by samples of two pieces.
         """
         with _opened(db, buffered=True) as (path, file):
-            for batch in file.iter_batches(rows, columns=list(_COLUMNS), use_threads=False):
+            for batch in file.iter_batches(rows, columns=_held(file), use_threads=False):
                 yield cls._of(path, batch)
         _release_memory()
 
     @classmethod
     def _of(cls, path: Path, table: Any) -> "Catalog":
-        """The catalog in `table`, a pyarrow table or record batch with all columns."""
-        columns = {name: table.column(name).to_pylist() for name in _COLUMNS}
+        """The catalog in `table`, a pyarrow table or record batch with the columns of `_held`."""
+        columns = {name: table.column(name).to_pylist() for name in table.schema.names}
         meta = _checked_meta(path, table.schema)
         try:
             label = np.array([-1 if label is None else label for label in columns["label"]], np.int32)
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{path}: labels must be 32-bit integers or null: ingest again") from error
-        arrays = {name: objects(columns[name]) for name in (*_KEYS, "split")}
+        arrays = {name: objects(columns[name]) for name in (*_KEYS, "split", "group") if name in columns}
+        try:
+            arrays |= {name: np.array(columns[name], np.float64) for name in _BOUNDS if name in columns}
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path}: lon and lat must be degrees or null: ingest again") from error
         classes = tuple(meta.pop("classes", ()))
         catalog = cls(samples=objects(columns["sample"]), label=label, classes=classes, meta=meta, **arrays)
         catalog._check(str(path))
@@ -107,6 +124,10 @@ class Catalog:
             raise DataError(f"{where}: sample {self.samples[empty[0]]!r} names neither an S2 nor an S1 entry")
         if len(self) and self.classes and int(self.label.max()) >= len(self.classes):
             raise DataError(f"{where}: label {self.label.max()}, but only {len(self.classes)} class names")
+        for name, bound in _BOUNDS.items():
+            if (beyond := np.abs(getattr(self, name)) > bound).any():
+                value, sample = getattr(self, name)[beyond][0], self.samples[beyond][0]
+                raise DataError(f"{where}: {name} of sample {sample!r} is {value:g}, beyond {bound:g} degrees")
 
     def write(self, db: str | os.PathLike[str]) -> None:
         """Write `catalog.parquet` into the folder `db`: aside first, then renamed.
@@ -123,6 +144,11 @@ class Catalog:
         columns |= {name: pyarrow.array(list(getattr(self, name)), text) for name in _KEYS}
         columns["label"] = pyarrow.array(np.asarray(self.label, np.int32), mask=np.asarray(self.label) < 0)
         columns["split"] = pyarrow.array(list(self.split), text)
+        if any(name is not None for name in self.group):
+            columns["group"] = pyarrow.array(list(self.group), text)
+        for name in _BOUNDS:
+            if not (unknown := np.isnan(degrees := np.asarray(getattr(self, name), np.float64))).all():
+                columns[name] = pyarrow.array(degrees, mask=unknown)
         meta = {"version": VERSION, **self.meta, "classes": list(self.classes)}
         table = pyarrow.table(columns).replace_schema_metadata({"rsdnet": json.dumps(meta)})
         with aside(path) as temporary:
@@ -198,6 +224,16 @@ def _opened(db: str | os.PathLike[str], *, buffered: bool = False) -> Iterator[t
             yield path, file
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): ingest again") from error
+
+
+def _held(file: Any) -> list[str]:
+    """The columns to read of an open pyarrow.parquet.ParquetFile: all that a catalog has, and of `_KNOWN` its own."""
+    return [*_COLUMNS, *(name for name in _KNOWN if name in file.schema_arrow.names)]
+
+
+def _unknown(name: str, count: int) -> np.ndarray:
+    """(count,) values of a column of `_KNOWN`, all unknown."""
+    return np.full(count, np.nan) if name in _BOUNDS else objects([None] * count)
 
 
 def _release_memory() -> None:

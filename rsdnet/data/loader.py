@@ -21,10 +21,10 @@ from rsdnet import _reader, bands
 from rsdnet.config import Config
 from rsdnet.console import size
 from rsdnet.data.identity import Identity, comparable, differences
+from rsdnet.data.normalisation import database_statistics, statistics_of
 from rsdnet.data.pinned import Delivery, DeviceDelivery, Gpu, HostDelivery, Shape, Slot
 from rsdnet.data.pools import pools_of
 from rsdnet.data.samples import Samples
-from rsdnet.data.statistics import database_statistics, statistics_of
 from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
 from rsdnet.hardware import free_memory

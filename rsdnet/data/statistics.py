@@ -1,34 +1,34 @@
-"""Statistics per band: counted while patches are ingested, kept in stats.json, chosen for a run.
+"""Statistics per band: counted while patches are ingested, kept in stats.json.
 
-Integers are counted by value, so mean, standard deviation and percentiles are exact, whatever the order. Floats are
-summed in float64 per patch and joined in the order of the patches (Chan, Golub, LeVeque 1979), so that the same patches
-in the same order give the same bits; their percentiles come from fine bins: 0.01 dB for SAR, 0.3 % of the value for MS.
-A shard of an ingest also keeps its histograms, from which the statistics of all shards together are computed.
+Integers are counted by value, so that of integers alone mean, standard deviation and percentiles are exact, whatever
+the order. Floats are summed in float64 per patch and joined in the order of the patches (Chan, Golub, LeVeque 1979), so
+that the same patches in the same order give the same bits; for their percentiles they are counted in fine bins. A band
+may have both: its moments are joined, and its percentiles are of all counts. A shard of an ingest also keeps its
+histograms, from which the statistics of all shards together are computed.
 """
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rsdnet import bands
-from rsdnet.config import Config
 from rsdnet.data import shards
 from rsdnet.data.catalog import STATS, VERSION
-from rsdnet.data.pools import pools_of
 from rsdnet.errors import DataError
 from rsdnet.files import aside
 
 HISTOGRAMS = "histograms.safetensors"
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
-_LOWEST = -32768  # int16's; with uint16's highest it bounds what is counted by value
-_VALUES = 65535 - _LOWEST + 1
+_LOWEST, _HIGHEST = -32768, 65535  # int16's and uint16's: integers between them are counted by value
 _DB_STEP, _DB_LOWEST, _DB_BINS = 0.01, -100.0, 20_000
 _OCTAVE, _LOG_LOWEST, _LOG_BINS = 256, -20.0, 256 * 40  # log2: 1e-6 to 1e6 in steps of 2^(1/256)
-
+_SHIFT, _ZERO = 15, 1 << 16  # a float32 without its last 15 bits: 256 bins an octave, and the bin of 0.0
+KINDS = {"count": _HIGHEST - _LOWEST + 1, "db": _DB_BINS, "float": 2 * _ZERO, "log": _LOG_BINS}
+"""Number of bins by kind. count: integers by value. db: -100 to 100 dB by 0.01 dB. float: all of float32, each bin up
+to 0.4 % of its value wide. log: positive floats in histograms of older shards."""
 
 Moments = tuple[int, float, float, float, float]
 """(n, mean, sum of squared deviations, min, max)"""
@@ -40,14 +40,11 @@ Moments = tuple[int, float, float, float, float]
 class Summary(NamedTuple):
     """The counts of one band, of a patch or of a shard.
 
-    kind: "count" for integers, "db" or "log" for floats by how they are binned. start: the bin of counts[0].
-    moments: of floats; None for integers.
+    counts: of each kind, the bin of its first number and the numbers. moments: of floats; None without them.
     """
 
-    kind: str
     invalid: int
-    start: int
-    counts: np.ndarray
+    counts: dict[str, tuple[int, np.ndarray]]
     moments: Moments | None
 
 
@@ -60,43 +57,48 @@ def summarise(band: np.ndarray, modality: str) -> Summary:
     """The counts of one band, (H, W), of a patch."""
     values = band[valid(band)]
     invalid = band.size - values.size
-    if band.dtype.kind != "f":
-        return Summary("count", invalid, *_count(values.astype(np.int64) - _LOWEST), None)
+    if not values.size:
+        return Summary(invalid, {}, None)
+    if band.dtype.kind != "f" and int(values.min()) >= _LOWEST and int(values.max()) <= _HIGHEST:
+        return Summary(invalid, {"count": _count(values.astype(np.int64) - _LOWEST)}, None)
     wide = values.astype(np.float64)
-    kind = "db" if modality == "sar" else "log"
-    if not wide.size:
-        return Summary(kind, invalid, 0, np.empty(0, np.uint32), None)
     mean = float(wide.mean())
-    spread = float(np.square(wide - mean).sum())
-    moments = (wide.size, mean, spread, float(wide.min()), float(wide.max()))
-    return Summary(kind, invalid, *_count(_bin(wide, kind)), moments)
+    moments = (wide.size, mean, float(np.square(wide - mean).sum()), float(wide.min()), float(wide.max()))
+    bins = (wide - _DB_LOWEST) / _DB_STEP
+    db = (bins >= 0) & (bins < _DB_BINS) if modality == "sar" else np.zeros(bins.shape, bool)
+    parts = {"db": bins[db].astype(np.int64), "float": _float_bins(wide[~db])}
+    return Summary(invalid, {kind: _count(part) for kind, part in parts.items() if part.size}, moments)
 
 
 def _count(bins: np.ndarray) -> tuple[int, np.ndarray]:
-    if not bins.size:
-        return 0, np.empty(0, np.uint32)
     start = int(bins.min())
-    return start, np.bincount(bins - start).astype(np.uint32)
+    return start, np.bincount(bins - start).astype(np.uint32 if bins.size < 1 << 32 else np.int64)
 
 
-def _bin(values: np.ndarray, kind: str) -> np.ndarray:
-    if kind == "db":
-        return np.clip((values - _DB_LOWEST) / _DB_STEP, 0, _DB_BINS - 1).astype(np.int64)
-    steps = (np.log2(np.maximum(values, 2.0**_LOG_LOWEST)) - _LOG_LOWEST) * _OCTAVE
-    return np.clip(steps, 0, _LOG_BINS - 1).astype(np.int64)
+def _float_bins(values: np.ndarray) -> np.ndarray:
+    """By the leading bits of a float32: those of the exponent, and eight of the fraction; negative ones downwards."""
+    limit = np.finfo(np.float32).max
+    bits = np.clip(values, -limit, limit).astype(np.float32).view(np.int32).astype(np.int64)
+    size = (bits & 0x7FFFFFFF) >> _SHIFT
+    return np.where((bits < 0) & (values != 0), _ZERO - 1 - size, _ZERO + size)
 
 
 def _value(bins: np.ndarray, kind: str) -> np.ndarray:
-    """The value in the middle of a bin."""
+    """The value of a count, and in the middle of any other bin."""
     if kind == "count":
         return (bins + _LOWEST).astype(np.float64)
     if kind == "db":
         return _DB_LOWEST + (bins + 0.5) * _DB_STEP
-    return 2.0 ** (_LOG_LOWEST + (bins + 0.5) / _OCTAVE)
+    if kind == "log":
+        return 2.0 ** (_LOG_LOWEST + (bins + 0.5) / _OCTAVE)
+    negative = bins < _ZERO
+    size = np.where(negative, _ZERO - 1 - bins, bins - _ZERO)
+    middle = ((size << _SHIFT) + (1 << _SHIFT >> 1)).astype(np.int32).view(np.float32).astype(np.float64)
+    return np.where(negative, -middle, middle)
 
 
 class Accumulator:
-    """One band's statistics over all patches added so far."""
+    """One band's statistics over all patches added so far, of integers and of floats."""
 
     def __init__(self) -> None:
         self.invalid = 0
@@ -104,45 +106,44 @@ class Accumulator:
         self.moments: Moments | None = None
 
     def add(self, summary: Summary) -> None:
-        """Add the counts of a patch. A data set does not mix floats and integers of one band."""
+        """Add the counts of a patch or of a shard."""
         self.invalid += summary.invalid
-        size = {"count": _VALUES, "db": _DB_BINS, "log": _LOG_BINS}[summary.kind]
-        counts = self.counts.setdefault(summary.kind, np.zeros(size, np.int64))
-        counts[summary.start : summary.start + len(summary.counts)] += summary.counts
-        if summary.moments is not None:
-            self.moments = _join(self.moments, summary.moments)
+        for kind, (start, counts) in summary.counts.items():
+            total = self.counts.setdefault(kind, np.zeros(KINDS[kind], np.int64))
+            total[start : start + len(counts)] += counts
+        self.moments = _join(self.moments, summary.moments)
 
     def result(self) -> dict[str, Any]:
         """mean, std, count, invalid, percentiles, min, max; None where no pixel is valid."""
-        kind, counts = max(self.counts.items(), key=lambda item: int(item[1].sum()), default=("count", np.zeros(0)))
+        moments = _join(self._integers(), self.moments)
+        if moments is None:
+            rest = {"percentiles": {str(q): None for q in PERCENTILES}, "min": None, "max": None}
+            return {"mean": None, "std": None, "count": 0, "invalid": self.invalid} | rest
+        n, mean, spread, low, high = moments
+        used = {kind: np.flatnonzero(counts) for kind, counts in self.counts.items()}
+        weights = np.concatenate([self.counts[kind][bins] for kind, bins in used.items()])
+        values = np.concatenate([_value(bins, kind) for kind, bins in used.items()])
+        order = np.argsort(values, kind="stable")
+        percentiles = _percentiles(weights[order], values[order].clip(low, high))
+        table = {"mean": mean, "std": math.sqrt(spread / n), "count": n, "invalid": self.invalid}
+        return table | {"percentiles": percentiles, "min": low, "max": high}
+
+    def _integers(self) -> Moments | None:
+        """The moments of the integers, in whole numbers of any length, rounded once."""
+        counts = self.counts.get("count", np.zeros(0, np.int64))
         bins = np.flatnonzero(counts)
-        table: dict[str, Any] = dict.fromkeys(("mean", "std"))
-        table |= {"count": int(counts.sum()), "invalid": self.invalid}
-        if not len(bins):
-            return table | {"percentiles": {str(q): None for q in PERCENTILES}, "min": None, "max": None}
-        weights, values = counts[bins], _value(bins, kind)
-        if self.moments is not None and kind != "count":
-            n, mean, spread, low, high = self.moments
-            table |= {"mean": mean, "std": math.sqrt(spread / n)}
-        else:
-            table["mean"], table["std"] = _exact(weights, bins + _LOWEST)
-            low, high = float(values[0]), float(values[-1])
-        table["percentiles"] = {str(q): _percentile(weights, values, q, kind) for q in PERCENTILES}
-        return table | {"min": low, "max": high}
+        pairs = list(zip(counts[bins].tolist(), (bins + _LOWEST).tolist(), strict=True))
+        if not pairs:
+            return None
+        n = sum(weight for weight, _ in pairs)
+        total = sum(weight * value for weight, value in pairs)
+        squares = sum(weight * value * value for weight, value in pairs)
+        return n, total / n, (n * squares - total * total) / n, float(pairs[0][1]), float(pairs[-1][1])
 
 
-def _exact(weights: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation in whole numbers of any length, rounded once."""
-    pairs = list(zip(weights.tolist(), values.tolist(), strict=True))
-    n = sum(weight for weight, _ in pairs)
-    total = sum(weight * value for weight, value in pairs)
-    squares = sum(weight * value * value for weight, value in pairs)
-    return total / n, math.sqrt((n * squares - total * total) / (n * n))
-
-
-def _join(one: Moments | None, two: Moments) -> Moments:
-    if one is None:
-        return two
+def _join(one: Moments | None, two: Moments | None) -> Moments | None:
+    if one is None or two is None:
+        return one or two
     n = one[0] + two[0]
     delta = two[1] - one[1]
     mean = one[1] + delta * two[0] / n
@@ -150,15 +151,15 @@ def _join(one: Moments | None, two: Moments) -> Moments:
     return n, mean, spread, min(one[3], two[3]), max(one[4], two[4])
 
 
-def _percentile(weights: np.ndarray, values: np.ndarray, q: float, kind: str) -> float:
-    """As numpy.percentile's linear interpolation for counted integers; the bin's middle for floats."""
+def _percentiles(weights: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """As numpy.percentile interpolates, of each of `values`, ascending, as often as its weight says."""
     ends = np.cumsum(weights)
-    rank = (int(ends[-1]) - 1) * q / 100
-    low = values[np.searchsorted(ends, math.floor(rank), side="right")]
-    if kind != "count":
-        return float(low)
-    high = values[np.searchsorted(ends, math.ceil(rank), side="right")]
-    return float(low + (high - low) * (rank - math.floor(rank)))
+    found = {}
+    for q in PERCENTILES:
+        rank = (int(ends[-1]) - 1) * q / 100
+        low, high = (values[np.searchsorted(ends, at, side="right")] for at in (math.floor(rank), math.ceil(rank)))
+        found[str(q)] = float(low + (high - low) * (rank - math.floor(rank)))
+    return found
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -197,7 +198,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is damaged ({error}): ingest again") from error
     if not isinstance(stats, dict) or stats.get("version") != VERSION or not isinstance(stats.get("bands"), dict):
         raise DataError(f"{path} is damaged (no version {VERSION} table of bands): ingest again")
+    if bad := [name for name, band in stats["bands"].items() if not _sound(band)]:
+        raise DataError(f"{path} is damaged ({bad[0]} has no count, mean and std that are numbers): ingest again")
     return stats
+
+
+def _sound(band: Any) -> bool:
+    """Whether a band has pixels with a mean and a standard deviation, or none."""
+    if not isinstance(band, dict) or not isinstance(count := band.get("count"), int) or count < 0:
+        return False
+    moments = [band.get("mean"), band.get("std")]
+    return count == 0 or (all(isinstance(x, int | float) and math.isfinite(x) for x in moments) and moments[1] >= 0)
 
 
 def write_histograms(folder: Path, counted: Mapping[str, Accumulator]) -> None:
@@ -206,11 +217,13 @@ def write_histograms(folder: Path, counted: Mapping[str, Accumulator]) -> None:
 
     tensors, rest = dict[str, np.ndarray](), dict[str, Any]()
     for band, total in counted.items():
-        for kind, counts in total.counts.items():
+        moments = total.moments
+        for kind, counts in {"count": np.zeros(0, np.int64), **total.counts}.items():
             used = np.flatnonzero(counts)
             start, end = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
             tensors[f"{band}/{kind}"] = counts[start:end].copy()
-            rest[f"{band}/{kind}"] = {"start": start, "moments": None if kind == "count" else total.moments}
+            rest[f"{band}/{kind}"] = {"start": start, "moments": None if kind == "count" else moments}
+            moments = moments if kind == "count" else None  # beside the first kind of floats alone
         rest[band] = total.invalid
     with aside(folder / HISTOGRAMS) as temporary:
         save_file(tensors, temporary, metadata={"rsdnet": json.dumps(rest)})
@@ -226,53 +239,10 @@ def _read_histograms(folder: Path) -> Iterator[tuple[str, Summary]]:
             rest = json.loads(file.metadata()["rsdnet"])
             for key in file.keys():  # noqa: SIM118 - no mapping
                 band, kind = key.split("/")
-                moments = rest[key]["moments"]
+                start, moments = rest[key]["start"], rest[key]["moments"]
                 counts = file.get_tensor(key)
-                yield band, Summary(kind, rest.pop(band, 0), rest[key]["start"], counts, moments and tuple(moments))
+                if not 0 <= start <= KINDS[kind] - len(counts):
+                    raise ValueError(f"{key} has bins up to {start + len(counts)}")
+                yield band, Summary(rest.pop(band, 0), {kind: (start, counts)}, moments and tuple(moments))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is missing or damaged ({error}): delete {folder} and ingest it anew") from error
-
-
-# ---- of a run --------------------------------------------------------------------------------------------------------
-
-
-def statistics_of(cfg: Config) -> dict[str, tuple[float, float]]:
-    """{band: (mean, standard deviation)} of the bands in a run's views, in the raw values' units (DN, dB).
-
-    From the databases' own stats.json, pooled by the number of pixels, or from published tables (rsdnet/bands.py).
-    Raises DataError on a band without statistics.
-    """
-    pools = pools_of(cfg.views)
-    source: str = cfg.data.statistics
-    names = [name for modality in cfg.views.modality.split("+") for name in pools[modality]]
-    if source == "database":
-        source = "stats.json"
-        found = database_statistics(cfg.data.data, names)
-    else:
-        dataset, level = source.rsplit(" ", 1)
-        found = {name: bands.STATISTICS[dataset, level].get(name) for name in names}
-    if missing := [name for name in names if found[name] is None]:
-        raise DataError(
-            f"{source} has no statistics of {', '.join(missing)}: leave them out of --ms-bands and --sar-bands"
-        )
-    return {name: value for name, value in found.items() if value}
-
-
-def database_statistics(databases: Sequence[Path], names: Sequence[str]) -> dict[str, tuple[float, float] | None]:
-    """{band: (mean, standard deviation)} of the databases' stats.json together; None of a band without a pixel.
-
-    Raises DataError as `read_stats`.
-    """
-    tables = [read_stats(path)["bands"] for path in databases]
-    return {name: _pooled([table[name] for table in tables if name in table]) for name in names}
-
-
-def _pooled(parts: list[dict[str, Any]]) -> tuple[float, float] | None:
-    """Mean and standard deviation of the union of sets of pixels, by the law of total variance; None without pixels."""
-    counts = np.array([part["count"] for part in parts], np.float64)
-    if not counts.sum():
-        return None
-    means, deviations = (np.array([part[key] or 0 for part in parts], np.float64) for key in ("mean", "std"))
-    mean = float(np.average(means, weights=counts))
-    variance = float(np.average(deviations**2 + (means - mean) ** 2, weights=counts))
-    return mean, variance**0.5

@@ -17,6 +17,7 @@ from rsdnet.console import progress, size
 from rsdnet.data import catalog, shards
 from rsdnet.data.catalog import DATA, SPLITS, Catalog
 from rsdnet.data.databases import Databases
+from rsdnet.data.normalisation import units_of
 from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
@@ -51,7 +52,7 @@ def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
     if samples is None:
         console.print("no catalog: samples, labels and splits are not known")
     else:
-        _print_samples(console, samples)
+        _print_samples(console, samples, units_of(db))
     console.print(_band_table(found))
     if found.unlisted:
         console.print(f"and {found.unlisted:,} entries of so many other schemas that they are not listed")
@@ -133,9 +134,10 @@ def _table(title: str, *columns: str, left: int = 1) -> Table:
     return made
 
 
-def _print_samples(console: Console, samples: Counts) -> None:
-    facts = ((name, samples.meta.get(name)) for name in ("layout", "level", "patch"))
-    console.print(", ".join(f"{name} {value}" for name, value in facts if value) or "samples:")
+def _print_samples(console: Console, samples: Counts, units: dict[str, str]) -> None:
+    """units: of the values, by sensor."""
+    facts = [f"{name} {value}" for name in ("layout", "level", "patch") if (value := samples.meta.get(name))]
+    console.print(", ".join(facts + [f"{sensor.upper()} in {unit}" for sensor, unit in units.items()]))
     splits = _table("samples", "split", "all", "ms+sar", "ms only", "sar only", "labelled", "label maps")
     for split, counts in samples.splits.items():
         splits.add_row(split or "all", *(f"{int(count):,}" for count in counts))

@@ -1,4 +1,4 @@
-"""One source to database entries and catalog rows: read, convert, cut, check. Runs in the workers."""
+"""One source to database entries and catalog rows: read, convert, check, cut. Runs in the workers."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -8,15 +8,18 @@ import rasterio
 from safetensors.numpy import save
 
 from rsdnet import bands
+from rsdnet.data.catalog import MAP_TENSOR
 from rsdnet.data.statistics import Summary, summarise, valid
 from rsdnet.errors import DataError
-from rsdnet.ingest import raster
-from rsdnet.ingest.raster import convert, convert_map, look_up
-from rsdnet.ingest.s2_offset import decide, subtract
-from rsdnet.ingest.source import Image, Recipe, Source
-from rsdnet.ingest.tiles import NAMES, Layers, tiles
+from rsdnet.ingest import labels, plausible, raster, units
+from rsdnet.ingest.grid import Grid, compare, positions
+from rsdnet.ingest.raster import Layer, Raster
+from rsdnet.ingest.s2_offset import Evidence, evidence, subtract
+from rsdnet.ingest.source import Image, Recipe, Source, Unfit
+from rsdnet.ingest.tiles import NAMES, Layers, coverage, tiles
 
 LONGEST_KEY = 511  # bytes; LMDB's MDB_MAXKEYSIZE
+_IDS = "ids"  # label ids of a map, (H, W) int64, -1 for no class; not stored
 
 
 class Row(NamedTuple):
@@ -28,28 +31,47 @@ class Row(NamedTuple):
     map: str | None
     label: int | None
     split: str
+    group: str
+    lon: float | None
+    lat: float | None
 
 
 @dataclass
 class Result:
     """The outcome of one source.
 
-    entries: (key, safetensors blob). left: samples left out, (sample, reason). summaries: statistics by band, one dict
-    a training tile, in the order of the rows. offsets: (file, DN subtracted, reason). notes: conversions of types.
-    highest: the largest label id on a map, -1 for none.
+    entries: (key, safetensors blob). left: samples left out, (sample, reason, kind of reason). summaries: statistics by
+    band, one dict a training tile, in the order of the rows. offsets: (file, DN subtracted, reason, whether it is
+    known). notes: facts to count over all sources. dropped: pixels of label maps by value that is no class. highest:
+    the largest label id on a map, -1 for none. cover: pixels of the images, and of those that tiles take.
     """
 
     rows: list[Row] = field(default_factory=list)
     entries: list[tuple[str, bytes]] = field(default_factory=list)
-    left: list[tuple[str, str]] = field(default_factory=list)
+    left: list[tuple[str, str, str]] = field(default_factory=list)
     summaries: list[dict[str, Summary]] = field(default_factory=list)
-    offsets: list[tuple[str, int, str]] = field(default_factory=list)
+    offsets: list[tuple[str, int, str, bool]] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
     highest: int = -1
+    cover: tuple[int, int] = (0, 0)
 
     def line(self) -> dict[str, Any]:
         """The source's line of the journal."""
-        return {name: getattr(self, name) for name in ("rows", "left", "offsets", "notes", "highest")}
+        kept = ("rows", "left", "offsets", "notes", "dropped", "highest", "cover")
+        return {name: getattr(self, name) for name in kept}
+
+    def note(self, text: str) -> None:
+        """Note a fact, once."""
+        self.notes += [text] if text not in self.notes else []
+
+
+class Picture(NamedTuple):
+    """An image as it will be stored, and the grid of its finest layer. A label map also has the layer `_IDS`."""
+
+    layers: Layers
+    grid: Grid | None
 
 
 def ingest_source(source: Source, recipe: Recipe) -> Result:
@@ -57,78 +79,185 @@ def ingest_source(source: Source, recipe: Recipe) -> Result:
     result = Result()
     try:
         if source.problem:
-            raise DataError(source.problem)
+            raise Unfit(source.problem.split(":")[0], source.problem)
         with rasterio.Env(**raster.GDAL):
-            images = {kind: _read(kind, image, source, recipe, result) for kind, image in source.images.items()}
-        for suffix, cut in tiles(images, recipe.patch, recipe.stride, recipe.tolerance):
-            _add(source, suffix, cut, recipe, result)
+            pictures = {kind: _read(kind, image, source, recipe, result) for kind, image in source.images.items()}
+        _check_grids(pictures, result)
+        _cut(source, pictures, recipe, result)
     except DataError as error:
-        return Result(left=[(source.name, " ".join(str(error).split()))])
+        kind = getattr(error, "kind", "other reasons")
+        return Result(left=[(source.name, " ".join(str(error).split()), kind)], evidence=result.evidence)
     return result
 
 
-def _read(kind: str, image: Image, source: Source, recipe: Recipe, result: Result) -> Layers:
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read(kind: str, image: Image, source: Source, recipe: Recipe, result: Result) -> Picture:
     """The layers of one image, converted to database values."""
-    layers: Layers = {}
-    first = image.files[0][0]
-    tags = {"path": first}
-    for path, named in image.files:
-        file = raster.read(path, named, exact=kind != "map")
-        tags |= file.tags
-        for name, layer, nodata in zip(file.names, file.layers, file.nodata, strict=False):
-            if kind == "map":
-                if layer.dtype.kind not in "iu":
-                    raise DataError(f"{path} holds {layer.dtype}, but a label map holds whole numbers")
-                classes = recipe.classes.get(source.scheme)
-                layers[name] = layer if recipe.raw_map else convert_map(path, layer, nodata, classes)
-                continue
-            layers[name] = convert(path, layer, nodata, kind, recipe.s1_unit)
-            if layers[name].dtype != layer.dtype:
-                power = ", power as dB" if kind == "sar" and recipe.s1_unit == "power" else ""
-                note = f"{NAMES[kind]}: {layer.dtype} stored as {layers[name].dtype}{power}"
-                result.notes += [note] if note not in result.notes else []
+    files = [raster.read(path, names, recipe.nodata.get(kind)) for path, names in image.files]
+    for file in files:
+        if file.flipped:
+            result.note(f"{NAMES[kind]}: stored south-up or mirrored, turned north up")
     if kind == "map":
-        return layers
-    expected = recipe.expected[kind]
-    absent = [name for name in expected if name not in layers]
-    if absent:
-        raise DataError(f"{first} has no band {', '.join(absent)}: it has {', '.join(layers)}")
-    layers = {name: layers[name] for name in expected}
-    if kind == "sar":
-        return layers
-    offset = recipe.offset
-    if offset is None:
-        offset, why = decide(layers, tags)
-        result.offsets.append((first, offset, why))
-    return {name: subtract(layer, offset) for name, layer in layers.items()}
+        return _label_map(files[0], source, recipe, result)
+    found = {name: layer for file in files for name, layer in file.layers.items()}
+    expected, first = recipe.expected[kind], image.files[0][0]
+    if absent := [name for name in expected if name not in found]:
+        raise Unfit("bands", f"{first} has no band {', '.join(absent)}: it has {', '.join(found)}")
+    if untaken := [name for file in files for name in file.untaken] + [name for name in found if name not in expected]:
+        result.note(f"{NAMES[kind]}: layers not taken: {', '.join(untaken)}")
+    wanted = {name: found[name] for name in expected}
+    convert = _sar if kind == "sar" else _ms
+    tags = {name: text for file in files for name, text in file.tags.items()}
+    return Picture(convert(first, wanted, tags, recipe, result), _grid(first, files))
 
 
-def _add(source: Source, suffix: str, cut: dict[str, Layers], recipe: Recipe, result: Result) -> None:
+def _grid(path: str, files: list[Raster]) -> Grid | None:
+    """The finest grid of an image's files. Raises Unfit where one is of another place."""
+    grids = sorted((file.grid for file in files if file.grid), key=lambda grid: -grid.shape[0])
+    for grid in grids[1:]:
+        compare(grids[0], grid, ("one band", f"another of {path}"))
+    return grids[0] if len(grids) == len(files) else None
+
+
+def _sar(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recipe, result: Result) -> Layers:
+    """S1 bands in dB."""
+    unit = recipe.s1_unit
+    layers = {name: units.s1(layer, unit) for name, layer in wanted.items()}
+    if not recipe.implausible:
+        for name, layer in wanted.items():
+            plausible.check_fill(name, layer, "sar", unit)
+        plausible.check_s1(path, layers, unit)
+    first = next(iter(wanted.values()))
+    if first.pixels.dtype != np.float32 or unit != "db":
+        result.note(f"S1: {first.pixels.dtype} stored as float32{'' if unit == 'db' else f', {unit} as dB'}")
+    if (first.scale, first.offset) != (1, 0):
+        result.note(f"S1: scale {first.scale:g} and offset {first.offset:g} of the tags applied")
+    return layers
+
+
+def _ms(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recipe, result: Result) -> Layers:
+    """S2 bands in DN without the offset, or in bytes."""
+    unit, first = recipe.s2_unit, next(iter(wanted.values()))
+    converted = {name: units.s2(layer, unit) for name, layer in wanted.items()}
+    layers = {name: layer for name, (layer, _) in converted.items()}
+    if not recipe.implausible:
+        for name, layer in wanted.items():
+            plausible.check_fill(name, layer, "ms", unit)
+        plausible.check_s2(path, layers, unit, first.pixels.dtype)
+    stored = next(iter(layers.values())).dtype
+    if stored != first.pixels.dtype:
+        result.note(
+            f"S2: {first.pixels.dtype} stored as {stored}{', reflectance as DN' if unit == 'reflectance' else ''}"
+        )
+    if (first.scale, first.offset) != (1, 0):
+        result.note(f"S2: scale {first.scale:g} and offset {first.offset:g} of the tags applied")
+    if unit != "dn":
+        return layers
+    tagged = {told for _, told in converted.values()}
+    if len(tagged) > 1 and tagged != {None, 0}:
+        raise Unfit("offset", f"{path}: its layers' tags tell different offsets")
+    told = next(iter(tagged))
+    offset, why, known = _offset(path, layers, tags, told, recipe, result)
+    result.offsets += [(path, offset, why, known)] if recipe.offset != 0 or told else []
+    return {name: subtract(layer, offset - (told or 0)) for name, layer in layers.items()}
+
+
+def _offset(
+    path: str, layers: Layers, tags: dict[str, str], told: int | None, recipe: Recipe, result: Result
+) -> tuple[int, str, bool]:
+    """(DN of offset in an S2 image, why, whether it is known). told: by its scale and offset tags."""
+    if isinstance(recipe.offset, int):
+        return (recipe.offset, "--offset", True) if recipe.offset or told is None else (told, "its offset tag", True)
+    if recipe.offset is not None:
+        if path not in recipe.offset:
+            raise Unfit("offset", f"{path} is not in the table that --offset names")
+        return recipe.offset[path], "the table of --offset", True
+    if told:
+        return told, "its offset tag", True
+    found = evidence(path, tags, layers.values())
+    if found.offset is None and told == 0:
+        found = found._replace(offset=0, why="its scale tag, without an offset", known=True)
+    result.evidence.append(found)
+    if found.open:
+        raise Unfit("offset", f"{found.open}: give --offset 0 or --offset {found.offset}")
+    if found.offset is None:
+        dark = f"{found.dark:.1%} of its pixels are under DN 800" if found.dark else "as the files that were looked at"
+        return 0, f"guess: no tag, baseline or date; {dark}", False
+    return found.offset, found.why if found.known else f"guess: {found.why}", found.known
+
+
+def _label_map(file: Raster, source: Source, recipe: Recipe, result: Result) -> Picture:
+    """A label map as it is stored, and its label ids."""
+    classes = recipe.classes.get(source.scheme)
+    values, invalid = labels.values_of(file, recipe.colours)
+    ids = labels.look_up(values, classes)
+    if invalid is not None:
+        ids = np.where(invalid, -1, ids)
+    result.dropped = labels.dropped(values, ids, invalid)
+    data = next(iter(file.layers.values())).pixels if recipe.raw_map else labels.stored(ids, classes is not None)
+    return Picture({MAP_TENSOR: data, _IDS: ids}, file.grid)
+
+
+def _check_grids(pictures: dict[str, Picture], result: Result) -> None:
+    """Raise Unfit if the images, or any two of them that tell where they lie, are not of one grid."""
+    (first, one), *others = pictures.items()
+    for kind, two in others:
+        if one.grid and two.grid:
+            compare(one.grid, two.grid, (NAMES[first], NAMES[kind]))
+        else:
+            result.note(f"{NAMES[first]} and {NAMES[kind]}: no georeference to compare, paired pixel by pixel")
+
+
+# ---- cutting ---------------------------------------------------------------------------------------------------------
+
+
+def _cut(source: Source, pictures: dict[str, Picture], recipe: Recipe, result: Result) -> None:
+    """Cut the tiles; add entries, rows and statistics of those that are sound."""
+    images = {kind: picture.layers for kind, picture in pictures.items()}
+    found = list(tiles(images, recipe.patch, recipe.stride, recipe.tolerance))
+    result.cover = coverage(images, [tile.window for tile in found])
+    grid = next((picture.grid for picture in pictures.values() if picture.grid), None)
+    where = positions(grid, [tile.window.centre for tile in found])
+    for tile, place in zip(found, where, strict=True):
+        _add(source, tile.suffix, tile.layers, place, recipe, result)
+
+
+def _add(
+    source: Source,
+    suffix: str,
+    cut: dict[str, Layers],
+    place: tuple[float, float] | None,
+    recipe: Recipe,
+    result: Result,
+) -> None:
     """Check one tile; add its entries, row and statistics."""
     sample, split = source.name + suffix, source.split or "train"
+    ids = cut["map"].pop(_IDS) if "map" in cut else None
     for kind in ("ms", "sar"):
         for name, layer in cut.get(kind, {}).items():
             share = 1 - np.count_nonzero(valid(layer)) / layer.size
             if share > recipe.max_invalid:
-                result.left.append((sample, f"{share:.1%} of {name} is nodata or NaN"))
+                result.left.append((sample, f"{share:.1%} of {name} is nodata or NaN", "nodata"))
                 return
     keys = {kind: source.images[kind].key + suffix for kind in cut}
     for key in keys.values():
         if len(key.encode()) > LONGEST_KEY:
-            raise DataError(f"its key is {len(key.encode())} bytes long; LMDB takes {LONGEST_KEY}")
+            raise Unfit("key", f"its key is {len(key.encode())} bytes long; LMDB takes {LONGEST_KEY}")
     for kind, layers in cut.items():
         whole = {name: np.ascontiguousarray(layer) for name, layer in layers.items()}
         result.entries.append((keys[kind], save(whole)))
     label = source.label
-    if "map" in cut:
-        data = cut["map"]["Data"]
-        ids = look_up(data, recipe.classes[source.scheme]) if recipe.raw_map else data
-        counts = np.bincount(ids[ids != (-1 if recipe.raw_map else np.iinfo(data.dtype).max)])
+    if ids is not None:
+        counts = np.bincount(ids[ids >= 0])
         result.highest = max(result.highest, len(counts) - 1)
         if label is None and len(counts):
             label = int(counts.argmax())
     if "ms" in cut or "sar" in cut:
-        result.rows.append(Row(sample, keys.get("ms"), keys.get("sar"), keys.get("map"), label, split))
+        lon, lat = place or (None, None)
+        row = Row(sample, keys.get("ms"), keys.get("sar"), keys.get("map"), label, split, source.group, lon, lat)
+        result.rows.append(row)
         if split == "train":
             result.summaries.append(summarise_tile(cut.get("ms", {}), cut.get("sar", {})))
 

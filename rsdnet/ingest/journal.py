@@ -1,4 +1,4 @@
-"""The journal by which an interrupted ingest continues: `ingest.journal`, JSON lines; counts of its lines.
+"""The journal by which an interrupted ingest continues: `ingest.journal`, JSON lines.
 
 The first line holds the options, every other one a source, in order. A source's line is written only after its entries
 are committed, so whenever a process dies, the entries of every line are in the database; sources in flight are ingested
@@ -9,17 +9,12 @@ import contextlib
 import fcntl
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsdnet.console import size
-from rsdnet.data.catalog import DATA, JOURNAL, SPLITS
-from rsdnet.data.statistics import Accumulator, Summary
+from rsdnet.data.catalog import JOURNAL
 from rsdnet.errors import DataError
-
-LEFT_OUT, OFFSETS = "left_out.tsv", "offsets.tsv"
 
 
 class Journal:
@@ -72,6 +67,13 @@ class Journal:
         self.close()
 
 
+def begun(folder: Path) -> dict[str, Any]:
+    """The options of an unfinished ingest into `folder`; {} while they are being written."""
+    with open(folder / JOURNAL, "rb") as file:
+        line = file.readline()
+    return dict(json.loads(line)) if line.endswith(b"\n") else {}
+
+
 def compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise DataError if the database in `folder` was begun with other options, or of other files."""
     now = json.loads(json.dumps(now))
@@ -79,49 +81,15 @@ def compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     if not differing:
         return
     name = next((name for name in differing if name != "listing"), "listing")
-    how = f"with {name} {before.get(name)!r}, now it is {now.get(name)!r}: use the same options, another folder,"
+    one, two = _distinct(before.get(name), now.get(name))
+    how = f"with {name} {one!r}, now it is {two!r}: use the same options, another folder,"
     if name == "listing":
         how = f"when {before['source']} held other files: put them back,"
     raise DataError(f"{folder} was begun {how} or delete {folder}")
 
 
-class Tally:
-    """Counts, statistics by band and the first reason. Its size does not grow with the data."""
-
-    def __init__(self) -> None:
-        self.samples = self.left_out = self.sources = self.undecided = 0
-        self.highest = -1
-        self.first_reason = ""
-        self.bands: dict[str, Accumulator] = {}
-        self.splits: Counter[str] = Counter()
-        self.offsets: Counter[int] = Counter()
-        self.notes: Counter[str] = Counter()
-
-    def add(self, line: dict[str, Any], summaries: Iterable[dict[str, Summary]]) -> None:
-        """Count one source: its line of the journal, and its training tiles' statistics."""
-        self.sources += 1
-        self.samples += len(line["rows"])
-        self.left_out += len(line["left"])
-        self.splits.update(row[-1] for row in line["rows"])
-        if line["left"] and not self.first_reason:
-            self.first_reason = ": ".join(line["left"][0])
-        self.offsets.update(offset for _, offset, _ in line["offsets"])
-        self.undecided += sum(why.startswith("undecided") for *_, why in line["offsets"])
-        self.notes.update(line["notes"])
-        self.highest = max(self.highest, line["highest"])
-        for summary in summaries:
-            for name, band in summary.items():
-                self.bands.setdefault(name, Accumulator()).add(band)
-
-    def report(self, folder: Path) -> Iterator[str]:
-        """Lines on the finished database in `folder`."""
-        splits = ", ".join(f"{self.splits[split]:,} {split}" for split in SPLITS)
-        yield f"{folder}: {self.samples:,} samples ({splits}), {size((folder / DATA).stat().st_size)}"
-        if self.left_out:
-            yield f"left out {self.left_out:,}, named in {folder / LEFT_OUT}; the first: {self.first_reason}"
-        if self.offsets:
-            decided = ", ".join(f"{count:,} files -{offset} DN" for offset, count in sorted(self.offsets.items()))
-            undecided = f" ({self.undecided:,} undecided, taken as 0)" if self.undecided else ""
-            yield f"offset auto: {decided}{undecided}, named in {folder / OFFSETS}"
-        for note, times in sorted(self.notes.items()):
-            yield f"{note} ({times:,} sources)"
+def _distinct(one: Any, two: Any) -> tuple[Any, Any]:
+    """Two values; of two lists the items that the other has not, unless these are in another order alone."""
+    if not (isinstance(one, list) and isinstance(two, list)) or sorted(map(str, one)) == sorted(map(str, two)):
+        return one, two
+    return [item for item in one if item not in two], [item for item in two if item not in one]

@@ -1,121 +1,164 @@
-"""GeoTIFFs and JPEGs through rasterio, and their pixels as database values.
-
-Values stay the file's own, in native type and resolution, with these exceptions: SAR in power becomes dB; a nodata
-value becomes the database's, 0 for integers and NaN for floats; types unknown to the kernels (float64, 32- and 64-bit
-integers) are stored in a narrower one that holds the values; label maps become label ids.
-"""
+"""GeoTIFF, JPEG, JPEG 2000 and whatever GDAL reads, through rasterio: layers by name, north up, with their masks."""
 
 import logging
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from rsdnet import bands
 from rsdnet.errors import DataError
+from rsdnet.ingest.grid import Grid, grid_of
+from rsdnet.ingest.source import Unfit
 
 # An unreadable file is reported once, with its sample; GDAL's own messages would double it.
 logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module="rasterio")
-NATIVE = ("uint8", "int16", "uint16", "float16", "float32")  # the kernels' types
 GDAL = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # a folder of a million files is not listed a file
     "GDAL_CACHEMAX": 64,
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # damaged JPEG data is an error, not pixels made up
 }
+SKIP, REST = "-", "*"
+_OTHER = ("HH", "HV")  # Sentinel-1's other polarisations (ESA, Sentinel-1 Product Definition)
+# Of a product that sent horizontal waves, so has HH, HV (ESA, Sentinel-1 Product Specification, naming).
+_SENT_H = re.compile(r"S1[A-D]_\w\w_[A-Z]{3}[FHM_]_\dS[SD]H_")
+
+
+class Layer(NamedTuple):
+    """One layer as it lies in its file.
+
+    pixels: (H, W), north up. invalid: (H, W) bool, pixels without data by nodata value, mask or alpha; None: none.
+    scale, offset: of the file's tags; value = pixel * scale + offset.
+    """
+
+    path: str
+    pixels: np.ndarray
+    invalid: np.ndarray | None
+    scale: float
+    offset: float
 
 
 class Raster(NamedTuple):
-    """The layers of a file: (C, H, W), and for each its name and nodata value; the file's tags."""
+    """The named layers of a file; its grid, None without a georeference; its tags; the layers that were not taken.
 
-    layers: np.ndarray
-    names: tuple[str, ...]
-    nodata: tuple[float | None, ...]
+    flipped: whether it was stored south-up or mirrored. palette: colour by value, where it has a colour table.
+    """
+
+    layers: dict[str, Layer]
+    grid: Grid | None
     tags: dict[str, str]
+    untaken: tuple[str, ...]
+    flipped: bool
+    palette: dict[int, tuple[int, ...]]
 
 
-def read(path: str, names: tuple[str, ...] | None, exact: bool) -> Raster:
-    """Read the first layers of a file, by `names`, else by the file's band descriptions.
+def read(path: str, names: tuple[str, ...] | None, nodata: float | None = None) -> Raster:
+    """Read a file's layers: `names` in their order, else those that its band descriptions name.
 
-    exact: refuse a file with more layers than names. Raises DataError if it cannot be read or named.
+    nodata: a value that is no data, beside the file's own.
+    Raises Unfit if it cannot be read or named, or its descriptions contradict `names`.
     """
     try:
         with rasterio.open(path) as file:
-            names = names or band_names(file.descriptions)
-            if names is None:
-                raise DataError(f"{path} does not name its {file.count} layers, as others do")
-            if exact and file.count != len(names):
-                raise DataError(f"{path} has {file.count} layers, but {len(names)} bands are named: {', '.join(names)}")
-            return Raster(file.read(list(range(1, len(names) + 1))), names, file.nodatavals, file.tags())
-    except (RasterioError, OSError) as error:
+            chosen = choose(path, file.descriptions, names, _alpha(file))
+            grid, axes = grid_of(file)
+            indices = list(chosen.values())
+            pixels, blank = file.read(indices), _invalid(file, indices)
+            layers = {}
+            for one, (name, index) in zip(pixels, chosen.items(), strict=True):
+                mask = _is(one, nodata, _is(one, file.nodatavals[index - 1], blank))
+                flipped = None if mask is None else np.flip(mask, axes)
+                layers[name] = Layer(path, np.flip(one, axes), flipped, file.scales[index - 1], file.offsets[index - 1])
+            rest = [text or f"layer {at}" for at, text in enumerate(file.descriptions, 1) if at not in indices]
+            palette = file.colormap(1) if file.colorinterp[0] == ColorInterp.palette else {}
+            return Raster(layers, grid, file.tags(), tuple(rest), bool(axes), palette)
+    except (RasterioError, OSError, UnicodeError) as error:
         reason = str(error.__cause__ or error).replace(path, "").strip(" :'")
-        raise DataError(f"{path} cannot be read ({reason}); is it whole?") from error
+        raise Unfit("cannot be read", f"{path} cannot be read ({reason}); is it whole?") from error
 
 
-def band_names(descriptions: Sequence[str | None]) -> tuple[str, ...] | None:
-    """Canonical band names from band descriptions; None if one is no known band, or two are the same."""
-    try:
-        names = tuple(bands.canonical(text or "") for text in descriptions)
-    except DataError:
-        return None
-    return names if len(set(names)) == len(names) else None
+def _alpha(file: rasterio.DatasetReader) -> int | None:
+    """Index of the layer that is a mask of the others."""
+    last = file.count
+    return last if last > 1 and file.colorinterp[-1] == ColorInterp.alpha else None
 
 
-def convert(path: str, layer: np.ndarray, nodata: float | None, kind: str, s1_unit: str) -> np.ndarray:
-    """(H, W) band of an S2 ("ms") or S1 ("sar") image as it is stored.
+def _invalid(file: rasterio.DatasetReader, taken: Collection[int]) -> np.ndarray | None:
+    """(H, W) bool: the pixels that a mask of the file, internal or .msk, or its alpha layer blanks; None: no mask."""
+    masks = []
+    flags = file.mask_flag_enums[0]
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        masks.append(file.read_masks(1) == 0)
+    if (alpha := _alpha(file)) and alpha not in taken:
+        masks.append(file.read(alpha) == 0)
+    return np.logical_or.reduce(masks) if masks else None
 
-    path: named in errors. nodata: the file's nodata value. s1_unit: "db" or "power".
-    Raises DataError on complex numbers, and on integers too far apart for 16 bits.
+
+def _is(pixels: np.ndarray, value: float | None, mask: np.ndarray | None) -> np.ndarray | None:
+    """`mask`, and the pixels of a value."""
+    if value is None or np.isnan(value):
+        return mask
+    with np.errstate(over="ignore"):
+        same = pixels == (pixels.dtype.type(value) if pixels.dtype.kind == "f" else value)
+    return (same if mask is None else mask | same) if same.any() else mask
+
+
+def choose(
+    path: str, descriptions: Sequence[str | None], names: tuple[str, ...] | None, alpha: int | None = None
+) -> dict[str, int]:
+    """{band: index of its layer, from 1}: by `names` in the layers' order, else by the file's band descriptions.
+
+    alpha: index of a layer that is a mask; it needs no name.
+    Raises Unfit where layers are unnamed, or named otherwise than described.
     """
-    if layer.dtype.kind == "c":
-        raise DataError(f"{path} holds complex numbers: give detected values, in dB or power")
-    missing = np.zeros(layer.shape, bool) if nodata is None else layer == nodata
-    if kind == "sar":
-        layer = decibel(layer) if s1_unit == "power" else layer.astype(np.float32, copy=False)
-    elif layer.dtype.name not in NATIVE:
-        layer = layer.astype(np.float32) if layer.dtype.kind == "f" else _narrow(path, layer, layer[~missing])
-    if missing.any():
-        layer = np.where(missing, layer.dtype.type(np.nan if layer.dtype.kind == "f" else 0), layer)
-    return layer
+    described = [band_name(text) for text in descriptions]
+    known = [name for name in described if name]
+    if len(set(known)) < len(known):
+        described = [None] * len(described)  # a description that several layers share names none of them
+    if names is None:
+        chosen = {name: index for index, name in enumerate(described, 1) if name and name in bands.BANDS}
+        if not chosen:
+            told = f" as bands: {', '.join(map(str, descriptions))}" if any(descriptions) else ""
+            raise Unfit("bands", f"{path} does not name its {len(descriptions)} layers{told}")
+        return chosen
+    rest, wanted = names[-1] == REST, [name for name in names if name != REST]
+    if wanted == ["R", "G", "B"] and len(descriptions) == 1:  # a colour table
+        return {"Data": 1}
+    if wanted == ["Data"] and len(descriptions) - bool(alpha) > 1 and not rest:
+        how = "a label map has one, of class numbers; or name its colours: --classes '#ff0000=urban,...'"
+        raise Unfit("label map", f"{path} has {len(descriptions)} layers: {how}")
+    if set(wanted) - {SKIP} <= set(known) and len(wanted) < len(descriptions):
+        chosen = {name: described.index(name) + 1 for name in wanted if name != SKIP}
+        if list(chosen.values()) == sorted(chosen.values()):
+            return chosen
+    count = len(descriptions) - (alpha == len(descriptions) == len(wanted) + 1)
+    if count < len(wanted) or (count > len(wanted) and not rest):
+        spelled, how = ", ".join(wanted), f"; {SKIP} skips a layer" if count > len(wanted) else ""
+        raise Unfit("bands", f"{path} has {count} layers, but {len(wanted)} bands are named: {spelled}{how}")
+    for index, (said, name) in enumerate(zip(described, wanted, strict=False), 1):
+        if said and name in bands.BANDS and name != said:
+            raise Unfit("bands", f"{path} describes layer {index} as {descriptions[index - 1]}, but it is named {name}")
+    _check_polarisation(path, wanted)
+    return {name: index for index, name in enumerate(wanted, 1) if name != SKIP}
 
 
-def decibel(power: np.ndarray) -> np.ndarray:
-    """10 log10 in float64, stored as float32; NaN where power is not above zero."""
-    wide = power.astype(np.float64)
-    positive = np.isfinite(wide) & (wide > 0)
-    return (10 * np.log10(wide, where=positive, out=np.full(wide.shape, np.nan))).astype(np.float32)
+def _check_polarisation(path: str, names: Sequence[str]) -> None:
+    if _SENT_H.search(path) and {"VV", "VH"} & set(names):
+        raise Unfit("bands", f"{path} is of a product that sent H, but its layers are named {', '.join(names)}")
 
 
-def _narrow(path: str, layer: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Wide integers as uint16 or int16, whichever holds the `present` ones; never wrapped."""
-    low, high = (int(present.min()), int(present.max())) if present.size else (0, 0)
-    for narrow in (np.uint16, np.int16):
-        if np.iinfo(narrow).min <= low and high <= np.iinfo(narrow).max:
-            return layer.astype(narrow)
-    raise DataError(f"{path} has values from {low} to {high}, too far apart for 16 bits: are they DN?")
-
-
-def convert_map(path: str, layer: np.ndarray, nodata: float | None, classes: Mapping[int, int] | None) -> np.ndarray:
-    """(H, W) label map as label ids in uint8, 255 for no class; without `classes` (label id by value) a value is its
-    own id, in uint16 with 65535 for no class where the file's type is wider than 8 bits.
-
-    Raises DataError on values that are no integers, negative or too large.
-    """
-    ids = layer.astype(np.int64) if classes is None else look_up(layer, classes)
-    if nodata is not None:
-        ids = np.where(layer == nodata, -1, ids)
-    stored = np.uint8 if classes is not None or layer.dtype.itemsize == 1 else np.uint16
-    none = np.iinfo(stored).max
-    if ids.max(initial=-1) > none:
-        raise DataError(f"{path} has the value {ids.max()}: a label map's lie between 0 and {none - 1}")
-    return np.where(ids < 0, none, ids).astype(stored)
-
-
-def look_up(values: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:
-    """(H, W) int64 label ids of pixel values; -1 for values of no class."""
-    ids = np.full(65536, -1, np.int64)
-    ids[list(classes)] = list(classes.values())
-    return ids[np.clip(values, 0, 65535).astype(np.int64)]
+def band_name(description: str | None) -> str | None:
+    """The band that a description tells: "B04", "B4 (665 nm)", "Sigma0_VV_db"; HH and HV too; None: none or several."""
+    found = set()
+    for word in re.split(r"[^A-Za-z0-9]+", description or ""):
+        try:
+            found.add(word.upper() if word.upper() in _OTHER else bands.canonical(word))
+        except DataError:
+            continue
+    return found.pop() if len(found) == 1 else None

@@ -1,65 +1,122 @@
 """The +1000 DN that Sentinel-2 products carry since processing baseline 04.00: find it, subtract it.
 
-ESA, Sentinel-2 Products Specification, RADIO_ADD_OFFSET: from 25 January 2022 DN = 10000 * reflectance + 1000,
-so that reflectances below zero can be written. Reprocessed older products (Collection 1) carry it too, and some
-archives subtract it again, so neither the date nor the baseline alone tells.
+ESA, Sentinel-2 Products Specification, RADIO_ADD_OFFSET: from 25 January 2022 DN = 10000 * reflectance + 1000, so that
+reflectances below zero can be written. Reprocessed older products (Collection 1) carry it too, and some archives
+subtract it again. So a file's tags count first, then the baseline in its product's name, then the acquisition date,
+which is a guess; dark pixels are a hint that can only contradict. A file that tells nothing has no offset if every file
+of the data set that was looked at is dark, which is a guess too; else the user decides.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from rsdnet.errors import DataError
+
 OFFSET = 1000
-# Reflectance below -0.02 does not occur but in dead pixels: with the offset no valid DN lies under this.
+_FIRST = "20220125"  # the first day of baseline 04.00 (ESA, Sentinel-2 Products Specification, RADIO_ADD_OFFSET)
+# With the offset a DN under this is a reflectance under -0.02: dead pixels, or shadow that the correction overdid.
 _DARK = 800
-_DEAD_PIXELS = 0.001  # share of pixels that may lie under it all the same
-# Without haze every scene has pixels this dark in some band but the blue ones: vegetation in red, water and shadow
-# in infrared, snow in the short-wave infrared. Where none are, the file is too bright to tell.
+_DARK_SHARE = 0.01  # of pixels under it, from which a file counts as dark
+_CONTRADICTION = 0.05  # of pixels under it, from which a baseline's offset must have been subtracted by an archive
+# A scene has pixels of reflectance below 0.025 in some band: vegetation in red, water and shadow in infrared.
 _NEAR = 1250
-_BLUE = ("B01", "B02")  # haze lifts them, deserts are dark in them
+_NEAR_SHARE = 0.001
 
-_BASELINE = re.compile(r"_N(\d\d)(\d\d)_")
+# ESA, Sentinel-2 Products Specification, product naming: S2A_MSIL1C_20230101T101411_N0509_R022_T33UUP_...
+_PRODUCT = re.compile(r"S2[A-D]_MSIL(?:1C|2A)_(\d{8})T\d{6}_N(\d{2})(\d{2})_R\d{3}(?:_|$)")
+_DATE = re.compile(r"(?<!\d)(20\d{6})T\d{6}(?!\d)")
+_ACQUIRED = re.compile(r"SENSING|ACQUISITION|DATATAKE|PRODUCT_START|^DATETIME$", re.IGNORECASE)
+_ISO = re.compile(r"(20\d\d)-?(\d\d)-?(\d\d)")
 
 
-def baseline(texts: Mapping[str, str]) -> float | None:
-    """The processing baseline that a product's metadata tell (4.0 for "04.00" or "_N0400_"), None if they do not.
+class Evidence(NamedTuple):
+    """The offset of one S2 image as far as it can be told.
 
-    texts: tags by name, as GDAL or a metadata file gives them. 99.99 marks a product of no official baseline.
+    offset: DN, None if nothing tells it. why: the source of that. known: not a guess. dark: share of its valid pixels
+    under DN 800 in some band. near: whether its darkest pixels lie where the offset would put them.
     """
-    for name, text in texts.items():
-        match = _BASELINE.search(text)
-        try:
-            value = float(text if "BASELINE" in name.upper() else ".".join(match.groups() if match else ""))
-        except ValueError:
+
+    path: str
+    offset: int | None
+    why: str
+    known: bool
+    dark: float
+    near: bool
+
+    @property
+    def open(self) -> str:
+        """The contradiction that leaves the offset open, or ""."""
+        if self.offset and self.dark > (_CONTRADICTION if self.known else _DARK_SHARE):
+            return f"{self.path}: {self.why} tells an offset, but {self.dark:.1%} of the pixels lie under DN {_DARK}"
+        return ""
+
+
+def evidence(path: str, tags: Mapping[str, str], bands: Iterable[np.ndarray]) -> Evidence:
+    """Evidence of an S2 image: of its path, its tags, and its bands, (H, W) DN with 0 or NaN for nodata."""
+    lowest = _per_pixel_minimum(bands)
+    dark = float(np.mean(lowest < _DARK)) if lowest.size else 0.0
+    near = bool(lowest.size and dark <= _NEAR_SHARE and np.percentile(lowest, 100 * _NEAR_SHARE) < _NEAR)
+    return Evidence(path, *told(path, tags), dark, near)
+
+
+def told(path: str, tags: Mapping[str, str]) -> tuple[int | None, str, bool]:
+    """(offset, why, known) by tags, product name and date; (None, "", False) if they tell nothing."""
+    for name, text in tags.items():
+        if re.search(r"(RADIO|BOA)_ADD_OFFSET", name, re.IGNORECASE) and (number := _number(text)) is not None:
+            return round(-number), f"the tag {name}", True
+    for name, text in tags.items():
+        if "BASELINE" in name.upper() and (number := _number(text)) is not None and number < 99:
+            return OFFSET * (number >= 4), f"processing baseline {number:05.2f}", True
+    parts = Path(path).parts[::-1]
+    products = [match for part in (*parts, *tags.values()) if (match := _PRODUCT.search(part))]
+    for match in products:
+        if match[2] == "99":  # BigEarthNet's and other products of no official baseline
             continue
-        return None if value > 99 else value
-    return None
+        return OFFSET * (int(match[2]) >= 4), f"processing baseline {match[2]}.{match[3]} of the product's name", True
+    named = [match[1] for match in products] + [match[1] for part in parts if (match := _DATE.search(part))]
+    tagged = [
+        "".join(match.groups())
+        for name, text in tags.items()
+        if _ACQUIRED.search(name) and (match := _ISO.search(text))
+    ]
+    for day in tagged + named:
+        return OFFSET * (day >= _FIRST), f"the acquisition date {day[:4]}-{day[4:6]}-{day[6:]}", False
+    return None, "", False
 
 
-def decide(bands: Mapping[str, np.ndarray], tags: Mapping[str, str]) -> tuple[int, str]:
-    """(0 or 1000, why) for the S2 bands of one file, canonical name -> (H, W) DN with 0 for nodata.
+def _number(text: str) -> float | None:
+    """The first of the numbers that a tag lists."""
+    match = re.search(r"-?\d+(\.\d+)?", text)
+    return float(match[0]) if match else None
 
-    Dark pixels rule the offset out whatever the metadata say, since an archive may have subtracted it; then
-    the metadata's baseline counts; then whether the darkest pixels lie close above 1000. A file that is
-    bright everywhere and has no metadata is taken to have none, "undecided".
-    """
-    if any(band.dtype.kind not in "iu" for band in bands.values()):
-        return 0, "values are not whole DN"
-    lowest = _per_pixel_minimum(bands.values())
-    if lowest.size == 0:
-        return 0, "undecided: no valid pixel"
-    dark = float(np.mean(lowest < _DARK))
-    if dark > _DEAD_PIXELS:
-        return 0, f"{dark:.1%} of the pixels lie under DN {_DARK}"
-    told = baseline(tags)
-    if told is not None:
-        return (OFFSET if told >= 4 else 0), f"processing baseline {told:05.2f}"
-    rest = [band for name, band in bands.items() if name not in _BLUE] or list(bands.values())
-    near = float(np.percentile(_per_pixel_minimum(rest), 100 * _DEAD_PIXELS))
-    if near < _NEAR:
-        return OFFSET, f"the darkest pixels lie at DN {near:.0f}"
-    return 0, f"undecided: the darkest pixels lie at DN {near:.0f}, too bright to tell"
+
+def settle(found: Sequence[Evidence]) -> None:
+    """Raise DataError where the offset of the images looked at stays open, so that the user must tell it."""
+    for one in found:
+        if one.open:
+            raise DataError(_ask(one.open))
+    dated = [one for one in found if one.offset == 0 and not one.known]
+    near = [one for one in dated if one.near]
+    if near and 2 * len(near) > len(dated):
+        how = f"{near[0].why} tells no offset, but its darkest pixels lie just above DN {OFFSET}"
+        raise DataError(_ask(f"{near[0].path}: {how}"))
+    silent = [one for one in found if one.offset is None]
+    bright = [one for one in silent if one.dark <= _DARK_SHARE]
+    if bright:
+        hint = (
+            f"of {len(silent)} such files looked at, {len(silent) - len(bright)} have pixels under DN {_DARK}, so "
+            f"likely none, and {sum(one.near for one in bright)} their darkest just above {OFFSET}, so likely it"
+        )
+        raise DataError(_ask(f"{bright[0].path} tells no baseline and no date ({hint})"))
+
+
+def _ask(why: str) -> str:
+    choice = "give --offset 0, --offset 1000, or --offset TABLE.tsv of files and their DN"
+    return f"the offset of S2 is open: {why}; {choice}"
 
 
 def _per_pixel_minimum(bands: Iterable[np.ndarray]) -> np.ndarray:
@@ -67,7 +124,10 @@ def _per_pixel_minimum(bands: Iterable[np.ndarray]) -> np.ndarray:
     by_shape: dict[tuple[int, ...], list[np.ndarray]] = {}
     for band in bands:
         by_shape.setdefault(band.shape, []).append(band)
-    minima = [np.minimum.reduce(same)[np.all(same, axis=0)] for same in by_shape.values()]
+    minima = []
+    for same in by_shape.values():
+        valid = np.all([band != 0 if band.dtype.kind in "iu" else np.isfinite(band) for band in same], axis=0)
+        minima.append(np.minimum.reduce(same)[valid])
     return np.concatenate([np.empty(0, np.int64), *minima])
 
 
@@ -81,5 +141,5 @@ def subtract(band: np.ndarray, offset: int) -> np.ndarray:
         return band
     if band.dtype.kind == "f":
         return band - band.dtype.type(offset)
-    lower = np.maximum(band.astype(np.int32) - offset, 1).astype(band.dtype)
+    lower = np.clip(band.astype(np.int32) - offset, 1, np.iinfo(band.dtype).max).astype(band.dtype)
     return np.where(band == 0, band, lower)

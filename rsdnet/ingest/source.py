@@ -1,17 +1,33 @@
 """A sample's files as a layout lists them, and the recipe by which they become database values."""
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from rsdnet.errors import DataError
+
+S2Unit = Literal["dn", "reflectance", "byte"]
+S1Unit = Literal["db", "power", "amplitude"]
+DIGEST = "2:"  # how a digest of this kind begins
+_TILE = re.compile(r"_y\d+_x\d+$")  # the suffix of a tile's name
+
+
+class Unfit(DataError):
+    """A source that is left out. kind: the kind of reason, by which those left out are counted."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class Image(NamedTuple):
     """One entry of the database and its files.
 
     key: the entry's key. files: (path, band names in the order of its layers); names None: the file's own band
-    descriptions.
+    descriptions. The name "-" skips a layer; a last name "*" stands for any further layers, which are not read.
     """
 
     key: str
@@ -44,49 +60,76 @@ class Source(NamedTuple):
 class Recipe:
     """From pixels to database values; sent to every worker.
 
-    expected: bands of the S2 and S1 images, {"ms": ..., "sar": ...}. s1_unit: "db" or "power". offset: DN to subtract
-    from S2, None to decide for each file. classes: label id by pixel value of the map, for each scheme; a missing
-    scheme: the value is the id. class_names: by label id, None: the ids themselves, as text. raw_map: store the map's
-    own values, as rico-hdl does, not label ids. level: processing level of S2, "L1C", "L2A" or "" for unknown.
-    tolerance: greatest difference in size between S1, S2 and map, px. patch, stride: size and step of the tiles, px of
-    10 m; patch None: an image is one patch. max_invalid: largest share of invalid pixels in any band. The last three
-    come from the command line, whatever a layout gives.
+    expected: bands of the S2 and S1 images, {"ms": ..., "sar": ...}. s2_unit, s1_unit: of the files' values, as
+    rsdnet/ingest/units.py has them. offset: DN to subtract from S2, by file in a table, or None to decide as
+    rsdnet/ingest/s2_offset.py does. classes: label id by pixel value of the map, for each scheme; a missing scheme: the
+    value is the id. class_names: by label id, None: the ids themselves, as text. raw_map: store the map's own values,
+    as rico-hdl does, not label ids. colours: the values of the map are colours, R G B in 24 bits. level: processing
+    level of S2, "L1C", "L2A" or "" for unknown. tolerance: greatest difference in size between S1, S2 and map, px.
+
+    The rest comes from the command line, whatever a layout gives. patch, stride: size and step of the tiles, px of
+    10 m; patch None: an image is one patch. max_invalid: largest share of invalid pixels in any band. nodata: values
+    that are no data, beside the files' own, {"ms": ..., "sar": ...}. implausible: take values that look like another
+    unit or like fill as they are.
     """
 
     expected: Mapping[str, tuple[str, ...]]
-    s1_unit: str = "db"
-    offset: int | None = 0
+    s2_unit: S2Unit = "dn"
+    s1_unit: S1Unit = "db"
+    offset: int | Mapping[str, int] | None = 0
     classes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     raw_map: bool = False
+    colours: bool = False
     level: str = ""
     tolerance: int = 0
     patch: int | None = None
     stride: int | None = None
     max_invalid: float = 0.05
-
-
-def assign_splits(sources: list[Source], val: float, test: float) -> list[Source]:
-    """The sources with a split each: their own, else their group's.
-
-    Groups are ranked by the SHA-256 of their names; the first go to test, the next to val, the others to train. So the
-    split depends on names alone, no group is torn apart, and small data sets get each split that they have enough
-    groups for.
-    """
-    groups = {source.group for source in sources if source.split is None}
-    ranked = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
-    tests = _share(len(groups), test, len(groups) - 1)
-    vals = _share(len(groups), val, len(groups) - 1 - tests)
-    drawn = dict.fromkeys(ranked, "train") | dict.fromkeys(ranked[: tests + vals], "val")
-    drawn |= dict.fromkeys(ranked[:tests], "test")
-    return [source._replace(split=source.split or drawn[source.group]) for source in sources]
-
-
-def _share(total: int, share: float, most: int) -> int:
-    return max(0, min(max(round(total * share), int(share > 0)), most))
+    nodata: Mapping[str, float] = field(default_factory=dict)
+    implausible: bool = False
 
 
 def digest(sources: list[Source]) -> str:
-    """SHA-256 of the sources' names, splits and problems: equal for the same files."""
-    lines = (f"{source.name}\t{source.split}\t{source.problem}\n" for source in sources)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    """SHA-256 of the sources' names, splits, problems and keys: equal for the same files."""
+    lines = (
+        "\t".join((source.name, str(source.split), source.problem, *(image.key for image in source.images.values())))
+        for source in sources
+    )
+    return DIGEST + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def check_names(sources: list[Source], patch: int | None) -> None:
+    """Raise DataError if two sources have one name, or two images one key, also as tiles: one would replace the other.
+
+    patch: size of the tiles, px; None: none are cut. One image may belong to several samples.
+    """
+    files: dict[str, tuple[str, ...]] = {}
+    named: dict[str, Source] = {}
+    for source in sources:
+        if source.name in named:
+            raise _clash(f"sample {source.name}", _paths(named[source.name]), _paths(source))
+        named[source.name] = source
+        for image in source.images.values():
+            paths = tuple(path for path, _ in image.files)
+            if files.setdefault(image.key, paths) != paths:
+                raise _clash(f"key {image.key}", files[image.key], paths)
+    if patch is not None:
+        for name, source in named.items():
+            whole = _TILE.sub("", name)
+            if whole != name and whole in named:
+                raise _clash(f"name of a tile, {name},", _paths(named[whole]), _paths(source))
+
+
+def whole_name(sample: str, names: Container[str]) -> str:
+    """The name of a sample's source: one of `names`, else the sample's without the suffix of a tile."""
+    return sample if sample in names else _TILE.sub("", sample)
+
+
+def _paths(source: Source) -> tuple[str, ...]:
+    return tuple(path for image in source.images.values() for path, _ in image.files)
+
+
+def _clash(what: str, one: tuple[str, ...], two: tuple[str, ...]) -> DataError:
+    first, second = ((paths or ("a sample without files",))[0] for paths in (one, two))
+    return DataError(f"{first} and {second} have one {what}: rename one of them, or keep one alone")

@@ -1,6 +1,7 @@
 """The catalog of one database: written, read, selected, and refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rsdnet.data.catalog import Catalog, objects
+from rsdnet.data.databases import Databases
 from rsdnet.errors import DataError
 
 ROWS = [
@@ -87,4 +89,42 @@ def test_missing_damaged_and_unfinished_are_told_apart(tmp_path: Path) -> None:
         Catalog.read(tmp_path)
     pq.write_table(pa.table({"sample": ["a"]}), path)
     with pytest.raises(DataError, match="no column"):
+        Catalog.read(tmp_path)
+
+
+def test_group_and_place_are_kept_where_they_are_known(tmp_path: Path) -> None:
+    groups, lon, lat = (
+        objects(["s1", None, "s1", "s2"]),
+        np.array([11.5, np.nan, -180, 0]),
+        np.array([48, np.nan, -90, 0]),
+    )
+    made = replace(catalog(), group=groups, lon=lon, lat=lat)
+    made.write(tmp_path)
+    table = pq.read_table(tmp_path / "catalog.parquet")
+    assert table.column_names[6:] == ["group", "lon", "lat"]
+    assert table.column("group").to_pylist() == ["s1", None, "s1", "s2"]
+    assert table.column("lon").to_pylist() == [11.5, None, -180.0, 0.0]
+    assert table.column("lat").to_pylist() == [48.0, None, -90.0, 0.0]
+    pieces = list(Catalog.scan(tmp_path, 3))
+    for again in (Catalog.read(tmp_path), Databases(tmp_path).take(np.arange(4))):
+        assert again.group.tolist() == groups.tolist()
+        np.testing.assert_array_equal(again.lon, lon)
+        np.testing.assert_array_equal(again.take(np.array([2, 1])).lat, [-90, np.nan])
+    np.testing.assert_array_equal(np.concatenate([piece.lat for piece in pieces]), lat)
+    with pytest.raises(DataError, match=r"lat of sample .d. is 90\.5, beyond 90 degrees"):
+        replace(made, lat=np.array([0, 0, 0, 90.5])).write(tmp_path)
+
+
+def test_a_catalog_without_them_reads_as_unknown(tmp_path: Path) -> None:
+    catalog().write(tmp_path)
+    again = Catalog.read(tmp_path)
+    assert again.group.tolist() == [None] * 4
+    assert np.isnan([again.lon, again.lat]).all()
+    assert Databases([tmp_path]).take(np.array([1, 3])).group.tolist() == [None, None]
+    whole = replace(catalog(), group=objects(["a"] * 4))
+    whole.write(tmp_path)
+    assert np.isnan(Catalog.read(tmp_path).lat).all()
+    table = pq.read_table(tmp_path / "catalog.parquet").append_column("lon", pa.array(["east"] * 4))
+    pq.write_table(table, tmp_path / "catalog.parquet")
+    with pytest.raises(DataError, match="lon and lat must be degrees"):
         Catalog.read(tmp_path)

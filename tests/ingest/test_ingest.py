@@ -4,17 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdnet.data.catalog import Catalog
-from rsdnet.data.statistics import Accumulator, read_stats, summarise
+from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
 from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.pairs import Pairs
 from rsdnet.ingest.layouts.sen12ms import IGBP_TO_DFC, Sen12ms
-from rsdnet.ingest.s2_offset import baseline, decide, subtract
-from rsdnet.ingest.source import Source, assign_splits
+from rsdnet.ingest.s2_offset import subtract
+from rsdnet.ingest.source import Source
+from rsdnet.ingest.splits import assign_splits
 from rsdnet.ingest.tiles import check_cut
 from tests.support import geotiffs
 
@@ -85,38 +86,6 @@ def test_statistics_equal_numpys_over_the_training_split(tmp_path: Path) -> None
             for q, value in told["percentiles"].items():
                 around = np.percentile(good, float(q), method="lower"), np.percentile(good, float(q))
                 assert min(abs(value - near) for near in around) <= tolerance
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.lists(st.integers(-32768, 65535), min_size=1, max_size=20), min_size=1, max_size=5),
-    st.sampled_from([np.uint16, np.int16, np.uint8]),
-)
-def test_counted_statistics_are_exact(parts: list[list[int]], dtype: type) -> None:
-    limits = np.iinfo(dtype)
-    arrays: list[np.ndarray] = [np.clip(part, limits.min, limits.max).astype(dtype)[None] for part in parts]
-    accumulator = Accumulator()
-    for array in arrays:
-        accumulator.add(summarise(array, "ms"))
-    values = np.concatenate([array.ravel() for array in arrays]).astype(np.float64)
-    values = values[values != 0]
-    told = accumulator.result()
-    assert told["count"] == values.size
-    if values.size:
-        np.testing.assert_allclose(told["mean"], values.mean(), rtol=1e-12, atol=1e-9)
-        np.testing.assert_allclose(told["std"], values.std(), rtol=1e-9, atol=1e-6)
-        for q, value in told["percentiles"].items():
-            np.testing.assert_allclose(value, np.percentile(values, float(q)), rtol=1e-12, atol=1e-9)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(2.0**-13, 2.0**13, width=32), min_size=1, max_size=40))
-def test_percentiles_of_floats_keep_their_stated_resolution(values: list[float]) -> None:
-    accumulator = Accumulator()
-    accumulator.add(summarise(np.array([values], np.float32), "ms"))
-    for q, value in accumulator.result()["percentiles"].items():
-        want = np.percentile(np.array(values, np.float32).astype(np.float64), float(q), method="lower")
-        assert abs(value - want) <= 0.003 * abs(want)
 
 
 def test_tiles_are_the_windows_their_names_say(tmp_path: Path) -> None:
@@ -190,24 +159,6 @@ def test_power_becomes_decibels_and_what_is_not_above_zero_invalid(tmp_path: Pat
     assert read_stats(tmp_path / "db")["bands"]["VV"]["invalid"] == 3
 
 
-def test_silent_error_5_the_offset_of_baseline_4_is_subtracted(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    plain = rng.integers(100, 4000, (2, 32, 32)).astype(np.uint16)
-    plain[0, 0, :2] = (0, 500)
-    lifted = np.where(plain == 0, 0, plain + 1000).astype(np.uint16)
-    bright = rng.integers(3000, 6000, (2, 32, 32)).astype(np.uint16)
-    for name, layers in (("plain", plain), ("lifted", lifted), ("bright", bright)):
-        geotiffs.pair(tmp_path, name, layers, s1(32))
-    ingest(pairs(tmp_path, tmp_path / "db", offset="auto"))
-    got = geotiffs.tensors(tmp_path / "db")
-    for name, want in (("plain", plain), ("lifted", plain), ("bright", bright)):
-        np.testing.assert_array_equal(got[f"{name}_s2"]["B02"], want[0])
-    rows = [line.split("\t") for line in (tmp_path / "db" / "offsets.tsv").read_text().splitlines()[1:]]
-    decided = {Path(path).stem: (int(offset), why) for path, offset, why in rows}
-    assert {name: offset for name, (offset, _) in decided.items()} == {"plain": 0, "lifted": 1000, "bright": 0}
-    assert decided["bright"][1].startswith("undecided")
-
-
 def test_offset_subtraction_keeps_nodata_apart_from_dark_pixels() -> None:
     for dtype in (np.uint16, np.int16):
         dn = np.array([[0, 1, 999, 1000, 1001, 5000]], dtype)
@@ -216,16 +167,6 @@ def test_offset_subtraction_keeps_nodata_apart_from_dark_pixels() -> None:
         assert lower.tolist() == [[0, 1, 1, 1, 1, 4000]]
     np.testing.assert_array_equal(subtract(np.array([[1500, np.nan]], np.float32), 1000), [[500, np.nan]])
     assert subtract(np.array([[7]], np.uint16), 0).tolist() == [[7]]
-
-
-def test_the_baseline_is_read_from_metadata_but_dark_pixels_win() -> None:
-    assert baseline({"PROCESSING_BASELINE": "05.09"}) == 5.09
-    assert baseline({"path": "/d/S2A_MSIL1C_20230101T000000_N0400_R022_T33UUP.tif"}) == 4.0
-    assert baseline({"path": "/d/S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP.tif"}) is None
-    bright, dark = np.full((9, 9), 3000, np.uint16), np.full((9, 9), 300, np.uint16)
-    assert decide({"B03": bright}, {"PROCESSING_BASELINE": "05.09"})[0] == 1000
-    assert decide({"B03": bright}, {"PROCESSING_BASELINE": "02.14"})[0] == 0
-    assert decide({"B03": dark}, {"PROCESSING_BASELINE": "05.09"})[0] == 0  # subtracted by the archive already
 
 
 def test_silent_error_6_bands_are_found_by_name_not_by_position(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 """Base class of the layouts, with the options that all share."""
 
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
+from rsdnet.ingest.files import GEOTIFF, RASTER, escaped, find_files, find_geotiffs, is_utf8, subfolders
 from rsdnet.ingest.source import Recipe, Source
+from rsdnet.ingest.splits import parse_block, parse_group
+
+__all__ = ["GEOTIFF", "RASTER", "Layout", "Offset", "find_files", "find_geotiffs", "parse_offset", "subfolders"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,24 @@ class Layout:
     """Pixels of 10 m from tile to tile; without it as --patch."""
     max_invalid: float = 0.05
     """Leave out a patch where a larger share of any band is nodata or NaN."""
+    s2_nodata: float | None = None
+    """A value of S2 pixels without data, beside the nodata value, mask or alpha layer that a file tells."""
+    s1_nodata: float | None = None
+    """The same for S1."""
+    implausible: Literal["refuse", "keep"] = "refuse"
+    """Images whose values look like another unit or like fill: leave them out, and end where they are many; or keep
+    them as they are."""
     val: float = 0.1
-    """Share of scenes for validation, where the data set has no split of its own."""
+    """Share of scenes for validation, where the data set has no split of its own; scenes: see --group."""
     test: float = 0.2
     """Share of scenes for the test, where the data set has no split of its own."""
+    group: Annotated[str, tyro.conf.arg(metavar="REGEX")] = ""
+    """Samples that belong into one split: those with the same text where this expression's first group, or without
+    one the whole of it, is found in the path of their first file below SOURCE (pairs: below --s2). Without it scenes,
+    locations or folders, as the layout has them."""
+    split_by: Annotated[str, tyro.conf.arg(metavar="block:KM")] = ""
+    """Samples that belong into one split: those in the same block of KM x KM km, by the georeference of their files.
+    Neighbouring blocks touch. Reads the head of every file before it begins."""
     workers: int = 0
     """Processes that read; 0: one a core."""
     shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
@@ -42,6 +60,20 @@ class Layout:
     """The layout's name in the catalog's metadata."""
     FILES: ClassVar[str] = "GeoTIFF"
     """The files it looks for, as an error names them."""
+    GROUPS: ClassVar[str] = "scenes"
+    """What `Source.group` is, in the plural."""
+
+    @cached_property
+    def notices(self) -> list[str]:
+        """What `sources` and `recipe` were not sure of, a line each."""
+        return []
+
+    def path(self, source: Source) -> str:
+        """The path of a source in which --group is searched: of its first file, below SOURCE."""
+        for image in source.images.values():
+            path = Path(image.files[0][0])
+            return path.relative_to(self.source).as_posix() if path.is_relative_to(self.source) else str(path)
+        return source.name
 
     def sources(self) -> list[Source]:
         """The samples in a fixed order, `split` None to draw one; an empty list is an error that names `FILES`."""
@@ -50,6 +82,18 @@ class Layout:
     def recipe(self) -> Recipe:
         """The conversion of this data set's pixels, and its classes."""
         raise NotImplementedError
+
+    def settled(self, recipe: Recipe) -> Recipe:
+        """`recipe` with the options that all layouts share."""
+        nodata = {"ms": self.s2_nodata, "sar": self.s1_nodata}
+        return replace(
+            recipe,
+            patch=self.patch,
+            stride=self.stride,
+            max_invalid=self.max_invalid,
+            nodata={kind: value for kind, value in nodata.items() if value is not None},
+            implausible=self.implausible == "keep",
+        )
 
     @property
     def part(self) -> Shard | None:
@@ -66,11 +110,13 @@ class Layout:
         return {"layout": self.NAME} | {
             name: str(value.resolve()) if isinstance(value, Path) else value
             for name, value in vars(self).items()
-            if name not in ("db", "workers", "shard")
+            if name in self.__dataclass_fields__ and name not in ("db", "workers", "shard")
         }
 
     def check(self) -> None:
         """Raise DataError for options that cannot work."""
+        if bad := [path for path in (self.source, self.db) if not is_utf8(path)]:
+            raise DataError(f"{escaped(bad[0])} has a name that is not UTF-8: rename it")
         if not self.source.is_dir():
             raise DataError(f"{self.source} is not a folder")
         check_room(self.db, self.part)
@@ -81,48 +127,52 @@ class Layout:
                 raise DataError(f"--{name} is {value}, but a size must be at least 1")
         if not 0 <= self.max_invalid <= 1:
             raise DataError(f"--max-invalid is {self.max_invalid}, but a share lies between 0 and 1")
-        if min(self.val, self.test) < 0 or self.val + self.test >= 1:
+        if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
             raise DataError(f"--val {self.val} and --test {self.test} must be shares that leave some to train on")
+        if self.workers < 0:
+            raise DataError(f"--workers is {self.workers}, but must be at least 1, or 0 for one a core")
+        if self.group and self.split_by:
+            raise DataError("--group and --split-by both say which samples belong together: give one of them")
+        parse_group(self.group)
+        parse_block(self.split_by)
 
 
-GEOTIFF = (".tif", ".tiff")
-
-
-def find_geotiffs(folder: Path) -> Iterator[Path]:
-    """All GeoTIFFs below `folder`, in a fixed order. Raises DataError if it is not a folder."""
-    return find_files(folder, GEOTIFF)
-
-
-def find_files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """All files below `folder` whose names end in one of `suffixes` (lower case), in a fixed order.
-
-    Raises DataError if it is not a folder.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder")
-    for root, names, files in os.walk(folder):
-        names.sort()
-        yield from (Path(root, name) for name in sorted(files) if name.lower().endswith(suffixes))
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in `folder`, sorted; none if it does not exist."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) if folder.is_dir() else []
+_MOST_OFFSET = 10_000  # DN
 
 
 Offset = Annotated[
     str,
     tyro.conf.arg(
-        metavar="INT|auto",
-        help="DN to subtract from S2 (1000 for processing baseline 04.00); auto decides for each file and says so.",
+        metavar="auto|DN|TABLE.tsv",
+        help="DN to subtract from S2: 1000 from processing baseline 04.00 on, 0 before. auto: by each file's tags, "
+        "product name or acquisition date; where they leave it open, it asks. TABLE.tsv: lines of a file and its DN, "
+        "as in offsets.tsv.",
     ),
 ]
 
 
-def parse_offset(text: str) -> int | None:
-    """--offset in DN, or None for "auto". Raises DataError for anything else."""
+def parse_offset(text: str, source: Path) -> int | None | dict[str, int]:
+    """--offset in DN, by file where it names a table, or None for "auto".
+
+    source: folder that relative paths of a table may lie in. Raises DataError for anything else.
+    """
     if text == "auto":
         return None
-    if not text.isdecimal() or int(text) > 10000:
-        raise DataError(f"--offset is {text!r}, but must be auto or a number of DN from 0 to 10000")
-    return int(text)
+    if text.isascii() and text.isdecimal() and int(text) <= _MOST_OFFSET:
+        return int(text)
+    if Path(text).suffix != ".tsv":
+        wanted = f"auto, a number of DN from 0 to {_MOST_OFFSET}, or a .tsv"
+        raise DataError(f"--offset is {text!r}, but must be {wanted}")
+    try:
+        lines = Path(text).read_text("utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"--offset: {text} cannot be read ({error})") from error
+    table: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        cells = [cell.strip() for cell in line.split("\t")]
+        if not any(cells) or (number == 1 and cells[0] == "file"):
+            continue
+        if len(cells) < 2 or not re.fullmatch("[0-9]+", cells[1]) or int(cells[1]) > _MOST_OFFSET:
+            raise DataError(f"{text}, line {number}: wants a file, a tab and its DN from 0 to {_MOST_OFFSET}")
+        table |= {cells[0]: int(cells[1]), str(source / cells[0]): int(cells[1])}
+    return table

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import rasterio
 
 from rsdnet import bands
 from rsdnet.errors import DataError
-from rsdnet.ingest.layouts.base import Layout, Offset, find_geotiffs, parse_offset
-from rsdnet.ingest.raster import band_names
-from rsdnet.ingest.source import Image, Recipe, Source
+from rsdnet.ingest import labels
+from rsdnet.ingest.files import RASTER, add, copies, find_files, key_of
+from rsdnet.ingest.layouts.base import Layout, Offset, parse_offset
+from rsdnet.ingest.raster import SKIP, choose
+from rsdnet.ingest.source import Image, Recipe, S1Unit, S2Unit, Source
 from rsdnet.ingest.tiles import NAMES
 
 _ORDERS = {"L1C": bands.S2L1C, "L2A": bands.S2L2A}
@@ -28,32 +29,46 @@ class Pairs(Layout):
     label: Path | None = None
     """Folder of the label maps: one layer of class numbers."""
     s2_bands: str = ""
-    """Names of the S2 layers in order, B02,B03,...; L1C or L2A for all 13 or 12; without it the files' descriptions."""
+    """Names of the S2 layers in order, B02,B03,...; - skips a layer; L1C or L2A for all 13 or 12; without it the
+    layers that the files describe as bands."""
     s1_bands: str = ""
-    """Names of the S1 layers in order, VV,VH; without it the files' descriptions."""
-    s1_unit: Literal["db", "power"] = "db"
-    """Unit of the S1 values; power becomes dB, 10 log10; zero or negative power becomes invalid."""
+    """Names of the S1 layers in order, VV,VH; - skips a layer; without it the layers that the files describe as
+    bands."""
+    s2_unit: S2Unit = "dn"
+    """Unit of the S2 values, once the scale of a file's tags is applied: DN (reflectance times 10,000), reflectance,
+    which is stored as DN, or bytes of a stretched picture, stored as they are."""
+    s1_unit: S1Unit = "db"
+    """Unit of the S1 values: dB, power, which becomes dB by 10 log10, or amplitude, by 20 log10; zero or negative
+    power becomes invalid."""
     offset: Offset = "auto"
     classes: str = ""
-    """Classes of the label maps, 1=water,2=trees,...: other values are no class; without it each value is one."""
+    """Classes of the label maps, 1=water,2=trees,... or, of colour maps, #0000ff=water,...: other values are no class;
+    without it each value from 0 to 65,534 is one."""
 
     NAME = "pairs"
+    GROUPS = "folders or files"
 
     def check(self) -> None:
         super().check()
         if self.s2 is None and self.s1 is None:
             raise DataError("pairs needs --s2 DIR, --s1 DIR or both")
-        parse_offset(self.offset)
-        self._classes()
+        parse_offset(self.offset, self.source)
+        labels.parse(self.classes)
 
     def sources(self) -> list[Source]:
         folders = {"ms": self.s2, "sar": self.s1, "map": self.label}
-        found = {kind: _files(self.source / folder) for kind, folder in folders.items() if folder is not None}
+        found = {k: _files(self.source / folder, self.notices) for k, folder in folders.items() if folder is not None}
         if not set.intersection(*map(set, found.values())):
             raise DataError(f"the folders of {self.source} have no file name in common")
-        layers = {"ms": _names(self.s2_bands), "sar": _names(self.s1_bands), "map": ("Data",)}
+        layers = {
+            "ms": _names(self.s2_bands),
+            "sar": _names(self.s1_bands),
+            "map": labels.RGB if "#" in self.classes else ("Data",),
+        }
         sources = []
-        for name in sorted(set.union(*map(set, found.values()))):
+        names = set.union(*map(set, found.values()))
+        doubles = copies(names)
+        for name in sorted(names):
             images = {
                 kind: Image.of_file(files[name], layers[kind], f"{name}_{_SUFFIXES[kind]}")
                 for kind, files in found.items()
@@ -61,18 +76,29 @@ class Pairs(Layout):
             }
             absent = [kind for kind in found if kind not in images]
             problem = f"it has no {'label' if absent[-1] == 'map' else _SUFFIXES[absent[-1]]} file" if absent else ""
-            sources.append(Source(name, name, images, scheme="map", problem=problem))
+            problem = f"it is named as a copy: of {doubles[name]}" if name in doubles else problem
+            group = name.rpartition("/")[0] or name
+            sources.append(Source(name, group, images, scheme="map", problem=problem))
+        if not self.group and not self.split_by and any("/" not in source.name for source in sources):
+            self.notices.append(
+                "splits are drawn by file, as files lie in no folder of their scene: --group, --split-by"
+            )
         return sources
 
+    def path(self, source: Source) -> str:
+        return source.name
+
     def recipe(self) -> Recipe:
-        classes = self._classes()
+        classes = labels.parse(self.classes)
         s2 = self._expected("ms", self.s2, self.s2_bands, "--s2-bands")
         return Recipe(
             {"ms": s2, "sar": self._expected("sar", self.s1, self.s1_bands, "--s1-bands")},
+            s2_unit=self.s2_unit,
             s1_unit=self.s1_unit,
-            offset=parse_offset(self.offset),
+            offset=parse_offset(self.offset, self.source),
             classes={"map": {value: row for row, value in enumerate(classes)}} if classes else {},
             class_names=tuple(classes.values()) or None,
+            colours="#" in self.classes,
             level="L1C" if "B10" in s2 else "L2A" if set(s2) == set(bands.S2L2A) else "",
         )
 
@@ -80,32 +106,21 @@ class Pairs(Layout):
         """The bands of every file: those named, else those of the first readable file's descriptions."""
         names = _names(spelled)
         if names is None and folder is not None:
-            names = _described(self.source / folder, option)
-        for name in names or ():
+            names = _described(self.source / folder, kind, option)
+        names = tuple(name for name in names or () if name != SKIP)
+        for name in names:
             if bands.BANDS[name].modality != kind:
                 raise DataError(f"{name} is no band of {NAMES[kind]}: see --s2-bands, --s1-bands")
-        return names or ()
-
-    def _classes(self) -> dict[int, str]:
-        """--classes as names by pixel value, in their order."""
-        classes: dict[int, str] = {}
-        for part in filter(None, self.classes.split(",")):
-            number, _, name = part.partition("=")
-            if not number.strip().isdigit() or not name.strip():
-                raise DataError(f"--classes has {part!r}, but wants a value and a name each: 1=water,2=trees")
-            if int(number) in classes:
-                raise DataError(f"--classes names the value {int(number)} twice")
-            classes[int(number)] = name.strip()
-        if len(classes) > 255:
-            raise DataError(f"--classes has {len(classes)} classes; a label map holds at most 255")
-        return classes
+        return names
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """The files of a folder by their path below it, without its suffix."""
-    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_geotiffs(folder)}
+def _files(folder: Path, notices: list[str]) -> dict[str, Path]:
+    """The files of a folder by their path below it, without its suffix. Raises DataError if two have one."""
+    files: dict[str, Path] = {}
+    for path in find_files(folder, RASTER, notices):
+        add(files, key_of(path.relative_to(folder).with_suffix("").as_posix()), path)
     if not files:
-        raise DataError(f"{folder} holds no GeoTIFF")
+        raise DataError(f"{folder} holds no GeoTIFF or JP2")
     return files
 
 
@@ -113,22 +128,27 @@ def _names(spelled: str) -> tuple[str, ...] | None:
     """--s2-bands or --s1-bands as canonical names; None where it is empty."""
     if not spelled:
         return None
-    names = _ORDERS.get(spelled.upper()) or tuple(bands.canonical(name) for name in spelled.split(","))
-    if len(set(names)) < len(names):
+    words = [word.strip() for word in spelled.split(",")]
+    names = _ORDERS.get(spelled.upper()) or tuple(word if word == SKIP else bands.canonical(word) for word in words)
+    named = [name for name in names if name != SKIP]
+    if len(set(named)) < len(named):
         raise DataError(f"{spelled!r} names a band twice")
+    if not named:
+        raise DataError(f"{spelled!r} names no band")
     return names
 
 
-def _described(folder: Path, option: str) -> tuple[str, ...]:
-    """Band names by the descriptions of the first file that can be read."""
-    for path in find_geotiffs(folder):
+def _described(folder: Path, kind: str, option: str) -> tuple[str, ...]:
+    """The bands of one sensor by the descriptions of the first file that can be read."""
+    for path in find_files(folder, RASTER):
         try:
             with rasterio.open(path) as file:
-                if (names := band_names(file.descriptions)) is None:
-                    raise DataError(
-                        f"{path} does not name its {file.count} layers: give {option}, their names in order"
-                    )
-                return names
+                names = choose(str(path), file.descriptions, None)
         except rasterio.errors.RasterioError:
             continue
-    raise DataError(f"no GeoTIFF in {folder} can be read")
+        except DataError as error:
+            raise DataError(f"{error}: give {option}, their names in order") from error
+        if own := tuple(name for name in names if bands.BANDS[name].modality == kind):
+            return own
+        raise DataError(f"{path} describes {', '.join(names)}, none of them a band of {NAMES[kind]}: see {option}")
+    raise DataError(f"no file in {folder} can be read")

@@ -31,7 +31,7 @@ class Ssl4eo(Layout):
 
     def check(self) -> None:
         super().check()
-        parse_offset(self.offset)
+        parse_offset(self.offset, self.source)
 
     def sources(self) -> list[Source]:
         folder, names = _S2[self.s2_level]
@@ -49,7 +49,7 @@ class Ssl4eo(Layout):
     def recipe(self) -> Recipe:
         return Recipe(
             {"ms": _S2[self.s2_level][1], "sar": bands.SAR},
-            offset=parse_offset(self.offset),
+            offset=parse_offset(self.offset, self.source),
             level=self.s2_level,
             tolerance=8,  # some products have a row or column more than their pair
         )

@@ -1,0 +1,135 @@
+"""Mean and standard deviation of a run's bands, and the unit of its databases' values.
+
+A catalog's metadata names the units of a database: {"units": {"ms": "dn" or "byte", "sar": "db"}}. In catalogs without
+it MS is in DN (reflectance x 10,000) and SAR in dB.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsdnet import bands
+from rsdnet.config import Config
+from rsdnet.data import shards
+from rsdnet.data.catalog import read_meta
+from rsdnet.data.pools import pools_of
+from rsdnet.data.statistics import read_stats
+from rsdnet.errors import DataError
+
+FULL_SCALE = {"dn": 10_000, "byte": 255}
+"""Of MS by unit. dn: reflectance 1, by the quantification value of Sentinel-2 products (ESA, Sentinel-2 PSD); byte: the
+highest level of a picture."""
+REFLECTANCE = 2.0  # mean and standard deviation of DN lie far above it, those of reflectance below
+DECIBELS = 100.0  # neither mean nor standard deviation of backscatter in dB comes near it
+
+
+def unit_of(db: Path) -> str | None:
+    """The unit of a database's MS values: "dn", "byte", or None where its metadata says that it has none.
+
+    Raises DataError on any other unit, and where the catalog cannot be read.
+    """
+    units = read_meta(shards.parts(db)[0]).get("units", {"ms": "dn"})
+    unit = units.get("ms") if isinstance(units, dict) else units
+    if unit is None or unit in FULL_SCALE:
+        return unit
+    raise DataError(f"{db}: the MS values are in {unit!r}, a unit that this version does not know: ingest again")
+
+
+def units_of(db: Path) -> dict[str, str]:
+    """The units of a database's values as words, by sensor: {"ms": "DN", "sar": "dB"}."""
+    words = {"dn": "DN", "byte": "levels of 8 bits"}
+    unit = unit_of(db)
+    return ({"ms": words[unit]} if unit else {}) | {"sar": "dB"}
+
+
+def ms_unit(cfg: Config) -> str:
+    """The unit of MS values in a run: "dn" or "byte".
+
+    Raises DataError where its databases differ, or the published statistics that it asks for are of another unit.
+    """
+    if "ms" not in cfg.views.modality.split("+"):
+        return "dn"
+    units = {db: unit for db in cfg.data.data if (unit := unit_of(db))}
+    first = next(iter(units.values()), "dn")
+    for db, unit in units.items():
+        if unit != first:
+            raise DataError(
+                f"{db} has MS in {unit}, {next(iter(units))} in {first}: one run takes one unit; train on each alone, "
+                "or ingest one again with another --s2-unit"
+            )
+    if first == "byte" and cfg.data.statistics != "database":
+        raise DataError(
+            f"--statistics {cfg.data.statistics!r} is of DN, but {next(iter(units))} holds 8-bit levels: "
+            "use --statistics database"
+        )
+    return first
+
+
+def statistics_of(cfg: Config) -> dict[str, tuple[float, float]]:
+    """{band: (mean, standard deviation)} of the bands in a run's views, in the raw values' units.
+
+    From the databases' own stats.json, pooled by the number of pixels, or from published tables (rsdnet/bands.py).
+    Raises DataError on a band without statistics, and on values that cannot be in the unit they should be in.
+    """
+    pools = pools_of(cfg.views)
+    source: str = cfg.data.statistics
+    names = [name for modality in cfg.views.modality.split("+") for name in pools[modality]]
+    if source == "database":
+        source = "stats.json"
+        found = database_statistics(cfg.data.data, names)
+    else:
+        dataset, level = source.rsplit(" ", 1)
+        found = {name: bands.STATISTICS[dataset, level].get(name) for name in names}
+    if missing := [name for name in names if found[name] is None]:
+        raise DataError(
+            f"{source} has no statistics of {', '.join(missing)}: leave them out of --ms-bands and --sar-bands"
+        )
+    return {name: value for name, value in found.items() if value}
+
+
+def database_statistics(databases: Sequence[Path], names: Sequence[str]) -> dict[str, tuple[float, float] | None]:
+    """{band: (mean, standard deviation)} of the databases' stats.json together; None of a band without a pixel.
+
+    Raises DataError as `read_stats`, and on values that cannot be in the unit they should be in.
+    """
+    tables = [read_stats(path)["bands"] for path in databases]
+    for path, table in zip(databases, tables, strict=True):
+        for problem in implausible({name: table[name] for name in names if name in table}):
+            raise DataError(f"{path}: {problem}")
+    return {name: pooled([table[name] for table in tables if name in table]) for name in names}
+
+
+def pooled(parts: list[dict[str, Any]]) -> tuple[float, float] | None:
+    """Mean and standard deviation of the union of sets of pixels, by the law of total variance; None without pixels."""
+    parts = [part for part in parts if part["count"]]
+    if not parts:
+        return None
+    counts, means, deviations = (np.array([part[key] for part in parts], float) for key in ("count", "mean", "std"))
+    mean = float(np.average(means, weights=counts))
+    variance = float(np.average(deviations**2 + (means - mean) ** 2, weights=counts))
+    return mean, variance**0.5
+
+
+def implausible(table: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Why the values of a database's bands cannot be DN or dB, by their statistics: a line a sensor."""
+    known = {name: band for name, band in table.items() if band["count"]}
+    ms = {name: band for name, band in known.items() if bands.BANDS[name].modality == "ms"}
+    sar = {name: band for name, band in known.items() if name not in ms}
+    for name, band in ms.items():
+        if any(max(abs(other["mean"]), other["std"]) >= REFLECTANCE for other in ms.values()):
+            break
+        yield f"{_told(name, band)}: these look like reflectance, not DN; ingest again with --s2-unit reflectance"
+        break
+    for name, band in sar.items():
+        if max(abs(band["mean"]), band["std"]) > DECIBELS:
+            yield f"{_told(name, band)}: these are no dB; ingest again with the unit, --s1-unit amplitude or power"
+            break
+        if all((other.get("min") or -1) > 0 for other in sar.values()):
+            yield f"{_told(name, band)}, none negative: these are no dB; ingest again with --s1-unit power or amplitude"
+            break
+
+
+def _told(name: str, band: dict[str, Any]) -> str:
+    return f"{name} has mean {band['mean']:.4g} and standard deviation {band['std']:.4g}"

@@ -1,0 +1,93 @@
+"""Whether an image's values can be what they are taken for: S2 in DN, S1 in dB; else the likely unit, or fill.
+
+Limits are wide, so that a sound image never meets them: S1 in dB is negative somewhere and stays within 100 dB; S2 in
+DN exceeds 2; no exact value fills a tenth of an image, but for integers that really lie close together.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rsdnet.ingest.raster import Layer
+from rsdnet.ingest.source import Unfit
+
+_DB = 100.0  # Sentinel-1's backscatter lies between about -45 and 30 dB
+_BRIGHTEST = 65_535 / 10_000  # reflectance of the highest DN
+_HUGE = 1e6  # no DN, dB, power or amplitude is beyond
+_FILL = 0.1  # share of pixels with one exact value
+_SATURATED = 0.01  # share of pixels at the highest value of a type: more are no saturation
+_BELOW, _ABOVE = (-9999, -32767, -32768), (32767, 65535)  # usual fill
+_FEW = 15  # pixels, which have a value in common by chance in small images
+_PROBE = 1021  # pixels looked at for a frequent value
+
+
+def check_fill(name: str, layer: Layer, kind: str, unit: str) -> None:
+    """Raise Unfit if a band, as its file holds it, has values that are likely fill. kind: "ms" or "sar"."""
+    if unit == "byte":
+        return
+    pixels = layer.pixels
+    keep = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, bool)
+    if (kind == "ms" and pixels.dtype.kind != "f") or unit in ("power", "amplitude"):
+        keep &= pixels != 0  # no data anyway
+    values = pixels[keep if layer.invalid is None else keep & ~layer.invalid]
+    if values.size and (fill := _fill(values, kind, unit)) is not None:
+        share = np.count_nonzero(values == fill) / pixels.size
+        option = "--s2-nodata" if kind == "ms" else "--s1-nodata"
+        told = f"{layer.path}: {share:.1%} of {name} is exactly {fill:.9g}"
+        raise Unfit("unit or fill", f"{told}, likely fill: give {option} {fill:.9g}")
+
+
+def _fill(values: np.ndarray, kind: str, unit: str) -> float | None:
+    """The value of valid pixels (n,) that is likely fill, None if there is none."""
+    low, high = values.min(), values.max()
+    for extreme in (low, high):
+        if abs(float(extreme)) > _HUGE or extreme in _BELOW:
+            return float(extreme)
+    if high in _ABOVE and (unit == "db" or np.count_nonzero(values == high) > max(_FEW, _SATURATED * values.size)):
+        return float(high)
+    found, counts = np.unique(values[:: max(1, values.size // _PROBE)], return_counts=True)
+    value = found[counts.argmax()]
+    if low == high or np.count_nonzero(values == value) <= max(_FEW, _FILL * values.size):
+        return 0.0 if low == high == 0 else None
+    if kind == "sar" or value == 0:
+        return float(value)
+    rest = values[values != value].astype(np.float64)
+    apart = float(np.abs(rest - float(value)).min())
+    return float(value) if apart > max(1000.0, float(np.ptp(rest))) else None
+
+
+def check_s1(path: str, layers: Mapping[str, np.ndarray], unit: str) -> None:
+    """Raise Unfit if S1 bands, {name: (H, W) float32 dB, NaN for nodata}, cannot be dB. unit: the file's."""
+    found = _range(layers)
+    if found is None:
+        return
+    low, high = found
+    told = f"{path} has S1 values from {low:.4g} to {high:.4g} dB"
+    if max(-low, high) > _DB and low < 0:
+        how = "write the factor into the files as GDAL's scale, 0.01 for dB times 100"
+        raise Unfit("unit or fill", f"{told}, too far apart: likely dB times a factor; {how}")
+    if max(-low, high) > _DB or (low >= 0 and low < high and unit != "amplitude"):
+        likely = "amplitude" if high > _DB or unit == "power" else "power"
+        raise Unfit("unit or fill", f"{told}, which dB are not: likely {likely}, so give --s1-unit {likely}")
+
+
+def check_s2(path: str, layers: Mapping[str, np.ndarray], unit: str, dtype: np.dtype) -> None:
+    """Raise Unfit if S2 bands, {name: (H, W) DN, 0 or NaN for nodata}, cannot be DN. unit, dtype: the file's."""
+    if unit == "dn" and dtype == np.uint8:
+        raise Unfit("unit or fill", f"{path} holds 8 bits, so no DN: give --s2-unit byte")
+    found = _range({name: layer if layer.dtype.kind == "f" else layer[layer != 0] for name, layer in layers.items()})
+    if unit == "byte" or found is None:
+        return
+    low, high = found
+    told = f"{path} has S2 values from {low:.4g} to {high:.4g} DN"
+    if unit == "dn" and high <= 2:
+        raise Unfit("unit or fill", f"{told}: likely reflectance, so give --s2-unit reflectance")
+    if unit == "reflectance" and high > 2 * _BRIGHTEST * 10_000:
+        raise Unfit("unit or fill", f"{told} by --s2-unit reflectance: likely DN, so give --s2-unit dn")
+
+
+def _range(layers: Mapping[str, np.ndarray]) -> tuple[float, float] | None:
+    """The least and the greatest finite value of all bands; None if there is none."""
+    finite = [layer[np.isfinite(layer)] if layer.dtype.kind == "f" else layer.ravel() for layer in layers.values()]
+    finite = [values for values in finite if values.size]
+    return (min(float(v.min()) for v in finite), max(float(v.max()) for v in finite)) if finite else None

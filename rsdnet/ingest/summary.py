@@ -1,0 +1,137 @@
+"""The counts of an ingest, and what they say of the data: what it was taken to be, and what is not sure."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rsdnet import bands
+from rsdnet.console import percent, size
+from rsdnet.data.catalog import DATA, SPLITS
+from rsdnet.data.statistics import Accumulator, Summary
+from rsdnet.ingest.source import Recipe
+
+LEFT_OUT, OFFSETS = "left_out.tsv", "offsets.tsv"
+_UNITS = {"dn": "DN", "reflectance": "reflectance, stored as DN", "byte": "8-bit levels"}
+_SCALES = {"db": "dB", "power": "power, stored as dB", "amplitude": "amplitude, stored as dB"}
+_NAMED = 8  # values of no class, or kinds of reason, that are listed
+_COVERED = 0.9  # share of the pixels in tiles, under which it is said
+_BYTES = 255
+
+
+class Tally:
+    """Counts and statistics by band. Its size does not grow with the data."""
+
+    def __init__(self) -> None:
+        self.samples = self.left_out = self.sources = self.labelled = self.placed = self.mapped = 0
+        self.highest = -1
+        self.first_reason = ""
+        self.pixels = self.covered = 0
+        self.bands: dict[str, Accumulator] = {}
+        self.splits: Counter[str] = Counter()
+        self.offsets: Counter[tuple[int, bool]] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.guesses: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+
+    def add(self, line: dict[str, Any], summaries: Iterable[dict[str, Summary]]) -> None:
+        """Count one source: its line of the journal, and its training tiles' statistics."""
+        self.sources += 1
+        self.samples += len(line["rows"])
+        for _, _, _, map_key, label, split, _, lon, _ in line["rows"]:
+            self.splits[split] += 1
+            self.labelled += label is not None
+            self.mapped += map_key is not None
+            self.placed += lon is not None
+        self.left_out += len(line["left"])
+        self.reasons.update(kind for *_, kind in line["left"])
+        if line["left"] and not self.first_reason:
+            self.first_reason = ": ".join(line["left"][0][:2])
+        for _, offset, why, known in line["offsets"]:
+            self.offsets[offset, known] += 1
+            self.guesses.update([] if known else [why.split(";")[0].split(" 20")[0]])
+        self.notes.update(line["notes"])
+        self.dropped.update(line["dropped"])
+        self.highest = max(self.highest, line["highest"])
+        self.pixels += line["cover"][0]
+        self.covered += line["cover"][1]
+        for summary in summaries:
+            for name, band in summary.items():
+                self.bands.setdefault(name, Accumulator()).add(band)
+
+    def report(self, folder: Path, recipe: Recipe, splits: str, notices: Sequence[str]) -> Iterator[str]:
+        """Lines on the finished database in `folder`.
+
+        splits: the origin of the splits, in words. notices: further points that are not sure, of the layout.
+        """
+        yield f"{folder}: {self.samples:,} samples, {size((folder / DATA).stat().st_size)}"
+        yield from self._sensors(recipe)
+        yield f"splits: {', '.join(f'{self.splits[split]:,} {split}' for split in SPLITS)}; {splits}"
+        yield from self._labels(recipe)
+        yield f"grid: {self.placed:,} samples georeferenced, {self.samples - self.placed:,} not"
+        for note, times in sorted(self.notes.items()):
+            yield f"{note} ({times:,} sources)"
+        if self.left_out:
+            yield f"left out {self.left_out:,}, named in {folder / LEFT_OUT}; the first: {self.first_reason}"
+            yield f"  by reason: {_counted(self.reasons)}"
+        if doubts := [*self._doubts(recipe), *notices]:
+            yield "not sure of:"
+            yield from (f"  - {doubt}" for doubt in doubts)
+
+    def _sensors(self, recipe: Recipe) -> Iterator[str]:
+        """Unit, bands and offset of each sensor."""
+        for kind, sensor, unit in (
+            ("ms", "S2", _UNITS[recipe.s2_unit]),
+            ("sar", "S1", _SCALES[recipe.s1_unit]),
+        ):
+            names = [name for name in recipe.expected.get(kind, ()) if name in bands.BANDS]
+            if names:
+                level = f"{recipe.level}, " if kind == "ms" and recipe.level else ""
+                yield f"{sensor}: {level}{unit}; {', '.join(names)}{self._offset(recipe) if kind == 'ms' else ''}"
+
+    def _offset(self, recipe: Recipe) -> str:
+        if recipe.s2_unit != "dn":
+            return ""
+        if not self.offsets:
+            return "; no offset subtracted"
+        parts = [
+            f"{offset:,} DN from {count:,} files{'' if known else ' (a guess)'}"
+            for (offset, known), count in sorted(self.offsets.items())
+        ]
+        return f"; offset subtracted, see {OFFSETS}: {', '.join(parts)}"
+
+    def _labels(self, recipe: Recipe) -> Iterator[str]:
+        """Labels, classes, and pixels that are no class."""
+        if not self.labelled and not self.mapped:
+            yield "labels: none"
+            return
+        classes = len(recipe.class_names) if recipe.class_names else self.highest + 1
+        yield f"labels: {self.labelled:,} of {self.samples:,} samples, {classes:,} classes"
+        if self.dropped:
+            yield f"label maps: values that are no class: {_counted(self.dropped, ' px')}"
+
+    def _doubts(self, recipe: Recipe) -> Iterator[str]:
+        """Guesses, and facts that look wrong."""
+        for guess, count in self.guesses.most_common(_NAMED):
+            yield f"the offset of {count:,} S2 files, by {guess.removeprefix('guess: ')}: overrule it by --offset"
+        if self.samples and not self.labelled and (self.mapped or recipe.class_names):
+            yield "no sample got a label: do --classes fit the label maps?"
+        if self.pixels and self.covered < _COVERED * self.pixels:
+            share = percent(self.covered / self.pixels)
+            yield f"tiles take {share} of the pixels: another --patch or --stride takes more"
+        tables = {name: total.result() for name, total in self.bands.items()}
+        ms = [table for name, table in tables.items() if bands.BANDS[name].modality == "ms" and table["count"]]
+        if ms and recipe.s2_unit == "dn" and max(table["max"] for table in ms) <= _BYTES:
+            yield "S2 has no DN above 255: 8-bit levels in a wider type?"
+        if not self.placed < self.samples:
+            return
+        together = sum(len(names) > 0 for names in recipe.expected.values()) > 1 or self.mapped
+        if together:
+            yield f"{self.samples - self.placed:,} samples tell no place: S1, S2 and label map are paired by name alone"
+
+
+def _counted(counts: Counter[str], unit: str = "") -> str:
+    """The most frequent of `counts`, in words."""
+    named = [f"{name} ({count:,}{unit})" for name, count in counts.most_common(_NAMED)]
+    return ", ".join(named) + (f", and {len(counts) - _NAMED:,} more" if len(counts) > _NAMED else "")

@@ -1,0 +1,44 @@
+"""A look at some sources before anything is written: wrong options show at once, and the S2 offset is settled."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rsdnet.errors import DataError
+from rsdnet.ingest.s2_offset import settle
+from rsdnet.ingest.source import Recipe, Source
+from rsdnet.ingest.workers import results
+
+_LOOKED, _BYTES = 128, 1 << 30  # sources, and bytes of their files, that are looked at, at most
+_MANY = 0.1  # share of sources in another unit or with fill, beyond one, from which the options are to blame
+
+
+def survey(every: Sequence[Source], recipe: Recipe, workers: int, folder: Path) -> None:
+    """Read some of the sources, evenly spread.
+
+    Raises DataError if none can be ingested, many are implausible as they are taken, or the S2 offset stays open.
+    """
+    looked = list(results(spread(every), recipe, workers))
+    left = [(kind, f"{sample}: {reason}") for result in looked for sample, reason, kind in result.left]
+    units = [reason for kind, reason in left if kind == "unit or fill"]
+    if len(units) == len(looked) or len(units) > max(1, _MANY * len(looked)):
+        raise DataError(f"{units[0]} (so {len(units)} of {len(looked)} sources; --implausible takes them as they are)")
+    settle([one for result in looked for one in result.evidence])
+    if not any(result.rows for result in looked):
+        what = "nothing" if len(looked) == len(every) else f"none of {len(looked)} sources"
+        raise DataError(f"{what} of {folder} could be ingested: {left[0][1]}")
+
+
+def spread(every: Sequence[Source]) -> list[Source]:
+    """Sources evenly spread over all: as many as the limits allow."""
+    middle = every[len(every) // 2]
+    one = sum(_bytes(path) for image in middle.images.values() for path, _ in image.files)
+    count = max(1, min(len(every), _LOOKED, _BYTES // max(one, 1)))
+    return [every[len(every) * number // count] for number in range(count)]
+
+
+def _bytes(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
