@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -28,6 +29,7 @@ from rsdnet.evaluate import linear
 from rsdnet.evaluate.features import BATCH, Labelled, labelled_modalities
 from rsdnet.evaluate.variants import load_encoder, variants
 from rsdnet.files import aside
+from rsdnet.options import Count, checked, parse
 from rsdnet.runfolder import PROBE
 
 CHART = "probe.png"
@@ -43,11 +45,11 @@ class Options:
     """Folder of a pre-training run."""
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DB [DB ...]")] = ()
     """Labelled databases with train and test splits. None: the run's own."""
-    batch: int = BATCH
+    batch: Annotated[int, Field(ge=1, le=2**16)] = BATCH
     """Samples encoded at once."""
-    size: int = 0
+    size: Annotated[int, Field(ge=0, le=4096)] = 0
     """Pixels a side of the patches as the encoder sees them; 0: their own, or the run's views' where that is more."""
-    limit: int = 0
+    limit: Count = 0
     """At most this many training patches, the first ones; 0: all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to encode; auto: the GPU where there is one, under torchrun one for each process."""
@@ -61,6 +63,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str,
     On every rank the same: each encodes its share of the samples and fits its share of the classifiers.
     """
     with ranks.together():
+        checked(options)
         encoder, cfg, tensors = load_encoder(options.run)
     databases = options.data or cfg.data.data
     identity = {
@@ -163,7 +166,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options, prog="python -m rsdnet.probe", description=__doc__)
+    options = parse(Options, prog="python -m rsdnet.probe", description=__doc__)
     with open_ranks(options.device) as ranks:
         console = Console(quiet=not ranks.main)
         result = probe(options, console, ranks)

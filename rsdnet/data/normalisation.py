@@ -4,7 +4,7 @@ A catalog's metadata names the units of a database: {"units": {"ms": "dn" or "by
 it MS is in DN (reflectance x 10,000) and SAR in dB.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,7 @@ def statistics_of(cfg: Config) -> dict[str, tuple[float, float]]:
     names = [name for modality in cfg.views.modality.split("+") for name in pools[modality]]
     if source == "database":
         source = "stats.json"
-        tables = [read_stats(path)["bands"] for path in cfg.data.data]
-        for path, table in zip(cfg.data.data, tables, strict=True):
-            for problem in implausible({name: table[name] for name in names if name in table}):
-                raise DataError(f"{path}: {problem}")
-        found = {name: pooled([table[name] for table in tables if name in table]) for name in names}
+        found = database_statistics(cfg.data.data, names)
     else:
         dataset, level = source.rsplit(" ", 1)
         found = {name: bands.STATISTICS[dataset, level].get(name) for name in names}
@@ -91,6 +87,18 @@ def statistics_of(cfg: Config) -> dict[str, tuple[float, float]]:
             f"{source} has no statistics of {', '.join(missing)}: leave them out of --ms-bands and --sar-bands"
         )
     return {name: value for name, value in found.items() if value}
+
+
+def database_statistics(databases: Sequence[Path], names: Sequence[str]) -> dict[str, tuple[float, float] | None]:
+    """{band: (mean, standard deviation)} of the databases' stats.json together; None of a band without a pixel.
+
+    Raises DataError as `read_stats`, and on values that cannot be in the unit they should be in.
+    """
+    tables = [read_stats(path)["bands"] for path in databases]
+    for path, table in zip(databases, tables, strict=True):
+        for problem in implausible({name: table[name] for name in names if name in table}):
+            raise DataError(f"{path}: {problem}")
+    return {name: pooled([table[name] for table in tables if name in table]) for name in names}
 
 
 def pooled(parts: list[dict[str, Any]]) -> tuple[float, float] | None:

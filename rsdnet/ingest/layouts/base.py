@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
+from pydantic import Field
 
 from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
 from rsdnet.ingest.source import Recipe, Source
+from rsdnet.options import Real, Share, Workers, checked
+
+Side = Annotated[int, Field(ge=1, le=2**20)]
 
 
 @dataclass(frozen=True)
@@ -22,24 +26,24 @@ class Layout:
     """Folder of the data set."""
     db: tyro.conf.Positional[Path]
     """Folder of the database to write; an interrupted ingest into it continues."""
-    patch: int | None = None
+    patch: Side | None = None
     """Cut tiles of this many pixels of 10 m; without it an image is one patch."""
-    stride: int | None = None
+    stride: Side | None = None
     """Pixels of 10 m from tile to tile; without it as --patch."""
-    max_invalid: float = 0.05
+    max_invalid: Share = 0.05
     """Leave out a patch where a larger share of any band is nodata or NaN."""
-    s2_nodata: float | None = None
+    s2_nodata: Real | None = None
     """A value of S2 pixels without data, beside the nodata value, mask or alpha layer that a file tells."""
-    s1_nodata: float | None = None
+    s1_nodata: Real | None = None
     """The same for S1."""
     implausible: Literal["refuse", "keep"] = "refuse"
     """Images whose values look like another unit or like fill: leave them out, and end where they are many; or keep
     them as they are."""
-    val: float = 0.1
+    val: Share = 0.1
     """Share of scenes for validation, where the data set has no split of its own."""
-    test: float = 0.2
+    test: Share = 0.2
     """Share of scenes for the test, where the data set has no split of its own."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that read; 0: one a core."""
     shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
     """Ingest part I (0 to N - 1) of N, into a folder of its own below DB: one of N jobs that need not know of each
@@ -91,17 +95,15 @@ class Layout:
 
     def check(self) -> None:
         """Raise DataError for options that cannot work."""
+        checked(self)
         if not self.source.is_dir():
             raise DataError(f"{self.source} is not a folder")
+        if self.db.exists() and not self.db.is_dir():
+            raise DataError(f"{self.db} is a file: name a folder for the database")
         check_room(self.db, self.part)
         if self.patch is None and self.stride is not None:
             raise DataError("--stride needs --patch: say how large the tiles are")
-        for name, value in (("patch", self.patch), ("stride", self.stride)):
-            if value is not None and value < 1:
-                raise DataError(f"--{name} is {value}, but a size must be at least 1")
-        if not 0 <= self.max_invalid <= 1:
-            raise DataError(f"--max-invalid is {self.max_invalid}, but a share lies between 0 and 1")
-        if min(self.val, self.test) < 0 or self.val + self.test >= 1:
+        if self.val + self.test >= 1:
             raise DataError(f"--val {self.val} and --test {self.test} must be shares that leave some to train on")
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from rsdnet.ingest.layouts.base import GEOTIFF, Layout, find_files, subfolders
 from rsdnet.ingest.source import Image, Recipe, S2Unit, Source
+from rsdnet.options import Share
 
 # The layers' order (phelber/EuroSAT): Sentinel-2's own but for B8A.
 ORDER = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
@@ -27,8 +28,8 @@ class EuroSat(Layout):
     BANDS: ClassVar[tuple[str, ...]] = ORDER
     LEVEL: ClassVar[str] = "L1C"
     UNIT: ClassVar[S2Unit] = "dn"
-    val: float = 0.2
-    test: float = 0.2
+    val: Share = 0.2
+    test: Share = 0.2
 
     def sources(self) -> list[Source]:
         splits = self._listed()
