@@ -34,6 +34,8 @@ MARGIN = 15  # seconds of the budget for the end
 
 Other = Literal["resident", "reference", "lightly", "byol-pytorch", "reference, transforms on the CPU"]
 
+CORES = min(16, len(os.sched_getaffinity(0)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -45,7 +47,7 @@ class Options:
     """Seconds the run may take; --learn has no budget."""
     shapes: Literal["tiny", "small", "full"] = "full" if GPU else "small"
     """Size of networks and views: full on a GPU, small on a CPU, tiny to try it out."""
-    workers: Workers = min(16, len(os.sched_getaffinity(0)))
+    workers: Workers = CORES
     """Processes of the peers' DataLoaders, and threads of our reader."""
     threads: Workers = 0
     """CPU threads of torch in each process; 0: torch's choice."""

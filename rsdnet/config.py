@@ -33,8 +33,9 @@ class DataConfig:
     """The patches that are read, and how."""
 
     __pydantic_config__ = STRICT
-    FREE_ON_RESUME: ClassVar = {"cache", "damaged", "lookahead", "slots", "reader_threads"}
-    """Options that a continued run may change, since they do not change what is computed."""
+    FREE_ON_RESUME: ClassVar = {"data", "cache", "damaged", "lookahead", "slots", "reader_threads"}
+    """Options that a continued run may change, since they do not change what is computed: `data` are paths, and a
+    checkpoint knows what lay there (rsdnet/data/identity.py)."""
 
     data: tuple[Path, ...] = ()
     """Databases to train on, read as one: folders with data.mdb, or with the shards of an ingest. None: the embedded

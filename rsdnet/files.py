@@ -37,7 +37,7 @@ class aside:
 def writable(path: Path, kind: str) -> None:
     """Raise DataError where no file can be written at `path`: it is a folder, or lies in none. kind: of the file."""
     if path.is_dir():
-        raise DataError(f"{path} is a folder: name a {kind} file to write")
+        raise DataError(f"{path} is a folder: name a file to write, {kind}")
     if not path.absolute().parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.absolute().parent}; make it first")
 

@@ -29,10 +29,11 @@ from rsdnet.evaluate import linear
 from rsdnet.evaluate.features import BATCH, Labelled, labelled_modalities
 from rsdnet.evaluate.variants import load_encoder, variants
 from rsdnet.files import aside
-from rsdnet.options import Count, checked, parse
+from rsdnet.options import Count, Seed, checked, parse
 from rsdnet.runfolder import PROBE
 
 CHART = "probe.png"
+PROTOCOL = 2  # of the evaluation: 2 draws --limit from every class; results of 1 have no number
 # The three-channel rows: true colour; both polarisations with the first once more.
 TRIPLES = {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV")}
 
@@ -50,7 +51,9 @@ class Options:
     size: Annotated[int, Field(ge=0, le=4096)] = 0
     """Pixels a side of the patches as the encoder sees them; 0: their own, or the run's views' where that is more."""
     limit: Count = 0
-    """At most this many training patches, the first ones; 0: all."""
+    """At most this many training samples: drawn by --seed, of each class its share and one at least; 0: all."""
+    seed: Seed = 0
+    """Seed of the draw of --limit."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to encode; auto: the GPU where there is one, under torchrun one for each process."""
     force: bool = False
@@ -61,39 +64,43 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str,
     """The evaluation, JSON-able: "bands" {name: {variant: Score}}, "mean_f1" and "mean_val_f1" of single bands.
 
     On every rank the same: each encodes its share of the samples and fits its share of the classifiers.
+    Raises DataError on an option out of its range, and on samples that cannot judge an encoder.
     """
     with ranks.together():
         checked(options)
         encoder, cfg, tensors = load_encoder(options.run)
-    databases = options.data or cfg.data.data
-    identity = {
-        "encoder": digest(tensors),
-        "data": [str(path) for path in databases],
-        "limit": options.limit,
-        "size": options.size,
-    }
+        databases = options.data or cfg.data.data
+        modalities = labelled_modalities(databases, cfg.views.modality)
+    for name in sorted(set(cfg.views.modality.split("+")) - set(modalities)):
+        console.print(f"the database holds no labelled {name} patches: those bands are not probed", style="yellow")
+    opened: dict[str, tuple[Labelled, Tensor]] = {}
+    with ranks.together():
+        for modality in modalities:
+            labelled = Labelled(cfg, databases, modality, ranks, size=options.size, batch=options.batch)
+            check(labelled, console)
+            opened[modality] = labelled, labelled.drawn("train", options.limit, options.seed)
+        identity = {
+            "protocol": PROTOCOL, "encoder": digest(tensors), "limit": options.limit, "seed": options.seed,
+            "size": options.size, "samples": {name: labelled.identity() for name, (labelled, _) in opened.items()},
+        }  # fmt: skip
     if found := ranks.collect(saved(options, identity))[0]:
         console.print(f"{options.run / PROBE} holds this evaluation already (--force to repeat it)")
         return found
     with ranks.together():
         compared = variants(encoder, cfg, ranks.device)
-        modalities = labelled_modalities(databases, cfg.views.modality)
-    for name in sorted(set(cfg.views.modality.split("+")) - set(modalities)):
-        console.print(f"the database holds no labelled {name} patches: those bands are not probed", style="yellow")
     rows: dict[str, dict[str, Any]] = {}
     for modality in modalities:
-        with ranks.together():
-            labelled = Labelled(cfg, databases, modality, ranks, size=options.size, batch=options.batch)
-            check(labelled, console)
+        labelled, train = opened.pop(modality)  # the views that it keeps go before the next one's
         pool = pools_of(cfg.views)[modality]
         views = [(name,) for name in pool] + [TRIPLES[modality]] * (set(TRIPLES[modality]) <= set(pool))
-        rows |= linear.evaluate(labelled, views, compared, options.limit, console)
+        rows |= linear.evaluate(labelled, views, compared, train, console)
     single = [row for name, row in rows.items() if "+" not in name]
     means = {
         f"mean_{kind}": {label: float(np.mean([row[label][kind] for row in single])) for label in single[0]}
         for kind in ("f1", "val_f1")
     }
-    return {**identity, "run": str(options.run), **means, "bands": rows}
+    named = {"run": str(options.run), "data": [str(path) for path in databases]}
+    return {**identity, **named, **means, "bands": rows}
 
 
 def saved(options: Options, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -101,12 +108,21 @@ def saved(options: Options, identity: dict[str, Any]) -> dict[str, Any] | None:
     path = options.run / PROBE
     if options.force or not path.is_file():
         return None
-    found = json.loads(path.read_text())
-    return found if {key: found.get(key) for key in identity} == identity else None
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:  # damaged: it will be written anew
+        return None
+    same = isinstance(found, dict) and {key: found.get(key) for key in identity} == identity
+    return found if same else None
 
 
 def check(labelled: Labelled, console: Console) -> None:
-    """Warn of samples left out and classes unseen in training. Raises DataError on an empty train or test split."""
+    """Warn of samples left out, labels without names and classes unseen in training.
+
+    Raises DataError on an empty train or test split.
+    """
+    if labelled.samples.databases.unnamed:
+        console.print("the databases do not name their classes: the same label is taken for the same", style="yellow")
     if report := labelled.samples.report():
         console.print(report, style="yellow")
     labelled.require("train", "test")

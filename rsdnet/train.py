@@ -25,7 +25,8 @@ from rich.console import Console
 from rsdnet import config, options, runfolder
 from rsdnet.augment import band_table, hidden, rendered, spec_of
 from rsdnet.config import Config
-from rsdnet.data.loader import open_loader, open_samples
+from rsdnet.data.identity import shared
+from rsdnet.data.loader import inputs_of, open_loader, open_samples
 from rsdnet.distributed import Ranks, open_ranks
 from rsdnet.errors import DataError, Echo, command
 from rsdnet.evaluate.knn import KNN
@@ -56,12 +57,15 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         if ranks.device.type == "cpu":
             keep_freed_memory()
         samples = open_samples(cfg, ranks, console)
+        inputs = inputs_of(cfg, samples)
+    inputs = shared(inputs, ranks)
+    with ranks.together():
         table = band_table(cfg)
         if doubt := hidden(table):
             console.print(doubt, style="yellow", soft_wrap=True)
         table = table.to(ranks.device)
         knn = KNN(cfg, cfg.run.knn_data or cfg.data.data, ranks.device, ranks) if cfg.run.knn_every else None
-        run = Run(cfg, len(samples), ranks)
+        run = Run(cfg, len(samples), ranks, inputs)
         open_folder(run, console)
     if run.step >= run.steps:
         if ranks.main and not (run.folder / runfolder.ENCODER).is_file():
@@ -135,7 +139,7 @@ def stopped(stopper: Stopper, run: Run) -> int:
 def open_folder(run: Run, console: Console) -> None:
     """Make the run's folder or take up the run that is there, and say so. Raises DataError where the two do not fit."""
     for line in run.open_folder():
-        console.print(f"{line}; going on from an earlier one", style="yellow", soft_wrap=True)
+        console.print(line, style="yellow", soft_wrap=True)
     ranks, device, model = run.ranks, run.device, run.cfg.model
     several = f"{ranks.world} ranks, each on " if ranks.world > 1 else ""
     detail = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"

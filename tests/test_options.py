@@ -214,7 +214,7 @@ def test_numeric_options_of_training(monkeypatch: pytest.MonkeyPatch, section: s
         (["DB", "OUT.png", "--samples", "six"], "Error parsing --samples: no whole number: 'six'"),
         (["DB\udcff", "OUT.png"], "'DB\\udcff' is not UTF-8"),
         (["DB", "nowhere/OUT.png"], "there is no folder"),
-        (["DB", "."], ". is a folder: name a PNG file"),
+        (["DB", "."], ". is a folder: name a file to write, PNG"),
         (["DB", "OUT.png", "--config", "/" + "x" * 300], "File name too long"),
     ],
 )

@@ -338,7 +338,7 @@ def test_a_checkpoint_of_other_data(finished: Path, tmp_path: Path) -> None:
     run = copied(finished, tmp_path / "run")
     (run / "config.toml").unlink()
     db = tiny.make(tmp_path / "db", 45)
-    assert "36 samples" in refused("--run", run, "--resume", "--data", db, "--steps=14", *FAST)
+    assert "samples (36 then, 27 now)" in refused("--run", run, "--resume", "--data", db, "--steps=14", *FAST)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "foreign"])

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ import numpy as np
 from rsdnet.data import shards
 from rsdnet.data.catalog import COLUMNS, VERSION, Catalog, objects, read_meta
 from rsdnet.errors import DataError
+
+FEW = 3  # class names in a message
 
 
 class Piece(NamedTuple):
@@ -31,8 +33,8 @@ class Piece(NamedTuple):
 class Databases:
     """The joined catalog of several databases, in pieces: one database's rows after the other's.
 
-    named: folders, each of a database or of its shards. Where their class lists differ, a label id means different
-    things, so the joined catalog has no labels and no label maps. Each iteration reads the files again.
+    named: folders, each of a database or of its shards. Where the class lists of those with labels differ, a label id
+    means different things, so the joined catalog has no labels and no label maps. Each iteration reads the files again.
     Raises DataError where a catalog is missing, damaged, contradictory or changed since, or two samples share a name.
     """
 
@@ -44,12 +46,13 @@ class Databases:
         self.folders = tuple(folder for parts in self._parts for folder in parts)
         """The folders with a data.mdb: a database's own, or its shards'."""
         self._meta = [read_meta(folder) for folder in self.folders]
-        names = shards.classes([tuple(meta.pop("classes", ())) for meta in self._meta], self._meta)
-        self._same = len(set(names)) == 1
-        self.classes = names[0] if self._same else ()
-        """Class names by label id."""
-        self.counts = self._count()
+        lists = shards.classes([tuple(meta.pop("classes", ())) for meta in self._meta], self._meta)
+        self.counts, labelled = self._count()
         """Samples of each folder."""
+        self._lists = {self._name(at): lists[at] for at, count in enumerate(labelled) if count}
+        self._same = len(set(self._lists.values()) or set(lists)) == 1
+        self.classes = next(iter([*self._lists.values(), *lists])) if self._same else ()
+        """Class names by label id."""
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -58,11 +61,9 @@ class Databases:
         return ", ".join(str(path) for path in self.named)
 
     def __iter__(self) -> Iterator[Piece]:
-        first = 0
-        for number, folder in enumerate(self.folders):
-            for piece in Catalog.scan(folder):
-                yield Piece(number, first, replace(piece, classes=self.classes) if self._same else _unlabelled(piece))
-                first += len(piece)
+        for piece in self._scan():
+            own = replace(piece.catalog, classes=self.classes) if self._same else _unlabelled(piece.catalog)
+            yield piece._replace(catalog=own)
 
     def take(self, rows: np.ndarray) -> Catalog:
         """The samples at `rows` (N,), ascending, of the joined catalog."""
@@ -96,20 +97,66 @@ class Databases:
         totals = quotas(weights, [sum(part) for part in own], self.named)
         return [quota for total, part in zip(totals, own, strict=True) for quota in divide(total, part)]
 
-    def _count(self) -> list[int]:
-        """Samples of each folder. Raises DataError on a name shared by two: found by 64-bit hashes, 8 bytes each."""
-        hashes, counts = list[np.ndarray](), [0] * len(self.folders)
-        for piece in self:
+    def require_one_list(self) -> None:
+        """Raise DataError, with the first difference, where the databases with labels have different class lists."""
+        if len(set(self._lists.values())) < 2:
+            return
+        (one, own), *others = self._lists.items()
+        two, other = next((two, other) for two, other in others if other != own)
+        if not own or not other:
+            unnamed, named, names = (one, two, other) if not own else (two, one, own)
+            raise DataError(
+                f"class lists differ: {unnamed} has labels without class names, {named} has {_few(names)}: name the "
+                "classes alike when ingesting (--classes), or use one of them alone"
+            )
+        at = next(at for at, (a, b) in enumerate(zip_longest(own, other)) if a != b)
+        a, b = (f"{names[at]!r}" if at < len(names) else "no such class" for names in (own, other))
+        raise DataError(
+            f"class lists differ: {one} has {_few(own)}, {two} has {_few(other)}; label {at} is {a} in the one and {b} "
+            "in the other: ingest both with one list of classes, or use one of them alone"
+        )
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether several databases have labels, and no class names that tell whether a label is the same in all."""
+        return len(self._lists) > 1 and self._same and all(name.isdecimal() for name in self.classes)
+
+    def _name(self, folder: int) -> Path:
+        """The database, as it was named, of a folder."""
+        return next(name for name, parts in zip(self.named, self._parts, strict=True) if self.folders[folder] in parts)
+
+    def _scan(self) -> Iterator[Piece]:
+        """The pieces as they are in the files."""
+        first = 0
+        for number, folder in enumerate(self.folders):
+            for catalog in Catalog.scan(folder):
+                yield Piece(number, first, catalog)
+                first += len(catalog)
+
+    def _count(self) -> tuple[list[int], list[int]]:
+        """Samples of each folder, and those with a label or a label map.
+
+        Raises DataError on a name shared by two: found by 64-bit hashes, 8 bytes each.
+        """
+        hashes, counts, labelled = list[np.ndarray](), [0] * len(self.folders), [0] * len(self.folders)
+        for piece in self._scan():
             names = piece.catalog.samples
             hashes.append(np.fromiter(map(hash, names), np.int64, len(names)))
             counts[piece.database] += len(names)
+            mapped = np.array([key is not None for key in piece.catalog.map], bool)
+            labelled[piece.database] += int(((piece.catalog.label >= 0) | mapped).sum())
         values = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.int64)
         if twice := set(values[1:][values[1:] == values[:-1]].tolist()):
-            found = Counter(name for piece in self for name in piece.catalog.samples if hash(name) in twice)
+            found = Counter(name for piece in self._scan() for name in piece.catalog.samples if hash(name) in twice)
             name, times = found.most_common(1)[0]
             if times > 1:  # else two names have one hash
                 raise DataError(f"{self}: sample {name!r} stands in the catalog more than once; names must be unique")
-        return counts
+        return counts, labelled
+
+
+def _few(names: Sequence[str]) -> str:
+    """The number of class names, and the first ones."""
+    return f"{len(names)} classes ({', '.join(names[:FEW])}{', ...' if len(names) > FEW else ''})"
 
 
 def _unlabelled(catalog: Catalog) -> Catalog:

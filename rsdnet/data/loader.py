@@ -4,7 +4,9 @@ Order and bands are pure functions of (seed, epoch, position): neither ranks nor
 samples, and a step number is all that resuming needs.
 """
 
+import functools
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from rsdnet import _reader, bands
 from rsdnet.config import Config
 from rsdnet.console import size
+from rsdnet.data.identity import Identity, comparable, differences
+from rsdnet.data.normalisation import database_statistics, statistics_of
 from rsdnet.data.pinned import Delivery, DeviceDelivery, Gpu, HostDelivery, Shape, Slot
 from rsdnet.data.pools import pools_of
 from rsdnet.data.samples import Samples
@@ -27,6 +31,8 @@ from rsdnet.hardware import free_memory
 
 # Of `Loader.stats`: the name in the C++ stream's.
 _SUMS = {"samples": "samples", "bytes": "bytes", "seconds": "seconds", "waited": "waited", "stand_ins": "left_out"}
+
+REQUIRED = {"seed", "global_batch", "samples", "quotas", "drop_last"}  # of a state; the rest came later
 
 
 class Batch(NamedTuple):
@@ -80,7 +86,7 @@ class Loader(IterableDataset[Batch]):
     start, stop: the steps to load, over all epochs; stop None: each iteration ends with its epoch and the next one goes
     on with the next.
 
-    A step is the whole state: `state_dict`, `load_state_dict`.
+    A step is the whole state: `state_dict`, `load_state_dict`, which also know the data again (see identity.py).
     Raises DataError, in one line, on options that cannot work together and on databases that cannot be read;
     ReaderError while iterating.
     """
@@ -172,27 +178,54 @@ class Loader(IterableDataset[Batch]):
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The loader's position: plain values. The batch handed out last counts as done."""
+        """The loader's position, and what it reads: plain values. The batch handed out last counts as done.
+
+        The first call reads at most 32 MB: see `Samples.identity`.
+        """
         _refuse_workers()
         return {"step": self._step, "epoch": self._step // self.steps_per_epoch, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on at the position `state`. Raises DataError if it is of another loader: other samples, other batch."""
+        """Go on at the position `state`.
+
+        Raises DataError if it is of another loader: another batch, other samples, another order of them, other pixels,
+        other statistics in the databases. Warns of a state from before these were noted.
+        """
         _refuse_workers()
-        for name, own in self._identity().items():
-            if state.get(name) != own:
+        own = self._identity()
+        for name, value in own.items():
+            if name != "identity" and state.get(name, None if name in REQUIRED else value) != value:
                 raise DataError(
-                    f"the state is of another loader: {name} is {state.get(name)} in the state and {own} here"
+                    f"the state is of another loader: {name} is {state.get(name)} in the state and {value} here"
                 )
+        if found := differences(state.get("identity", {}), own["identity"]):
+            raise DataError(f"the state is of other data: {'; '.join(found)}: bring them back, or begin anew")
+        if not comparable(state.get("identity", {})):
+            warnings.warn("the state does not say which data it is of: they were not compared", stacklevel=2)
+        step = state.get("step")
+        if type(step) is not int or step < 0:
+            raise DataError(f"the state is damaged: its step is {step!r}, but must be a number from 0 on")
         self.close()
-        self._step = state["step"]
+        self._step = step
 
     def _identity(self) -> dict[str, Any]:
         """All that decides the batch at a step; ranks may differ if the global batch does not."""
         return {
             "seed": self.seed, "global_batch": self.batch * self.part.world, "samples": len(self.samples),
-            "quotas": self.quotas, "drop_last": self.drop_last,
+            "quotas": self.quotas, "drop_last": self.drop_last, "drawn": [self.drawn.views, self.drawn.channels],
+            "bands": self.bands, "identity": self._data,
         }  # fmt: skip
+
+    @functools.cached_property
+    def _data(self) -> Identity:
+        """The samples' identity, with the databases' statistics where all of them have some."""
+        own = self.samples.identity
+        names = [name for pool in own["bands"].values() for name in pool]
+        try:
+            found = database_statistics(self.samples.databases.named, names)
+        except DataError:  # which reading does not need
+            found = {}
+        return own | {"statistics": {name: list(values) for name, values in found.items() if values}}
 
     # ---- numbers -----------------------------------------------------------------------------------------------------
 
@@ -298,6 +331,11 @@ def open_samples(cfg: Config, ranks: Ranks, console: Console) -> Samples:
     if cfg.data.cache != "none":
         console.print(samples.check_cache(cfg.data.cache, ranks.device), highlight=False)
     return samples
+
+
+def inputs_of(cfg: Config, samples: Samples) -> Identity:
+    """The identity of what a run reads: its samples, and the statistics by which they are standardised."""
+    return samples.identity | {"statistics": {name: list(values) for name, values in statistics_of(cfg).items()}}
 
 
 def check_division(cfg: Config, world: int) -> None:

@@ -16,6 +16,7 @@ from rsdnet.data import cache
 from rsdnet.data.cache import CacheLocation
 from rsdnet.data.catalog import Catalog
 from rsdnet.data.databases import Databases, Piece
+from rsdnet.data.identity import Identity, identity_of, sample_hashes
 from rsdnet.data.pools import Pools
 from rsdnet.errors import DataError
 
@@ -35,8 +36,9 @@ class Samples:
     damaged: a sample whose entry is absent, damaged or lacks a band is left out (`left_out` counts them by reason), or
     raises. A `Loader` treats a sample that is damaged later alike: another one takes its place, or it raises.
 
-    A sample takes 24 bytes of memory; the catalog is read in pieces and not kept.
-    Raises DataError where a database cannot be read, or no sample is left.
+    A sample takes 32 bytes of memory; the catalog is read in pieces and not kept.
+    Raises DataError where a database cannot be read, no sample is left, or labels are asked for and mean different
+    things in the databases.
     """
 
     def __init__(
@@ -61,6 +63,9 @@ class Samples:
         self.arena: Tensor | None = None
         """The cache, (N,) uint8, once `fill_cache` has made one."""
         self.left_out: Counter[str] = Counter()
+        self._hashes = np.empty(0, np.uint64)  # of the samples, as they were in the catalog when it was opened
+        if labelled is not None:
+            self.databases.require_one_list()
         self._fill({"split": split, "labelled": labelled})
 
     def __len__(self) -> int:
@@ -95,17 +100,26 @@ class Samples:
         """Class names by label id."""
         return self.databases.classes
 
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """Digests of the samples, their order and their pixels: see identity.py. Reads at most 32 MB, once."""
+        pools = {modality: self.pools[modality] for modality in self.modality.split("+")}
+        return identity_of(self.table, self._hashes, pools, bands.NAMES)
+
     def _fill(self, select: dict[str, Any]) -> None:
         """Add every sample that can be read to the table, piece by piece of the catalog."""
-        found = 0
+        found, hashes = 0, list[np.ndarray]()
         for piece in self.databases:
             rows = np.flatnonzero(piece.catalog.mask(modality=self.modality, **select))
             keys = {m: list(getattr(piece.catalog, m)[rows]) for m in self.modality.split("+")}
             numbers = (rows + piece.first).astype(np.int64)
-            for _, reason in self.table.add(piece.database, numbers, keys.get("ms"), keys.get("sar")):
+            faults = self.table.add(piece.database, numbers, keys.get("ms"), keys.get("sar"))
+            for _, reason in faults:
                 if self.damaged == "raise":
                     raise DataError(reason)
                 self.left_out[reason if len(self.left_out) < REASONS else REST] += 1
+            own = sample_hashes(piece.catalog.samples[rows], *keys.values())
+            hashes.append(np.delete(own, [index for index, _ in faults]))
             found += len(rows)
         if not found:
             raise DataError(self._nothing(select))
@@ -113,16 +127,22 @@ class Samples:
             raise DataError(
                 f"{self.databases}: none of {found} samples can be read; the first: {next(iter(self.left_out))}"
             )
+        self._hashes = np.concatenate(hashes)
 
     def _nothing(self, select: dict[str, Any]) -> str:
-        """Why there is no sample to read."""
-        counts = dict.fromkeys(("ms", "sar"), 0)
+        """Why there is no sample to read: how many have which entries, and which splits."""
+        counts, splits = dict.fromkeys(("ms", "sar"), 0), Counter[str]()
         for piece in self.databases:
             for modality in counts:
                 counts[modality] += int(piece.catalog.mask(modality=modality, **select).sum())
+            others = piece.catalog.mask(modality=self.modality, labelled=select["labelled"])
+            splits.update(piece.catalog.split[others].tolist())
         kind = " ".join(["no", *filter(None, [select["split"]]), *(["labelled"] if select["labelled"] else [])])
         there = ", ".join(f"{modality} {count}" for modality, count in counts.items())
-        return f"{self.databases}: {kind} samples with {self.modality} entries (there are: {there})"
+        elsewhere = ", ".join(f"{split} {count}" for split, count in splits.items())
+        return f"{self.databases}: {kind} samples with {self.modality} entries (there are: {there})" + (
+            f"; other splits hold such samples: {elsewhere}" if elsewhere else ""
+        )
 
     def report(self) -> str | None:
         """One line on the samples left out and why, or None."""
@@ -173,6 +193,7 @@ class Samples:
         device = torch.device(device)
         if self.arena is None:
             self.check_cache(location, device)
+            _ = self.identity  # from the databases, which a cache replaces
             self.arena = cache.fill(self.table, location, device, progress=progress)
             self.cache_location = location
         elif (self.cache_location, self.arena.device.type) != (location, cache.home_of(location, device).type):

@@ -43,7 +43,8 @@ def parse(text: str) -> Shard:
     shard = Shard(*map(int, match.groups())) if match else Shard(0, 0)
     if shard.number >= shard.of:
         raise DataError(
-            f"--shard is {text!r}, but must be I/N with I from 0 to N - 1 and N up to 9999: 0/8, 1/8, ... 7/8 for 8 jobs"
+            f"--shard is {text!r}, but must be I/N with I from 0 to N - 1: 0/8, 1/8, ... 7/8 for 8 jobs, "
+            "and fewer than 10,000"
         )
     return shard
 

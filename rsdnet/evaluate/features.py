@@ -1,8 +1,11 @@
 """Features of labelled patches: whole patches of one band or a few, rendered and encoded, each rank its share."""
 
 import dataclasses
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from rsdnet.data.pools import pools_of
 from rsdnet.data.samples import Samples
 from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
+from rsdnet.evaluate.stratified import stratified
 from rsdnet.kernels import ViewSpec, render_views
 
 BATCH = 256  # samples encoded at once
@@ -68,6 +72,25 @@ class Labelled:
         """(n,) int64: where the samples of a split are."""
         return torch.from_numpy(np.flatnonzero(self.split == split))
 
+    def drawn(self, split: str, limit: int, seed: int = 0) -> Tensor:
+        """(n,) int64: where at most `limit` samples of a split are, drawn by `stratified`; 0: all of them."""
+        every = self.part(split)
+        return every[torch.from_numpy(stratified(self.labels[every].numpy(), limit, seed))]
+
+    def identity(self) -> dict[str, Any]:
+        """What an evaluation on these samples depends on, beside the encoder: JSON-able, without any path."""
+        digest = hashlib.sha256(self.labels.numpy().astype("<i8").tobytes())
+        digest.update("\0".join(self.split.tolist()).encode())
+        names = [self._class_name(index) for index in range(len(self.classes))]
+        ids = {band: bands.band_id(band) for band in self.samples.identity["bands"][self.samples.modality]}
+        statistics = {band: self.table[index, :2].tolist() for band, index in ids.items()}
+        labels = {"labels": digest.hexdigest(), "classes": names}
+        return self.samples.identity | labels | {"statistics": statistics}
+
+    def _class_name(self, index: int) -> str:
+        label, names = int(self.classes[index]), self.samples.classes
+        return names[label] if label < len(names) else str(label)
+
     def require(self, *splits: str) -> None:
         """Raise DataError where a split has no sample, or the train split has one class only."""
         for name in splits:
@@ -84,8 +107,7 @@ class Labelled:
     def unseen(self) -> list[str]:
         """Names of the classes that the test split has and the train split has not."""
         seen, tested = (set(self.labels[self.part(name)].tolist()) for name in ("train", "test"))
-        names, labels = self.samples.classes, (int(self.classes[index]) for index in sorted(tested - seen))
-        return [names[label] if label < len(names) else str(label) for label in labels]
+        return [self._class_name(index) for index in sorted(tested - seen)]
 
     def views(self, names: tuple[str, ...]) -> Iterator[Tensor]:
         """This rank's batches (b, len(names), S, S), float32, in order; the channels are the bands `names`."""
@@ -145,11 +167,20 @@ def frozen(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Call
 
 
 def labelled_modalities(databases: Sequence[Path], modality: str) -> list[str]:
-    """The sensors of `modality` that the databases hold labelled samples of. Raises DataError where they hold none."""
-    catalogs = Databases(databases)
-    wanted = modality.split("+")
-    found = [m for m in wanted if any(piece.catalog.mask(modality=m, labelled=True).any() for piece in catalogs)]
+    """The sensors of `modality` that the databases hold labelled samples of.
+
+    Raises DataError where they hold none, or the same label is another class from database to database.
+    """
+    joined, counts, labelled = Databases(databases), Counter[str](), 0
+    joined.require_one_list()
+    for piece in joined:
+        labelled += int(piece.catalog.mask(labelled=True).sum())
+        counts.update({m: int(piece.catalog.mask(modality=m, labelled=True).sum()) for m in modality.split("+")})
+    found = [m for m in modality.split("+") if counts[m]]
     if not found:
-        where = ", ".join(str(path) for path in databases)
-        raise DataError(f"{where}: no labelled samples with {modality} entries, so an encoder cannot be judged by it")
+        why = f"the {labelled} labelled samples have entries of the other sensor" if labelled else "none has a label"
+        raise DataError(
+            f"{joined}: no labelled samples with {modality} entries ({why}), so an encoder cannot be judged by it: "
+            "name a database that has some"
+        )
     return found

@@ -25,7 +25,8 @@ KEEP = 1 << 28  # bytes of views to keep on the device beside the training
 class KNN:
     """kNN F1 of an encoder on labelled databases: the train split is the bank; val, or else test, the queries.
 
-    cfg: of the run. limit: samples at most of either, always the same ones. ranks: all of them call alike.
+    cfg: of the run. limit: samples at most of either, always the same ones, of each class its share and one at least.
+    ranks: all of them call alike.
     Raises DataError where there is no label, no sample in a split, or one class only.
     """
 
@@ -40,8 +41,8 @@ class KNN:
             labelled = Labelled(cfg, tuple(databases), modality, ranks, keep=KEEP)
             queries = "val" if len(labelled.part("val")) else "test"
             labelled.require("train", queries)
-            labelled.take(np.sort(np.concatenate([some(labelled.part(s), limit) for s in ("train", queries)])))
-            labelled.require("train", queries)
+            parts = [labelled.drawn(split, max(limit, len(labelled.classes))) for split in ("train", queries)]
+            labelled.take(torch.cat(parts).sort().values.numpy())
             self.parts.append((labelled, pools_of(cfg.views)[modality], queries))
 
     def __call__(self, encoder: nn.Module, dtype: torch.dtype) -> dict[str, float]:
@@ -79,11 +80,6 @@ def predict(queries: Tensor, bank: Tensor, labels: Tensor, classes: int) -> Tens
         weights = (similarity / TEMPERATURE).exp()
         found.append((votes[nearest] * weights[..., None]).sum(1).argmax(1))
     return torch.cat(found)
-
-
-def some(rows: Tensor, limit: int) -> np.ndarray:
-    """At most `limit` of the rows (n,): drawn, since a catalog's first ones, or every n-th, may be of one class."""
-    return np.random.default_rng(0).permutation(rows.numpy())[:limit]
 
 
 @contextlib.contextmanager

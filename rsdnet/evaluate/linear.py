@@ -32,14 +32,13 @@ class Score:
 
 
 def evaluate(
-    labelled: Labelled, views: Sequence[tuple[str, ...]], compared: dict[str, Variant], limit: int, console: Console
+    labelled: Labelled, views: Sequence[tuple[str, ...]], compared: dict[str, Variant], train: Tensor, console: Console
 ) -> dict[str, dict[str, Any]]:
     """{bands joined by +: {variant: Score as a dict}} of `views`, each the bands of a view.
 
-    Each rank fits its share of the classifiers. limit: training samples at most, the first ones; 0: all.
+    train: (n,) int64, where the samples to train on are. Each rank fits its share of the classifiers.
     """
-    ranks, parts = labelled.ranks, {name: labelled.part(name) for name in SPLITS}
-    parts["train"] = parts["train"][: limit or None]
+    ranks, parts = labelled.ranks, {name: labelled.part(name) for name in SPLITS} | {"train": train}
     jobs = [(names, label) for names in views for label in compared]
     turns = [jobs[start : start + ranks.world] for start in range(0, len(jobs), ranks.world)]
     known: dict[str, dict[str, Tensor]] = {label: {} for label in compared}

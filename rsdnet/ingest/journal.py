@@ -67,6 +67,13 @@ class Journal:
         self.close()
 
 
+def begun(folder: Path) -> dict[str, Any]:
+    """The options of an unfinished ingest into `folder`; {} while they are being written."""
+    with open(folder / JOURNAL, "rb") as file:
+        line = file.readline()
+    return dict(json.loads(line)) if line.endswith(b"\n") else {}
+
+
 def compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise DataError if the database in `folder` was begun with other options, or of other files."""
     now = json.loads(json.dumps(now))
@@ -74,7 +81,15 @@ def compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     if not differing:
         return
     name = next((name for name in differing if name != "listing"), "listing")
-    how = f"with {name} {before.get(name)!r}, now it is {now.get(name)!r}: use the same options, another folder,"
+    one, two = _distinct(before.get(name), now.get(name))
+    how = f"with {name} {one!r}, now it is {two!r}: use the same options, another folder,"
     if name == "listing":
         how = f"when {before['source']} held other files: put them back,"
     raise DataError(f"{folder} was begun {how} or delete {folder}")
+
+
+def _distinct(one: Any, two: Any) -> tuple[Any, Any]:
+    """Two values; of two lists the items that the other has not, unless these are in another order alone."""
+    if not (isinstance(one, list) and isinstance(two, list)) or sorted(map(str, one)) == sorted(map(str, two)):
+        return one, two
+    return [item for item in one if item not in two], [item for item in two if item not in one]

@@ -18,21 +18,26 @@ _CLASS = re.compile(r"\s*(-?[0-9]+|#[0-9a-fA-F]{6})\s*=\s*(\S.*?)\s*")
 def parse(text: str) -> dict[int, str]:
     """Class names by pixel value of "1=water,2=trees", or of "#0000ff=water,#00ff00=trees" by colour, R G B in 24 bits.
 
-    Raises DataError on any other text, a value twice, numbers beside colours, and more than 255 classes.
+    Raises DataError on any other text, a value or a name twice, numbers beside colours, and more than 255 classes.
     """
     classes: dict[int, str] = {}
-    for part in filter(None, text.split(",")):
+    parts = [part for part in text.split(",") if part]
+    if len({part.lstrip().startswith("#") for part in parts}) > 1:
+        raise DataError("--classes has colours beside numbers: use one of them")
+    for part in parts:
         match = _CLASS.fullmatch(part)
         if not match:
-            raise DataError(f"--classes has {part!r}, but wants a value or a colour and a name each: 1=water,2=trees")
+            raise DataError(
+                f"--classes has {part!r}, but wants a value and a name each: 1=water,2=trees; or colours: #0000ff=water"
+            )
         value = int(match[1][1:], 16) if match[1].startswith("#") else int(match[1])
         if not -(2**63) <= value < 2**63:
             raise DataError(f"--classes has the value {value}, which no pixel can have")
         if value in classes:
             raise DataError(f"--classes names the value {match[1]} twice")
+        if match[2] in classes.values():
+            raise DataError(f"--classes names the class {match[2]!r} twice")
         classes[value] = match[2]
-    if "#" in text and any(not part.strip().startswith("#") for part in filter(None, text.split(","))):
-        raise DataError("--classes has colours beside numbers: use one of them")
     if len(classes) > MOST:
         raise DataError(f"--classes has {len(classes)} classes; a label map holds at most {MOST}")
     return classes

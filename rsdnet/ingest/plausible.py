@@ -17,6 +17,7 @@ _HUGE = 1e6  # no DN, dB, power or amplitude is beyond
 _FILL = 0.1  # share of pixels with one exact value
 _SATURATED = 0.01  # share of pixels at the highest value of a type: more are no saturation
 _BELOW, _ABOVE = (-9999, -32767, -32768), (32767, 65535)  # usual fill
+_FEW = 15  # pixels, which have a value in common by chance in small images
 _PROBE = 1021  # pixels looked at for a frequent value
 
 
@@ -42,11 +43,11 @@ def _fill(values: np.ndarray, kind: str, unit: str) -> float | None:
     for extreme in (low, high):
         if abs(float(extreme)) > _HUGE or extreme in _BELOW:
             return float(extreme)
-    if high in _ABOVE and (unit == "db" or np.count_nonzero(values == high) > _SATURATED * values.size):
+    if high in _ABOVE and (unit == "db" or np.count_nonzero(values == high) > max(_FEW, _SATURATED * values.size)):
         return float(high)
     found, counts = np.unique(values[:: max(1, values.size // _PROBE)], return_counts=True)
     value = found[counts.argmax()]
-    if low == high or np.count_nonzero(values == value) <= _FILL * values.size:
+    if low == high or np.count_nonzero(values == value) <= max(_FEW, _FILL * values.size):
         return 0.0 if low == high == 0 else None
     if kind == "sar" or value == 0:
         return float(value)

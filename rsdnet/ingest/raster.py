@@ -124,8 +124,8 @@ def choose(
     if names is None:
         chosen = {name: index for index, name in enumerate(described, 1) if name and name in bands.BANDS}
         if not chosen:
-            told = ", ".join(text or "-" for text in descriptions)
-            raise Unfit("bands", f"{path} does not name its {len(descriptions)} layers ({told})")
+            told = f" as bands: {', '.join(map(str, descriptions))}" if any(descriptions) else ""
+            raise Unfit("bands", f"{path} does not name its {len(descriptions)} layers{told}")
         return chosen
     rest, wanted = names[-1] == REST, [name for name in names if name != REST]
     if wanted == ["R", "G", "B"] and len(descriptions) == 1:  # a colour table
@@ -139,10 +139,8 @@ def choose(
             return chosen
     count = len(descriptions) - (alpha == len(descriptions) == len(wanted) + 1)
     if count < len(wanted) or (count > len(wanted) and not rest):
-        spelled = ", ".join(wanted)
-        raise Unfit(
-            "bands", f"{path} has {count} layers, but {len(wanted)} bands are named: {spelled} ({SKIP} skips a layer)"
-        )
+        spelled, how = ", ".join(wanted), f"; {SKIP} skips a layer" if count > len(wanted) else ""
+        raise Unfit("bands", f"{path} has {count} layers, but {len(wanted)} bands are named: {spelled}{how}")
     for index, (said, name) in enumerate(zip(described, wanted, strict=False), 1):
         if said and name in bands.BANDS and name != said:
             raise Unfit("bands", f"{path} describes layer {index} as {descriptions[index - 1]}, but it is named {name}")

@@ -104,14 +104,19 @@ def settle(found: Sequence[Evidence]) -> None:
     if near and 2 * len(near) > len(dated):
         how = f"{near[0].why} tells no offset, but its darkest pixels lie just above DN {OFFSET}"
         raise DataError(_ask(f"{near[0].path}: {how}"))
-    for one in found:
-        if one.offset is None and one.dark <= _DARK_SHARE:
-            raise DataError(_ask(f"{one.path} tells no baseline and no date, and has no dark pixels that tell"))
+    silent = [one for one in found if one.offset is None]
+    bright = [one for one in silent if one.dark <= _DARK_SHARE]
+    if bright:
+        hint = (
+            f"of {len(silent)} such files looked at, {len(silent) - len(bright)} have pixels under DN {_DARK}, so "
+            f"likely none, and {sum(one.near for one in bright)} their darkest just above {OFFSET}, so likely it"
+        )
+        raise DataError(_ask(f"{bright[0].path} tells no baseline and no date ({hint})"))
 
 
 def _ask(why: str) -> str:
-    choice = "give --offset 0, --offset 1000, or --offset TABLE.tsv of files and their offsets"
-    return f"the S2 offset of {OFFSET} DN is open: {why}; {choice}"
+    choice = "give --offset 0, --offset 1000, or --offset TABLE.tsv of files and their DN"
+    return f"the offset of S2 is open: {why}; {choice}"
 
 
 def _per_pixel_minimum(bands: Iterable[np.ndarray]) -> np.ndarray:

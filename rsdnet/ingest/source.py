@@ -1,12 +1,18 @@
 """A sample's files as a layout lists them, and the recipe by which they become database values."""
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from rsdnet.errors import DataError
+
+S2Unit = Literal["dn", "reflectance", "byte"]
+S1Unit = Literal["db", "power", "amplitude"]
+DIGEST = "2:"  # how a digest of this kind begins
+_TILE = re.compile(r"_y\d+_x\d+$")  # the suffix of a tile's name
 
 
 class Unfit(DataError):
@@ -15,10 +21,6 @@ class Unfit(DataError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-
-
-S2Unit = Literal["dn", "reflectance", "byte"]
-S1Unit = Literal["db", "power", "amplitude"]
 
 
 class Image(NamedTuple):
@@ -74,7 +76,7 @@ class Recipe:
     expected: Mapping[str, tuple[str, ...]]
     s2_unit: S2Unit = "dn"
     s1_unit: S1Unit = "db"
-    offset: int | None | Mapping[str, int] = 0
+    offset: int | Mapping[str, int] | None = 0
     classes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     raw_map: bool = False
@@ -88,27 +90,46 @@ class Recipe:
     implausible: bool = False
 
 
-def assign_splits(sources: list[Source], val: float, test: float) -> list[Source]:
-    """The sources with a split each: their own, else their group's.
-
-    Groups are ranked by the SHA-256 of their names; the first go to test, the next to val, the others to train. So the
-    split depends on names alone, no group is torn apart, and small data sets get each split that they have enough
-    groups for.
-    """
-    groups = {source.group for source in sources if source.split is None}
-    ranked = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
-    tests = _share(len(groups), test, len(groups) - 1)
-    vals = _share(len(groups), val, len(groups) - 1 - tests)
-    drawn = dict.fromkeys(ranked, "train") | dict.fromkeys(ranked[: tests + vals], "val")
-    drawn |= dict.fromkeys(ranked[:tests], "test")
-    return [source._replace(split=source.split or drawn[source.group]) for source in sources]
-
-
-def _share(total: int, share: float, most: int) -> int:
-    return max(0, min(max(round(total * share), int(share > 0)), most))
-
-
 def digest(sources: list[Source]) -> str:
-    """SHA-256 of the sources' names, splits and problems: equal for the same files."""
-    lines = (f"{source.name}\t{source.split}\t{source.problem}\n" for source in sources)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    """SHA-256 of the sources' names, splits, problems and keys: equal for the same files."""
+    lines = (
+        "\t".join((source.name, str(source.split), source.problem, *(image.key for image in source.images.values())))
+        for source in sources
+    )
+    return DIGEST + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def check_names(sources: list[Source], patch: int | None) -> None:
+    """Raise DataError if two sources have one name, or two images one key, also as tiles: one would replace the other.
+
+    patch: size of the tiles, px; None: none are cut. One image may belong to several samples.
+    """
+    files: dict[str, tuple[str, ...]] = {}
+    named: dict[str, Source] = {}
+    for source in sources:
+        if source.name in named:
+            raise _clash(f"sample {source.name}", _paths(named[source.name]), _paths(source))
+        named[source.name] = source
+        for image in source.images.values():
+            paths = tuple(path for path, _ in image.files)
+            if files.setdefault(image.key, paths) != paths:
+                raise _clash(f"key {image.key}", files[image.key], paths)
+    if patch is not None:
+        for name, source in named.items():
+            whole = _TILE.sub("", name)
+            if whole != name and whole in named:
+                raise _clash(f"name of a tile, {name},", _paths(named[whole]), _paths(source))
+
+
+def whole_name(sample: str, names: Container[str]) -> str:
+    """The name of a sample's source: one of `names`, else the sample's without the suffix of a tile."""
+    return sample if sample in names else _TILE.sub("", sample)
+
+
+def _paths(source: Source) -> tuple[str, ...]:
+    return tuple(path for image in source.images.values() for path, _ in image.files)
+
+
+def _clash(what: str, one: tuple[str, ...], two: tuple[str, ...]) -> DataError:
+    first, second = ((paths or ("a sample without files",))[0] for paths in (one, two))
+    return DataError(f"{first} and {second} have one {what}: rename one of them, or keep one alone")

@@ -10,7 +10,7 @@ from rsdnet.ingest.source import Recipe, Source
 from rsdnet.ingest.workers import results
 
 _LOOKED, _BYTES = 128, 1 << 30  # sources, and bytes of their files, that are looked at, at most
-_MANY = 0.1  # share of sources in another unit or with fill, from which the options are to blame
+_MANY = 0.1  # share of sources in another unit or with fill, beyond one, from which the options are to blame
 
 
 def survey(every: Sequence[Source], recipe: Recipe, workers: int, folder: Path) -> None:
@@ -21,7 +21,7 @@ def survey(every: Sequence[Source], recipe: Recipe, workers: int, folder: Path) 
     looked = list(results(spread(every), recipe, workers))
     left = [(kind, f"{sample}: {reason}") for result in looked for sample, reason, kind in result.left]
     units = [reason for kind, reason in left if kind == "unit or fill"]
-    if len(units) >= _MANY * len(looked):
+    if len(units) == len(looked) or len(units) > max(1, _MANY * len(looked)):
         raise DataError(f"{units[0]} (so {len(units)} of {len(looked)} sources; --implausible takes them as they are)")
     settle([one for result in looked for one in result.evidence])
     if not any(result.rows for result in looked):

@@ -5,10 +5,12 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 from rsdnet.errors import DataError
 from rsdnet.ingest.geotiffs import Result, ingest_source
@@ -17,16 +19,23 @@ from rsdnet.ingest.source import Recipe, Source
 # On 2 cores threads and processes read alike (65 against 55 BigEarthNet pairs/s, 70 against 48 SEN12MS triplets/s:
 # results need no pickling), but Python's lock holds about a third of the work, so more cores want processes.
 _THREADS = 4
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def results(sources: list[Source], recipe: Recipe, asked: int) -> Generator[Result, None, None]:
-    """The sources' results in order. Close the generator, so that its workers end.
+    """The sources' results in order: see `ordered`."""
+    return ordered(partial(ingest_source, recipe=recipe), sources, asked)
 
-    asked: workers, 0 for one a core: threads on a few cores or for a few sources, processes beyond.
+
+def ordered(work: Callable[[T], R], items: Sequence[T], asked: int) -> Generator[R, None, None]:
+    """`work` of each item, in order. Close the generator, so that its workers end.
+
+    asked: workers, 0 for one a core: threads on a few cores or for a few items, processes beyond.
     Raises DataError if a process died.
     """
     cores = asked if asked > 0 else len(os.sched_getaffinity(0))
-    workers = min(cores, max(1, len(sources) // 16))
+    workers = min(cores, max(1, len(items) // 16))
     spawn = multiprocessing.get_context("spawn")
     pool = (
         ThreadPoolExecutor(workers)
@@ -34,7 +43,7 @@ def results(sources: list[Source], recipe: Recipe, asked: int) -> Generator[Resu
         else ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
     )
     try:
-        coming = (pool.submit(ingest_source, source, recipe) for source in sources)
+        coming = (pool.submit(work, item) for item in items)
         waiting = deque(islice(coming, 4 * cores))  # so many are read ahead
         while waiting:
             result = waiting.popleft().result()

@@ -69,7 +69,7 @@ def page(records: Sequence[Record], galleries: Sequence[Gallery]) -> str:
             undrawn=list(shown)[MOST:],
             profile=profile_table(records),
             probe=probe_table(records),
-            apart=len({str((probe.data, probe.limit, probe.size)) for probe in probes}) > 1,
+            apart=len({probe.conditions for probe in probes}) > 1,
             galleries=galleries,
             settings=settings_table(records),
             machine=table([(record.name, record.environment) for record in records]),

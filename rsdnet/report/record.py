@@ -19,6 +19,7 @@ from rsdnet.errors import DataError
 from rsdnet.runfolder import CONFIG, ENCODER, ENVIRONMENT, METRICS, PROBE, PROFILE
 
 T = TypeVar("T")
+COMPARED = ("samples", "labels", "classes")  # of a probe's samples; its bands may be others
 LARGEST = 3.4e38  # of a float32; a number beyond it counts as not finite
 
 
@@ -56,9 +57,18 @@ class Probe:
 
     mean_f1: dict[str, Number]
     bands: dict[str, dict[str, Score]]
-    data: Any = None  # scores compare only under the same data, limit and size
+    samples: dict[str, dict[str, Any]] | None = None  # by sensor: digests of samples and labels, class names
+    data: Any = None  # paths; older files have these alone
     limit: Any = None
     size: Any = None
+    seed: Any = None
+    protocol: Any = None
+
+    @property
+    def conditions(self) -> str:
+        """Scores of two probes compare only where these are the same."""
+        samples = {m: [own.get(key) for key in COMPARED] for m, own in (self.samples or {}).items()}
+        return str((samples or self.data, self.limit, self.size, self.seed, self.protocol))
 
 
 @dataclass(frozen=True)

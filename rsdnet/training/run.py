@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rsdnet import __version__, config, runfolder
 from rsdnet.config import Config
+from rsdnet.data.identity import Identity, comparable, differences
 from rsdnet.distributed import Ranks, check_replicas
 from rsdnet.errors import DataError
 from rsdnet.files import aside, sweep
@@ -26,19 +27,20 @@ PACKAGES = ("torch", "triton", "numpy")  # whose versions a run notes
 
 
 class Run:
-    """Everything that moves while training, on this rank. samples: of an epoch, over all ranks.
+    """Everything that moves while training, on this rank.
 
+    samples: of an epoch, over all ranks. inputs: their identity, which checkpoints note; None: unknown.
     Raises DataError as `TrainStep` does.
     """
 
-    def __init__(self, cfg: Config, samples: int, ranks: Ranks) -> None:
+    def __init__(self, cfg: Config, samples: int, ranks: Ranks, inputs: Identity | None = None) -> None:
         self.cfg, self.ranks, self.device = cfg, ranks, ranks.device
         self.folder = cfg.run.run or Path("runs")
         self.steps_per_epoch = samples // cfg.optim.batch
         self.steps = cfg.optim.steps or cfg.optim.epochs * self.steps_per_epoch
         self.warmup = min(round(cfg.optim.warmup_epochs * self.steps_per_epoch), self.steps // 10)
         self.learning_rate = SCHEDULES.find(cfg.optim.schedule)
-        self.samples, self.step, self.resumed = samples, 0, False
+        self.samples, self.inputs, self.step, self.resumed = samples, inputs or {}, 0, False
         self.archive = Archive(self.folder, cfg.run.keep, cfg.run.keep_every)
         torch.manual_seed(cfg.run.seed)
         self.dtype = AUTOCAST[precision_of(cfg, self.device)]
@@ -59,17 +61,19 @@ class Run:
     # ---- the folder --------------------------------------------------------------------------------------------------
 
     def open_folder(self) -> list[str]:
-        """Make the run's folder, or take up the run that is there; one line on each damaged checkpoint passed over.
+        """Make the run's folder, or take up the run that is there.
+
+        Returns one line on each damaged checkpoint passed over, and on data that could not be compared.
 
         Raises DataError where the folder holds another run, or cannot be written.
         """
         self.resumed = self.archive.exists()
         if self.resumed and not self.cfg.run.resume:
             raise DataError(f"{self.folder} holds a run already: continue it with --resume, or name another with --run")
-        damaged = self.load() if self.resumed else []
+        notes = self.load() if self.resumed else []
         if self.ranks.main:
             self._write_folder()
-        return damaged
+        return notes
 
     def _write_folder(self) -> None:
         """Write the run's configuration and environment; cut its metrics at its step."""
@@ -123,7 +127,8 @@ class Run:
             )
         check_replicas(self.ranks, self.replicated(), self.step)
         if self.ranks.main:
-            meta = {"step": self.step, "samples": self.samples, "config": config.to_tables(self.cfg)}
+            meta = {"step": self.step, "samples": self.samples, "inputs": self.inputs}
+            meta |= {"config": config.to_tables(self.cfg)}
             self.archive.save(self.step, self.tensors(), meta)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -141,26 +146,36 @@ class Run:
         return {**dict(self.train_step.method.named_parameters()), **state}
 
     def load(self) -> list[str]:
-        """Take up the run's newest sound checkpoint; one line on each newer one that is damaged.
+        """Take up the run's newest sound checkpoint; one line on each newer one, damaged, and on data not compared.
 
         Raises DataError where none is sound, or it is of another method, model or data.
         """
         path, tensors, meta, damaged = self.archive.load()
+        notes = [f"{line}; going on from an earlier one" for line in damaged]
         method = meta["config"]["model"].get("method", "byol")  # the only one, before it was noted
         if method != self.cfg.model.method:
             raise DataError(f"{path} was trained by --method {method}: it cannot go on by {self.cfg.model.method}")
-        if meta["samples"] != self.samples:
-            raise DataError(
-                f"{path} was trained on {meta['samples']} samples and there are {self.samples} now, so the order would "
-                "differ: bring the data back, or begin another run"
-            )
+        notes += self._compare(path, meta)
         moving = self.train_step
         checkpoint.restore(moving.method, checkpoint.under("model", tensors), str(path))
         checkpoint.restore_optimizer(moving.optimizer, moving.method, checkpoint.under("optimizer", tensors), moving.lr)
         for name, tensor in moving.counters().items():
             tensor.copy_(tensors.get(f"engine/{name}", tensor))
         self.step = meta["step"]
-        return damaged
+        return notes
+
+    def _compare(self, path: Path, meta: dict[str, Any]) -> list[str]:
+        """One line where the checkpoint is from before its data were noted. Raises DataError where they are others."""
+        then = meta.get("inputs", {})
+        found = differences(then, self.inputs)
+        if not found and meta["samples"] != self.samples:
+            found = [f"samples ({meta['samples']} then, {self.samples} now)"]
+        if found:
+            raise DataError(
+                f"{path} was trained on other data, so the run would not be the same: {'; '.join(found)}: bring them "
+                "back as they were, or begin another run"
+            )
+        return [] if comparable(then) else [f"{path} does not say which data it was trained on: they were not compared"]
 
     def export(self) -> None:
         """Write the encoder alone, under its own parameter names: torchvision's for our ResNets."""

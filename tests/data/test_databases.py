@@ -1,5 +1,6 @@
 """Several databases as one: their catalogs, read in little memory."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from rsdnet.data.catalog import COLUMNS, Catalog, objects
 from rsdnet.data.databases import Databases
 from rsdnet.data.samples import Samples
 from rsdnet.errors import DataError
+from rsdnet.evaluate.features import labelled_modalities
 from tests.support import mixed
 
 
@@ -119,6 +121,68 @@ def test_many_samples_that_cannot_be_read_are_counted_in_little_memory(
     assert len(samples.left_out) == 4
     assert sum(samples.left_out.values()) == 10
     assert "left out 10 of 20 samples that cannot be read; the first: " in (samples.report() or "")
+
+
+def labelled(name: str, classes: tuple[str, ...], *, labels: bool = True) -> Catalog:
+    made = catalog([f"{name}{at}" for at in range(6)], classes)
+    made.label[:] = np.arange(6) % 2 if labels else -1
+    made.map[:] = None
+    return made
+
+
+DIFFER = [
+    (("x", "y"), ("x", "z"), "a has 2 classes (x, y), b has 2 classes (x, z); label 1 is 'y' in the one and 'z' in"),
+    (("x", "y"), ("x", "y", "z"), "label 2 is no such class in the one and 'z' in the other"),
+    (("x", "y"), (), "b has labels without class names, "),
+    ((), ("d", "e", "f", "g"), "a has labels without class names, "),
+]
+
+
+@pytest.mark.parametrize(("one", "two", "said"), DIFFER)
+def test_labels_that_mean_different_things_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: tuple[str, ...], two: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [write(Path("a"), labelled("a", one)), write(Path("b"), labelled("b", two))]
+    for folder in folders:
+        (folder / "data.mdb").symlink_to(mixed.make(tmp_path / f"of_{folder}", 6) / "data.mdb")
+    for ask in (
+        lambda: Databases(folders).require_one_list(),
+        lambda: labelled_modalities(folders, "ms+sar"),
+        lambda: Samples(folders, labelled=True),
+        lambda: Samples(folders, labelled=False),
+    ):
+        with pytest.raises(DataError, match=re.escape(said)) as caught:
+            ask()
+        assert str(caught.value).startswith("class lists differ: ")
+
+
+def test_a_class_list_counts_where_there_are_labels(tmp_path: Path) -> None:
+    folders = [write(tmp_path / "a", labelled("a", ("x", "y"))), write(tmp_path / "b", labelled("b", (), labels=False))]
+    for order in (folders, folders[::-1]):
+        found = Databases(order)
+        found.require_one_list()
+        assert found.classes == ("x", "y")
+        assert sorted(label for piece in found for label in piece.catalog.label) == [-1] * 6 + [0] * 3 + [1] * 3
+        assert not found.unnamed
+
+
+@pytest.mark.parametrize("classes", [(), ("0", "1")])
+def test_labels_without_names_are_taken_alike_and_said_to_be(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    folders = [write(tmp_path / name, labelled(name, classes)) for name in "ab"]
+    found = Databases(folders)
+    found.require_one_list()
+    assert found.unnamed
+    assert not Databases(folders[:1]).unnamed
+
+
+def test_no_samples_are_told_with_where_there_are_some(tiny_db: Path, tmp_path: Path) -> None:
+    whole = Catalog.read(tiny_db)
+    folder = write(tmp_path / "db", whole)
+    whole.take(whole.mask(split="train")).write(folder)
+    (folder / "data.mdb").symlink_to(tiny_db / "data.mdb")
+    with pytest.raises(DataError, match=r"no val samples .*; other splits hold such samples: train 36$"):
+        Samples(folder, split="val")
 
 
 MEMORY = """

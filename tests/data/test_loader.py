@@ -2,13 +2,16 @@
 
 import gc
 import itertools
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,11 @@ from safetensors.numpy import save
 
 from rsdnet import bands
 from rsdnet.data.cache import load
+from rsdnet.data.catalog import Catalog
 from rsdnet.data.databases import quotas as quotas_of
 from rsdnet.data.loader import Batch, Drawn, Loader, Part, Ring
 from rsdnet.data.samples import Samples
+from rsdnet.data.statistics import write_stats
 from rsdnet.errors import DataError
 from tests.support import mixed
 from tests.support import order_oracle as oracle
@@ -194,6 +199,69 @@ def test_a_state_of_another_stream_is_refused(samples: Samples, other: dict, sai
     state = Loader(samples, batch=8).state_dict()
     with pytest.raises(DataError, match=said):
         Loader(samples, **{"batch": 8, **other}).load_state_dict(state)
+
+
+def replaced(db: Path) -> None:
+    mixed.replace(db, {"s1_3": save({name: np.full((24, 24), 7, np.float32) for name in bands.SAR})})
+
+
+def reordered(db: Path) -> None:
+    Catalog.read(db).take(np.arange(12)[::-1]).write(db)
+
+
+def other_statistics(db: Path) -> None:
+    described(db, 2.0)
+
+
+def described(db: Path, mean: float) -> None:
+    table = {"mean": mean, "std": 1.0, "count": 9, "invalid": 0}
+    write_stats(db, dict.fromkeys((*bands.MS, *bands.SAR), table))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (replaced, "data (entries of the same names hold other pixels)"),
+        (reordered, "order (of the catalog's rows, or of the databases)"),
+        (other_statistics, "statistics (B02: mean 1, deviation 1 then, mean 2, deviation 1 now; 11 more bands)"),
+    ],
+)
+def test_a_state_of_other_data_is_refused(tmp_path: Path, change: Callable[[Path], None], said: str) -> None:
+    db = mixed.make(tmp_path / "db", 12)
+    described(db, 1.0)
+    loader = Loader(db, batch=4)
+    take(loader, 2)
+    state = json.loads(json.dumps(loader.state_dict()))
+    moved = db.rename(tmp_path / "moved")
+    again = Loader(moved, batch=4)
+    again.load_state_dict(state)
+    assert again.state_dict() == state
+    change(moved)
+    other = Loader(moved, batch=4)
+    with pytest.raises(DataError, match=re.escape(f"the state is of other data: {said}: bring them back")):
+        other.load_state_dict(state)
+    assert other.state_dict()["step"] == 0
+
+
+def test_a_state_is_of_the_bands_that_are_read(folders: list[Path], samples: Samples) -> None:
+    state = Loader(samples, batch=8).state_dict()
+    with pytest.raises(DataError, match=r"drawn is \[2, 1\] in the state and \[2, 3\] here"):
+        Loader(samples, batch=8, bands=Drawn(2, 3)).load_state_dict(state)
+    fewer = Samples(folders, "ms+sar", {"ms": ("B04",), "sar": bands.SAR})
+    with pytest.raises(DataError, match=r"bands \(.* then, B04 VV VH now\)"):
+        Loader(fewer, batch=8).load_state_dict(state)
+
+
+def test_a_state_from_before_its_data_were_noted_is_taken_with_a_warning(samples: Samples) -> None:
+    state = Loader(samples, batch=8).state_dict() | {"step": 3}
+    old = {name: state[name] for name in ("step", "epoch", "seed", "global_batch", "samples", "quotas", "drop_last")}
+    loader = Loader(samples, batch=8)
+    with pytest.warns(UserWarning, match="they were not compared"):
+        loader.load_state_dict(old)
+    assert loader.state_dict() == state
+    for step in (None, -1, "3"):
+        with pytest.raises(DataError, match="its step is"):
+            loader.load_state_dict({**state, "step": step})
 
 
 # ---- mixed schemas and damage ----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Ingest in shards: whatever their number, read as one they are the database that one ingest would have written."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -268,7 +269,11 @@ def test_shards_that_do_not_belong_together(source: Path, whole: Path, tmp_path:
         ingest.ingest(Sen12ms(source, tmp_path, shard=shard))
     (tmp_path / "shard-0003-of-0004").mkdir()
     assert said().startswith(f"{tmp_path}: shards are not finished: 3/4: run ")
-    ingest.ingest(Sen12ms(source, tmp_path, shard="3/4", max_invalid=0.5))
+    other = Sen12ms(source, tmp_path / "other", shard="3/4", max_invalid=0.5)
+    with pytest.raises(DataError, match=r"shard-0000-of-0004 was begun with max_invalid 0\.05, now it is 0\.5"):
+        ingest.ingest(replace(other, db=tmp_path))
+    ingest.ingest(other)
+    other.folder.rename(tmp_path / "shard-0003-of-0004")
     assert f"{tmp_path}: shard 3/4 was made with max_invalid 0.5, not 0.05, than shard 0/4: delete one" in said()
     with pytest.raises(DataError, match="holds shard-0000-of-0004: go on with --shard I/4, name another folder"):
         ingest.ingest(Sen12ms(source, tmp_path, shard="1/3"))
@@ -286,7 +291,11 @@ def test_shards_of_a_source_that_changed_in_between(source: Path, tmp_path: Path
     geotiffs.sen12ms(tmp_path / "src", 4)
     ingest.ingest(Sen12ms(tmp_path / "src", tmp_path / "db", shard="0/2"))
     next((tmp_path / "src").rglob("*_s2_*_p3.tif")).unlink()
-    ingest.ingest(Sen12ms(tmp_path / "src", tmp_path / "db", shard="1/2"))
+    other = Sen12ms(tmp_path / "src", tmp_path / "other", shard="1/2")
+    with pytest.raises(DataError, match=r"shard-0000-of-0002 was begun when .*src held other files: put them back"):
+        ingest.ingest(replace(other, db=tmp_path / "db"))
+    ingest.ingest(other)
+    other.folder.rename(tmp_path / "db" / other.folder.name)
     with pytest.raises(DataError, match=r"shard 1/2 was made of other files in .*src than shard 0/2"):
         Databases([tmp_path / "db"])
 

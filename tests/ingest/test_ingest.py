@@ -14,7 +14,8 @@ from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.pairs import Pairs
 from rsdnet.ingest.layouts.sen12ms import IGBP_TO_DFC, Sen12ms
 from rsdnet.ingest.s2_offset import subtract
-from rsdnet.ingest.source import Source, assign_splits
+from rsdnet.ingest.source import Source
+from rsdnet.ingest.splits import assign_splits
 from rsdnet.ingest.tiles import check_cut
 from tests.support import geotiffs
 

@@ -1,14 +1,18 @@
 """Ingest of real patches: the same values as rico-hdl's database and as the GeoTIFFs."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import rasterio
 
 from rsdnet.data.catalog import Catalog
 from rsdnet.data.statistics import read_stats
+from rsdnet.errors import DataError
 from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.bigearthnet import BigEarthNet
 from rsdnet.ingest.layouts.eurosat import EuroSat
@@ -37,13 +41,18 @@ def test_bigearthnet_comes_out_byte_for_byte_as_rico_hdl_wrote_it(real_data: Pat
 
 def test_bigearthnet_is_paired_and_split_by_its_metadata(real_data: Path, tmp_path: Path) -> None:
     source = tmp_path / "src"
-    source.mkdir()
     for folder in ("BigEarthNet-S1", "BigEarthNet-S2"):
-        (source / folder).symlink_to(real_data / "bigearthnet-v2" / folder)
+        shutil.copytree(real_data / "bigearthnet-v2" / folder, source / folder)
+    place = rasterio.open(next((source / "BigEarthNet-S2").rglob("*_B02.tif"))).transform
     s1 = next((source / "BigEarthNet-S1").glob("*/*")).name
     s2 = next((source / "BigEarthNet-S2").glob("*/*")).name
     row = {"patch_id": s2, "s1_name": s1, "split": "validation", "labels": ["Pastures"]}
     pq.write_table(pa.Table.from_pylist([row]), source / "metadata.parquet")
+    with pytest.raises(DataError, match="S1 lies 600.0 px away from S2"):  # the files are of two places
+        ingest(BigEarthNet(source, tmp_path / "db"))
+    for path in (source / "BigEarthNet-S1").rglob("*.tif"):
+        with rasterio.open(path, "r+") as file:
+            file.transform = place
     ingest(BigEarthNet(source, tmp_path / "db"))
     made = Catalog.read(tmp_path / "db")
     assert (made.samples.tolist(), made.ms.tolist(), made.sar.tolist()) == ([s2], [s2], [s1])
@@ -54,7 +63,15 @@ def test_bigearthnet_is_paired_and_split_by_its_metadata(real_data: Path, tmp_pa
 def test_terramesh_loses_its_offset_where_it_has_one(real_data: Path, tmp_path: Path, level: str) -> None:
     source = real_data / "terramesh"
     folders = {"s2": Path(level), "s1": Path("S1RTC"), "label": Path("LULC")}
-    ingest(Pairs(source, tmp_path / "db", **folders, s2_bands=level[2:], s1_bands="VV,VH", classes=LULC))
+    made = Pairs(source, tmp_path / "db", **folders, s2_bands=level[2:], s1_bands="VV,VH", classes=LULC)
+    with pytest.raises(DataError, match="the offset of S2 is open: .* give --offset 0"):
+        ingest(made)
+    assert not made.db.exists()
+    table = tmp_path / "offsets.tsv"
+    files = sorted((source / level).glob("*.tif"))
+    lines = [f"{level}/{path.name}\t{1000 * (path.name.split('_')[0] in WITH_OFFSET[level])}\n" for path in files]
+    table.write_text("file\tsubtracted\n" + "".join(lines))
+    ingest(replace(made, offset=str(table)))
     made, got = Catalog.read(tmp_path / "db"), geotiffs.tensors(tmp_path / "db")
     assert len(made) == 5
     assert made.meta["level"] == level[2:]

@@ -1,9 +1,8 @@
 """Base class of the layouts, with the options that all share."""
 
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,8 +11,12 @@ from pydantic import Field
 
 from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
+from rsdnet.ingest.files import GEOTIFF, RASTER, escaped, find_files, find_geotiffs, is_utf8, subfolders
 from rsdnet.ingest.source import Recipe, Source
+from rsdnet.ingest.splits import parse_block, parse_group
 from rsdnet.options import Real, Share, Workers, checked
+
+__all__ = ["GEOTIFF", "RASTER", "Layout", "Offset", "find_files", "find_geotiffs", "parse_offset", "subfolders"]
 
 Side = Annotated[int, Field(ge=1, le=2**20)]
 
@@ -40,9 +43,16 @@ class Layout:
     """Images whose values look like another unit or like fill: leave them out, and end where they are many; or keep
     them as they are."""
     val: Share = 0.1
-    """Share of scenes for validation, where the data set has no split of its own."""
+    """Share of scenes for validation, where the data set has no split of its own; scenes: see --group."""
     test: Share = 0.2
     """Share of scenes for the test, where the data set has no split of its own."""
+    group: Annotated[str, tyro.conf.arg(metavar="REGEX")] = ""
+    """Samples that belong into one split: those with the same text where this expression's first group, or without
+    one the whole of it, is found in the path of their first file below SOURCE (pairs: below --s2). Without it scenes,
+    locations or folders, as the layout has them."""
+    split_by: Annotated[str, tyro.conf.arg(metavar="block:KM")] = ""
+    """Samples that belong into one split: those in the same block of KM x KM km, by the georeference of their files.
+    Neighbouring blocks touch. Reads the head of every file before it begins."""
     workers: Workers = 0
     """Processes that read; 0: one a core."""
     shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
@@ -54,6 +64,20 @@ class Layout:
     """The layout's name in the catalog's metadata."""
     FILES: ClassVar[str] = "GeoTIFF"
     """The files it looks for, as an error names them."""
+    GROUPS: ClassVar[str] = "scenes"
+    """What `Source.group` is, in the plural."""
+
+    @cached_property
+    def notices(self) -> list[str]:
+        """What `sources` and `recipe` were not sure of, a line each."""
+        return []
+
+    def path(self, source: Source) -> str:
+        """The path of a source in which --group is searched: of its first file, below SOURCE."""
+        for image in source.images.values():
+            path = Path(image.files[0][0])
+            return path.relative_to(self.source).as_posix() if path.is_relative_to(self.source) else str(path)
+        return source.name
 
     def sources(self) -> list[Source]:
         """The samples in a fixed order, `split` None to draw one; an empty list is an error that names `FILES`."""
@@ -90,12 +114,14 @@ class Layout:
         return {"layout": self.NAME} | {
             name: str(value.resolve()) if isinstance(value, Path) else value
             for name, value in vars(self).items()
-            if name not in ("db", "workers", "shard")
+            if name in self.__dataclass_fields__ and name not in ("db", "workers", "shard")
         }
 
     def check(self) -> None:
         """Raise DataError for options that cannot work."""
         checked(self)
+        if bad := [path for path in (self.source, self.db) if not is_utf8(path)]:
+            raise DataError(f"{escaped(bad[0])} has a name that is not UTF-8: rename it")
         if not self.source.is_dir():
             raise DataError(f"{self.source} is not a folder")
         if self.db.exists() and not self.db.is_dir():
@@ -105,32 +131,13 @@ class Layout:
             raise DataError("--stride needs --patch: say how large the tiles are")
         if self.val + self.test >= 1:
             raise DataError(f"--val {self.val} and --test {self.test} must be shares that leave some to train on")
+        if self.group and self.split_by:
+            raise DataError("--group and --split-by both say which samples belong together: give one of them")
+        parse_group(self.group)
+        parse_block(self.split_by)
 
 
-GEOTIFF = (".tif", ".tiff")
 _MOST_OFFSET = 10_000  # DN
-
-
-def find_geotiffs(folder: Path) -> Iterator[Path]:
-    """All GeoTIFFs below `folder`, in a fixed order. Raises DataError if it is not a folder."""
-    return find_files(folder, GEOTIFF)
-
-
-def find_files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """All files below `folder` whose names end in one of `suffixes` (lower case), in a fixed order.
-
-    Raises DataError if it is not a folder.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder")
-    for root, names, files in os.walk(folder):
-        names.sort()
-        yield from (Path(root, name) for name in sorted(files) if name.lower().endswith(suffixes))
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in `folder`, sorted; none if it does not exist."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) if folder.is_dir() else []
 
 
 Offset = Annotated[
@@ -138,8 +145,8 @@ Offset = Annotated[
     tyro.conf.arg(
         metavar="auto|DN|TABLE.tsv",
         help="DN to subtract from S2: 1000 from processing baseline 04.00 on, 0 before. auto: by each file's tags, "
-        "product name or acquisition date, and asks where they leave it open. TABLE.tsv: lines of a file and its DN, as "
-        "in offsets.tsv.",
+        "product name or acquisition date; where they leave it open, it asks. TABLE.tsv: lines of a file and its DN, "
+        "as in offsets.tsv.",
     ),
 ]
 

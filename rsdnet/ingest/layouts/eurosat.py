@@ -1,12 +1,17 @@
-"""EuroSAT, both releases: `<Class>/<Class>_<n>`, 64x64.
+"""EuroSAT, both releases: `<Class>/<Class>_<n>`, 64x64; and any other folders of one class each.
 
 Multispectral: .tif, 13 bands of L1C in uint16, B8A last. RGB: .jpg, three of them stretched to 8 bits.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
 
-from rsdnet.ingest.layouts.base import GEOTIFF, Layout, find_files, subfolders
+from rsdnet.errors import DataError
+from rsdnet.ingest.files import add, copies, find_files, holds_database, key_of, subfolders
+from rsdnet.ingest.layouts.base import RASTER, Layout
 from rsdnet.ingest.source import Image, Recipe, S2Unit, Source
 from rsdnet.options import Share
 
@@ -16,15 +21,19 @@ CLASSES = (
     "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture",
     "PermanentCrop", "Residential", "River", "SeaLake",
 )  # fmt: skip
+_LISTS = ("train", "val", "test")
+_SUFFIXES = (".jpg", ".jpeg", ".png", *RASTER)  # of the lines of a list, whatever the release
 
 
 @dataclass(frozen=True)
 class EuroSat(Layout):
-    """EuroSAT. The usual split is taken from eurosat-train.txt, -val.txt, -test.txt where SOURCE has them."""
+    """EuroSAT. The usual split is taken from eurosat-train.txt, -val.txt, -test.txt where SOURCE has them. Its folders
+    are the classes: those of other names make a data set of other classes."""
 
     NAME = "eurosat"
-    FILES = "GeoTIFF in a folder of its class: name EuroSAT's own folder"
-    SUFFIXES: ClassVar[tuple[str, ...]] = GEOTIFF
+    FILES = "GeoTIFF or JP2 in a folder of its class: name EuroSAT's own folder"
+    GROUPS = "patches"
+    SUFFIXES: ClassVar[tuple[str, ...]] = RASTER
     BANDS: ClassVar[tuple[str, ...]] = ORDER
     LEVEL: ClassVar[str] = "L1C"
     UNIT: ClassVar[S2Unit] = "dn"
@@ -32,44 +41,94 @@ class EuroSat(Layout):
     test: Share = 0.2
 
     def sources(self) -> list[Source]:
-        splits = self._listed()
+        files: dict[str, Path] = {}
+        for path in self._images:
+            add(files, key_of(path.stem), path)
+        labels, listed = {name: label for label, name in enumerate(self._classes)}, self._listed()
+        if unknown := sorted(listed.keys() - files.keys()):
+            self.notices.append(f"the lists name {len(unknown):,} samples that no file has; the first: {unknown[0]}")
+        doubles = copies(files)
         return [
             Source(
-                name=path.stem,
-                group=path.stem,
-                images={"ms": Image.of_file(path, self.BANDS)},
-                split=splits.get(path.stem),
-                label=label,
-                problem="no list of the split names it" if splits and path.stem not in splits else "",
+                name=name,
+                group=name,
+                images={"ms": Image.of_file(path, self.BANDS, name)},
+                split=listed.get(name),
+                label=labels[key_of(path.parent.name)],
+                problem=f"it is named as a copy: of {files[doubles[name]]}"
+                if name in doubles
+                else "no list of the split names it"
+                if listed and name not in listed
+                else "",
             )
-            for label, name in enumerate(self._classes())
-            if (self.source / name).is_dir()
-            for path in find_files(self.source / name, self.SUFFIXES)
-            if path.parent == self.source / name  # a folder above EuroSAT's own is no class
+            for name, path in sorted(files.items(), key=lambda item: (labels[key_of(item[1].parent.name)], item[0]))
         ]
 
+    @cached_property
+    def _images(self) -> list[Path]:
+        """The images in a folder of their class, right below SOURCE."""
+        found = find_files(self.source, self.SUFFIXES, self.notices)
+        inside = [path for path in found if path.parent.parent == self.source]
+        if inside and (beside := sorted({*found} - {*inside})):
+            self.notices.append(
+                f"{len(beside):,} images lie in no folder of a class right below {self.source}: not read; "
+                f"the first: {beside[0]}"
+            )
+        return inside
+
+    @cached_property
+    def _classes(self) -> tuple[str, ...]:
+        """EuroSAT's classes; where folders with images bear other names, those."""
+        folders: dict[str, Path] = {}
+        for folder in sorted({path.parent for path in self._images}):
+            add(folders, key_of(folder.name), folder)
+        own = {*self.db.absolute().parents, self.db.absolute()}
+        empty = [
+            path
+            for name in subfolders(self.source)
+            if key_of(name) not in folders and not holds_database(path := self.source / name)
+        ]
+        if empty := [path for path in empty if path.absolute() not in own]:
+            self.notices.append(f"{len(empty):,} folders hold no images and are no class; the first: {empty[0]}")
+        return CLASSES if folders.keys() <= {*CLASSES} else tuple(sorted(folders))
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"classes": [*self._classes]}
+
     def _listed(self) -> dict[str, str]:
-        """Split by sample, of the lists that are there."""
-        lists = {split: self.source / f"eurosat-{split}.txt" for split in ("train", "val", "test")}
-        return {
-            line.strip().rsplit(".", 1)[0]: split
-            for split, path in lists.items()
-            if path.is_file()
-            for line in path.read_text().splitlines()
-        }
+        """Split by sample, of the lists that are there. Raises DataError if two of them name one sample."""
+        listed: dict[str, str] = {}
+        for split in _LISTS:
+            for name in _names(self.source / f"eurosat-{split}.txt"):
+                if listed.setdefault(name, split) != split:
+                    one, two = (f"eurosat-{each}.txt" for each in (listed[name], split))
+                    raise DataError(f"{self.source}: {one} and {two} both name {name}: a sample has one split")
+        return listed
 
     def recipe(self) -> Recipe:
-        return Recipe({"ms": self.BANDS}, s2_unit=self.UNIT, class_names=self._classes(), level=self.LEVEL)
+        return Recipe({"ms": self.BANDS}, s2_unit=self.UNIT, class_names=self._classes, level=self.LEVEL)
 
-    def _classes(self) -> tuple[str, ...]:
-        """EuroSAT's classes; where the folders bear other names, those."""
-        present = subfolders(self.source)
-        return CLASSES if set(present) <= set(CLASSES) else tuple(present)
+
+def _names(path: Path) -> Iterator[str]:
+    """The samples that a list names, one a line: with or without folders and suffix; none without the file."""
+    if not path.is_file():
+        return
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}): it must be text, a file name a line") from error
+    for line in text.splitlines():
+        name = key_of(line.strip().replace("\\", "/").rpartition("/")[2])
+        if suffix := next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), ""):
+            name = name[: -len(suffix)]
+        if name:
+            yield name
 
 
 @dataclass(frozen=True)
 class EuroSatRgb(EuroSat):
-    """EuroSAT's RGB release, its 8-bit values as they are: stretched, no reflectance. Splits: see eurosat."""
+    """EuroSAT's RGB release, its 8-bit values as they are: stretched, no reflectance. Splits and classes: see
+    eurosat."""
 
     NAME = "eurosat-rgb"
     FILES = "JPEG in a folder of its class: name the folder EuroSAT_RGB"

@@ -8,7 +8,8 @@ import rasterio
 from rsdnet import bands
 from rsdnet.errors import DataError
 from rsdnet.ingest import labels
-from rsdnet.ingest.layouts.base import Layout, Offset, find_geotiffs, parse_offset
+from rsdnet.ingest.files import RASTER, add, copies, find_files, key_of
+from rsdnet.ingest.layouts.base import Layout, Offset, parse_offset
 from rsdnet.ingest.raster import SKIP, choose
 from rsdnet.ingest.source import Image, Recipe, S1Unit, S2Unit, Source
 from rsdnet.ingest.tiles import NAMES
@@ -45,6 +46,7 @@ class Pairs(Layout):
     without it each value from 0 to 65,534 is one."""
 
     NAME = "pairs"
+    GROUPS = "folders or files"
 
     def check(self) -> None:
         super().check()
@@ -55,7 +57,7 @@ class Pairs(Layout):
 
     def sources(self) -> list[Source]:
         folders = {"ms": self.s2, "sar": self.s1, "map": self.label}
-        found = {kind: _files(self.source / folder) for kind, folder in folders.items() if folder is not None}
+        found = {k: _files(self.source / folder, self.notices) for k, folder in folders.items() if folder is not None}
         if not set.intersection(*map(set, found.values())):
             raise DataError(f"the folders of {self.source} have no file name in common")
         layers = {
@@ -64,7 +66,9 @@ class Pairs(Layout):
             "map": labels.RGB if "#" in self.classes else ("Data",),
         }
         sources = []
-        for name in sorted(set.union(*map(set, found.values()))):
+        names = set.union(*map(set, found.values()))
+        doubles = copies(names)
+        for name in sorted(names):
             images = {
                 kind: Image.of_file(files[name], layers[kind], f"{name}_{_SUFFIXES[kind]}")
                 for kind, files in found.items()
@@ -72,8 +76,17 @@ class Pairs(Layout):
             }
             absent = [kind for kind in found if kind not in images]
             problem = f"it has no {'label' if absent[-1] == 'map' else _SUFFIXES[absent[-1]]} file" if absent else ""
-            sources.append(Source(name, name, images, scheme="map", problem=problem))
+            problem = f"it is named as a copy: of {doubles[name]}" if name in doubles else problem
+            group = name.rpartition("/")[0] or name
+            sources.append(Source(name, group, images, scheme="map", problem=problem))
+        if not self.group and not self.split_by and any("/" not in source.name for source in sources):
+            self.notices.append(
+                "splits are drawn by file, as files lie in no folder of their scene: --group, --split-by"
+            )
         return sources
+
+    def path(self, source: Source) -> str:
+        return source.name
 
     def recipe(self) -> Recipe:
         classes = labels.parse(self.classes)
@@ -101,11 +114,13 @@ class Pairs(Layout):
         return names
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """The files of a folder by their path below it, without its suffix."""
-    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_geotiffs(folder)}
+def _files(folder: Path, notices: list[str]) -> dict[str, Path]:
+    """The files of a folder by their path below it, without its suffix. Raises DataError if two have one."""
+    files: dict[str, Path] = {}
+    for path in find_files(folder, RASTER, notices):
+        add(files, key_of(path.relative_to(folder).with_suffix("").as_posix()), path)
     if not files:
-        raise DataError(f"{folder} holds no GeoTIFF")
+        raise DataError(f"{folder} holds no GeoTIFF or JP2")
     return files
 
 
@@ -125,7 +140,7 @@ def _names(spelled: str) -> tuple[str, ...] | None:
 
 def _described(folder: Path, kind: str, option: str) -> tuple[str, ...]:
     """The bands of one sensor by the descriptions of the first file that can be read."""
-    for path in find_geotiffs(folder):
+    for path in find_files(folder, RASTER):
         try:
             with rasterio.open(path) as file:
                 names = choose(str(path), file.descriptions, None)
@@ -136,4 +151,4 @@ def _described(folder: Path, kind: str, option: str) -> tuple[str, ...]:
         if own := tuple(name for name in names if bands.BANDS[name].modality == kind):
             return own
         raise DataError(f"{path} describes {', '.join(names)}, none of them a band of {NAMES[kind]}: see {option}")
-    raise DataError(f"no GeoTIFF in {folder} can be read")
+    raise DataError(f"no file in {folder} can be read")

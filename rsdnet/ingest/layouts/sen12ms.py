@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsdnet import bands
-from rsdnet.ingest.layouts.base import Layout, find_geotiffs
+from rsdnet.ingest.files import add, find_geotiffs
+from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Image, Recipe, Source
 
 # DFC2020's classes by number, from 1 (IEEE GRSS Data Fusion Contest 2020).
@@ -36,12 +37,20 @@ class Sen12ms(Layout):
     )
 
     def sources(self) -> list[Source]:
-        found: dict[tuple[str, str, int, str], dict[str, Path]] = {}
-        for path in find_geotiffs(self.source):
+        found: dict[tuple[str, str, int, str, str], Path] = {}
+        others = []
+        for path in find_geotiffs(self.source, self.notices):
             if match := _NAME.fullmatch(path.stem):
                 season, kind, scene, number = match.groups()
-                found.setdefault((season, scene, int(number), number), {})[kind] = path
-        return [_source(season, scene, number, files) for (season, scene, _, number), files in sorted(found.items())]
+                add(found, (season, scene, int(number), number, kind), path)
+            else:
+                others.append(path)
+        if found and others:
+            self.notices.append(f"{len(others):,} GeoTIFFs bear no SEN12MS name: not read; the first: {others[0]}")
+        places: dict[tuple[str, str, str], dict[str, Path]] = {}
+        for season, scene, order, number, kind in sorted(found):
+            places.setdefault((season, scene, number), {})[kind] = found[season, scene, order, number, kind]
+        return [_source(*place, files) for place, files in places.items()]
 
     def recipe(self) -> Recipe:
         dfc = {number: number - 1 for number in range(1, 11)}

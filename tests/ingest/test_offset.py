@@ -1,0 +1,167 @@
+"""The +1000 DN of S2: tags, product names and dates decide, dark pixels contradict, and the rest is asked for."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from rsdnet.errors import DataError
+from rsdnet.ingest.ingest import ingest
+from rsdnet.ingest.layouts.pairs import Pairs
+from rsdnet.ingest.s2_offset import told
+from tests.support import geotiffs
+
+NAMES = ("B02", "B03", "B04", "B08")
+# Real L1C bands without those of 60 m, which alone have dark pixels in most scenes.
+RED_TO_SWIR = {"B02": 1, "B03": 2, "B04": 3, "B08": 7, "B11": 11, "B12": 12}
+WITH_OFFSET = {"S2L1C": {"282D", "433D", "609U"}, "S2L2A": {"433D"}}
+
+
+def scene(low: int, high: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(low, high, (4, 32, 32)).astype(np.uint16)
+
+
+def layout(root: Path, **options: object) -> Pairs:
+    return Pairs(root, root / "db", s2=Path("s2"), s2_bands=",".join(NAMES), val=0, test=0, **options)  # type: ignore[arg-type]
+
+
+def write(root: Path, name: str, layers: np.ndarray, tags: dict[str, str] | None = None) -> None:
+    path = geotiffs.write(root / "s2" / f"{name}.tif", layers)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(**(tags or {}))
+
+
+def stored(root: Path, name: str) -> np.ndarray:
+    return geotiffs.tensors(root / "db")[f"{name}_s2"]["B02"]
+
+
+@pytest.mark.parametrize(
+    ("path", "tags", "want"),
+    [
+        ("a.tif", {"PROCESSING_BASELINE": "05.09"}, (1000, True)),
+        ("a.tif", {"PROCESSING_BASELINE": "02.14"}, (0, True)),
+        ("scene_N4512_x.tif", {"PROCESSING_BASELINE": "02.14"}, (0, True)),
+        ("scene_N4512_x.tif", {}, (None, False)),
+        ("scene_N0512_x.tif", {}, (None, False)),  # no product's name
+        ("a.tif", {"BOA_ADD_OFFSET": "-1000", "PROCESSING_BASELINE": "02.14"}, (1000, True)),
+        ("a.tif", {"RADIO_ADD_OFFSET_LIST": "-1000, -1000"}, (1000, True)),
+        ("S2A_MSIL1C_20230101T101411_N0400_R022_T33UUP_20230101T120000.tif", {}, (1000, True)),
+        ("S2B_MSIL2A_20190101T101411_N0211_R022_T33UUP.SAFE/IMG/B02.jp2", {}, (0, True)),
+        ("S2A_MSIL1C_20230101T101411_N0209_R022_T33UUP.tif", {"PROCESSING_BASELINE": "05.00"}, (1000, True)),
+        ("S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP.tif", {}, (0, False)),  # its date
+        ("20200604T054639_20200604T054831_T43RCP/B2.tif", {}, (0, False)),
+        ("20220125T054639_20220125T054831_T43RCP/B2.tif", {}, (1000, False)),
+        ("20220124T054639_20220124T054831_T43RCP/B2.tif", {}, (0, False)),
+        ("a.tif", {"SENSING_TIME": "2023-05-01T10:20:31Z"}, (1000, False)),
+        ("a.tif", {"TIFFTAG_DATETIME": "2023:05:01 10:20:31"}, (None, False)),  # of the file
+        ("a.tif", {"PROCESSING_BASELINE": "unknown"}, (None, False)),
+    ],
+)
+def test_tags_go_before_product_names_and_those_before_dates(path: str, tags: dict, want: tuple) -> None:
+    offset, _, known = told(path, tags)
+    assert (offset, known) == want
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
+def test_the_baseline_of_a_files_tag_is_subtracted_whatever_the_type(tmp_path: Path, dtype: type) -> None:
+    plain = scene(1, 9000)
+    write(tmp_path, "new", (plain + 1000).astype(dtype), {"PROCESSING_BASELINE": "05.09"})
+    write(tmp_path, "old", plain.astype(dtype), {"PROCESSING_BASELINE": "02.14"})
+    ingest(layout(tmp_path))
+    for name in ("new", "old"):
+        np.testing.assert_array_equal(stored(tmp_path, name), plain[0])
+    rows = [line.split("\t")[1:] for line in (tmp_path / "db" / "offsets.tsv").read_text().splitlines()]
+    assert rows == [["subtracted", "why"], ["1000", "processing baseline 05.09"], ["0", "processing baseline 02.14"]]
+
+
+@pytest.mark.parametrize(("low", "dtype"), [(1050, np.uint16), (3000, np.uint16), (1050, np.float32)])
+def test_bright_files_that_tell_nothing_are_asked_for(tmp_path: Path, low: int, dtype: type) -> None:
+    write(tmp_path, "a", scene(low, 9000).astype(dtype))
+    write(tmp_path, "dark", scene(1, 9000).astype(dtype))
+    with pytest.raises(DataError, match=r"the offset of S2 is open: .*a\.tif .* give --offset 0, --offset 1000"):
+        ingest(layout(tmp_path))
+    assert not (tmp_path / "db").exists()
+    ingest(layout(tmp_path, offset="1000"))
+    np.testing.assert_array_equal(stored(tmp_path, "a"), scene(low, 9000)[0] - 1000)
+
+
+def test_dark_files_that_tell_nothing_have_none_and_that_is_said_to_be_a_guess(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for seed in range(3):
+        write(tmp_path, f"p{seed}", scene(1, 9000, seed))
+    ingest(layout(tmp_path))
+    np.testing.assert_array_equal(stored(tmp_path, "p0"), scene(1, 9000)[0])
+    out = capsys.readouterr().out
+    assert "0 DN from 3 files (a guess)" in out
+    assert out.split("not sure of:")[1].count("the offset of 3 S2 files") == 1
+
+
+@pytest.mark.parametrize("tags", [{"PROCESSING_BASELINE": "05.09"}, {"SENSING_TIME": "2023-05-01T10:20:31Z"}])
+def test_dark_pixels_contradict_an_offset(tmp_path: Path, tags: dict) -> None:
+    write(tmp_path, "a", scene(1, 2000), tags)
+    with pytest.raises(DataError, match=r"tells an offset, but .* of the pixels lie under DN 800"):
+        ingest(layout(tmp_path))
+    ingest(layout(tmp_path, offset="0"))
+    np.testing.assert_array_equal(stored(tmp_path, "a"), scene(1, 2000)[0])
+
+
+def test_dates_before_the_offset_whose_pixels_show_it_are_asked_for(tmp_path: Path) -> None:
+    for seed in range(3):  # reprocessed: Collection 1
+        write(tmp_path, f"20200604T05463{seed}_a", scene(1030, 5000, seed))
+    with pytest.raises(DataError, match="acquisition date 2020-06-04 tells no offset, but its darkest pixels"):
+        ingest(layout(tmp_path))
+
+
+def test_gdals_scale_and_offset_are_applied_once(tmp_path: Path) -> None:
+    plain = scene(1, 9000)
+    write(tmp_path, "a", plain + 1000, {"PROCESSING_BASELINE": "05.09"})
+    with rasterio.open(tmp_path / "s2" / "a.tif", "r+") as file:
+        file.scales, file.offsets = (0.0001,) * 4, (-0.1,) * 4
+    ingest(layout(tmp_path))
+    got = stored(tmp_path, "a")
+    assert got.dtype == np.uint16
+    np.testing.assert_array_equal(got, plain[0])
+    assert "its offset tag" in (tmp_path / "db" / "offsets.tsv").read_text()
+
+
+def test_a_table_tells_each_files_offset(tmp_path: Path) -> None:
+    write(tmp_path, "a", scene(1001, 9000))
+    write(tmp_path, "b", scene(1, 9000))
+    write(tmp_path, "c", scene(1, 9000))
+    table = tmp_path / "table.tsv"
+    table.write_text(f"{tmp_path}/s2/a.tif\t1000\twhy\n\ns2/b.tif\t0\n")
+    ingest(layout(tmp_path, offset=str(table)))
+    np.testing.assert_array_equal(stored(tmp_path, "a"), scene(1001, 9000)[0] - 1000)
+    np.testing.assert_array_equal(stored(tmp_path, "b"), scene(1, 9000)[0])
+    assert "c.tif is not in the table" in (tmp_path / "db" / "left_out.tsv").read_text()
+    table.write_text("s2/a.tif\t-3\n")
+    with pytest.raises(DataError, match="table.tsv, line 1: wants a file, a tab and its DN"):
+        ingest(layout(tmp_path, offset=str(table)))
+
+
+@pytest.mark.parametrize("level", ["S2L1C", "S2L2A"])
+@pytest.mark.parametrize("size", [224, 64, 32])
+@pytest.mark.parametrize("names", [("B02", "B03", "B04"), ("B08", "B11", "B12"), tuple(RED_TO_SWIR)])
+def test_real_scenes_are_never_decided_wrongly(
+    real_data: Path, tmp_path: Path, level: str, size: int, names: tuple[str, ...]
+) -> None:
+    """Files of one scene, of `size` pixels and some of its bands: decided alike and rightly, or asked for."""
+    shift = int(level == "S2L2A")  # no B10
+    for path in sorted((real_data / "terramesh" / level).glob("*.tif")):
+        place, layers = path.name.split("_")[0], geotiffs.read(path)
+        chosen = layers[[RED_TO_SWIR[name] - (shift if RED_TO_SWIR[name] > 10 else 0) for name in names]]
+        root = tmp_path / place
+        tiles = [(y, x) for y in range(0, 224 - size + 1, size) for x in range(0, 224 - size + 1, size)]
+        for y, x in tiles:
+            geotiffs.write(root / "s2" / f"{y}_{x}.tif", chosen[:, y : y + size, x : x + size])
+        try:
+            ingest(Pairs(root, root / "db", s2=Path("s2"), s2_bands=",".join(names), implausible="keep"))
+        except DataError as error:
+            assert "the offset of S2 is open" in str(error)
+            continue
+        assert place not in WITH_OFFSET[level]
+        got = geotiffs.tensors(root / "db")
+        for y, x in tiles:
+            np.testing.assert_array_equal(got[f"{y}_{x}_s2"][names[0]], chosen[0, y : y + size, x : x + size])
