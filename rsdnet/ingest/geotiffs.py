@@ -12,11 +12,11 @@ from rsdnet.data.catalog import MAP_TENSOR
 from rsdnet.data.statistics import Summary, summarise, valid
 from rsdnet.errors import DataError
 from rsdnet.ingest import labels, plausible, raster, units
-from rsdnet.ingest.grid import Grid, compare, positions
+from rsdnet.ingest.grid import Grid, compare, described, positions
 from rsdnet.ingest.raster import Layer, Raster
 from rsdnet.ingest.s2_offset import Evidence, evidence, subtract
 from rsdnet.ingest.source import Image, Recipe, Source, Unfit
-from rsdnet.ingest.tiles import NAMES, Layers, coverage, tiles
+from rsdnet.ingest.tiles import NAMES, Layers, coverage, size_of, tiles
 
 LONGEST_KEY = 511  # bytes; LMDB's MDB_MAXKEYSIZE
 _IDS = "ids"  # label ids of a map, (H, W) int64, -1 for no class; not stored
@@ -42,8 +42,9 @@ class Result:
 
     entries: (key, safetensors blob). left: samples left out, (sample, reason, kind of reason). summaries: statistics by
     band, one dict a training tile, in the order of the rows. offsets: (file, DN subtracted, reason, whether it is
-    known). notes: facts to count over all sources. dropped: pixels of label maps by value that is no class. highest:
-    the largest label id on a map, -1 for none. cover: pixels of the images, and of those that tiles take.
+    known). evidence: of the offset. notes, doubts: facts and guesses to count over all sources. dropped: pixels of
+    label maps by value that is no class. highest: the largest label id on a map, -1 for none. cover: pixels of the
+    images, and of those that tiles take. grid: size with pixels, and coordinate system, in words.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -53,13 +54,15 @@ class Result:
     offsets: list[tuple[str, int, str, bool]] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     highest: int = -1
     cover: tuple[int, int] = (0, 0)
+    grid: tuple[str, str] = ("", "")
 
     def line(self) -> dict[str, Any]:
         """The source's line of the journal."""
-        kept = ("rows", "left", "offsets", "notes", "dropped", "highest", "cover")
+        kept = ("rows", "left", "offsets", "notes", "doubts", "dropped", "highest", "cover", "grid")
         return {name: getattr(self, name) for name in kept}
 
     def note(self, text: str) -> None:
@@ -183,8 +186,12 @@ def _offset(
     if found.open:
         raise Unfit("offset", f"{found.open}: give --offset 0 or --offset {found.offset}")
     if found.offset is None:
-        dark = f"{found.dark:.1%} of its pixels are under DN 800" if found.dark else "as the files that were looked at"
-        return 0, f"guess: no tag, baseline or date; {dark}", False
+        result.doubts.append(
+            "S2 tells no tag, baseline or date; its dark pixels speak for offset 0: --offset overrules"
+        )
+        return 0, f"guess: {found.dark:.1%} of its pixels are under DN 800", False
+    if not found.known:
+        result.doubts.append("S2 tells its offset by the acquisition date alone: --offset overrules")
     return found.offset, found.why if found.known else f"guess: {found.why}", found.known
 
 
@@ -207,7 +214,7 @@ def _check_grids(pictures: dict[str, Picture], result: Result) -> None:
         if one.grid and two.grid:
             compare(one.grid, two.grid, (NAMES[first], NAMES[kind]))
         else:
-            result.note(f"{NAMES[first]} and {NAMES[kind]}: no georeference to compare, paired pixel by pixel")
+            result.doubts.append(f"{NAMES[first]} and {NAMES[kind]} tell no place to compare: paired pixel by pixel")
 
 
 # ---- cutting ---------------------------------------------------------------------------------------------------------
@@ -219,6 +226,7 @@ def _cut(source: Source, pictures: dict[str, Picture], recipe: Recipe, result: R
     found = list(tiles(images, recipe.patch, recipe.stride, recipe.tolerance))
     result.cover = coverage(images, [tile.window for tile in found])
     grid = next((picture.grid for picture in pictures.values() if picture.grid), None)
+    result.grid = described(grid, size_of(images))
     where = positions(grid, [tile.window.centre for tile in found])
     for tile, place in zip(found, where, strict=True):
         _add(source, tile.suffix, tile.layers, place, recipe, result)

@@ -85,6 +85,16 @@ def _name(crs: CRS) -> str:
     return f"EPSG:{code}" if code else crs.to_wkt().split('"')[1]
 
 
+def described(grid: Grid | None, size: tuple[int, int]) -> tuple[str, str]:
+    """Size with pixels, and coordinate system, in words. size: (height, width) in pixels."""
+    pixels = f"{size[1]}x{size[0]} px"
+    if grid is None:
+        return pixels, ""
+    degrees = grid.crs is not None and grid.crs.is_geographic
+    side = float(np.linalg.norm(grid.matrix[:, 0]))
+    return f"{pixels} of {f'{side:.2g} degrees' if degrees else f'{side:.4g} m'}", _name(grid.crs) if grid.crs else ""
+
+
 def positions(grid: Grid | None, places: Sequence[tuple[float, float]]) -> list[tuple[float, float] | None]:
     """(longitude, latitude) in degrees, WGS 84, of places (column, row) in pixels; None where unknown."""
     if grid is None or grid.crs is None:

@@ -112,7 +112,8 @@ def test_pairs_without_a_place_are_said_to_be_unsure(tmp_path: Path, capsys: pyt
     write(tmp_path, "a", "s2", s2(SIDE), HERE)
     write(tmp_path, "a", "s1", s1(SIDE), None)
     ingest(layout(tmp_path))
-    assert "S2 and S1: no georeference to compare, paired pixel by pixel (1 sources)" in capsys.readouterr().out
+    out = capsys.readouterr().out.split("not sure of:")[1]
+    assert "S2 and S1 tell no place to compare: paired pixel by pixel (1 sources)" in out
 
 
 def test_pixels_that_no_tile_takes_are_said_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
