@@ -13,6 +13,7 @@ from rsdnet.errors import DataError
 from rsdnet.ingest.files import RASTER, add, copies, find_files, holds_database, key_of, subfolders
 from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Image, Recipe, S2Unit, Source
+from rsdnet.options import Share
 
 # The layers' order (phelber/EuroSAT): Sentinel-2's own but for B8A.
 ORDER = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
@@ -35,8 +36,8 @@ class EuroSat(Layout):
     SUFFIXES: ClassVar[tuple[str, ...]] = RASTER
     BANDS: ClassVar[tuple[str, ...]] = ORDER
     LEVEL: ClassVar[str] = "L1C"
-    val: float = 0.2
-    test: float = 0.2
+    val: Share = 0.2
+    test: Share = 0.2
 
     def sources(self) -> list[Source]:
         files: dict[str, Path] = {}
