@@ -108,7 +108,8 @@ class Tally:
             yield "labels: none"
             return
         classes = len(recipe.class_names) if recipe.class_names else self.highest + 1
-        yield f"labels: {self.labelled:,} of {self.samples:,} samples, {classes:,} classes"
+        how = ", each the majority of its label map" if self.mapped else ""
+        yield f"labels: {self.labelled:,} of {self.samples:,} samples, {classes:,} classes{how}"
         if self.dropped:
             yield f"label maps: values that are no class: {_counted(self.dropped, ' px')}"
 
