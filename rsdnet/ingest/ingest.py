@@ -10,6 +10,7 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from rsdnet.ingest.summary import LEFT_OUT, OFFSETS, Tally
 from rsdnet.ingest.survey import survey
 from rsdnet.ingest.workers import results
 from rsdnet.ingest.writer import Writer, space_for
+from rsdnet.options import checked, read
 
 INTERRUPTED = 130  # the shell's status for SIGINT
 _VERSION = 2  # of the journal's lines, and of the rules by which sources are judged
@@ -277,8 +279,15 @@ def _write_list(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 def main() -> int:
     """The command."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    return ingest(layout_of(sys.argv[1:]))
+
+
+def layout_of(argv: Sequence[str]) -> Layout:
+    """The layout of a command line. Raises DataError on a mistake in it."""
+    name, prog = argv[0] if argv else "", "python -m rsdnet.ingest"
     if ":" in name:
-        return ingest(tyro.cli(LAYOUTS.find(name), prog=f"rsdnet.ingest {name}", args=sys.argv[2:]))
-    layouts = {name: LAYOUTS.find(name) for name in LAYOUTS}
-    return ingest(tyro.extras.subcommand_cli_from_dict(layouts, prog="rsdnet.ingest", description=__doc__))
+        parser = partial(tyro.cli, LAYOUTS.find(name), prog=f"{prog} {name}", args=argv[1:])
+    else:
+        layouts = {name: LAYOUTS.find(name) for name in LAYOUTS}
+        parser = partial(tyro.extras.subcommand_cli_from_dict, layouts, prog=prog, description=__doc__, args=argv)
+    return checked(read(parser, argv))

@@ -89,8 +89,8 @@ def test_group_takes_the_path_below_source(tmp_path: Path) -> None:
             "block", "block:0", "block:-3", "block:nan", "block:1e999", "block:10km", "tile:3", "block:30000",
         )),
         ({"split_by": "block:10"}, "s2/scene0/p0.tif bears no georeference, nor do 5 more: --split-by needs one"),
-        ({"val": float("nan")}, "must be shares"),
-        ({"workers": -3}, "--workers is -3"),
+        ({"val": float("nan")}, "--val nan: input should be a finite number"),
+        ({"workers": -3}, "--workers -3: input should be greater than or equal to 0"),
     ],
 )  # fmt: skip
 def test_options_that_group_nothing(tmp_path: Path, options: dict, said: str) -> None:
