@@ -50,11 +50,16 @@ def find_files(folder: Path, suffixes: tuple[str, ...], notices: list[str] | Non
         if path.lower().endswith(suffixes):
             found.append(path)
         elif path.lower().endswith(others):
-            passed.setdefault(f"images are no {' or '.join(suffixes)}: not read", []).append(path)
+            passed.setdefault(f"images that are no {' or '.join(suffixes)}, not read", []).append(path)
     _require_text(found)
     if notices is not None:
-        notices += [f"{len(paths):,} {what}; the first: {escaped(min(paths))}" for what, paths in passed.items()]
+        notices += [counted(what, len(paths), min(paths)) for what, paths in passed.items()]
     return [Path(path) for path in sorted(found)]
+
+
+def counted(what: str, count: int, first: str | Path) -> str:
+    """A line on what was passed over."""
+    return f"{what}: {count:,}; the first: {escaped(first)}"
 
 
 def _walk(folder: str, passed: dict[str, list[str]]) -> Iterator[str]:
@@ -71,12 +76,12 @@ def _walk(folder: str, passed: dict[str, list[str]]) -> Iterator[str]:
                 status = os.stat(root)
                 identity = (status.st_dev, status.st_ino or os.path.realpath(root))  # inodes may be unknown
                 if identity in seen:
-                    passed.setdefault("folders are links to another that was read: not read again", []).append(root)
+                    passed.setdefault("folders that are links to another, not read again", []).append(root)
                     continue
                 seen.add(identity)
                 visible = _visible(root)
             except OSError as error:
-                passed.setdefault(f"folders cannot be read ({error.strerror})", []).append(root)
+                passed.setdefault(f"folders that cannot be read ({error.strerror})", []).append(root)
                 continue
             if root != folder and _DATABASE.intersection(entry.name for entry in visible):
                 continue

@@ -127,7 +127,7 @@ def _changes(layout: Layout, listing: str) -> str:
     gone = sorted(before.keys() - now.keys())
     other = sorted(name for name in now.keys() & before.keys() if _differs(now[name], before[name]))
     parts = (("new", new), ("gone or renamed", gone), ("of other files or another split", other))
-    told = [f"{len(names):,} samples {what} (the first: {names[0]})" for what, names in parts if names]
+    told = [f"samples {what}: {len(names):,} (the first: {names[0]})" for what, names in parts if names]
     if not told and listing.startswith(DIGEST) and not layout.split_by:
         drawn = draw(sources, layout.val, layout.test, _grouping(layout))
         told = ["the files of samples that were left out"] if digest(drawn.sources) != listing else []

@@ -71,9 +71,10 @@ def draw(sources: list[Source], val: float, test: float, by: Grouping) -> Drawn:
     elif by.block is not None:
         sources = _placed(sources, by)
     drawn = assign_splits(sources, val, test)
-    free = [source for source in sources if source.split is None and not source.problem]
+    taken = [source for source in sources if not source.problem and source.images.keys() & {"ms", "sar"}]
+    free = [source for source in taken if source.split is None]
     groups = len({source.group for source in free})
-    own = sum(not source.problem for source in sources) - len(free)
+    own = len(taken) - len(free)
     words = [f"{by.own}, for {own:,} sources"] if own else []
     words += [f"drawn for {len(free):,} sources in {groups:,} {by}"] if free else []
     return Drawn(drawn, "; ".join(words), [*_unmet(drawn, free, groups, val, test, by)])
@@ -87,7 +88,7 @@ def _unmet(
     held = {source.split for source in drawn if not source.problem}
     for name, share in (("val", val), ("test", test)):
         if free and share > 0 and name not in held:
-            yield f"no sample is in {name}, though --{name} is {share:g}: {groups:,} {by} are too few to share out"
+            yield f"no sample is in {name}, though --{name} is {share:g}: too few {by} to share out ({groups:,})"
 
 
 def assign_splits(sources: list[Source], val: float, test: float) -> list[Source]:

@@ -46,7 +46,7 @@ def test_links_are_followed_and_each_folder_is_read_once(tmp_path: Path) -> None
     os.mkfifo(root / "pipe.tif")
     told: list[str] = []
     assert names(root, told) == ["m/deep/2.TIFF", "m/far.tif", "z/1.tif", "z/3.tif", "z/lost.tif"]
-    assert told == [f"3 folders are links to another that was read: not read again; the first: {root / 'a'}"]
+    assert told == [f"folders that are links to another, not read again: 3; the first: {root / 'a'}"]
     assert subfolders(root) == ["a", "m", "n", "z"]
 
 
@@ -58,7 +58,7 @@ def test_clutter_and_databases_are_passed_over(tmp_path: Path) -> None:
         touch(tmp_path / file.replace(".", "") / file, tmp_path / file.replace(".", "") / "map.tif")
     told: list[str] = []
     assert names(tmp_path, told) == ["x.tif"]
-    assert told == [f"1 images are no .tif or .tiff: not read; the first: {tmp_path / 's' / 'y.jpg'}"]
+    assert told == [f"images that are no .tif or .tiff, not read: 1; the first: {tmp_path / 's' / 'y.jpg'}"]
     assert subfolders(tmp_path) == ["datamdb", "ingestjournal", "s"]
     assert subfolders(tmp_path / "datamdb") == subfolders(tmp_path / "nowhere") == []
     touch(tmp_path / "data.mdb")  # a database may be written into SOURCE itself
@@ -77,7 +77,7 @@ def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", guarded)
     told: list[str] = []
     assert names(tmp_path, told) == ["open/x.tif"]
-    assert told == [f"1 folders cannot be read (Permission denied); the first: {tmp_path / 'shut'}"]
+    assert told == [f"folders that cannot be read (Permission denied): 1; the first: {tmp_path / 'shut'}"]
 
 
 @pytest.mark.parametrize(("name", "shown"), [(b"caf\xe9.tif", "caf\\xe9.tif"), (b"a\nb.tif", "a\\x0ab.tif")])
@@ -134,7 +134,7 @@ def test_sen12ms_behind_links_is_found_and_other_geotiffs_are_told(
     touch(source / "ROIs1158_spring" / "s2_1" / "p0-Copy1.tif", source / "ROIs1158_spring" / "s2_1" / "._p.tif")
     ingest.ingest(Sen12ms(tmp_path / "src", tmp_path / "db"))
     assert len(Catalog.read(tmp_path / "db")) == 4
-    assert "1 GeoTIFFs bear no SEN12MS name: not read; the first: " in capsys.readouterr().out
+    assert "GeoTIFFs that bear no SEN12MS name, not read: 1; the first: " in capsys.readouterr().out
 
 
 def test_a_patch_in_two_scenes_is_refused(tmp_path: Path) -> None:
@@ -182,13 +182,14 @@ def test_one_file_under_two_names_is_one_sample(tmp_path: Path) -> None:
     (tmp_path / "s1" / "a.tif").symlink_to("d.tif")
     os.link(tmp_path / "s2" / "c.tif", tmp_path / "s2" / "e.tif")
     (tmp_path / "s1" / "e.tif").symlink_to("c.tif")
+    os.link(tmp_path / "s2" / "d.tif", tmp_path / "s2" / "aa.tif")  # left out anyway
     geotiffs.write(tmp_path / "s2" / "f.tif", s2(seed=1))
     (tmp_path / "s1" / "f.tif").symlink_to("c.tif")  # an S1 image may belong to two S2 images
     ingest.ingest(pairs(tmp_path, tmp_path / "db", offset="0"))
     assert Catalog.read(tmp_path / "db").samples.tolist() == ["b", "c", "d", "f"]
     assert reasons(tmp_path / "db") == {
         name: f"it is the same file as another: as that of {other}" for name, other in (("a", "b"), ("e", "c"))
-    }
+    } | {"aa": "it has no s1 file"}
 
 
 def test_source_may_be_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,8 +236,8 @@ def test_a_class_is_a_visible_folder_that_holds_images(tmp_path: Path, capsys: p
         assert Catalog.read(made.db).label.tolist() == [0, 0, 0, 1, 1, 1]
     assert ingest.ingest(EuroSatRgb(source, source / "db")) == 0
     told = capsys.readouterr().out
-    assert f"2 folders below {source} hold no images and are no class; the first: {source / 'aerial'}" in told
-    assert f"2 images lie in no folder of a class right below {source}" in told
+    assert f"folders below {source} that hold no images and are no class: 2; the first: {source / 'aerial'}" in told
+    assert f"images in no folder of a class right below {source}, not read: 2;" in told
 
 
 def test_classes_that_change_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -276,7 +277,7 @@ def test_lists_may_bear_folders_blanks_and_windows_line_ends(tmp_path: Path, cap
         zip(pixels, ("train", "val", "test") * 3, strict=True)
     )
     assert made.classes == CLASSES
-    assert "the lists name 1 samples that no file has; the first: Forest_77" in capsys.readouterr().out
+    assert "samples of the lists without a file: 1; the first: Forest_77" in capsys.readouterr().out
     with open(source / "eurosat-val.txt", "a") as file:
         file.write("Forest_1.tif\n")
     assert "eurosat-train.txt and eurosat-val.txt both name Forest_1" in refused(EuroSatRgb(source, tmp_path / "other"))
@@ -309,13 +310,13 @@ def test_a_finished_database_tells_of_files_that_came_and_went(tmp_path: Path, c
     next(source.rglob("*_lc_2_p1.tif")).unlink()
     for layout in layouts:
         out = said(layout)
-        assert "3 samples new (the first: ROIs1158_spring_1_p4)" in out
-        assert "1 samples of other files or another split (the first: ROIs1158_spring_3_p2)" in out
+        assert "samples new: 3 (the first: ROIs1158_spring_1_p4)" in out
+        assert "samples of other files or another split: 1 (the first: ROIs1158_spring_3_p2)" in out
         assert f"delete {layout.db} and ingest anew" in out
     for kind in ("s1", "s2", "lc"):
         for path in source.rglob(f"*_{kind}_1_p0.tif"):
             path.unlink()
-    assert "1 samples gone or renamed (the first: ROIs1158_spring_1_p0)" in said(layouts[0])
+    assert "samples gone or renamed: 1 (the first: ROIs1158_spring_1_p0)" in said(layouts[0])
 
 
 def test_a_sample_that_was_left_out_and_is_whole_now_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

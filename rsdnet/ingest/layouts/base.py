@@ -12,7 +12,7 @@ from pydantic import Field
 
 from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
-from rsdnet.ingest.files import escaped, find_files, find_geotiffs, holds_database, is_utf8, subfolders
+from rsdnet.ingest.files import counted, escaped, find_files, find_geotiffs, holds_database, is_utf8, subfolders
 from rsdnet.ingest.source import Recipe, S1Unit, S2Unit, Source
 from rsdnet.ingest.splits import parse_block, parse_group
 from rsdnet.options import Real, Share, Workers, checked
@@ -93,7 +93,7 @@ class Layout:
         own = {*self.db.absolute().parents, self.db.absolute()}
         paths = [self.source / name for name in subfolders(self.source) if name not in known]
         if other := [path for path in paths if path.absolute() not in own and not holds_database(path)]:
-            self.notices.append(f"{len(other):,} folders below {self.source} {why}; the first: {other[0]}")
+            self.notices.append(counted(f"folders below {self.source} that {why}", len(other), other[0]))
 
     def sources(self) -> list[Source]:
         """The samples in a fixed order, `split` None to draw one; an empty list is an error that names `FILES`."""

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from rsdnet import bands
 from rsdnet.errors import DataError
-from rsdnet.ingest.files import add, subfolders
+from rsdnet.ingest.files import add, counted, subfolders
 from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Image, Recipe, Source
 
@@ -100,10 +100,8 @@ class BigEarthNet(Layout):
             ("S1", sorted(row.s1 for _, row in listed if row.s1 and row.s1 not in s1)),
         ):
             if absent:
-                self.notices.append(
-                    f"{METADATA} lists {len(absent):,} {what} patches that have no folder: their partners become "
-                    f"samples without {what}; the first: {absent[0]}"
-                )
+                lacking = f"{what} patches of {METADATA} without a folder (their partners are samples without {what})"
+                self.notices.append(counted(lacking, len(absent), absent[0]))
 
     def _patches(self, collection: str, names: tuple[str, ...]) -> dict[str, Image]:
         """The images of a collection by patch: one file a band; without band names, the reference maps.
@@ -195,7 +193,7 @@ def _read(path: Path, notices: list[str]) -> dict[str, _Row]:
         if rows.setdefault(patch, row)[:2] != row[:2]:
             rows[patch] = row._replace(problem=f"{path.name} lists it more than once: with other values")
     if nameless:
-        notices.append(f"{path.name} has {nameless:,} rows without a patch_id: passed over")
+        notices.append(f"rows of {path.name} without a patch_id, passed over: {nameless:,}")
     return rows
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rsdnet.errors import DataError
-from rsdnet.ingest.files import RASTER, add, copies, find_files, key_of
+from rsdnet.ingest.files import RASTER, add, copies, counted, find_files, key_of
 from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Image, Recipe, S2Unit, Source
 from rsdnet.options import Share
@@ -46,7 +46,7 @@ class EuroSat(Layout):
             add(files, key_of(path.stem), path)
         labels, listed = {name: label for label, name in enumerate(self._classes)}, self._listed()
         if unknown := sorted(listed.keys() - files.keys()):
-            self.notices.append(f"the lists name {len(unknown):,} samples that no file has; the first: {unknown[0]}")
+            self.notices.append(counted("samples of the lists without a file", len(unknown), unknown[0]))
         doubles = copies(files)
         return [
             Source(
@@ -70,10 +70,8 @@ class EuroSat(Layout):
         found = find_files(self.source, self.SUFFIXES, self.notices)
         inside = [path for path in found if path.parent.parent == self.source]
         if inside and (beside := sorted({*found} - {*inside})):
-            self.notices.append(
-                f"{len(beside):,} images lie in no folder of a class right below {self.source}: not read; "
-                f"the first: {beside[0]}"
-            )
+            what = f"images in no folder of a class right below {self.source}, not read"
+            self.notices.append(counted(what, len(beside), beside[0]))
         return inside
 
     @cached_property

@@ -78,7 +78,7 @@ class Pairs(Layout):
             self.val + self.test > 0
             and not self.group
             and not self.split_by
-            and any("/" not in source.name for source in sources)
+            and any("/" not in s.name and not s.problem for s in sources)
         ):
             self.notices.append(
                 "splits are drawn by file, as files lie in no folder of their scene: --group, --split-by"

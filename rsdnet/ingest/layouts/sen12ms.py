@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsdnet import bands
-from rsdnet.ingest.files import add, find_geotiffs
+from rsdnet.ingest.files import add, counted, find_geotiffs
 from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Image, Recipe, Source
 
@@ -47,7 +47,7 @@ class Sen12ms(Layout):
             else:
                 others.append(path)
         if found and others:
-            self.notices.append(f"{len(others):,} GeoTIFFs bear no SEN12MS name: not read; the first: {others[0]}")
+            self.notices.append(counted("GeoTIFFs that bear no SEN12MS name, not read", len(others), others[0]))
         places: dict[tuple[str, str, str], dict[str, Path]] = {}
         for season, scene, order, number, kind in sorted(found):
             places.setdefault((season, scene, number), {})[kind] = found[season, scene, order, number, kind]
