@@ -20,17 +20,18 @@ from rich.console import Console
 from safetensors.numpy import load
 
 from rsdnet.console import progress
-from rsdnet.data import catalog, shards
+from rsdnet.data import catalog
 from rsdnet.data.catalog import DATA, JOURNAL, Catalog
 from rsdnet.data.statistics import write_histograms, write_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
+from rsdnet.ingest.finished import compare_shards, finished
 from rsdnet.ingest.geotiffs import Row, summarise_tile
-from rsdnet.ingest.journal import Journal, begun, compare
+from rsdnet.ingest.journal import Journal
 from rsdnet.ingest.layouts import LAYOUTS
 from rsdnet.ingest.layouts.base import Layout
-from rsdnet.ingest.source import DIGEST, Recipe, Source, check_names, digest, once, whole_name
-from rsdnet.ingest.splits import Grouping, draw, parse_block
+from rsdnet.ingest.source import Recipe, Source, check_names, digest, once
+from rsdnet.ingest.splits import draw
 from rsdnet.ingest.summary import LEFT_OUT, OFFSETS, Tally
 from rsdnet.ingest.survey import survey
 from rsdnet.ingest.workers import results
@@ -49,14 +50,14 @@ def ingest(layout: Layout) -> int:
     layout = replace(layout)  # what a layout has found is of one ingest
     layout.check()
     folder = layout.folder
-    if _finished(layout):
+    if finished(layout):
         return 0
     sources = once(layout.sources())
     if not sources:
         raise DataError(f"{layout.source} holds no {layout.FILES}")
     check_names(sources, layout.patch)
     try:
-        every, splits, unmet = draw(sources, layout.val, layout.test, _grouping(layout))
+        every, splits, unmet = draw(sources, layout.val, layout.test, layout.grouping())
     except KeyboardInterrupt:
         print("interrupted: nothing was written; the same command begins again")
         return INTERRUPTED
@@ -64,7 +65,7 @@ def ingest(layout: Layout) -> int:
     identity = layout.identity() | {"listing": digest(every), "version": _VERSION}
     if (folder / DATA).exists() and not (folder / JOURNAL).exists():
         raise DataError(f"{folder} holds a database that ingest did not begin: name another folder")
-    _compare_shards(layout, identity)
+    compare_shards(layout, identity)
     try:
         survey(every, recipe, layout.workers, layout.source)
     except KeyboardInterrupt:
@@ -78,94 +79,6 @@ def ingest(layout: Layout) -> int:
         journal = Journal(folder, identity)
     with contextlib.closing(journal):
         return Job(layout, every, recipe, identity, journal, splits, [*layout.notices, *unmet]).run()
-
-
-def _finished(layout: Layout) -> bool:
-    """Whether an ingest with the same options has ended; it then says so, and what has changed in the source since.
-
-    Raises DataError if options or classes differ.
-    """
-    folder = layout.folder
-    if not (folder / catalog.CATALOG).is_file() or (folder / JOURNAL).exists():
-        return False
-    meta = catalog.read_meta(folder)
-    if "ingest" not in meta:
-        raise DataError(f"{folder} holds a database that ingest did not make: name another folder")
-    before, now = meta["ingest"], layout.identity()
-    compare(folder, before, {name: now.get(name, value) for name, value in before.items()})
-    print(f"{folder} is finished: {catalog.count(folder):,} samples; delete it to ingest anew")
-    if told := _changes(layout, str(before.get("listing"))):
-        print(f"{layout.source} has changed since: {told}: delete {layout.db} and ingest anew, or name another folder")
-    return True
-
-
-def _changes(layout: Layout, listing: str) -> str:
-    """The differences of the source's files from those that a finished database was made of, in words; "" for none.
-
-    listing: the digest of those that it was made of.
-    """
-    try:
-        sources = once(layout.sources())
-        now = {source.name: source for source in sources}
-    except DataError as error:
-        return " ".join(str(error).split())
-    keys = {image.key for source in now.values() for image in source.images.values()}
-    before = dict[str, tuple[str | None, ...]]()
-    folders = [layout.folder]
-    if layout.part:
-        siblings = (layout.db / shard.name for shard in shards.found(layout.db))
-        folders = [folder for folder in siblings if (folder / catalog.CATALOG).is_file()]
-    for piece in (piece for folder in folders for piece in Catalog.scan(folder)):
-        columns = (piece.samples, piece.ms, piece.sar, piece.split)
-        for sample, ms, sar, split in zip(*(column.tolist() for column in columns), strict=True):
-            own = (ms and whole_name(ms, keys), sar and whole_name(sar, keys), split)
-            before.setdefault(whole_name(sample, now), own)
-    for line in (line for folder in folders for line in _lines(folder / LEFT_OUT)):
-        before.setdefault(whole_name(line.split("\t")[0], now), ())
-    every = not layout.part or len(folders) == layout.part.of  # else the new ones may be in other shards
-    new = sorted(now.keys() - before.keys()) if every else []
-    gone = sorted(before.keys() - now.keys())
-    other = sorted(name for name in now.keys() & before.keys() if _differs(now[name], before[name]))
-    parts = (("new", new), ("gone or renamed", gone), ("of other files or another split", other))
-    told = [f"samples {what}: {len(names):,} (the first: {names[0]})" for what, names in parts if names]
-    if not told and listing.startswith(DIGEST) and not layout.split_by:
-        drawn = draw(sources, layout.val, layout.test, _grouping(layout))
-        told = ["the files of samples that were left out"] if digest(drawn.sources) != listing else []
-    return ", ".join(told)
-
-
-def _differs(now: Source, before: tuple[str | None, ...]) -> bool:
-    """Whether a source differs from what it was ingested as: (S2 key, S1 key, split), () for left out."""
-    if now.problem or not before:
-        return bool(now.problem) and bool(before)
-    keys = tuple(now.images[kind].key if kind in now.images else None for kind in ("ms", "sar"))
-    return keys != before[:2] or now.split not in (None, before[2])
-
-
-def _compare_shards(layout: Layout, identity: dict[str, Any]) -> None:
-    """Raise DataError if another shard of the database was begun with other options, or of other files."""
-    for shard in shards.found(layout.db) if layout.part else ():
-        folder = layout.db / shard.name
-        if shard != layout.part and (before := _identity(folder)):
-            compare(folder, before, identity)
-
-
-def _identity(folder: Path) -> dict[str, Any]:
-    """The options of an ingest into `folder`, finished or not; {} where it holds none."""
-    if (folder / JOURNAL).is_file():
-        return begun(folder)
-    return shards.options(catalog.read_meta(folder)) if (folder / catalog.CATALOG).is_file() else {}
-
-
-def _grouping(layout: Layout) -> Grouping:
-    return Grouping(
-        layout.group, parse_block(layout.split_by), layout.GROUPS, layout.SPLITS, layout.path_of, layout.workers
-    )
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines of a table below its header; none without the file."""
-    return path.read_text("utf-8").splitlines()[1:] if path.is_file() else []
 
 
 @dataclass

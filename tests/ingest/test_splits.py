@@ -116,8 +116,9 @@ def test_sources_that_are_left_out_take_no_split_from_others() -> None:
         sources = [Source(name, name, {}) for name in "abc"] + [Source(f"x{bad}", f"x{bad}", {}, problem="bad")]
         assert {s.split for s in assign_splits(sources, 0.1, 0.2)[:3]} == {"train", "val", "test"}
     published = [Source("a1", "a", {}, "test"), Source("b1", "b", {}, "val"), Source("b2", "b", {}, "train")]
-    drawn = assign_splits([*published, Source("a2", "a", {})], 0, 0)
-    assert [source.split for source in drawn] == ["test", "val", "train", "test"]
+    torn = [Source("c1", "c", {}, "test"), Source("c2", "c", {}, "val"), Source("c3", "c", {})]
+    drawn = assign_splits([*published, Source("a2", "a", {}), *torn], 0, 0)
+    assert [source.split for source in drawn] == ["test", "val", "train", "test", "test", "val", "train"]
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------
@@ -316,9 +317,13 @@ def test_an_s1_patch_alone_has_the_split_of_its_row(tmp_path: Path) -> None:
 def test_without_the_table_pairs_and_splits_are_called_a_guess(tmp_path: Path) -> None:
     layout = ben(tmp_path, [row(0)])
     (tmp_path / "metadata.parquet").unlink()
+    lonely = tmp_path / "Reference_Maps" / "tile" / S2.format(7) / f"{S2.format(7)}_reference_map.tif"
+    geotiffs.write(lonely, np.full((1, 6, 6), 211, np.uint16))
     done = command("bigearthnet", tmp_path, tmp_path / "db")
     assert f"no metadata.parquet in {tmp_path}: S1 and S2 are not paired, splits are drawn" in done.stdout
     made = Catalog.read(layout.db)
+    again = command("bigearthnet", tmp_path, tmp_path / "db").stdout
+    assert again == f"{layout.db} is finished: 8 samples; delete it to ingest anew\n"
     assert set(made.group) == {"tile", "scene"}  # names, not paths: the same wherever SOURCE lies
     pq.write_table(pa.table({"patch_id": ["a"]}), tmp_path / "metadata.parquet")
     assert "metadata.parquet has no column s1_name, split" in refused(BigEarthNet(tmp_path, tmp_path / "other"))

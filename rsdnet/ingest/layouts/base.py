@@ -14,7 +14,7 @@ from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
 from rsdnet.ingest.files import counted, escaped, find_files, find_geotiffs, holds_database, is_utf8, subfolders
 from rsdnet.ingest.source import Recipe, S1Unit, S2Unit, Source
-from rsdnet.ingest.splits import parse_block, parse_group
+from rsdnet.ingest.splits import Grouping, parse_block, parse_group
 from rsdnet.options import Real, Share, Workers, checked
 
 __all__ = ["Layout", "Offset", "find_files", "find_geotiffs", "parse_offset", "subfolders"]
@@ -80,6 +80,10 @@ class Layout:
     def notices(self) -> list[str]:
         """What `sources` and `recipe` were not sure of, a line each."""
         return []
+
+    def grouping(self) -> Grouping:
+        """The grouping that the options ask for."""
+        return Grouping(self.group, parse_block(self.split_by), self.GROUPS, self.SPLITS, self.path_of, self.workers)
 
     def path_of(self, source: Source) -> str:
         """The path of a source in which --group is searched: of its first file, below SOURCE."""
