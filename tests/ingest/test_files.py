@@ -200,6 +200,9 @@ def test_source_may_be_the_working_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(set(Catalog.read("db").group)) == ["Forest", "River"]
     ingest.ingest(pairs(Path("../") / tmp_path.name, Path("pairs"), offset="0"))
     assert Catalog.read("pairs").samples.tolist() == ["scene/a"]
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")  # --s2 lies below SOURCE wherever the command runs
+    assert ingest.ingest(pairs(tmp_path, tmp_path / "pairs", offset="0")) == 0
     assert ingest.ingest(EuroSatRgb(tmp_path, tmp_path / "db", group="(Forest|River)/")) == 0
 
 

@@ -133,10 +133,10 @@ class Layout:
 
     def identity(self) -> dict[str, Any]:
         """Options that decide the result: equal in a resumed ingest, and in all shards of one."""
-        return {"layout": self.NAME} | {
-            name: str(value.resolve()) if isinstance(value, Path) else value
+        return {"layout": self.NAME, "source": str(self.source.resolve())} | {
+            name: str((self.source / value).resolve()) if isinstance(value, Path) else value
             for name, value in vars(self).items()
-            if name in self.__dataclass_fields__ and name not in ("db", "workers", "shard")
+            if name in self.__dataclass_fields__ and name not in ("source", "db", "workers", "shard")
         }
 
     def check(self) -> None:
