@@ -1,6 +1,7 @@
 """Linear evaluation against scikit-learn, and on data whose answer is known."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
 from rsdnet.config import Config
-from rsdnet.data.catalog import Catalog
+from rsdnet.data.catalog import COLUMNS, Catalog
 from rsdnet.distributed import ALONE
 from rsdnet.errors import DataError
 from rsdnet.evaluate import linear, variants
@@ -189,3 +190,143 @@ def test_two_ranks_say_what_is_wrong_once(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert done.stderr.count("holds no encoder") == 1
+
+
+# ---- the same evaluation again, and another one ----------------------------------------------------------------------
+
+
+def by_class(catalog: Catalog) -> None:
+    """The samples of each class together, as a data set of folders gives them."""
+    order = np.argsort(catalog.label, kind="stable")
+    for name in COLUMNS:
+        getattr(catalog, name)[:] = getattr(catalog, name)[order]
+
+
+def test_a_limit_takes_every_class_of_data_that_are_sorted_by_class(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[list[int], list[int]]] = []
+
+    def score(features: torch.Tensor, labels: torch.Tensor, parts: dict[str, torch.Tensor], classes: int) -> Any:
+        trained.append((parts["train"].tolist(), labels[parts["train"]].bincount().tolist()))
+        return linear.Score(1.0, 1.0, 0.1, 1.0)
+
+    monkeypatch.setattr(linear, "score", score)
+    db = relabelled(tmp_path, by_class)
+    result = probe(Options(run, (db,), device="cpu", limit=12), Console())
+    assert (result["limit"], result["seed"], result["protocol"]) == (12, 0, 2)
+    assert {tuple(counts) for _, counts in trained} == {(4, 4, 4)}
+    first = trained.pop()[0]
+    probe(Options(run, (db,), device="cpu", limit=12, seed=5), Console())
+    assert trained.pop()[0] != first
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"limit": -1}, "--limit = -1"),
+        ({"limit": 2}, "a limit of 2 samples cannot hold one of each of 3 classes: use at least 3"),
+        ({"size": -5}, "--size = -5"),
+        ({"batch": 0}, "--batch = 0"),
+        ({"seed": -1}, "--seed = -1"),
+    ],
+)
+def test_numbers_out_of_range(run: Path, tiny_db: Path, option: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        probe(Options(run, (tiny_db,), device="cpu", **option), Console())
+
+
+@pytest.fixture
+def held(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
+    """Whether a run holds the evaluation on a database already, whose results it is given here."""
+    evaluated = 0
+
+    def evaluate(*_: Any) -> dict[str, Any]:
+        nonlocal evaluated
+        evaluated += 1
+        return {"B02": {"pre-trained": {"f1": 0.5, "val_f1": 0.5}}}
+
+    monkeypatch.setattr(linear, "evaluate", evaluate)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(run / "encoder.safetensors", folder)
+
+    def held(*databases: Path, **options: Any) -> bool:
+        before = evaluated
+        result = probe(Options(folder, databases, device="cpu", **options), Console())
+        (folder / "probe.json").write_text(json.dumps(result))
+        return evaluated == before
+
+    return held
+
+
+def test_an_evaluation_is_known_again_under_any_path(held: Callable[..., bool], tmp_path: Path) -> None:
+    db = tiny.make(tmp_path / "db")
+    assert not held(db)
+    assert held(db)
+    (tmp_path / "link").symlink_to(db)
+    assert held(tmp_path / "link")
+    db.rename(tmp_path / "moved")
+    assert held(tmp_path / "moved")
+    assert json.loads((tmp_path / "run" / "probe.json").read_text())["data"] == [str(db)]
+
+
+def other_labels(catalog: Catalog) -> None:
+    catalog.label[0] = (catalog.label[0] + 1) % 3
+
+
+def other_splits(catalog: Catalog) -> None:
+    catalog.split[:] = np.roll(catalog.split, 3)
+
+
+def other_order(catalog: Catalog) -> None:
+    for name in COLUMNS:
+        getattr(catalog, name)[[0, 9]] = getattr(catalog, name)[[9, 0]]
+
+
+def other_names(catalog: Catalog) -> None:
+    object.__setattr__(catalog, "classes", ("smooth", "striped", "coarse"))
+
+
+@pytest.mark.parametrize("change", [other_labels, other_splits, other_order, other_names])
+def test_another_catalog_is_another_evaluation(
+    held: Callable[..., bool], tmp_path: Path, change: Callable[[Catalog], None]
+) -> None:
+    db = tiny.make(tmp_path / "db")
+    assert not held(db)
+    catalog = Catalog.read(db)
+    change(catalog)
+    catalog.write(db)
+    assert not held(db)
+    assert held(db)
+
+
+def test_other_pixels_statistics_and_options_are_another_evaluation(held: Callable[..., bool], tmp_path: Path) -> None:
+    db = tiny.make(tmp_path / "db")
+    assert not held(db)
+    stats = (db / "stats.json").read_text()
+    (db / "stats.json").write_text(stats.replace('"std": ', '"std": 1'))
+    assert not held(db)
+    shutil.copy(tiny.make(tmp_path / "other" / "db", seed=1) / "data.mdb", db)
+    assert not held(db)
+    for options in ({"limit": 12}, {"limit": 12, "seed": 1}, {"limit": 12, "seed": 1, "size": 30}):
+        assert not held(db, **options)
+        assert held(db, **options)
+
+
+@pytest.mark.parametrize("old", ['{"encoder": "ab", "data": ["db"], "limit": 0, "size": 0, "bands": {}}', "[]", "{"])
+def test_results_from_before_or_damaged_are_made_anew(held: Callable[..., bool], tmp_path: Path, old: str) -> None:
+    (tmp_path / "run" / "probe.json").write_text(old)
+    assert not held(tiny.make(tmp_path / "db"))
+
+
+def test_class_lists_that_differ_are_told(run: Path, tmp_path: Path) -> None:
+    def rename(catalog: Catalog) -> None:
+        other_names(catalog)
+        catalog.samples[:] = [f"other {name}" for name in catalog.samples]
+
+    one, two = tiny.make(tmp_path / "one"), relabelled(tmp_path, rename)
+    with pytest.raises(
+        DataError, match=r"class lists differ: .*label 2 is 'rough' in the one and 'coarse' in the other"
+    ):
+        probe(Options(run, (one, two), device="cpu"), Console())

@@ -3,6 +3,7 @@
 import functools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import lmdb
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -179,7 +182,7 @@ def lost_after(step: int) -> None:
 
 
 def test_a_run_on_weighted_databases_goes_on_in_another_way_of_reading(tmp_path: Path) -> None:
-    """Its order is the weights'; what is free to change at a resume does not change it."""
+    """Its order is the weights'; what is free to change at a resume does not change it: paths, too."""
     databases = [tiny.make(tmp_path / "a", 30, seed=1), tiny.make(tmp_path / "b", 15, seed=2)]
     argv = ("--data", *databases, *FAST, "--weights", "1", "3")
     train(*argv, "--run", tmp_path / "whole", "--steps=7")
@@ -188,7 +191,11 @@ def test_a_run_on_weighted_databases_goes_on_in_another_way_of_reading(tmp_path:
     lost = functools.partial(lost_after, 4)
     train(*argv, "--run", tmp_path / "run", "--steps=7", "--checkpoint-every=4", expect=7, prepare=lost)
     assert "data.weights" in refused("--run", tmp_path / "run", "--resume", "--weights", "1", "2")
-    train("--run", tmp_path / "run", "--resume", "--cache=host", "--slots=2", "--damaged=raise")
+    one, *rest = argv[1:3]
+    moved = one.rename(tmp_path / "moved")
+    assert "order" in refused("--run", tmp_path / "run", "--resume", "--data", *rest, moved)
+    how = ("--cache=host", "--slots=2", "--damaged=raise")
+    train("--run", tmp_path / "run", "--resume", *how, "--data", moved, *rest)
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
@@ -341,6 +348,46 @@ def test_a_checkpoint_of_other_data(finished: Path, tmp_path: Path) -> None:
     assert "samples (36 then, 27 now)" in refused("--run", run, "--resume", "--data", db, "--steps=14", *FAST)
 
 
+def replaced(db: Path, whole: Catalog) -> None:
+    shutil.copy(tiny.make(db / "again", seed=1) / "data.mdb", db)
+
+
+def reversed_rows(db: Path, whole: Catalog) -> None:
+    whole.take(np.arange(len(whole))[::-1]).write(db)
+
+
+def described_anew(db: Path, whole: Catalog) -> None:
+    text = (db / "stats.json").read_text()
+    (db / "stats.json").write_text(text.replace('"std": ', '"std": 1'))
+
+
+def damaged_since(db: Path, whole: Catalog) -> None:
+    with lmdb.open(str(db), map_size=1 << 28) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"s2_0", b"damaged")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (replaced, "data (entries of the same names hold other pixels)"),
+        (reversed_rows, "order (of the catalog's rows"),
+        (described_anew, "statistics (B02: mean"),
+        (damaged_since, "samples (36 then, 35 now)"),
+    ],
+)
+def test_data_that_are_not_the_same_any_more(
+    finished: Path, tiny_db: Path, tmp_path: Path, change: Callable[[Path, Catalog], None], told: str
+) -> None:
+    run, db = copied(finished, tmp_path / "run"), tmp_path / "db"
+    shutil.copytree(tiny_db, db)
+    assert "is complete" in train("--run", run, "--resume", "--data", db).out
+    change(db, Catalog.read(db))
+    line = refused("--run", run, "--resume", "--data", db)
+    assert "was trained on other data" in line
+    assert told in line
+    assert "begin another run" in line
+
+
 @pytest.mark.parametrize("damage", ["garbage", "foreign"])
 def test_a_file_that_is_no_checkpoint(finished: Path, tmp_path: Path, damage: str) -> None:
     path = copied(finished, tmp_path / "run") / "checkpoint.safetensors"
@@ -359,9 +406,11 @@ def test_a_checkpoint_from_before_methods_were_noted_goes_on(finished: Path, tmp
     text = (run / "config.toml").read_text()
     (run / "config.toml").write_text(text.replace('schedule = "cosine"\n', ""))
     tensors, meta = checkpoint.load(run / "checkpoint.safetensors")
-    del meta["config"]["model"]["method"], meta["config"]["optim"]["schedule"]
+    del meta["config"]["model"]["method"], meta["config"]["optim"]["schedule"], meta["inputs"]
     checkpoint.save(run / "checkpoint.safetensors", tensors, meta)
-    assert "is complete" in train("--run", run, "--resume").out
+    done = train("--run", run, "--resume").out
+    assert "is complete" in done
+    assert "does not say which data it was trained on: they were not compared" in done
     for name, tensor in load_file(finished / "encoder.safetensors").items():
         assert torch.equal(tensor, load_file(run / "encoder.safetensors")[name]), name
 

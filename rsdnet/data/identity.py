@@ -10,7 +10,7 @@ way is noticed, and a few entries that were replaced one by one may not be.
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from rsdnet.errors import DataError, Echo
 from rsdnet.kernels.records import BYTES, FIELDS
 
 Identity = dict[str, Any]
-"""JSON-able: "version", "count", "samples", "order", "data": digests; "bands": names by sensor; perhaps "statistics":
-{band: [mean, standard deviation]}."""
+"""JSON-able: "version", "count", "samples", "order", "data": digests; "bands": names by sensor; perhaps "unit" of MS
+values, and "statistics": {band: [mean, standard deviation]}."""
 
 VERSION = 1  # of the digests: those of another version are not comparable
 WHOLE = 1 << 25  # bytes of bands: up to so many all are read, 0.1 s from the page cache
@@ -31,7 +31,7 @@ PIECE = 1 << 12  # samples looked at at once
 CLOSE = 1e-9  # relative: statistics summed in another order; far below float32's resolution
 
 
-def sample_hashes(*columns: Sequence[str]) -> np.ndarray:
+def sample_hashes(*columns: Iterable[str]) -> np.ndarray:
     """(N,) uint64: the first 8 bytes of the SHA-256 of each sample's name and keys, `columns` of N texts."""
     rows = ("\0".join(row).encode() for row in zip(*columns, strict=True))
     return np.frombuffer(b"".join(hashlib.sha256(row).digest()[:8] for row in rows), "<u8")
@@ -112,7 +112,7 @@ def comparable(identity: Identity) -> bool:
 
 
 def differences(one: Identity, two: Identity, names: tuple[str, str] = ("then", "now")) -> list[str]:
-    """What differs of bands, samples, order, data and statistics, in a few words each; what is not known does not.
+    """What differs, in a few words each: bands, samples, order, data, unit, statistics. What is not known does not.
 
     names: of the two, for those words.
     """
@@ -120,7 +120,7 @@ def differences(one: Identity, two: Identity, names: tuple[str, str] = ("then", 
         return []
     found = []
     if one["bands"] != two["bands"]:
-        found.append(f"bands ({_both(*(_bands(each) for each in (one, two)), names)})")
+        found.append(f"bands ({_both(_bands(one), _bands(two), names)})")
     if one["samples"] != two["samples"]:
         counts = _both(one["count"], two["count"], names)
         found.append(f"samples ({counts if one['count'] != two['count'] else 'other names or keys'})")
@@ -128,6 +128,8 @@ def differences(one: Identity, two: Identity, names: tuple[str, str] = ("then", 
         found += ["order (of the catalog's rows, or of the databases)"] * (one["order"] != two["order"])
         if one["bands"] == two["bands"] and one["data"] != two["data"]:
             found.append("data (entries of the same names hold other pixels)")
+    if one.get("unit", two.get("unit")) != two.get("unit", one.get("unit")):
+        found.append(f"unit ({_both(one['unit'], two['unit'], names)})")
     return found + _other_statistics(one.get("statistics", {}), two.get("statistics", {}), names)
 
 

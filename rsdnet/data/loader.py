@@ -21,10 +21,11 @@ from rsdnet import _reader, bands
 from rsdnet.config import Config
 from rsdnet.console import size
 from rsdnet.data.identity import Identity, comparable, differences
-from rsdnet.data.normalisation import database_statistics, statistics_of
+from rsdnet.data.normalisation import joined, ms_unit, statistics_of
 from rsdnet.data.pinned import Delivery, DeviceDelivery, Gpu, HostDelivery, Shape, Slot
 from rsdnet.data.pools import pools_of
 from rsdnet.data.samples import Samples
+from rsdnet.data.statistics import read_stats
 from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
 from rsdnet.hardware import free_memory
@@ -222,7 +223,7 @@ class Loader(IterableDataset[Batch]):
         own = self.samples.identity
         names = [name for pool in own["bands"].values() for name in pool]
         try:
-            found = database_statistics(self.samples.databases.named, names)
+            found = joined([read_stats(path)["bands"] for path in self.samples.databases.named], names)
         except DataError:  # which reading does not need
             found = {}
         return own | {"statistics": {name: list(values) for name, values in found.items() if values}}
@@ -334,8 +335,9 @@ def open_samples(cfg: Config, ranks: Ranks, console: Console) -> Samples:
 
 
 def inputs_of(cfg: Config, samples: Samples) -> Identity:
-    """The identity of what a run reads: its samples, and the statistics by which they are standardised."""
-    return samples.identity | {"statistics": {name: list(values) for name, values in statistics_of(cfg).items()}}
+    """The identity of what a run reads: its samples, the unit of MS, and the statistics that standardise it."""
+    statistics = {name: list(values) for name, values in statistics_of(cfg).items()}
+    return samples.identity | {"unit": ms_unit(cfg), "statistics": statistics}
 
 
 def check_division(cfg: Config, world: int) -> None:

@@ -78,7 +78,11 @@ def statistics_of(cfg: Config) -> dict[str, tuple[float, float]]:
     names = [name for modality in cfg.views.modality.split("+") for name in pools[modality]]
     if source == "database":
         source = "stats.json"
-        found = database_statistics(cfg.data.data, names, in_units=True)
+        tables = [read_stats(path)["bands"] for path in cfg.data.data]
+        for path, table in zip(cfg.data.data, tables, strict=True):
+            for problem in implausible({name: table[name] for name in names if name in table}):
+                raise DataError(f"{path}: {problem}")
+        found = joined(tables, names)
     else:
         dataset, level = source.rsplit(" ", 1)
         found = {name: bands.STATISTICS[dataset, level].get(name) for name in names}
@@ -89,19 +93,8 @@ def statistics_of(cfg: Config) -> dict[str, tuple[float, float]]:
     return {name: value for name, value in found.items() if value}
 
 
-def database_statistics(
-    databases: Sequence[Path], names: Sequence[str], *, in_units: bool = False
-) -> dict[str, tuple[float, float] | None]:
-    """{band: (mean, standard deviation)} of the databases' stats.json together; None of a band without a pixel.
-
-    in_units: refuse values that cannot be DN or dB.
-    Raises DataError as `read_stats`, and on values that are refused.
-    """
-    tables = [read_stats(path)["bands"] for path in databases]
-    for path, table in zip(databases, tables, strict=True):
-        own = {name: table[name] for name in names if name in table}
-        for problem in implausible(own) if in_units else ():
-            raise DataError(f"{path}: {problem}")
+def joined(tables: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, tuple[float, float] | None]:
+    """{band: (mean, standard deviation)} of several databases' tables of bands; None of a band without a pixel."""
     return {name: pooled([table[name] for table in tables if name in table]) for name in names}
 
 

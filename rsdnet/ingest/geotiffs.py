@@ -133,8 +133,7 @@ def _sar(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Reci
             plausible.check_fill(name, layer, "sar", unit)
         plausible.check_s1(path, layers, unit)
     first = next(iter(wanted.values()))
-    if first.pixels.dtype != np.float32 or unit != "db":
-        result.note(f"S1: {first.pixels.dtype} stored as float32{'' if unit == 'db' else f', {unit} as dB'}")
+    result.note(_types("S1", first, np.dtype(np.float32), "" if unit == "db" else f", {unit} as dB"))
     if (first.scale, first.offset) != (1, 0):
         result.note(f"S1: scale {first.scale:g} and offset {first.offset:g} of the tags applied")
     return layers
@@ -150,10 +149,7 @@ def _ms(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recip
             plausible.check_fill(name, layer, "ms", unit)
         plausible.check_s2(path, layers, unit, first.pixels.dtype)
     stored = next(iter(layers.values())).dtype
-    if stored != first.pixels.dtype:
-        result.note(
-            f"S2: {first.pixels.dtype} stored as {stored}{', reflectance as DN' if unit == 'reflectance' else ''}"
-        )
+    result.note(_types("S2", first, stored, ", reflectance as DN" if unit == "reflectance" else ""))
     if (first.scale, first.offset) != (1, 0):
         result.note(f"S2: scale {first.scale:g} and offset {first.offset:g} of the tags applied")
     if unit != "dn":
@@ -165,6 +161,10 @@ def _ms(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recip
     offset, why, known = _offset(path, layers, tags, told, recipe, result)
     result.offsets += [(path, offset, why, known)] if recipe.offset != 0 or told else []
     return {name: subtract(layer, offset - (told or 0)) for name, layer in layers.items()}
+
+
+def _types(sensor: str, layer: Layer, stored: np.dtype, how: str) -> str:
+    return f"{sensor}: {layer.pixels.dtype}{f' stored as {stored}{how}' if stored != layer.pixels.dtype or how else ''}"
 
 
 def _offset(
@@ -202,7 +202,7 @@ def _label_map(file: Raster, source: Source, recipe: Recipe, result: Result) -> 
     ids = labels.look_up(values, classes)
     if invalid is not None:
         ids = np.where(invalid, -1, ids)
-    result.dropped = labels.dropped(values, ids, invalid)
+    result.dropped = labels.dropped(values, ids, invalid, recipe.colours)
     data = next(iter(file.layers.values())).pixels if recipe.raw_map else labels.stored(ids, classes is not None)
     return Picture({MAP_TENSOR: data, _IDS: ids}, file.grid)
 

@@ -9,7 +9,7 @@ jobs that share the work: see rsdnet/data/shards.py. LAYOUT: one of those below,
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def ingest(layout: Layout) -> int:
 
     Raises DataError for bad options, a source without samples, a full disk, a database of other options.
     """
+    layout = replace(layout)  # what a layout has found is of one ingest
     layout.check()
     folder = layout.folder
     if _finished(layout):
@@ -90,10 +91,10 @@ def _finished(layout: Layout) -> bool:
     meta = catalog.read_meta(folder)
     if "ingest" not in meta:
         raise DataError(f"{folder} holds a database that ingest did not make: name another folder")
-    now = layout.identity()
-    compare(folder, meta["ingest"], meta["ingest"] | {name: now[name] for name in now if name in meta["ingest"]})
+    before, now = meta["ingest"], layout.identity()
+    compare(folder, before, {name: now.get(name, value) for name, value in before.items()})
     print(f"{folder} is finished: {catalog.count(folder):,} samples; delete it to ingest anew")
-    if told := _changes(layout, str(meta["ingest"].get("listing"))):
+    if told := _changes(layout, str(before.get("listing"))):
         print(f"{layout.source} has changed since: {told}: delete {layout.db} and ingest anew, or name another folder")
     return True
 

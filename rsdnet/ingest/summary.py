@@ -72,7 +72,7 @@ class Tally:
         systems = f"; in {_counted(self.systems)}" if self.systems else ""
         yield f"grid: {_counted(self.sizes)}{systems}; {self.placed:,} of {self.samples:,} samples tell their place"
         for note, times in sorted(self.notes.items()):
-            yield f"{note} ({times:,} sources)"
+            yield f"{note} ({_sources(times)})"
         if self.left_out:
             yield f"left out {self.left_out:,}, named in {folder / LEFT_OUT}; the first: {self.first_reason}"
             yield f"  by reason: {_counted(self.reasons)}"
@@ -108,14 +108,15 @@ class Tally:
             yield "labels: none"
             return
         classes = len(recipe.class_names) if recipe.class_names else self.highest + 1
-        yield f"labels: {self.labelled:,} of {self.samples:,} samples, {classes:,} classes"
+        how = ", each the majority of its label map" if self.mapped else ""
+        yield f"labels: {self.labelled:,} of {self.samples:,} samples, {classes:,} classes{how}"
         if self.dropped:
             yield f"label maps: values that are no class: {_counted(self.dropped, ' px')}"
 
     def _doubts(self, recipe: Recipe) -> Iterator[str]:
         """Guesses, and facts that look wrong."""
         for doubt, times in sorted(self.doubts.items()):
-            yield f"{doubt} ({times:,} sources)"
+            yield f"{doubt} ({_sources(times)})"
         if self.samples and not self.labelled and (self.mapped or recipe.class_names):
             yield "no sample got a label" + (": no pixel of the label maps is a class" if self.mapped else "")
         if self.pixels and self.covered < _COVERED * self.pixels:
@@ -125,6 +126,10 @@ class Tally:
         ms = [table for name, table in tables.items() if bands.BANDS[name].modality == "ms" and table["count"]]
         if ms and recipe.s2_unit == "dn" and max(table["max"] for table in ms) <= _BYTES:
             yield "S2 has no DN above 255: 8-bit levels in a wider type?"
+
+
+def _sources(count: int) -> str:
+    return f"{count:,} source{'' if count == 1 else 's'}"
 
 
 def _count(counts: Counter[str], found: Iterable[str]) -> None:

@@ -216,6 +216,12 @@ def test_statistics_are_compared_by_band() -> None:
     assert line == "statistics (B04: mean 1000, deviation 200 then, mean 1000.001, deviation 200 now)"
 
 
+def test_units_are_compared(db: Path) -> None:
+    own = mixed.samples_of(db).identity
+    assert differences({**own, "unit": "dn"}, {**own, "unit": "byte"}) == ["unit (dn then, byte now)"]
+    assert differences({**own, "unit": "dn"}, own) == differences(own, {**own, "unit": "dn"}) == []
+
+
 def test_what_is_not_known_does_not_differ(db: Path) -> None:
     own = mixed.samples_of(db).identity
     assert differences({}, own) == differences({**own, "version": 0, "samples": ""}, own) == []

@@ -41,6 +41,9 @@ def stored(root: Path, name: str) -> np.ndarray:
     [
         ("a.tif", {"PROCESSING_BASELINE": "05.09"}, (1000, True)),
         ("a.tif", {"PROCESSING_BASELINE": "02.14"}, (0, True)),
+        ("a.tif", {"processing_baseline": "N0400"}, (1000, True)),
+        ("a.tif", {"s2:processing_baseline": "3.1"}, (0, True)),
+        ("a.tif", {"PROCESSING_BASELINE": "99.99"}, (None, False)),  # of no official baseline
         ("scene_N4512_x.tif", {"PROCESSING_BASELINE": "02.14"}, (0, True)),
         ("scene_N4512_x.tif", {}, (None, False)),
         ("scene_N0512_x.tif", {}, (None, False)),  # no product's name

@@ -11,12 +11,12 @@ from pydantic import Field
 
 from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
-from rsdnet.ingest.files import GEOTIFF, RASTER, escaped, find_files, find_geotiffs, is_utf8, subfolders
-from rsdnet.ingest.source import Recipe, Source
+from rsdnet.ingest.files import escaped, find_files, find_geotiffs, is_utf8, subfolders
+from rsdnet.ingest.source import Recipe, S1Unit, S2Unit, Source
 from rsdnet.ingest.splits import parse_block, parse_group
 from rsdnet.options import Real, Share, Workers, checked
 
-__all__ = ["GEOTIFF", "RASTER", "Layout", "Offset", "find_files", "find_geotiffs", "parse_offset", "subfolders"]
+__all__ = ["Layout", "Offset", "find_files", "find_geotiffs", "parse_offset", "subfolders"]
 
 Side = Annotated[int, Field(ge=1, le=2**20)]
 
@@ -35,6 +35,12 @@ class Layout:
     """Pixels of 10 m from tile to tile; without it as --patch."""
     max_invalid: Share = 0.05
     """Leave out a patch where a larger share of any band is nodata or NaN."""
+    s2_unit: S2Unit = "dn"
+    """Unit of the S2 values, once the scale of a file's tags is applied: DN (reflectance times 10,000), reflectance,
+    which is stored as DN, or bytes of a stretched picture, stored as they are."""
+    s1_unit: S1Unit = "db"
+    """Unit of the S1 values: dB, power, which becomes dB by 10 log10, or amplitude, by 20 log10; zero or negative
+    power becomes invalid."""
     s2_nodata: Real | None = None
     """A value of S2 pixels without data, beside the nodata value, mask or alpha layer that a file tells."""
     s1_nodata: Real | None = None
@@ -95,6 +101,8 @@ class Layout:
             patch=self.patch,
             stride=self.stride,
             max_invalid=self.max_invalid,
+            s2_unit=self.s2_unit,
+            s1_unit=self.s1_unit,
             nodata={kind: value for kind, value in nodata.items() if value is not None},
             implausible=self.implausible == "keep",
         )

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rsdnet.errors import DataError
-from rsdnet.ingest.files import add, copies, find_files, holds_database, key_of, subfolders
-from rsdnet.ingest.layouts.base import RASTER, Layout
+from rsdnet.ingest.files import RASTER, add, copies, find_files, holds_database, key_of, subfolders
+from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Image, Recipe, S2Unit, Source
 from rsdnet.options import Share
 
@@ -36,7 +36,6 @@ class EuroSat(Layout):
     SUFFIXES: ClassVar[tuple[str, ...]] = RASTER
     BANDS: ClassVar[tuple[str, ...]] = ORDER
     LEVEL: ClassVar[str] = "L1C"
-    UNIT: ClassVar[S2Unit] = "dn"
     val: Share = 0.2
     test: Share = 0.2
 
@@ -106,7 +105,7 @@ class EuroSat(Layout):
         return listed
 
     def recipe(self) -> Recipe:
-        return Recipe({"ms": self.BANDS}, s2_unit=self.UNIT, class_names=self._classes, level=self.LEVEL)
+        return Recipe({"ms": self.BANDS}, class_names=self._classes, level=self.LEVEL)
 
 
 def _names(path: Path) -> Iterator[str]:
@@ -135,4 +134,4 @@ class EuroSatRgb(EuroSat):
     SUFFIXES = (".jpg", ".jpeg")
     BANDS = ("B04", "B03", "B02")
     LEVEL = ""
-    UNIT = "byte"
+    s2_unit: S2Unit = "byte"
