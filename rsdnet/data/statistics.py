@@ -80,7 +80,7 @@ def _float_bins(values: np.ndarray) -> np.ndarray:
     limit = np.finfo(np.float32).max
     bits = np.clip(values, -limit, limit).astype(np.float32).view(np.int32).astype(np.int64)
     size = (bits & 0x7FFFFFFF) >> _SHIFT
-    return np.where((bits < 0) & (values != 0), _ZERO - 1 - size, _ZERO + size)
+    return np.where(bits < 0, _ZERO - 1 - size, _ZERO + size)
 
 
 def _value(bins: np.ndarray, kind: str) -> np.ndarray:

@@ -102,13 +102,14 @@ def test_no_float_falls_out_of_the_bins(values: list[float]) -> None:
 @pytest.mark.parametrize(
     "array",
     [
-        np.full((4, 4), -12.3456, np.float32), np.full((4, 4), 7, np.uint8), np.full((2, 2), -3000.5, np.float32),
+        np.full((4, 4), -12.3456, np.float32), np.full((300, 300), 7, np.uint8), np.full((2, 2), -3000.5, np.float32),
         np.full((2, 2), 1e300), np.full((2, 2), 3_000_000_000, np.uint32), np.array([[-70_000, 80_000]], np.int64),
     ],
 )  # fmt: skip
 def test_a_constant_band_and_values_beyond_the_usual(array: np.ndarray) -> None:
     got = counted([array], "sar").result()
     assert (got["min"], got["max"], got["mean"]) == (array.min(), array.max(), np.mean(array, dtype=np.float64))
+    assert got["count"] == array.size
     if array.min() == array.max():
         assert got["std"] == 0
         assert set(got["percentiles"].values()) == {float(array.flat[0])}
