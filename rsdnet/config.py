@@ -113,9 +113,9 @@ class ModelConfig:
     package.module:Name."""
     width: Annotated[int, Field(ge=1, le=4096)] = 64
     """Channels of a ResNet's first stage; 64 is torchvision's."""
-    hidden: Annotated[int, Field(ge=1, le=2**17)] = 4096
+    hidden: Annotated[int, Field(ge=1, le=2**16)] = 4096
     """Hidden units of projector and predictor (byol/configs/byol.py); SimSiam's projector has 2048."""
-    dim: Annotated[int, Field(ge=1, le=2**17)] = 256
+    dim: Annotated[int, Field(ge=1, le=2**14)] = 256
     """Dimensions of projection and prediction (byol/configs/byol.py); SimSiam's are 2048."""
     concatenate_views: bool = False
     """Let both views share BatchNorm's statistics, as byol-pytorch does; without, each has its own, as DeepMind's."""

@@ -31,6 +31,11 @@ def command(main: Callable[[], int | None]) -> None:
     except DataError as error:
         tell(str(error))
         status = 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # torch's, on a CPU
+            raise
+        tell("out of memory: ask for smaller batches or sizes, or for fewer at a time")
+        status = 2
     except BrokenPipeError:
         sys.stderr.close()
         status = 1

@@ -27,9 +27,9 @@ class Options:
     """PNG to write."""
     config: Path | None = None
     """Configuration of the run (TOML); None: the defaults."""
-    samples: Annotated[int, Field(ge=1, le=100)] = 6
+    samples: Annotated[int, Field(ge=1, le=64)] = 6
     """Rows of the grid, spread evenly over the database."""
-    pairs: Annotated[int, Field(ge=0, le=20)] = 2
+    pairs: Annotated[int, Field(ge=0, le=10)] = 2
     """Pairs of views a sample: those of the first epochs."""
     split: Literal["train", "val", "test"] | None = None
     """Split to look at; None: any."""

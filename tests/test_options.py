@@ -261,10 +261,17 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, words: list[s
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
 
 
-def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/place"), "/place: Permission denied"),
+        (MemoryError(), "out of memory: ask for smaller batches or sizes, or for fewer at a time"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str], error: Exception, said: str) -> None:
     def main() -> None:
-        raise PermissionError(13, "Permission denied", "/place")
+        raise error
 
     with pytest.raises(SystemExit) as end:
         errors.command(main)
-    assert (end.value.code, capsys.readouterr().err) == (2, "error: /place: Permission denied\n")
+    assert (end.value.code, capsys.readouterr().err) == (2, f"error: {said}\n")

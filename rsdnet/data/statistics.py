@@ -80,7 +80,7 @@ def _float_bins(values: np.ndarray) -> np.ndarray:
     limit = np.finfo(np.float32).max
     bits = np.clip(values, -limit, limit).astype(np.float32).view(np.int32).astype(np.int64)
     size = (bits & 0x7FFFFFFF) >> _SHIFT
-    return np.where((bits < 0) & (values != 0), _ZERO - 1 - size, _ZERO + size)
+    return np.where(bits < 0, _ZERO - 1 - size, _ZERO + size)
 
 
 def _value(bins: np.ndarray, kind: str) -> np.ndarray:
@@ -207,8 +207,8 @@ def _sound(band: Any) -> bool:
     """Whether a band has pixels with a mean and a standard deviation, or none."""
     if not isinstance(band, dict) or not isinstance(count := band.get("count"), int) or count < 0:
         return False
-    moments = [band.get("mean"), band.get("std")]
-    return count == 0 or (all(isinstance(x, int | float) and math.isfinite(x) for x in moments) and moments[1] >= 0)
+    moments = [x for x in (band.get("mean"), band.get("std")) if isinstance(x, int | float) and math.isfinite(x)]
+    return count == 0 or (len(moments) == 2 and moments[1] >= 0)
 
 
 def write_histograms(folder: Path, counted: Mapping[str, Accumulator]) -> None:

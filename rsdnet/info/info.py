@@ -137,7 +137,9 @@ def _table(title: str, *columns: str, left: int = 1) -> Table:
 def _print_samples(console: Console, samples: Counts, units: dict[str, str]) -> None:
     """units: of the values, by sensor."""
     facts = [f"{name} {value}" for name in ("layout", "level", "patch") if (value := samples.meta.get(name))]
-    console.print(", ".join(facts + [f"{sensor.upper()} in {unit}" for sensor, unit in units.items()]))
+    _, both, ms, sar, *_ = samples.splits.get(None, np.zeros(6, int))
+    held = {"ms": both + ms, "sar": both + sar}
+    console.print(", ".join(facts + [f"{name.upper()} in {unit}" for name, unit in units.items() if held[name]]))
     splits = _table("samples", "split", "all", "ms+sar", "ms only", "sar only", "labelled", "label maps")
     for split, counts in samples.splits.items():
         splits.add_row(split or "all", *(f"{int(count):,}" for count in counts))

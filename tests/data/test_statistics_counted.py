@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from rsdnet.data.catalog import Catalog, objects
-from rsdnet.data.shards import Shard
+from rsdnet.data.shards import Shard, parts
 from rsdnet.data.statistics import (
     HISTOGRAMS,
     PERCENTILES,
@@ -24,6 +24,9 @@ from rsdnet.data.statistics import (
     write_stats,
 )
 from rsdnet.errors import DataError
+from rsdnet.ingest.ingest import ingest
+from rsdnet.ingest.layouts.pairs import Pairs
+from tests.support import geotiffs
 
 INTEGERS = ("uint16", "int16", "uint8")
 
@@ -99,13 +102,14 @@ def test_no_float_falls_out_of_the_bins(values: list[float]) -> None:
 @pytest.mark.parametrize(
     "array",
     [
-        np.full((4, 4), -12.3456, np.float32), np.full((4, 4), 7, np.uint8), np.full((2, 2), -3000.5, np.float32),
+        np.full((4, 4), -12.3456, np.float32), np.full((300, 300), 7, np.uint8), np.full((2, 2), -3000.5, np.float32),
         np.full((2, 2), 1e300), np.full((2, 2), 3_000_000_000, np.uint32), np.array([[-70_000, 80_000]], np.int64),
     ],
 )  # fmt: skip
 def test_a_constant_band_and_values_beyond_the_usual(array: np.ndarray) -> None:
     got = counted([array], "sar").result()
     assert (got["min"], got["max"], got["mean"]) == (array.min(), array.max(), np.mean(array, dtype=np.float64))
+    assert got["count"] == array.size
     if array.min() == array.max():
         assert got["std"] == 0
         assert set(got["percentiles"].values()) == {float(array.flat[0])}
@@ -174,3 +178,22 @@ def test_a_histogram_that_no_version_wrote(tmp_path: Path, key: str) -> None:
     save_file({key: np.array([2], np.int64)}, tmp_path / Shard(0, 2).name / HISTOGRAMS, metadata=one)
     with pytest.raises(DataError, match="missing or damaged"):
         read_stats(tmp_path)
+
+
+@pytest.mark.parametrize("shard", [(), ("0/3", "1/3", "2/3")])
+def test_an_ingest_of_mixed_files(tmp_path: Path, shard: tuple[str, ...]) -> None:
+    """Half of the files in uint16, half in float32 and a third as bright: neither half alone is the mean."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        dn = rng.integers(300, 9000, (2, 12, 12))
+        layers = dn.astype(np.uint16) if number % 2 else (dn / 3).astype(np.float32)
+        layers[0, 0, :2] = np.nan if layers.dtype == np.float32 else 0
+        geotiffs.pair(tmp_path, f"{number:02}", layers)
+    options: dict[str, Any] = {"s2": Path("s2"), "s2_bands": "B02,B03", "offset": "0", "val": 0.0, "test": 0.0}
+    for part in shard or ("",):
+        assert ingest(Pairs(tmp_path, tmp_path / "db", shard=part, **options)) == 0
+    table = read_stats(tmp_path / "db")["bands"]
+    found = [tensors for folder in parts(tmp_path / "db") for tensors in geotiffs.tensors(folder).values()]
+    for name in ("B02", "B03"):
+        assert {tensors[name].dtype.name for tensors in found} == {"uint16", "float32"}
+        check(table[name], [tensors[name] for tensors in found], "ms")

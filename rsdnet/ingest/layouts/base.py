@@ -173,7 +173,7 @@ Offset = Annotated[
 ]
 
 
-def parse_offset(text: str, source: Path) -> int | None | dict[str, int]:
+def parse_offset(text: str, source: Path) -> int | dict[str, int] | None:
     """--offset in DN, by file where it names a table, or None for "auto".
 
     source: folder that relative paths of a table may lie in. Raises DataError for anything else.
