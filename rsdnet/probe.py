@@ -48,7 +48,7 @@ class Options:
     """Labelled databases with train and test splits. None: the run's own."""
     batch: Positive = BATCH
     """Samples encoded at once."""
-    size: Count = 0
+    size: Annotated[int, Field(ge=0, le=1 << 14)] = 0  # as `rsdnet.kernels.ViewSpec` takes it
     """Pixels a side of the patches as the encoder sees them; 0: their own, or the run's views' where that is more."""
     limit: Count = 0
     """At most this many training samples: drawn by --seed, of each class its share and one at least; 0: all."""
