@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
-import tyro
 from rich.console import Console
 
 from benches.core.clock import GPU
@@ -27,12 +26,15 @@ from benches.training.seat import LOADED, RESIDENT, Seat, step_race
 from benches.training.setting import Setting, settings
 from rsdnet.console import progress
 from rsdnet.errors import DataError, command
+from rsdnet.options import Count, Positive, Seconds, Seed, Workers, parse
 
 OURS = "rsdnet"
 STAYS = "its step on a batch that stays on the device"
 MARGIN = 15  # seconds of the budget for the end
 
 Other = Literal["resident", "reference", "lightly", "byol-pytorch", "reference, transforms on the CPU"]
+
+CORES = min(16, len(os.sched_getaffinity(0)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +43,15 @@ class Options:
 
     rows: Path | None = None
     """Folder whose training.csv gets the rows; None: they are shown alone."""
-    budget: float = 540
+    budget: Seconds = 540
     """Seconds the run may take; --learn has no budget."""
     shapes: Literal["tiny", "small", "full"] = "full" if GPU else "small"
     """Size of networks and views: full on a GPU, small on a CPU, tiny to try it out."""
-    workers: int = min(16, len(os.sched_getaffinity(0)))
+    workers: Workers = CORES
     """Processes of the peers' DataLoaders, and threads of our reader."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads of torch in each process; 0: torch's choice."""
-    pairs: int = 0
+    pairs: Count = 0
     """Pairs of patches in the database; 0: by the shapes."""
     folder: Path | None = None
     """Where the database is made and found again; None: a temporary folder."""
@@ -59,9 +61,9 @@ class Options:
     """Measure loss curves and F1 of rsdnet and the reference instead."""
     data: Path | None = None
     """--learn: labelled database; None: the embedded synthetic data, which needs rasterio to be made."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     """--learn: seeds of weights, order and views."""
-    steps: int = 400
+    steps: Positive = 400
     """--learn: steps of a run."""
 
 
@@ -218,7 +220,7 @@ def database(place: Path, setting: Setting, count: int) -> Path:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options, prog="python -m benches.end_to_end", description=__doc__)
+    options = parse(Options, prog="python -m benches.end_to_end", description=__doc__)
     console = Console()
 
     def show(what: str, contender: str, outcome: str) -> None:

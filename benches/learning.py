@@ -13,13 +13,13 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from benches.core.rows import RESULTS, Results, Row
 from benches.report import seed_scores, spread
 from rsdnet.errors import DataError, command
+from rsdnet.options import Count, Seed, Workers, parse
 
 CONFIG = Path(__file__).parents[1] / "rsdnet" / "demo.toml"
 
@@ -28,9 +28,9 @@ CONFIG = Path(__file__).parents[1] / "rsdnet" / "demo.toml"
 class Options:
     """Train and probe the demo over several seeds."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     """Seeds of weights, order and views."""
-    steps: int = 0
+    steps: Count = 0
     """Length of a run; 0: that of rsdnet/demo.toml."""
     data: Path | None = None
     """Labelled database to train on; None: the embedded synthetic data."""
@@ -40,7 +40,7 @@ class Options:
     """Labelled database to probe on; None: the one trained on."""
     runs: Path = Path("runs/learning")
     """Folder for the runs."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads of a run; 0: torch's choice."""
 
 
@@ -90,7 +90,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options, prog="python -m benches.learning", description=__doc__)
+    options = parse(Options, prog="python -m benches.learning", description=__doc__)
     kept = Results("learning", RESULTS, lambda *told: None)
     for seed in options.seeds:
         measure(options, seed, kept)

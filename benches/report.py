@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-import tyro
-
 from benches.core.rows import RESULTS, Row, read, split
 from benches.gpu import report as gpu
 from benches.predict import rows as predicted
 from rsdnet.errors import DataError, command
+from rsdnet.options import parse
 
 PAGE = RESULTS.parents[1] / "docs" / "results.md"
 NO_ROWS = {
@@ -158,7 +157,7 @@ class Options:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options, prog="python -m benches.report", description=__doc__)
+    options = parse(Options, prog="python -m benches.report", description=__doc__)
     text = page()
     if not options.check:
         PAGE.write_text(text)

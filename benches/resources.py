@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import triton
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +24,7 @@ from benches.predict.chips import CHIPS
 from benches.predict.prediction import Row, predict
 from benches.predict.work import WORK
 from rsdnet.errors import DataError, command
+from rsdnet.options import parse
 
 CAPTION = """instr.: of a thread, for each element of the result. load, store B: of those that move most bytes, and
 of the widest where it differs. rows: of a tile, that a usual load and store of a warp touch. spills: in registers;
@@ -96,7 +96,7 @@ def shown(row: Row) -> dict[str, object]:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options, prog="python -m benches.resources", description=__doc__)
+    options = parse(Options, prog="python -m benches.resources", description=__doc__)
     if os.environ.get("TRITON_INTERPRET", "0") != "0":
         raise DataError("TRITON_INTERPRET is set: the interpreter's kernels cannot be compiled; unset it")
     rows: Iterable[Row] = measure(options)

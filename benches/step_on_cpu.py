@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 
 from benches.core.peers import Absent
@@ -23,6 +22,7 @@ from benches.training.seat import RESIDENT, step_race
 from benches.training.setting import Setting, has_bf16
 from rsdnet.console import progress
 from rsdnet.errors import command
+from rsdnet.options import Positive, Seconds, Threads, parse
 
 OURS, BEFORE = "rsdnet", "rsdnet, views in turn"
 OTHERS = (BEFORE, "reference", "lightly", "byol-pytorch")
@@ -45,13 +45,13 @@ class Options:
     """Of networks and batches: resnet18, narrow, resnet50, tiny."""
     precisions: tuple[str, ...] = ("fp32", "bf16") if has_bf16() else ("fp32",)
     """fp32, bf16."""
-    threads: tuple[int, ...] = (1, 2)
+    threads: tuple[Threads, ...] = (1, 2)
     """CPU threads of torch."""
     others: tuple[str, ...] = OTHERS
     """Beside which rsdnet is measured."""
-    rounds: int = 7
+    rounds: Positive = 7
     """Turns of each."""
-    seconds: float = 1.5
+    seconds: Seconds = 1.5
     """Of a turn: as many steps as take about so long, at least one."""
 
 
@@ -85,7 +85,7 @@ def measure(setting: Setting, options: Options, kept: Results) -> None:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options, prog="python -m benches.step_on_cpu", description=__doc__)
+    options = parse(Options, prog="python -m benches.step_on_cpu", description=__doc__)
     console = Console()
 
     def show(what: str, contender: str, outcome: str) -> None:

@@ -15,13 +15,16 @@ import tomli_w
 import tyro
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from rsdnet import options
 from rsdnet.errors import DataError
+from rsdnet.options import Count, Pixels, Positive, Seed, Share, Workers
 
 Statistics = Literal["database", "SEN12MS L1C", "BigEarthNet v2 L2A", "SSL4EO-S12 v1.0 L2A", "SSL4EO-S12 v1.0 L1C"]
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Range = tuple[float, float]
+Crop = Annotated[float, Field(gt=0, le=1)]
+Aspect = Annotated[float, Field(ge=0.01, le=100)]
+Gain = Annotated[float, Field(ge=0, le=100)]
+Offset = Annotated[float, Field(ge=-1, le=1)]
+Decibel = Annotated[float, Field(ge=-100, le=100)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -41,17 +44,17 @@ class DataConfig:
     """Split of the catalog to train on."""
     statistics: Statistics = "database"
     """Mean and standard deviation a band: the database's own (stats.json) or a published set (rsdnet/bands.py)."""
-    weights: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    weights: tuple[Annotated[float, Field(ge=0, le=1e9)], ...] = ()
     """Sampling weight of each database, normalised; none: each sample once an epoch."""
     damaged: Literal["leave out", "raise"] = "leave out"
     """A sample that cannot be read is left out and counted, or ends the run."""
     cache: Literal["none", "host", "device"] = "none"
     """Hold all raw bands in host memory or on the GPU, and read the disk no more; refused where they do not fit."""
-    lookahead: Count = 2
+    lookahead: Annotated[int, Field(ge=0, le=1024)] = 2
     """Batches that the operating system is told to prefetch from disk; 0: none."""
-    slots: Annotated[int, Field(ge=2)] = 4
+    slots: Annotated[int, Field(ge=2, le=1024)] = 4
     """Batches in memory at a time, pinned for a GPU: being read, ready, being copied."""
-    reader_threads: Count = 0
+    reader_threads: Workers = 0
     """Threads of the C++ reader; 0: one a core."""
 
 
@@ -64,17 +67,17 @@ class ViewConfig:
 
     modality: Literal["ms+sar", "ms", "sar"] = "ms+sar"
     """Sensors of the two views: one of each in random order, or both from one sensor (the paper's ablation)."""
-    channels: Positive = 1
+    channels: Annotated[int, Field(ge=1, le=64)] = 1
     """Bands in a view: 1 or 3 in the paper."""
     ms_bands: tuple[str, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
     """Multispectral bands to draw from: the paper's ten of 10 and 20 m."""
     sar_bands: tuple[str, ...] = ("VV", "VH")
     """SAR bands to draw from."""
-    size: Positive = 128
+    size: Pixels = 128
     """Side of a view in pixels."""
-    crop_scale: Range = (0.2, 1.0)
+    crop_scale: tuple[Crop, Crop] = (0.2, 1.0)
     """Share of the patch's area that a crop takes (Grill et al. 2020, appendix B: 0.08 to 1 of a photograph)."""
-    crop_ratio: Range = (0.75, 1.3333333333333333)
+    crop_ratio: tuple[Aspect, Aspect] = (0.75, 1.3333333333333333)
     """Aspect ratio of a crop, width over height (Grill et al. 2020, appendix B)."""
     antialias: bool = True
     """Average where a crop has more pixels than the view (torchvision's antialias); without, four pixels are enough."""
@@ -82,17 +85,17 @@ class ViewConfig:
     """Mirror half of the views."""
     turn: bool = True
     """Turn views by a random multiple of 90 degrees: the ground has no up."""
-    ms_gain: Range = (0.8, 1.2)
+    ms_gain: tuple[Gain, Gain] = (0.8, 1.2)
     """Range of the factor on multispectral values."""
-    ms_offset: Range = (-0.02, 0.02)
+    ms_offset: tuple[Offset, Offset] = (-0.02, 0.02)
     """Range of the offset added to multispectral values, in shares of full scale: of reflectance 1 (10,000 DN), or of
     255 in a database of 8-bit levels."""
-    sar_offset: Range = (-2.0, 2.0)
+    sar_offset: tuple[Decibel, Decibel] = (-2.0, 2.0)
     """Range of the offset added to backscatter, in dB."""
     blur: tuple[Share, Share] = (0.0, 0.0)
     """Probability of a Gaussian blur of the first and of the second view (Grill et al. 2020, appendix B: 1.0 and 0.1 on
     photographs); sigma 0.1 to 2 pixels, window a tenth of the side."""
-    sar_looks: Annotated[float, Field(ge=0)] = 0.0
+    sar_looks: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Looks of the speckle added to SAR bands: the fewer, the more of it, from 1; 0: none."""
 
 
@@ -108,11 +111,11 @@ class ModelConfig:
     encoder: str = "resnet50"
     """resnet18, resnet34 or resnet50 with torchvision's parameter names, timm:NAME for a model of timm, or your own as
     package.module:Name."""
-    width: Positive = 64
+    width: Annotated[int, Field(ge=1, le=4096)] = 64
     """Channels of a ResNet's first stage; 64 is torchvision's."""
-    hidden: Positive = 4096
+    hidden: Annotated[int, Field(ge=1, le=2**17)] = 4096
     """Hidden units of projector and predictor (byol/configs/byol.py); SimSiam's projector has 2048."""
-    dim: Positive = 256
+    dim: Annotated[int, Field(ge=1, le=2**17)] = 256
     """Dimensions of projection and prediction (byol/configs/byol.py); SimSiam's are 2048."""
     concatenate_views: bool = False
     """Let both views share BatchNorm's statistics, as byol-pytorch does; without, each has its own, as DeepMind's."""
@@ -134,19 +137,19 @@ class OptimConfig:
     """Passes over the data."""
     steps: Count = 0
     """Length of the whole schedule in steps, instead of epochs; 0: epochs."""
-    batch: Annotated[int, Field(ge=2)] = 1024
+    batch: Annotated[int, Field(ge=2, le=2**20)] = 1024
     """Samples in a step, over all ranks and micro-batches."""
-    accumulate: Positive = 1
+    accumulate: Annotated[int, Field(ge=1, le=2**20)] = 1
     """Micro-batches in a step: gradients add up to the batch's, BatchNorm sees a micro-batch at a time."""
     optimizer: str = "lars"
     """lars as DeepMind wrote it, torch's sgd (momentum 0.9) or adamw, or your own as package.module:Name."""
     schedule: str = "cosine"
     """Learning rate after the warm-up: cosine (to 0), constant, or your own as package.module:Name."""
-    lr: Annotated[float, Field(gt=0)] = 0.45
+    lr: Annotated[float, Field(gt=0, le=1e30)] = 0.45
     """Base learning rate; a step uses lr * batch / 256 (byol/configs/byol.py, 100 epochs)."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 10.0
+    warmup_epochs: Annotated[float, Field(ge=0, le=1e9)] = 10.0
     """Linear warm-up (byol/configs/byol.py), at most a tenth of the run."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-6
+    weight_decay: Annotated[float, Field(ge=0, le=1e4)] = 1e-6
     """Weight decay; none on biases and norm parameters (byol/configs/byol.py, 100 epochs)."""
     tau: Share = 0.99
     """BYOL's target: its momentum at the first step, rising to 1 by a cosine (byol/configs/byol.py, 100 epochs)."""
@@ -167,7 +170,7 @@ class RunConfig:
     for an option of its own."""
     resume: bool = False
     """Continue the run in --run from its last sound checkpoint; begin it where there is none."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
     """Seed of weights, order and views."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: the GPU where there is one."""
@@ -183,7 +186,7 @@ class RunConfig:
     """Let a GPU multiply float32 in TF32 (--precision fp32; the others multiply in 16 bits anyway)."""
     channels_last: bool = True
     """NHWC memory format of encoder and views."""
-    threads: Count = 0
+    threads: Workers = 0
     """CPU threads of torch; 0: torch's choice."""
     log_every: Positive = 10
     """Steps between metrics, and between reads of the device."""
@@ -199,7 +202,7 @@ class RunConfig:
     """Epochs between kNN evaluations of the encoder on labelled samples; 0: none."""
     knn_data: tuple[Path, ...] = ()
     """Labelled databases for them; none: the run's own data."""
-    profile: Count = 0
+    profile: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Steps to profile, after a few to warm up: RUN/profile.json, a table, and RUN/trace.json for chrome://tracing."""
     tensorboard: bool = False
     """Also write TensorBoard events into the run."""
@@ -233,13 +236,11 @@ def from_tables(tables: dict[str, Any], where: str) -> Config:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             raise DataError(f"{where}: unknown key {key}; python -m rsdnet.train --help lists them all") from None
-        raise DataError(f"{where}: {key} = {first['input']!r}: {first['msg']}") from None
+        raise DataError(f"{where}: {key} = {first['input']!r}: {options.reason(error)}") from None
     for name in ("crop_scale", "crop_ratio", "ms_gain", "ms_offset", "sar_offset"):
         low, high = getattr(config.views, name)
         if low > high:
             raise DataError(f"{where}: views.{name}: the range ends at {high}, before it starts at {low}")
-    if not (config.views.crop_scale[0] > 0 and config.views.crop_scale[1] <= 1 and config.views.crop_ratio[0] > 0):
-        raise DataError(f"{where}: views.crop_scale must lie in (0, 1] and views.crop_ratio above 0")
     if 0 < config.views.sar_looks < 1:
         raise DataError(f"{where}: views.sar_looks = {config.views.sar_looks}: use 1 or more, or 0 for no speckle")
     return config
@@ -282,10 +283,12 @@ def differences(saved: Config, asked: Config) -> list[str]:
 
 
 def parse(argv: Sequence[str], default: Config, prog: str, description: str) -> Config:
-    """The configuration of a command line, over `default`. `--help` and an unknown flag exit as argparse does (0, 2).
+    """The configuration of a command line, over `default`. `--help` prints and exits with 0.
 
-    Raises DataError on a value out of its range.
+    Raises DataError on an unknown option, and on a value out of its type or range.
     """
     flat = tyro.conf.configure(tyro.conf.OmitArgPrefixes)
-    config = tyro.cli(flat(Config), args=argv, default=default, prog=prog, description=description)
+    config = options.read(
+        lambda: tyro.cli(flat(Config), args=argv, default=default, prog=prog, description=description), argv
+    )
     return from_tables(to_tables(config), "command line")

@@ -20,8 +20,8 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def command(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit: 0 or what it returns; 2 with one line on stderr for a `DataError`.
 
-    A pipe closed by the reader (`... | head`) ends quietly; so does a full disk, also under what is printed, but for
-    its line.
+    A pipe closed by the reader (`... | head`) ends quietly. A file or folder that the system refuses, and a full disk,
+    also under what is printed, end with their line.
     """
     try:
         status = main() or 0
@@ -35,11 +35,14 @@ def command(main: Callable[[], int | None]) -> None:
         sys.stderr.close()
         status = 1
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno in FULL:
+            tell(f"{error.strerror} for {error.filename or 'what is printed'}: make room")
+            with contextlib.suppress(OSError):  # what it holds back has nowhere to go
+                sys.stdout.close()
+        elif error.filename is not None:
+            tell(f"{error.filename}: {error.strerror}")
+        else:
             raise
-        tell(f"{error.strerror} for {error.filename or 'what is printed'}: make room")
-        with contextlib.suppress(OSError):  # what it holds back has nowhere to go
-            sys.stdout.close()
         status = 2
     sys.exit(status)
 

@@ -4,6 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from rsdnet.errors import DataError
+
 PART = ".part"
 LEFT = (f".*{PART}", ".tmp*")  # ours, and what safetensors writes to before it gives a file its name
 
@@ -30,6 +32,14 @@ class aside:
                 _settle(self.path.parent)
         finally:
             self.temporary.unlink(missing_ok=True)
+
+
+def writable(path: Path, kind: str) -> None:
+    """Raise DataError where no file can be written at `path`: it is a folder, or lies in none. kind: of the file."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name a file to write, {kind}")
+    if not path.absolute().parent.is_dir():
+        raise DataError(f"{path}: there is no folder {path.absolute().parent}; make it first")
 
 
 def sweep(folder: Path) -> None:

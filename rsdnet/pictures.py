@@ -14,6 +14,7 @@ from rsdnet.config import Config
 from rsdnet.data.loader import Batch
 from rsdnet.data.pools import pools_of
 from rsdnet.data.samples import Samples
+from rsdnet.errors import DataError
 from rsdnet.kernels import ViewSpec, render_views
 
 SHOWN = 2.0  # standard deviations either side of the mean that a picture's grey levels span
@@ -33,6 +34,8 @@ def pictures(
 
     Raises DataError where the database has no sample of the modality, or lacks a band.
     """
+    if samples < 1 or pairs < 0:
+        raise DataError(f"{samples} samples and {pairs} pairs of views: name 1 or more and 0 or more")
     cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(db,)))
     found = Samples(db, cfg.views.modality, pools_of(cfg.views), split=split)
     positions = np.unique(np.linspace(0, len(found) - 1, samples).round().astype(int))

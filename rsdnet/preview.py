@@ -2,15 +2,18 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
+from pydantic import Field
 from rich.console import Console
 
-from rsdnet import config
+from rsdnet import config, options
+from rsdnet.augment import band_table, hidden
 from rsdnet.config import Config
-from rsdnet.errors import DataError, command
-from rsdnet.files import aside
+from rsdnet.errors import command
+from rsdnet.files import aside, writable
 from rsdnet.pictures import pictures
 
 
@@ -24,12 +27,12 @@ class Options:
     """PNG to write."""
     config: Path | None = None
     """Configuration of the run (TOML); None: the defaults."""
-    samples: int = 6
+    samples: Annotated[int, Field(ge=1, le=100)] = 6
     """Rows of the grid, spread evenly over the database."""
-    pairs: int = 2
+    pairs: Annotated[int, Field(ge=0, le=20)] = 2
     """Pairs of views a sample: those of the first epochs."""
-    split: str | None = None
-    """train, val or test; None: any."""
+    split: Literal["train", "val", "test"] | None = None
+    """Split to look at; None: any."""
 
 
 def draw_grid(rows: list[list[tuple[str, np.ndarray]]], path: Path) -> None:
@@ -54,13 +57,15 @@ def draw_grid(rows: list[list[tuple[str, np.ndarray]]], path: Path) -> None:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options, prog="python -m rsdnet.preview", description=__doc__)
-    if not options.out.absolute().parent.is_dir():
-        raise DataError(f"{options.out}: there is no folder {options.out.absolute().parent}; make it first")
-    cfg = config.read(options.config) if options.config else Config()
-    rows = pictures(options.db, cfg, samples=options.samples, pairs=options.pairs, split=options.split)
-    draw_grid(rows, options.out)
-    Console().print(f"{options.out}: {len(rows)} samples")
+    asked = options.parse(Options, prog="python -m rsdnet.preview", description=__doc__)
+    writable(asked.out, "PNG")
+    cfg = config.read(asked.config) if asked.config else Config()
+    cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(asked.db,)))
+    rows = pictures(asked.db, cfg, samples=asked.samples, pairs=asked.pairs, split=asked.split)
+    if doubt := hidden(band_table(cfg)):
+        Console().print(doubt, style="yellow", soft_wrap=True)
+    draw_grid(rows, asked.out)
+    Console().print(f"{asked.out}: {len(rows)} samples", soft_wrap=True)
 
 
 if __name__ == "__main__":

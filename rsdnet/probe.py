@@ -17,19 +17,19 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from rsdnet.config import Count, Positive
 from rsdnet.data.pools import pools_of
 from rsdnet.distributed import ALONE, Ranks, open_ranks
-from rsdnet.errors import DataError, command
+from rsdnet.errors import command
 from rsdnet.evaluate import linear
 from rsdnet.evaluate.features import BATCH, Labelled, labelled_modalities
 from rsdnet.evaluate.variants import load_encoder, variants
 from rsdnet.files import aside
+from rsdnet.options import Count, Seed, checked, parse
 from rsdnet.runfolder import PROBE
 
 CHART = "probe.png"
@@ -46,13 +46,13 @@ class Options:
     """Folder of a pre-training run."""
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DB [DB ...]")] = ()
     """Labelled databases with train and test splits. None: the run's own."""
-    batch: Positive = BATCH
+    batch: Annotated[int, Field(ge=1, le=2**16)] = BATCH
     """Samples encoded at once."""
-    size: Annotated[int, Field(ge=0, le=1 << 14)] = 0  # as `rsdnet.kernels.ViewSpec` takes it
+    size: Annotated[int, Field(ge=0, le=4096)] = 0
     """Pixels a side of the patches as the encoder sees them; 0: their own, or the run's views' where that is more."""
     limit: Count = 0
     """At most this many training samples: drawn by --seed, of each class its share and one at least; 0: all."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
     """Seed of the draw of --limit."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to encode; auto: the GPU where there is one, under torchrun one for each process."""
@@ -67,7 +67,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str,
     Raises DataError on an option out of its range, and on samples that cannot judge an encoder.
     """
     with ranks.together():
-        check_options(options)
+        checked(options)
         encoder, cfg, tensors = load_encoder(options.run)
         databases = options.data or cfg.data.data
         modalities = labelled_modalities(databases, cfg.views.modality)
@@ -101,15 +101,6 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str,
     }
     named = {"run": str(options.run), "data": [str(path) for path in databases]}
     return {**identity, **named, **means, "bands": rows}
-
-
-def check_options(options: Options) -> None:
-    """Raise DataError on the first option out of its range."""
-    try:
-        TypeAdapter(Options).validate_python(dataclasses.asdict(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"--{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
 
 
 def saved(options: Options, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -191,7 +182,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options, prog="python -m rsdnet.probe", description=__doc__)
+    options = parse(Options, prog="python -m rsdnet.probe", description=__doc__)
     with open_ranks(options.device) as ranks:
         console = Console(quiet=not ranks.main)
         result = probe(options, console, ranks)

@@ -5,31 +5,44 @@
 The folders and files are described in rsdnet/synthetic/geotiffs.py.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from pydantic import Field
 
+from rsdnet import options
 from rsdnet.console import progress
 from rsdnet.errors import command
+from rsdnet.options import Seed, Workers
 from rsdnet.synthetic.geotiffs import World, write_scenes
 
 
-def scenes(
-    out: tyro.conf.Positional[Path], places: int = 200, size: int = 256, seed: int = 0, workers: int = 0
-) -> None:
-    """Write synthetic Sentinel-1/2 scenes as GeoTIFFs in SEN12MS's layout.
+@dataclass(frozen=True)
+class Options:
+    """Write synthetic Sentinel-1/2 scenes as GeoTIFFs in SEN12MS's layout."""
 
-    Args:
-        out: Folder for the ROIs... folders.
-        places: Number of places; each is one s1, one s2 and one lc file.
-        size: Width and height, px of 10 m.
-        seed: The world: another seed, other places.
-        workers: Processes; 0 = one a core.
-    """
-    with progress("scenes", places, "places") as show:
-        written = write_scenes(out, places, World(seed, size), workers, show)
-    print(f"{out}: {places} places of {size} px, {written} written now, {places - written} were there")
+    out: tyro.conf.Positional[Path]
+    """Folder for the ROIs... folders."""
+    places: Annotated[int, Field(ge=1, le=10**6)] = 200
+    """Number of places; each is one s1, one s2 and one lc file."""
+    size: Annotated[int, Field(ge=32, le=4096)] = 256
+    """Width and height, px of 10 m."""
+    seed: Seed = 0
+    """The world: another seed, other places."""
+    workers: Workers = 0
+    """Processes; 0: one a core."""
+
+
+def main() -> None:
+    """The command."""
+    asked = options.parse(Options, prog="python -m rsdnet.scenes")
+    with progress("scenes", asked.places, "places") as show:
+        written = write_scenes(asked.out, asked.places, World(asked.seed, asked.size), asked.workers, show)
+    there = asked.places - written
+    print(f"{asked.out}: {asked.places} places of {asked.size} px, {written} written now, {there} were there")
 
 
 if __name__ == "__main__":
-    command(lambda: tyro.cli(scenes, prog="python -m rsdnet.scenes"))
+    command(main)

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from rsdnet import config, runfolder
+from rsdnet import config, options, runfolder
 from rsdnet.augment import band_table, hidden, rendered, spec_of
 from rsdnet.config import Config
 from rsdnet.data.identity import shared
@@ -161,7 +161,7 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
     first.add_argument("--run", "--out", type=Path, dest="run")
     first.add_argument("--resume", action="store_true")
     first.add_argument("--data", nargs="*")
-    known, _ = first.parse_known_args(argv)
+    known, _ = options.read(lambda: first.parse_known_args(argv), argv)
     saved = known.run / runfolder.CONFIG if known.resume and known.run else None
     if known.resume and not known.run:
         raise DataError("--resume needs the run to continue: --run FOLDER")

@@ -224,13 +224,13 @@ def test_a_limit_takes_every_class_of_data_that_are_sorted_by_class(
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ({"limit": -1}, "--limit = -1"),
+        ({"limit": -1}, "--limit -1: input"),
         ({"limit": 2}, "a limit of 2 samples cannot hold one of each of 3 classes: use at least 3"),
-        ({"size": -5}, "--size = -5"),
-        ({"size": 10**9}, "--size = 1000000000"),
-        ({"size": 1 << 14, "batch": 10**9}, r"60 views of 16384 pixels a side take .* are free: use a smaller --size"),
-        ({"batch": 0}, "--batch = 0"),
-        ({"seed": -1}, "--seed = -1"),
+        ({"size": -5}, "--size -5: input"),
+        ({"size": 10**9}, "--size 1000000000: input"),
+        ({"size": 4096, "batch": 2**16}, r"60 views of 4096 pixels a side take .* are free: use a smaller --size"),
+        ({"batch": 0}, "--batch 0: input"),
+        ({"seed": -1}, "--seed -1: input"),
     ],
 )
 def test_numbers_out_of_range(

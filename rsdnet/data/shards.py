@@ -39,10 +39,13 @@ class Shard(NamedTuple):
 
 def parse(text: str) -> Shard:
     """The shard of a text "I/N". Raises DataError for any other."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    match = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", text)
     shard = Shard(*map(int, match.groups())) if match else Shard(0, 0)
     if shard.number >= shard.of:
-        raise DataError(f"--shard is {text!r}, but must be I/N with I from 0 to N - 1: 0/8, 1/8, ... 7/8 for 8 jobs")
+        raise DataError(
+            f"--shard is {text!r}, but must be I/N with I from 0 to N - 1: 0/8, 1/8, ... 7/8 for 8 jobs, "
+            "and fewer than 10,000"
+        )
     return shard
 
 

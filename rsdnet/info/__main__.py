@@ -12,8 +12,11 @@ from typing import Annotated
 
 import tyro
 
+from rsdnet import options
 from rsdnet.errors import command
+from rsdnet.files import writable
 from rsdnet.info.info import info
+from rsdnet.options import Seconds
 
 
 @dataclass(frozen=True)
@@ -27,21 +30,23 @@ class Options:
     speed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Measure the samples a second that this machine reads from the database, cold and warm, and name their bound. The
     database is dropped from the page cache for it."""
-    seconds: float = 20.0
+    seconds: Seconds = 20.0
     """Duration of --speed, about, once the samples are open."""
 
 
 def main() -> int:
     """The command."""
-    options = tyro.cli(Options, prog="rsdnet.info", description=__doc__)
+    asked = options.parse(Options, prog="python -m rsdnet.info", description=__doc__)
+    if asked.json:
+        writable(asked.json, "JSON")
     status = 0
     try:
-        if options.verify or options.json or not options.speed:
-            status = info(options.db, options.verify, options.json)
-        if options.speed:
+        if asked.verify or asked.json or not asked.speed:
+            status = info(asked.db, asked.verify, asked.json)
+        if asked.speed:
             from rsdnet.info.speed import speed
 
-            speed(options.db, options.seconds)
+            speed(asked.db, asked.seconds)
         return status
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

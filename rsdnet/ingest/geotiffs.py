@@ -12,11 +12,11 @@ from rsdnet.data.catalog import MAP_TENSOR
 from rsdnet.data.statistics import Summary, summarise, valid
 from rsdnet.errors import DataError
 from rsdnet.ingest import labels, plausible, raster, units
-from rsdnet.ingest.grid import Grid, compare, positions
+from rsdnet.ingest.grid import Grid, compare, described, positions
 from rsdnet.ingest.raster import Layer, Raster
 from rsdnet.ingest.s2_offset import Evidence, evidence, subtract
 from rsdnet.ingest.source import Image, Recipe, Source, Unfit
-from rsdnet.ingest.tiles import NAMES, Layers, coverage, tiles
+from rsdnet.ingest.tiles import NAMES, Layers, coverage, size_of, tiles
 
 LONGEST_KEY = 511  # bytes; LMDB's MDB_MAXKEYSIZE
 _IDS = "ids"  # label ids of a map, (H, W) int64, -1 for no class; not stored
@@ -42,8 +42,9 @@ class Result:
 
     entries: (key, safetensors blob). left: samples left out, (sample, reason, kind of reason). summaries: statistics by
     band, one dict a training tile, in the order of the rows. offsets: (file, DN subtracted, reason, whether it is
-    known). notes: facts to count over all sources. dropped: pixels of label maps by value that is no class. highest:
-    the largest label id on a map, -1 for none. cover: pixels of the images, and of those that tiles take.
+    known). evidence: of the offset. notes, doubts: facts and guesses to count over all sources. dropped: pixels of
+    label maps by value that is no class. highest: the largest label id on a map, -1 for none. cover: pixels of the
+    images, and of those that tiles take. grid: size with pixels, and coordinate system, in words.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -53,13 +54,15 @@ class Result:
     offsets: list[tuple[str, int, str, bool]] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     highest: int = -1
     cover: tuple[int, int] = (0, 0)
+    grid: tuple[str, str] = ("", "")
 
     def line(self) -> dict[str, Any]:
         """The source's line of the journal."""
-        kept = ("rows", "left", "offsets", "notes", "dropped", "highest", "cover")
+        kept = ("rows", "left", "offsets", "notes", "doubts", "dropped", "highest", "cover", "grid")
         return {name: getattr(self, name) for name in kept}
 
     def note(self, text: str) -> None:
@@ -130,8 +133,7 @@ def _sar(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Reci
             plausible.check_fill(name, layer, "sar", unit)
         plausible.check_s1(path, layers, unit)
     first = next(iter(wanted.values()))
-    if first.pixels.dtype != np.float32 or unit != "db":
-        result.note(f"S1: {first.pixels.dtype} stored as float32{'' if unit == 'db' else f', {unit} as dB'}")
+    result.note(_types("S1", first, np.dtype(np.float32), "" if unit == "db" else f", {unit} as dB"))
     if (first.scale, first.offset) != (1, 0):
         result.note(f"S1: scale {first.scale:g} and offset {first.offset:g} of the tags applied")
     return layers
@@ -147,10 +149,7 @@ def _ms(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recip
             plausible.check_fill(name, layer, "ms", unit)
         plausible.check_s2(path, layers, unit, first.pixels.dtype)
     stored = next(iter(layers.values())).dtype
-    if stored != first.pixels.dtype:
-        result.note(
-            f"S2: {first.pixels.dtype} stored as {stored}{', reflectance as DN' if unit == 'reflectance' else ''}"
-        )
+    result.note(_types("S2", first, stored, ", reflectance as DN" if unit == "reflectance" else ""))
     if (first.scale, first.offset) != (1, 0):
         result.note(f"S2: scale {first.scale:g} and offset {first.offset:g} of the tags applied")
     if unit != "dn":
@@ -162,6 +161,10 @@ def _ms(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recip
     offset, why, known = _offset(path, layers, tags, told, recipe, result)
     result.offsets += [(path, offset, why, known)] if recipe.offset != 0 or told else []
     return {name: subtract(layer, offset - (told or 0)) for name, layer in layers.items()}
+
+
+def _types(sensor: str, layer: Layer, stored: np.dtype, how: str) -> str:
+    return f"{sensor}: {layer.pixels.dtype}{f' stored as {stored}{how}' if stored != layer.pixels.dtype or how else ''}"
 
 
 def _offset(
@@ -183,8 +186,12 @@ def _offset(
     if found.open:
         raise Unfit("offset", f"{found.open}: give --offset 0 or --offset {found.offset}")
     if found.offset is None:
-        dark = f"{found.dark:.1%} of its pixels are under DN 800" if found.dark else "as the files that were looked at"
-        return 0, f"guess: no tag, baseline or date; {dark}", False
+        result.doubts.append(
+            "S2 tells no tag, baseline or date; its dark pixels speak for offset 0: --offset overrules"
+        )
+        return 0, f"guess: {found.dark:.1%} of its pixels are under DN 800", False
+    if not found.known:
+        result.doubts.append("S2 tells its offset by the acquisition date alone: --offset overrules")
     return found.offset, found.why if found.known else f"guess: {found.why}", found.known
 
 
@@ -195,7 +202,7 @@ def _label_map(file: Raster, source: Source, recipe: Recipe, result: Result) -> 
     ids = labels.look_up(values, classes)
     if invalid is not None:
         ids = np.where(invalid, -1, ids)
-    result.dropped = labels.dropped(values, ids, invalid)
+    result.dropped = labels.dropped(values, ids, invalid, recipe.colours)
     data = next(iter(file.layers.values())).pixels if recipe.raw_map else labels.stored(ids, classes is not None)
     return Picture({MAP_TENSOR: data, _IDS: ids}, file.grid)
 
@@ -207,7 +214,7 @@ def _check_grids(pictures: dict[str, Picture], result: Result) -> None:
         if one.grid and two.grid:
             compare(one.grid, two.grid, (NAMES[first], NAMES[kind]))
         else:
-            result.note(f"{NAMES[first]} and {NAMES[kind]}: no georeference to compare, paired pixel by pixel")
+            result.doubts.append(f"{NAMES[first]} and {NAMES[kind]} tell no place to compare: paired pixel by pixel")
 
 
 # ---- cutting ---------------------------------------------------------------------------------------------------------
@@ -219,6 +226,7 @@ def _cut(source: Source, pictures: dict[str, Picture], recipe: Recipe, result: R
     found = list(tiles(images, recipe.patch, recipe.stride, recipe.tolerance))
     result.cover = coverage(images, [tile.window for tile in found])
     grid = next((picture.grid for picture in pictures.values() if picture.grid), None)
+    result.grid = described(grid, size_of(images))
     where = positions(grid, [tile.window.centre for tile in found])
     for tile, place in zip(found, where, strict=True):
         _add(source, tile.suffix, tile.layers, place, recipe, result)

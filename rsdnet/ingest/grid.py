@@ -11,7 +11,7 @@ from rasterio.warp import transform
 
 from rsdnet.ingest.source import Unfit
 
-# Greatest distance between the centres of two images of one grid, px. SSL4EO-S12's S1 and S2 lie 3.0 px apart.
+# Greatest distance between the middle pixels of two images of one grid, px. SSL4EO-S12's S1 and S2 lie 3.0 px apart.
 SHIFT = 3.5
 # Greatest difference between two pixels' sides, as a share. SSL4EO-S12's S1 and S2 differ by 0.0075.
 _SCALE = 0.02
@@ -31,11 +31,6 @@ class Grid(NamedTuple):
     def at(self, column: float, row: float) -> np.ndarray:
         """(2,) coordinates of a place in pixels."""
         return self.matrix @ (column, row, 1)
-
-    @property
-    def centre(self) -> np.ndarray:
-        """(2,) coordinates of the image's centre."""
-        return self.at(self.shape[1] / 2, self.shape[0] / 2)
 
     def __str__(self) -> str:
         sides = np.linalg.norm(self.matrix[:, :2], axis=0)
@@ -60,7 +55,7 @@ def compare(one: Grid, two: Grid, names: tuple[str, str]) -> None:
     """Raise Unfit if two images, called `names`, are not of one grid; `two` may have coarser pixels.
 
     Coordinate systems must be the same, pixels must have the same sides and directions, times the ratio of the images'
-    heights, and centres may lie `SHIFT` pixels of `one` apart.
+    heights, and the pixels in the middle may lie `SHIFT` pixels of `one` apart.
     """
     if one.crs and two.crs and not _same(one.crs, two.crs):
         raise Unfit("grid", f"{names[0]} is in {_name(one.crs)}, but {names[1]} in {_name(two.crs)}: reproject one")
@@ -68,7 +63,9 @@ def compare(one: Grid, two: Grid, names: tuple[str, str]) -> None:
     pixel, other = one.matrix[:, :2], two.matrix[:, :2] / coarser
     if np.abs(pixel - other).max() > _SCALE * np.abs(pixel).max():
         raise Unfit("grid", f"the pixels of {names[0]} are {one}, but those of {names[1]} {two}: resample one")
-    shift = float(np.abs(np.linalg.solve(pixel, one.centre - two.centre)).max())
+    row, column = (min(own, coarser * its) / 2 for own, its in zip(one.shape, two.shape, strict=True))
+    apart = one.at(column, row) - two.at(column / coarser, row / coarser)
+    shift = float(np.abs(np.linalg.solve(pixel, apart)).max())
     if shift > SHIFT:
         raise Unfit("grid", f"{names[1]} lies {shift:,.1f} px away from {names[0]}: they must be of one place")
 
@@ -83,6 +80,16 @@ def _same(one: CRS, two: CRS) -> bool:
 def _name(crs: CRS) -> str:
     code = crs.to_epsg()
     return f"EPSG:{code}" if code else crs.to_wkt().split('"')[1]
+
+
+def described(grid: Grid | None, size: tuple[int, int]) -> tuple[str, str]:
+    """Size with pixels, and coordinate system, in words. size: (height, width) in pixels."""
+    pixels = f"{size[1]}x{size[0]} px"
+    if grid is None:
+        return pixels, ""
+    degrees = grid.crs is not None and grid.crs.is_geographic
+    side = float(np.linalg.norm(grid.matrix[:, 0]))
+    return f"{pixels} of {f'{side:.2g} degrees' if degrees else f'{side:.4g} m'}", _name(grid.crs) if grid.crs else ""
 
 
 def positions(grid: Grid | None, places: Sequence[tuple[float, float]]) -> list[tuple[float, float] | None]:

@@ -9,7 +9,8 @@ jobs that share the work: see rsdnet/data/shards.py. LAYOUT: one of those below,
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from rsdnet.ingest.summary import LEFT_OUT, OFFSETS, Tally
 from rsdnet.ingest.survey import survey
 from rsdnet.ingest.workers import results
 from rsdnet.ingest.writer import Writer, space_for
+from rsdnet.options import checked, read
 
 INTERRUPTED = 130  # the shell's status for SIGINT
 _VERSION = 2  # of the journal's lines, and of the rules by which sources are judged
@@ -44,6 +46,7 @@ def ingest(layout: Layout) -> int:
 
     Raises DataError for bad options, a source without samples, a full disk, a database of other options.
     """
+    layout = replace(layout)  # what a layout has found is of one ingest
     layout.check()
     folder = layout.folder
     if _finished(layout):
@@ -88,10 +91,10 @@ def _finished(layout: Layout) -> bool:
     meta = catalog.read_meta(folder)
     if "ingest" not in meta:
         raise DataError(f"{folder} holds a database that ingest did not make: name another folder")
-    now = layout.identity()
-    compare(folder, meta["ingest"], meta["ingest"] | {name: now[name] for name in now if name in meta["ingest"]})
+    before, now = meta["ingest"], layout.identity()
+    compare(folder, before, {name: now.get(name, value) for name, value in before.items()})
     print(f"{folder} is finished: {catalog.count(folder):,} samples; delete it to ingest anew")
-    if told := _changes(layout, str(meta["ingest"].get("listing"))):
+    if told := _changes(layout, str(before.get("listing"))):
         print(f"{layout.source} has changed since: {told}: delete {layout.db} and ingest anew, or name another folder")
     return True
 
@@ -274,8 +277,15 @@ def _write_list(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 def main() -> int:
     """The command."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    return ingest(layout_of(sys.argv[1:]))
+
+
+def layout_of(argv: Sequence[str]) -> Layout:
+    """The layout of a command line. Raises DataError on a mistake in it."""
+    name, prog = argv[0] if argv else "", "python -m rsdnet.ingest"
     if ":" in name:
-        return ingest(tyro.cli(LAYOUTS.find(name), prog=f"rsdnet.ingest {name}", args=sys.argv[2:]))
-    layouts = {name: LAYOUTS.find(name) for name in LAYOUTS}
-    return ingest(tyro.extras.subcommand_cli_from_dict(layouts, prog="rsdnet.ingest", description=__doc__))
+        parser = partial(tyro.cli, LAYOUTS.find(name), prog=f"{prog} {name}", args=argv[1:])
+    else:
+        layouts = {name: LAYOUTS.find(name) for name in LAYOUTS}
+        parser = partial(tyro.extras.subcommand_cli_from_dict, layouts, prog=prog, description=__doc__, args=argv)
+    return checked(read(parser, argv))

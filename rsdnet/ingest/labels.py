@@ -12,6 +12,7 @@ from rsdnet.ingest.source import Unfit
 MOST = 255  # classes that --classes can name: a map of theirs is stored in 8 bits, 255 for no class
 NONE = 65535  # stored for no class in a map without named classes
 RGB = ("R", "G", "B")  # names of a colour map's layers
+_NAMES = {np.iinfo(np.int64).min: "NaN"}  # of values that stand for another
 _CLASS = re.compile(r"\s*(-?[0-9]+|#[0-9a-fA-F]{6})\s*=\s*(\S.*?)\s*")
 
 
@@ -89,11 +90,11 @@ def look_up(values: np.ndarray, classes: Mapping[int, int] | None) -> np.ndarray
     return np.array([classes.get(int(value), -1) for value in found], np.int64)[places].reshape(values.shape)
 
 
-def dropped(values: np.ndarray, ids: np.ndarray, invalid: np.ndarray | None) -> dict[str, int]:
+def dropped(values: np.ndarray, ids: np.ndarray, invalid: np.ndarray | None, colours: bool) -> dict[str, int]:
     """Pixels by value, of the values that are no class; pixels without data are not counted."""
     lost = ids < 0 if invalid is None else (ids < 0) & ~invalid
     found, counts = np.unique(values[lost], return_counts=True)
-    names = ("NaN" if value == np.iinfo(np.int64).min else str(value) for value in found.tolist())
+    names = (f"#{value:06x}" if colours and value >= 0 else _NAMES.get(value, str(value)) for value in found.tolist())
     return dict(zip(names, counts.tolist(), strict=True))
 
 

@@ -3,7 +3,7 @@
 import logging
 import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +75,7 @@ def read(path: str, names: tuple[str, ...] | None, nodata: float | None = None) 
                 mask = _is(one, nodata, _is(one, file.nodatavals[index - 1], blank))
                 flipped = None if mask is None else np.flip(mask, axes)
                 layers[name] = Layer(path, np.flip(one, axes), flipped, file.scales[index - 1], file.offsets[index - 1])
+            _check_polarisation(path, file.tags(), chosen)
             rest = [text or f"layer {at}" for at, text in enumerate(file.descriptions, 1) if at not in indices]
             palette = file.colormap(1) if file.colorinterp[0] == ColorInterp.palette else {}
             return Raster(layers, grid, file.tags(), tuple(rest), bool(axes), palette)
@@ -144,12 +145,14 @@ def choose(
     for index, (said, name) in enumerate(zip(described, wanted, strict=False), 1):
         if said and name in bands.BANDS and name != said:
             raise Unfit("bands", f"{path} describes layer {index} as {descriptions[index - 1]}, but it is named {name}")
-    _check_polarisation(path, wanted)
     return {name: index for index, name in enumerate(wanted, 1) if name != SKIP}
 
 
-def _check_polarisation(path: str, names: Sequence[str]) -> None:
-    if _SENT_H.search(path) and {"VV", "VH"} & set(names):
+def _check_polarisation(path: str, tags: Mapping[str, str], names: Collection[str]) -> None:
+    """Raise Unfit if layers are named VV or VH, but the product's name or a tag tells HH or HV."""
+    told = " ".join(text.upper() for name, text in tags.items() if "POLARI" in name.upper())
+    sent_h = _SENT_H.search(path) or (re.search(r"\bH[HV]\b", told) and not re.search(r"\bV[HV]\b", told))
+    if sent_h and {"VV", "VH"} & set(names):
         raise Unfit("bands", f"{path} is of a product that sent H, but its layers are named {', '.join(names)}")
 
 

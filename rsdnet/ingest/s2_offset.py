@@ -28,6 +28,7 @@ _NEAR_SHARE = 0.001
 
 # ESA, Sentinel-2 Products Specification, product naming: S2A_MSIL1C_20230101T101411_N0509_R022_T33UUP_...
 _PRODUCT = re.compile(r"S2[A-D]_MSIL(?:1C|2A)_(\d{8})T\d{6}_N(\d{2})(\d{2})_R\d{3}(?:_|$)")
+_BASELINE = re.compile(r"N?(\d{1,2})\.?(\d{1,2})")  # 05.09, 5.9, N0509
 _DATE = re.compile(r"(?<!\d)(20\d{6})T\d{6}(?!\d)")
 _ACQUIRED = re.compile(r"SENSING|ACQUISITION|DATATAKE|PRODUCT_START|^DATETIME$", re.IGNORECASE)
 _ISO = re.compile(r"(20\d\d)-?(\d\d)-?(\d\d)")
@@ -69,8 +70,8 @@ def told(path: str, tags: Mapping[str, str]) -> tuple[int | None, str, bool]:
         if re.search(r"(RADIO|BOA)_ADD_OFFSET", name, re.IGNORECASE) and (number := _number(text)) is not None:
             return round(-number), f"the tag {name}", True
     for name, text in tags.items():
-        if "BASELINE" in name.upper() and (number := _number(text)) is not None and number < 99:
-            return OFFSET * (number >= 4), f"processing baseline {number:05.2f}", True
+        if "BASELINE" in name.upper() and (match := _BASELINE.fullmatch(text.strip())) and match[1] != "99":
+            return OFFSET * (int(match[1]) >= 4), f"processing baseline {match[1]:>02}.{match[2]:<02}", True
     parts = Path(path).parts[::-1]
     products = [match for part in (*parts, *tags.values()) if (match := _PRODUCT.search(part))]
     for match in products:

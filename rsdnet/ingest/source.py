@@ -60,22 +60,20 @@ class Source(NamedTuple):
 class Recipe:
     """From pixels to database values; sent to every worker.
 
-    expected: bands of the S2 and S1 images, {"ms": ..., "sar": ...}. s2_unit, s1_unit: of the files' values, as
-    rsdnet/ingest/units.py has them. offset: DN to subtract from S2, by file in a table, or None to decide as
-    rsdnet/ingest/s2_offset.py does. classes: label id by pixel value of the map, for each scheme; a missing scheme: the
-    value is the id. class_names: by label id, None: the ids themselves, as text. raw_map: store the map's own values,
-    as rico-hdl does, not label ids. colours: the values of the map are colours, R G B in 24 bits. level: processing
-    level of S2, "L1C", "L2A" or "" for unknown. tolerance: greatest difference in size between S1, S2 and map, px.
+    expected: bands of the S2 and S1 images, {"ms": ..., "sar": ...}. offset: DN to subtract from S2, by file in a
+    table, or None to decide as rsdnet/ingest/s2_offset.py does. classes: label id by pixel value of the map, for each
+    scheme; a missing scheme: the value is the id. class_names: by label id, None: the ids themselves, as text. raw_map:
+    store the map's own values, as rico-hdl does, not label ids. colours: the values of the map are colours, R G B in 24
+    bits. level: processing level of S2, "L1C", "L2A" or "" for unknown. tolerance: greatest difference in size between
+    S1, S2 and map, px.
 
-    The rest comes from the command line, whatever a layout gives. patch, stride: size and step of the tiles, px of
-    10 m; patch None: an image is one patch. max_invalid: largest share of invalid pixels in any band. nodata: values
-    that are no data, beside the files' own, {"ms": ..., "sar": ...}. implausible: take values that look like another
-    unit or like fill as they are.
+    The rest comes from the command line, whatever a layout gives. patch, stride: size and step of the tiles, px of 10
+    m; patch None: an image is one patch. max_invalid: largest share of invalid pixels in any band. nodata: values that
+    are no data, beside the files' own, {"ms": ..., "sar": ...}. s2_unit, s1_unit: of the files' values, as
+    rsdnet/ingest/units.py has them. implausible: take values that look like another unit or like fill as they are.
     """
 
     expected: Mapping[str, tuple[str, ...]]
-    s2_unit: S2Unit = "dn"
-    s1_unit: S1Unit = "db"
     offset: int | Mapping[str, int] | None = 0
     classes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
@@ -87,6 +85,8 @@ class Recipe:
     stride: int | None = None
     max_invalid: float = 0.05
     nodata: Mapping[str, float] = field(default_factory=dict)
+    s2_unit: S2Unit = "dn"
+    s1_unit: S1Unit = "db"
     implausible: bool = False
 
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import rasterio
-from rasterio.crs import CRS
 from rasterio.errors import RasterioError
-from rasterio.warp import transform
 
 from rsdnet.console import progress
 from rsdnet.errors import DataError
+from rsdnet.ingest.grid import grid_of, positions
 from rsdnet.ingest.raster import GDAL
 from rsdnet.ingest.source import Source
 from rsdnet.ingest.workers import ordered
@@ -27,7 +26,6 @@ _RADIUS = 6371.0072  # km, of the sphere with the Earth's surface (authalic, WGS
 _SMALLEST, _LARGEST = 0.1, 20_000.0  # km, of a block
 _UNREADABLE = "unreadable"
 _UNPLACED = "no georeference"
-_WGS84 = CRS.from_epsg(4326)
 
 
 class Drawn(NamedTuple):
@@ -87,7 +85,7 @@ def _unmet(
     held = {source.split for source in drawn if not source.problem}
     for name, share in (("val", val), ("test", test)):
         if free and share > 0 and name not in held:
-            yield f"no sample is in {name}, though --{name} is {share:g}: {groups:,} {by} are too few, none is torn apart"
+            yield f"no sample is in {name}, though --{name} is {share:g}: {groups:,} {by} are too few to share out"
 
 
 def assign_splits(sources: list[Source], val: float, test: float) -> list[Source]:
@@ -200,11 +198,8 @@ def _centre(paths: tuple[str, ...]) -> tuple[float, float] | str:
 def _centre_of(path: str) -> tuple[float, float] | str:
     try:
         with rasterio.open(path) as file:
-            if file.crs is None or file.transform.is_identity:
-                return _UNPLACED
-            a, b, c, d, e, f = file.transform[:6]
-            x, y = file.width / 2, file.height / 2
-            (lon,), (lat,) = transform(file.crs, _WGS84, [a * x + b * y + c], [d * x + e * y + f])
+            grid, _ = grid_of(file)
     except (RasterioError, OSError):
         return _UNREADABLE
-    return (lon, lat) if math.isfinite(lon) and abs(lat) <= 90 else _UNPLACED
+    (place,) = positions(grid, [(grid.shape[1] / 2, grid.shape[0] / 2)] if grid else [(0, 0)])
+    return place or _UNPLACED

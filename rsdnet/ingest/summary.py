@@ -1,7 +1,7 @@
 """The counts of an ingest, and what they say of the data: what it was taken to be, and what is not sure."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from rsdnet.ingest.source import Recipe
 LEFT_OUT, OFFSETS = "left_out.tsv", "offsets.tsv"
 _UNITS = {"dn": "DN", "reflectance": "reflectance, stored as DN", "byte": "8-bit levels"}
 _SCALES = {"db": "dB", "power": "power, stored as dB", "amplitude": "amplitude, stored as dB"}
-_NAMED = 8  # values of no class, or kinds of reason, that are listed
+_NAMED = 6  # values of no class, or kinds of reason, that are listed
+_KEYS = 1000
 _COVERED = 0.9  # share of the pixels in tiles, under which it is said
 _BYTES = 255
 
@@ -31,9 +32,7 @@ class Tally:
         self.splits: Counter[str] = Counter()
         self.offsets: Counter[tuple[int, bool]] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.guesses: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
-        self.notes: Counter[str] = Counter()
+        self.dropped, self.notes, self.doubts, self.sizes, self.systems = (Counter[str]() for _ in range(5))
 
     def add(self, line: dict[str, Any], summaries: Iterable[dict[str, Summary]]) -> None:
         """Count one source: its line of the journal, and its training tiles' statistics."""
@@ -48,12 +47,13 @@ class Tally:
         self.reasons.update(kind for *_, kind in line["left"])
         if line["left"] and not self.first_reason:
             self.first_reason = ": ".join(line["left"][0][:2])
-        for _, offset, why, known in line["offsets"]:
-            self.offsets[offset, known] += 1
-            self.guesses.update([] if known else [why.split(";")[0].split(" 20")[0]])
-        self.notes.update(line["notes"])
-        self.dropped.update(line["dropped"])
+        self.offsets.update((offset, known) for _, offset, _, known in line["offsets"])
+        _count(self.notes, line["notes"])
+        _count(self.doubts, line["doubts"])
+        _count(self.dropped, line["dropped"])
         self.highest = max(self.highest, line["highest"])
+        _count(self.sizes, filter(None, line["grid"][:1]))
+        _count(self.systems, filter(None, line["grid"][1:]))
         self.pixels += line["cover"][0]
         self.covered += line["cover"][1]
         for summary in summaries:
@@ -69,9 +69,10 @@ class Tally:
         yield from self._sensors(recipe)
         yield f"splits: {', '.join(f'{self.splits[split]:,} {split}' for split in SPLITS)}; {splits}"
         yield from self._labels(recipe)
-        yield f"grid: {self.placed:,} samples georeferenced, {self.samples - self.placed:,} not"
+        systems = f"; in {_counted(self.systems)}" if self.systems else ""
+        yield f"grid: {_counted(self.sizes)}{systems}; {self.placed:,} of {self.samples:,} samples tell their place"
         for note, times in sorted(self.notes.items()):
-            yield f"{note} ({times:,} sources)"
+            yield f"{note} ({_sources(times)})"
         if self.left_out:
             yield f"left out {self.left_out:,}, named in {folder / LEFT_OUT}; the first: {self.first_reason}"
             yield f"  by reason: {_counted(self.reasons)}"
@@ -107,16 +108,17 @@ class Tally:
             yield "labels: none"
             return
         classes = len(recipe.class_names) if recipe.class_names else self.highest + 1
-        yield f"labels: {self.labelled:,} of {self.samples:,} samples, {classes:,} classes"
+        how = ", each the majority of its label map" if self.mapped else ""
+        yield f"labels: {self.labelled:,} of {self.samples:,} samples, {classes:,} classes{how}"
         if self.dropped:
             yield f"label maps: values that are no class: {_counted(self.dropped, ' px')}"
 
     def _doubts(self, recipe: Recipe) -> Iterator[str]:
         """Guesses, and facts that look wrong."""
-        for guess, count in self.guesses.most_common(_NAMED):
-            yield f"the offset of {count:,} S2 files, by {guess.removeprefix('guess: ')}: overrule it by --offset"
+        for doubt, times in sorted(self.doubts.items()):
+            yield f"{doubt} ({_sources(times)})"
         if self.samples and not self.labelled and (self.mapped or recipe.class_names):
-            yield "no sample got a label: do --classes fit the label maps?"
+            yield "no sample got a label" + (": no pixel of the label maps is a class" if self.mapped else "")
         if self.pixels and self.covered < _COVERED * self.pixels:
             share = percent(self.covered / self.pixels)
             yield f"tiles take {share} of the pixels: another --patch or --stride takes more"
@@ -124,11 +126,16 @@ class Tally:
         ms = [table for name, table in tables.items() if bands.BANDS[name].modality == "ms" and table["count"]]
         if ms and recipe.s2_unit == "dn" and max(table["max"] for table in ms) <= _BYTES:
             yield "S2 has no DN above 255: 8-bit levels in a wider type?"
-        if not self.placed < self.samples:
-            return
-        together = sum(len(names) > 0 for names in recipe.expected.values()) > 1 or self.mapped
-        if together:
-            yield f"{self.samples - self.placed:,} samples tell no place: S1, S2 and label map are paired by name alone"
+
+
+def _sources(count: int) -> str:
+    return f"{count:,} source{'' if count == 1 else 's'}"
+
+
+def _count(counts: Counter[str], found: Iterable[str]) -> None:
+    """Add texts, each once, or a mapping's numbers by text; of more than `_KEYS` texts the later ones as one."""
+    for text, count in (found if isinstance(found, Mapping) else Counter(found)).items():
+        counts[text if text in counts or len(counts) < _KEYS else "others"] += count
 
 
 def _counted(counts: Counter[str], unit: str = "") -> str:

@@ -47,7 +47,7 @@ def tiles(images: dict[str, Layers], patch: int | None, stride: int | None, tole
         if max(abs(one[0] - two[0]), abs(one[1] - two[1])) > tolerance:
             mine, other = (f"{NAMES[of]} is {size[1]}x{size[0]} px" for of, size in ((first, one), (kind, two)))
             raise Unfit("grid", f"{mine}, but {other}: they must be of one grid")
-    height, width = map(min, zip(*sizes.values(), strict=True))
+    height, width = size_of(images)
     if patch is None or (patch, patch) == (height, width):
         yield Tile("", Window(0, 0, height, width), images)
         return
@@ -69,11 +69,17 @@ def tiles(images: dict[str, Layers], patch: int | None, stride: int | None, tole
 
 def coverage(images: dict[str, Layers], windows: Sequence[Window]) -> tuple[int, int]:
     """Pixels of the images, and of those that lie in a window."""
-    height, width = map(min, zip(*map(_size, images.values()), strict=True))
+    height, width = size_of(images)
     taken = np.zeros((height, width), bool)
     for window in windows:
         taken[window.top : window.top + window.height, window.left : window.left + window.width] = True
     return taken.size, int(np.count_nonzero(taken))
+
+
+def size_of(images: dict[str, Layers]) -> tuple[int, int]:
+    """Height and width that all images have, in pixels of 10 m."""
+    height, width = map(min, zip(*map(_size, images.values()), strict=True))
+    return height, width
 
 
 def _size(layers: Layers) -> tuple[int, ...]:

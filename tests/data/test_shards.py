@@ -210,9 +210,12 @@ def test_a_shard_may_have_nothing_but_bad_sources(source: Path, tmp_path: Path, 
         Databases([tmp_path / "db"])
 
 
-@pytest.mark.parametrize(("places", "failed"), [(6, "nothing of .*"), (80, "none of the first 32 sources")])
-def test_options_that_no_source_fits_are_blamed_in_every_shard(tmp_path: Path, places: int, failed: str) -> None:
-    for place in range(places):
+@pytest.mark.parametrize(("looked", "failed"), [(128, "nothing of .*"), (4, "none of 4 sources of .*")])
+def test_options_that_no_source_fits_are_blamed_in_every_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked: int, failed: str
+) -> None:
+    monkeypatch.setattr("rsdnet.ingest.survey._LOOKED", looked)
+    for place in range(6):
         geotiffs.pair(tmp_path, f"{place:02}", s2(4, count=3), s1(4))
     for number in range(2):
         with pytest.raises(DataError, match=f"{failed} could be ingested: .*has 3 layers, but 2 bands are named"):

@@ -88,7 +88,7 @@ def test_images_stored_south_up_or_mirrored_are_turned(
         np.testing.assert_array_equal(got[f"a_s1{suffix}"]["VH"], radar[1][window])
         np.testing.assert_array_equal(got[f"a_map{suffix}"]["Data"], label[0][window])
         np.testing.assert_array_equal(got[f"a_s2{suffix}"]["B02"], optical[0][window])
-    assert "S1: stored south-up or mirrored, turned north up (1 sources)" in capsys.readouterr().out
+    assert "S1: stored south-up or mirrored, turned north up (1 source)" in capsys.readouterr().out
 
 
 def test_the_catalog_tells_each_tiles_place(tmp_path: Path) -> None:
@@ -112,7 +112,8 @@ def test_pairs_without_a_place_are_said_to_be_unsure(tmp_path: Path, capsys: pyt
     write(tmp_path, "a", "s2", s2(SIDE), HERE)
     write(tmp_path, "a", "s1", s1(SIDE), None)
     ingest(layout(tmp_path))
-    assert "S2 and S1: no georeference to compare, paired pixel by pixel (1 sources)" in capsys.readouterr().out
+    out = capsys.readouterr().out.split("not sure of:")[1]
+    assert "S2 and S1 tell no place to compare: paired pixel by pixel (1 source)" in out
 
 
 def test_pixels_that_no_tile_takes_are_said_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

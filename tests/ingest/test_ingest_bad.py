@@ -124,8 +124,8 @@ def test_a_band_missing_in_one_file_of_many(tmp_path: Path) -> None:
     [
         ({"patch": 13}, "smaller than --patch 13"),
         ({"stride": 6}, "--stride needs --patch"),
-        ({"patch": 0}, "--patch is 0"),
-        ({"max_invalid": 1.5}, "--max-invalid is 1.5"),
+        ({"patch": 0}, "--patch 0"),
+        ({"max_invalid": 1.5}, "--max-invalid 1.5"),
         ({"val": 0.6, "test": 0.5}, "must be shares"),
         ({"offset": "some"}, "--offset is 'some'"),
         ({"classes": "water"}, "wants a value and a name"),

@@ -119,7 +119,7 @@ def test_a_colour_table_serves_as_well(tmp_path: Path) -> None:
 def test_no_label_at_all_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write(tmp_path, "a", filled((4, 0)))
     ingest(labelled(tmp_path, classes="1=water"))
-    assert "no sample got a label: do --classes fit the label maps?" in capsys.readouterr().out
+    assert "no sample got a label: no pixel of the label maps is a class" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

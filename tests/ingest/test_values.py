@@ -251,8 +251,8 @@ def test_known_layers_are_picked_by_their_descriptions(tmp_path: Path, capsys: p
     np.testing.assert_array_equal([got["a_s1"]["VH"], got["a_s1"]["VV"]], radar[1:])
     np.testing.assert_array_equal([got["a_s2"]["B04"], got["a_s2"]["B8A"]], optical[:2])
     out = capsys.readouterr().out
-    assert "S1: layers not taken: angle (1 sources)" in out
-    assert "S2: layers not taken: QA60 (1 sources)" in out
+    assert "S1: layers not taken: angle (1 source)" in out
+    assert "S2: layers not taken: QA60 (1 source)" in out
 
 
 def test_a_dash_skips_a_layer(tmp_path: Path) -> None:

@@ -376,8 +376,8 @@ def test_the_command(tmp_path: Path) -> None:
     assert Page((tmp_path / "report.html").read_text()).all("html", "lang") == ["en"]
     for bad, words in (
         ([tmp_path / "b"], "no such folder"),
-        ([run, "--out", tmp_path / "b" / "x.html"], "name a file"),
-        ([run, "--out", tmp_path], "name a file"),
+        ([run, "--out", tmp_path / "b" / "x.html"], "there is no folder"),
+        ([run, "--out", tmp_path], "is a folder: name a file to write, HTML"),
         ([run, "--samples", "-1"], "--samples"),
     ):
         done = command(*bad, cwd=tmp_path)

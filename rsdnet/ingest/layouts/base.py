@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
+from pydantic import Field
 
 from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
-from rsdnet.ingest.files import GEOTIFF, RASTER, escaped, find_files, find_geotiffs, is_utf8, subfolders
-from rsdnet.ingest.source import Recipe, Source
+from rsdnet.ingest.files import escaped, find_files, find_geotiffs, is_utf8, subfolders
+from rsdnet.ingest.source import Recipe, S1Unit, S2Unit, Source
 from rsdnet.ingest.splits import parse_block, parse_group
+from rsdnet.options import Real, Share, Workers, checked
 
-__all__ = ["GEOTIFF", "RASTER", "Layout", "Offset", "find_files", "find_geotiffs", "parse_offset", "subfolders"]
+__all__ = ["Layout", "Offset", "find_files", "find_geotiffs", "parse_offset", "subfolders"]
+
+Side = Annotated[int, Field(ge=1, le=2**20)]
 
 
 @dataclass(frozen=True)
@@ -25,22 +29,28 @@ class Layout:
     """Folder of the data set."""
     db: tyro.conf.Positional[Path]
     """Folder of the database to write; an interrupted ingest into it continues."""
-    patch: int | None = None
+    patch: Side | None = None
     """Cut tiles of this many pixels of 10 m; without it an image is one patch."""
-    stride: int | None = None
+    stride: Side | None = None
     """Pixels of 10 m from tile to tile; without it as --patch."""
-    max_invalid: float = 0.05
+    max_invalid: Share = 0.05
     """Leave out a patch where a larger share of any band is nodata or NaN."""
-    s2_nodata: float | None = None
+    s2_unit: S2Unit = "dn"
+    """Unit of the S2 values, once the scale of a file's tags is applied: DN (reflectance times 10,000), reflectance,
+    which is stored as DN, or bytes of a stretched picture, stored as they are."""
+    s1_unit: S1Unit = "db"
+    """Unit of the S1 values: dB, power, which becomes dB by 10 log10, or amplitude, by 20 log10; zero or negative
+    power becomes invalid."""
+    s2_nodata: Real | None = None
     """A value of S2 pixels without data, beside the nodata value, mask or alpha layer that a file tells."""
-    s1_nodata: float | None = None
+    s1_nodata: Real | None = None
     """The same for S1."""
     implausible: Literal["refuse", "keep"] = "refuse"
     """Images whose values look like another unit or like fill: leave them out, and end where they are many; or keep
     them as they are."""
-    val: float = 0.1
+    val: Share = 0.1
     """Share of scenes for validation, where the data set has no split of its own; scenes: see --group."""
-    test: float = 0.2
+    test: Share = 0.2
     """Share of scenes for the test, where the data set has no split of its own."""
     group: Annotated[str, tyro.conf.arg(metavar="REGEX")] = ""
     """Samples that belong into one split: those with the same text where this expression's first group, or without
@@ -49,7 +59,7 @@ class Layout:
     split_by: Annotated[str, tyro.conf.arg(metavar="block:KM")] = ""
     """Samples that belong into one split: those in the same block of KM x KM km, by the georeference of their files.
     Neighbouring blocks touch. Reads the head of every file before it begins."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that read; 0: one a core."""
     shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
     """Ingest part I (0 to N - 1) of N, into a folder of its own below DB: one of N jobs that need not know of each
@@ -91,6 +101,8 @@ class Layout:
             patch=self.patch,
             stride=self.stride,
             max_invalid=self.max_invalid,
+            s2_unit=self.s2_unit,
+            s1_unit=self.s1_unit,
             nodata={kind: value for kind, value in nodata.items() if value is not None},
             implausible=self.implausible == "keep",
         )
@@ -115,22 +127,18 @@ class Layout:
 
     def check(self) -> None:
         """Raise DataError for options that cannot work."""
+        checked(self)
         if bad := [path for path in (self.source, self.db) if not is_utf8(path)]:
             raise DataError(f"{escaped(bad[0])} has a name that is not UTF-8: rename it")
         if not self.source.is_dir():
             raise DataError(f"{self.source} is not a folder")
+        if self.db.exists() and not self.db.is_dir():
+            raise DataError(f"{self.db} is a file: name a folder for the database")
         check_room(self.db, self.part)
         if self.patch is None and self.stride is not None:
             raise DataError("--stride needs --patch: say how large the tiles are")
-        for name, value in (("patch", self.patch), ("stride", self.stride)):
-            if value is not None and value < 1:
-                raise DataError(f"--{name} is {value}, but a size must be at least 1")
-        if not 0 <= self.max_invalid <= 1:
-            raise DataError(f"--max-invalid is {self.max_invalid}, but a share lies between 0 and 1")
-        if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
+        if self.val + self.test >= 1:
             raise DataError(f"--val {self.val} and --test {self.test} must be shares that leave some to train on")
-        if self.workers < 0:
-            raise DataError(f"--workers is {self.workers}, but must be at least 1, or 0 for one a core")
         if self.group and self.split_by:
             raise DataError("--group and --split-by both say which samples belong together: give one of them")
         parse_group(self.group)

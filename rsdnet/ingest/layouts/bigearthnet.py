@@ -4,17 +4,21 @@
 Keys and values are rico-hdl's. Without metadata.parquet S1 and S2 stay unpaired: a sample each.
 """
 
-import os
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from rsdnet import bands
 from rsdnet.errors import DataError
-from rsdnet.ingest.layouts.base import Layout, subfolders
+from rsdnet.ingest.files import add, subfolders
+from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Image, Recipe, Source
 
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 METADATA = "metadata.parquet"
+UNCLEAR = "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
 _S1 = ("VH", "VV")  # rico-hdl's order
 
 # The 19 classes and their CORINE codes (Sumbul et al. 2021, BigEarthNet-MM, table 1); other codes are no class.
@@ -45,8 +49,13 @@ CLASSES: dict[str, tuple[int, ...]] = {
 class BigEarthNet(Layout):
     """BigEarthNet v2."""
 
+    unlisted: Literal["leave-out", "keep"] = "leave-out"
+    """Patches that metadata.parquet does not list: leave them out; or keep them, with the splits and pairs of
+    metadata_for_patches_with_snow_cloud_or_shadow.parquet where it lists them, else alone and with splits drawn."""
+
     NAME = "bigearthnet"
     FILES = "BigEarthNet-S2/<tile>/<patch> nor BigEarthNet-S1/<scene>/<patch>"
+    GROUPS = "tiles or scenes"
 
     def sources(self) -> list[Source]:
         s2 = self._patches("BigEarthNet-S2", bands.S2L2A)
@@ -54,42 +63,90 @@ class BigEarthNet(Layout):
         maps = self._patches("Reference_Maps", ())
         if not s2 and not s1:
             return []
-        rows = self._metadata()
-        partners = {patch: rows[patch]["s1_name"] for patch in s2 if patch in rows}
+        if not self._tables:
+            self.notices.append(f"no {METADATA} in {self.source}: S1 and S2 are not paired, splits are drawn")
+        rows, patch_of = self._rows, {row.s1: patch for patch, row in self._rows.items() if row.s1}
+        self._tell_absent(s2, s1)
         found = []
         for patch in sorted({*s2, *maps}):
-            kinds = {"ms": s2.get(patch), "sar": s1.get(partners.get(patch, "")), "map": maps.get(patch)}
+            row = rows.get(patch)
+            kinds = {"ms": s2.get(patch), "sar": s1.get(row.s1 or "") if row else None, "map": maps.get(patch)}
             images = {kind: image for kind, image in kinds.items() if image is not None}
-            split = _SPLITS.get(rows.get(patch, {}).get("split") or "")
-            found.append(Source(patch, _scene(next(iter(images.values()))), images, split, scheme="corine"))
-        alone = sorted(s1.keys() - partners.values())
-        return found + [Source(patch, _scene(s1[patch]), {"sar": s1[patch]}) for patch in alone]
-
-    def _patches(self, collection: str, names: tuple[str, ...]) -> dict[str, Image]:
-        """The images of a collection by patch: one file a band; without band names, the reference maps."""
-        root = self.source / collection
-        found = {}
-        for scene in subfolders(root):
-            for patch in subfolders(root / scene):
-                stem = root / scene / patch / patch
-                files = tuple((f"{stem}_{name}.tif", (name,)) for name in names)
-                reference = Image.of_file(stem.with_name(f"{patch}_reference_map.tif"), ("Data",))
-                found[patch] = Image(patch, files) if names else reference
+            problem = self._problem(patch, row) or ("" if patch in s2 or not self._tables else "it has no S2 files")
+            found.append(Source(patch, _scene(images), images, row and row.split, scheme="corine", problem=problem))
+        paired = {source.images["sar"].key for source in found if "sar" in source.images}
+        for patch in sorted(s1.keys() - paired):
+            row = rows.get(patch_of.get(patch, ""))
+            images = {"sar": s1[patch]}
+            found.append(Source(patch, _scene(images), images, row and row.split, problem=self._problem(patch, row)))
         return found
 
-    def _metadata(self) -> dict[str, dict[str, Any]]:
-        """The rows of metadata.parquet by S2 patch; none without the file."""
-        import pyarrow
-        import pyarrow.parquet
+    def _problem(self, patch: str, row: "_Row | None") -> str:
+        """The reason to leave out a patch with this row of the tables, or none."""
+        if row is not None:
+            return row.problem
+        if not self._tables or self.unlisted == "keep":
+            return ""
+        if patch in self._unclear:
+            return f"{METADATA} does not list it, but {UNCLEAR} does: --unlisted keep takes it"
+        return f"{METADATA} does not list it: --unlisted keep takes it"
 
-        path = self.source / METADATA
-        if not path.is_file():
-            return {}
-        try:
-            table = pyarrow.parquet.read_table(path, columns=["patch_id", "split", "s1_name"])
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path} cannot be read ({error})") from error
-        return {row["patch_id"]: row for row in table.to_pylist()}
+    def _tell_absent(self, s2: dict[str, Image], s1: dict[str, Image]) -> None:
+        """Note the patches that a table lists and no files are there of."""
+        listed = [*self._rows.items()]
+        for what, absent in (
+            ("S2", sorted(patch for patch, _ in listed if patch not in s2)),
+            ("S1", sorted(row.s1 for _, row in listed if row.s1 and row.s1 not in s1)),
+        ):
+            if absent:
+                self.notices.append(
+                    f"{METADATA} lists {len(absent):,} {what} patches that have no folder: their partners become "
+                    f"samples without {what}; the first: {absent[0]}"
+                )
+
+    def _patches(self, collection: str, names: tuple[str, ...]) -> dict[str, Image]:
+        """The images of a collection by patch: one file a band; without band names, the reference maps.
+
+        Raises DataError if two scenes hold a patch of one name.
+        """
+        root = self.source / collection
+        folders: dict[str, Path] = {}
+        for scene in subfolders(root):
+            for patch in subfolders(root / scene):
+                add(folders, patch, root / scene / patch)
+        found = {}
+        for patch, folder in folders.items():
+            files = tuple((f"{folder / patch}_{name}.tif", (name,)) for name in names)
+            reference = Image.of_file(folder / f"{patch}_reference_map.tif", ("Data",))
+            found[patch] = Image(patch, files) if names else reference
+        return found
+
+    @cached_property
+    def _tables(self) -> list[Path]:
+        """The tables that say what to take; none without metadata.parquet."""
+        paths = [self.source / METADATA, *([self.source / UNCLEAR] if self.unlisted == "keep" else [])]
+        return [path for path in paths if path.is_file()] if paths[0].is_file() else []
+
+    @cached_property
+    def _rows(self) -> "dict[str, _Row]":
+        """The rows of the tables by S2 patch."""
+        rows: dict[str, _Row] = {}
+        for path in self._tables:
+            rows = _read(path, self.notices) | rows
+        partners = Counter(row.s1 for row in rows.values() if row.s1)
+        return {
+            patch: row._replace(problem=f"its S1 patch is listed for another S2 patch, too: {row.s1}")
+            if row.s1 and partners[row.s1] > 1 and not row.problem
+            else row
+            for patch, row in rows.items()
+        }
+
+    @cached_property
+    def _unclear(self) -> set[str]:
+        """The S2 and S1 patches that the second table lists, where it is there."""
+        path = self.source / UNCLEAR
+        rows = _read(path, []) if path.is_file() else {}
+        return {*rows, *(row.s1 for row in rows.values() if row.s1)}
 
     def recipe(self) -> Recipe:
         codes = {code: label for label, codes in enumerate(CLASSES.values()) for code in codes}
@@ -102,6 +159,45 @@ class BigEarthNet(Layout):
         )
 
 
-def _scene(image: Image) -> str:
-    """The folder of the patch's tile or scene: a group that no split tears apart."""
-    return os.path.dirname(os.path.dirname(image.files[0][0]))
+class _Row(NamedTuple):
+    """A row of a table: the S1 patch of an S2 patch, and its split. problem: the reason to leave it out, or ""."""
+
+    s1: str | None
+    split: str | None
+    problem: str = ""
+
+
+def _read(path: Path, notices: list[str]) -> dict[str, _Row]:
+    """The rows of a table by S2 patch; a row that contradicts itself or another has a problem.
+
+    Raises DataError if it cannot be read, or lacks a column.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = ("patch_id", "s1_name", "split")
+    try:
+        if lacking := [name for name in columns if name not in pyarrow.parquet.read_schema(path).names]:
+            raise DataError(f"{path} has no column {', '.join(lacking)}: is it BigEarthNet v2's?")
+        table = pyarrow.parquet.read_table(path, columns=list(columns))
+        values = [table.column(name).cast(pyarrow.string()).to_pylist() for name in columns]
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error})") from error
+    rows: dict[str, _Row] = {}
+    nameless = 0
+    for patch, s1, split in zip(*values, strict=True):
+        if not patch:
+            nameless += 1
+            continue
+        known = _SPLITS.get(split or "")
+        row = _Row(s1 or None, known, "" if known else f"{path.name} gives it no split that is known: {split}")
+        if rows.setdefault(patch, row)[:2] != row[:2]:
+            rows[patch] = row._replace(problem=f"{path.name} lists it more than once: with other values")
+    if nameless:
+        notices.append(f"{path.name} has {nameless:,} rows without a patch_id: passed over")
+    return rows
+
+
+def _scene(images: dict[str, Image]) -> str:
+    """The name of the patch's tile or scene: a group that no split tears apart."""
+    return Path(next(iter(images.values())).files[0][0]).parent.parent.name

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rsdnet.errors import DataError
-from rsdnet.ingest.files import add, copies, find_files, holds_database, key_of, subfolders
-from rsdnet.ingest.layouts.base import RASTER, Layout
+from rsdnet.ingest.files import RASTER, add, copies, find_files, holds_database, key_of, subfolders
+from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.source import Image, Recipe, S2Unit, Source
+from rsdnet.options import Share
 
 # The layers' order (phelber/EuroSAT): Sentinel-2's own but for B8A.
 ORDER = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
@@ -35,9 +36,8 @@ class EuroSat(Layout):
     SUFFIXES: ClassVar[tuple[str, ...]] = RASTER
     BANDS: ClassVar[tuple[str, ...]] = ORDER
     LEVEL: ClassVar[str] = "L1C"
-    UNIT: ClassVar[S2Unit] = "dn"
-    val: float = 0.2
-    test: float = 0.2
+    val: Share = 0.2
+    test: Share = 0.2
 
     def sources(self) -> list[Source]:
         files: dict[str, Path] = {}
@@ -105,7 +105,7 @@ class EuroSat(Layout):
         return listed
 
     def recipe(self) -> Recipe:
-        return Recipe({"ms": self.BANDS}, s2_unit=self.UNIT, class_names=self._classes, level=self.LEVEL)
+        return Recipe({"ms": self.BANDS}, class_names=self._classes, level=self.LEVEL)
 
 
 def _names(path: Path) -> Iterator[str]:
@@ -134,4 +134,4 @@ class EuroSatRgb(EuroSat):
     SUFFIXES = (".jpg", ".jpeg")
     BANDS = ("B04", "B03", "B02")
     LEVEL = ""
-    UNIT = "byte"
+    s2_unit: S2Unit = "byte"

@@ -11,7 +11,7 @@ from rsdnet.ingest import labels
 from rsdnet.ingest.files import RASTER, add, copies, find_files, key_of
 from rsdnet.ingest.layouts.base import Layout, Offset, parse_offset
 from rsdnet.ingest.raster import SKIP, choose
-from rsdnet.ingest.source import Image, Recipe, S1Unit, S2Unit, Source
+from rsdnet.ingest.source import Image, Recipe, Source
 from rsdnet.ingest.tiles import NAMES
 
 _ORDERS = {"L1C": bands.S2L1C, "L2A": bands.S2L2A}
@@ -34,12 +34,6 @@ class Pairs(Layout):
     s1_bands: str = ""
     """Names of the S1 layers in order, VV,VH; - skips a layer; without it the layers that the files describe as
     bands."""
-    s2_unit: S2Unit = "dn"
-    """Unit of the S2 values, once the scale of a file's tags is applied: DN (reflectance times 10,000), reflectance,
-    which is stored as DN, or bytes of a stretched picture, stored as they are."""
-    s1_unit: S1Unit = "db"
-    """Unit of the S1 values: dB, power, which becomes dB by 10 log10, or amplitude, by 20 log10; zero or negative
-    power becomes invalid."""
     offset: Offset = "auto"
     classes: str = ""
     """Classes of the label maps, 1=water,2=trees,... or, of colour maps, #0000ff=water,...: other values are no class;
@@ -93,8 +87,6 @@ class Pairs(Layout):
         s2 = self._expected("ms", self.s2, self.s2_bands, "--s2-bands")
         return Recipe(
             {"ms": s2, "sar": self._expected("sar", self.s1, self.s1_bands, "--s1-bands")},
-            s2_unit=self.s2_unit,
-            s1_unit=self.s1_unit,
             offset=parse_offset(self.offset, self.source),
             classes={"map": {value: row for row, value in enumerate(classes)}} if classes else {},
             class_names=tuple(classes.values()) or None,
