@@ -122,9 +122,11 @@ class Databases:
         )
 
     @property
-    def unnamed(self) -> bool:
-        """Whether several databases have labels, and no class names that tell whether a label is the same in all."""
-        return len(self._lists) > 1 and self._same and all(name.isdecimal() for name in self.classes)
+    def doubt(self) -> str | None:
+        """One line where several databases have labels, and no class names that tell whether a label is one class."""
+        if len(self._lists) > 1 and self._same and all(name.isdecimal() for name in self.classes):
+            return f"{self}: no class names: the same label is taken for the same class in all"
+        return None
 
     def _name(self, folder: int) -> Path:
         """The database, as it was named, of a folder."""

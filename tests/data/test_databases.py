@@ -170,7 +170,7 @@ def test_a_class_list_counts_where_there_are_labels(tmp_path: Path) -> None:
         found.require_one_list()
         assert found.classes == ("x", "y")
         assert sorted(label for piece in found for label in piece.catalog.label) == [-1] * 6 + [0] * 3 + [1] * 3
-        assert not found.unnamed
+        assert found.doubt is None
 
 
 @pytest.mark.parametrize("classes", [(), ("0", "1")])
@@ -178,8 +178,8 @@ def test_labels_without_names_are_taken_alike_and_said_to_be(tmp_path: Path, cla
     folders = [write(tmp_path / name, labelled(name, classes)) for name in "ab"]
     found = Databases(folders)
     found.require_one_list()
-    assert found.unnamed
-    assert not Databases(folders[:1]).unnamed
+    assert "the same label is taken for the same class" in (found.doubt or "")
+    assert Databases(folders[:1]).doubt is None
 
 
 def test_no_samples_are_told_with_where_there_are_some(tiny_db: Path, tmp_path: Path) -> None:
