@@ -47,7 +47,8 @@ def reasons(db: Path) -> dict[str, str]:
         (HERE @ Affine.scale(2), UTM, "the pixels of S2 are 10 x 10, but those of S1 20 x 20"),
         (HERE @ Affine.rotation(30, (SIDE / 2, SIDE / 2)), UTM, "turned by -30 degrees"),
         (HERE @ Affine.rotation(90, (SIDE / 2, SIDE / 2)), UTM, "turned by"),
-        (HERE @ Affine.scale(1.007), UTM, ""),
+        (HERE @ Affine.scale(1.007), UTM, ""),  # SSL4EO-S12's S1
+        (HERE @ Affine.scale(1.05), UTM, "the pixels of S2 are 10 x 10, but those of S1 10.5 x 10.5"),
     ],
 )
 def test_s1_of_another_grid_is_left_out(tmp_path: Path, grid: Affine | None, crs: str | None, said: str) -> None:
