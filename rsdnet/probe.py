@@ -121,8 +121,8 @@ def check(labelled: Labelled, console: Console) -> None:
 
     Raises DataError on an empty train or test split.
     """
-    if labelled.samples.databases.unnamed:
-        console.print("the databases do not name their classes: the same label is taken for the same", style="yellow")
+    if doubt := labelled.samples.databases.doubt:
+        console.print(doubt, style="yellow")
     if report := labelled.samples.report():
         console.print(report, style="yellow")
     labelled.require("train", "test")

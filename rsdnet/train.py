@@ -65,6 +65,8 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
             console.print(doubt, style="yellow", soft_wrap=True)
         table = table.to(ranks.device)
         knn = KNN(cfg, cfg.run.knn_data or cfg.data.data, ranks.device, ranks) if cfg.run.knn_every else None
+        if knn and (unsure := knn.parts[0][0].samples.databases.doubt):
+            console.print(unsure, style="yellow", soft_wrap=True)
         run = Run(cfg, len(samples), ranks, inputs)
         open_folder(run, console)
     if run.step >= run.steps:

@@ -224,14 +224,19 @@ def test_a_limit_takes_every_class_of_data_that_are_sorted_by_class(
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ({"limit": -1}, "--limit = -1"),
+        ({"limit": -1}, "--limit -1: input"),
         ({"limit": 2}, "a limit of 2 samples cannot hold one of each of 3 classes: use at least 3"),
-        ({"size": -5}, "--size = -5"),
-        ({"batch": 0}, "--batch = 0"),
-        ({"seed": -1}, "--seed = -1"),
+        ({"size": -5}, "--size -5: input"),
+        ({"size": 10**9}, "--size 1000000000: input"),
+        ({"size": 4096, "batch": 2**16}, r"60 views of 4096 pixels a side take .* are free: use a smaller --size"),
+        ({"batch": 0}, "--batch 0: input"),
+        ({"seed": -1}, "--seed -1: input"),
     ],
 )
-def test_numbers_out_of_range(run: Path, tiny_db: Path, option: dict[str, Any], said: str) -> None:
+def test_numbers_out_of_range(
+    run: Path, tiny_db: Path, monkeypatch: pytest.MonkeyPatch, option: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("rsdnet.evaluate.features.free_bytes", lambda device: 10**9)
     with pytest.raises(DataError, match=said):
         probe(Options(run, (tiny_db,), device="cpu", **option), Console())
 

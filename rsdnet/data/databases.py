@@ -99,27 +99,34 @@ class Databases:
 
     def require_one_list(self) -> None:
         """Raise DataError, with the first difference, where the databases with labels have different class lists."""
+        if told := self.other_lists():
+            raise DataError(told)
+
+    def other_lists(self) -> str | None:
+        """One line on the first difference between the class lists of the databases with labels; None without one."""
         if len(set(self._lists.values())) < 2:
-            return
+            return None
         (one, own), *others = self._lists.items()
         two, other = next((two, other) for two, other in others if other != own)
         if not own or not other:
             unnamed, named, names = (one, two, other) if not own else (two, one, own)
-            raise DataError(
+            return (
                 f"class lists differ: {unnamed} has labels without class names, {named} has {_few(names)}: name the "
                 "classes alike when ingesting (--classes), or use one of them alone"
             )
         at = next(at for at, (a, b) in enumerate(zip_longest(own, other)) if a != b)
         a, b = (f"{names[at]!r}" if at < len(names) else "no such class" for names in (own, other))
-        raise DataError(
+        return (
             f"class lists differ: {one} has {_few(own)}, {two} has {_few(other)}; label {at} is {a} in the one and {b} "
             "in the other: ingest both with one list of classes, or use one of them alone"
         )
 
     @property
-    def unnamed(self) -> bool:
-        """Whether several databases have labels, and no class names that tell whether a label is the same in all."""
-        return len(self._lists) > 1 and self._same and all(name.isdecimal() for name in self.classes)
+    def doubt(self) -> str | None:
+        """One line where several databases have labels, and no class names that tell whether a label is one class."""
+        if len(self._lists) > 1 and self._same and all(name.isdecimal() for name in self.classes):
+            return f"{self}: no class names: the same label is taken for the same class in all"
+        return None
 
     def _name(self, folder: int) -> Path:
         """The database, as it was named, of a folder."""

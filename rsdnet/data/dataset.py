@@ -3,6 +3,7 @@
 For batches at memory speed use `rsdnet.data.loader.Loader`.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +36,8 @@ class Patches(Dataset[Patch]):
     damaged: as `Samples` takes them. threads: of the reader in each process.
 
     A negative i counts from the end. May be sent to workers by fork and by spawn. Samples with an entry that is absent,
-    damaged or lacks a band are left out, or raised.
+    damaged or lacks a band are left out, or raised. Where the databases' class lists differ no patch has a label, and a
+    warning says so.
     Raises DataError where a database or a sample cannot be read, IndexError beyond the end.
     """
 
@@ -55,6 +57,8 @@ class Patches(Dataset[Patch]):
             databases, "+".join(modality for modality, pool in pools.items() if pool), pools, split=split,
             labelled=labelled, threads=threads, damaged=damaged,
         )  # fmt: skip
+        if told := self.samples.databases.other_lists():
+            warnings.warn(f"{told}; here no patch has a label", stacklevel=2)
         self.labels, self.names = self._columns()
         """(N,) int32, -1 for none; and a pyarrow array of names, which costs a few bytes more than its letters."""
 

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from rsdnet import bands
 from rsdnet.augment import band_table
 from rsdnet.config import Config
+from rsdnet.console import size as bytes_text
 from rsdnet.data.databases import Databases
 from rsdnet.data.pools import pools_of
 from rsdnet.data.samples import Samples
 from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
 from rsdnet.evaluate.stratified import stratified
+from rsdnet.hardware import free_bytes
 from rsdnet.kernels import ViewSpec, render_views
 
 BATCH = 256  # samples encoded at once
@@ -44,7 +46,8 @@ class Labelled:
         own_cfg = dataclasses.replace(cfg, views=own, data=dataclasses.replace(cfg.data, data=databases))
         self.table = band_table(own_cfg).to(ranks.device)
         self.spec = ViewSpec.plain(size or max(cfg.views.size, self.native_side()))
-        self.ranks, self.batch, self.keep = ranks, batch, keep
+        self.ranks, self.batch, self.keep = ranks, min(batch, len(self.samples)), keep
+        self._check_memory(cfg.views.channels)
         self._kept: dict[tuple[str, ...], list[Tensor]] = {}  # of views, the oldest first
         catalog = self.samples.catalog
         del self.samples.catalog  # hundreds of bytes a sample, which is read again if it is asked for
@@ -55,6 +58,15 @@ class Labelled:
         """(N,) int64 in range(len(classes)). A class of the test split that the train split lacks counts as missed."""
         self.positions = np.arange(len(self.samples))
         """(N,) of the samples, among those of the database, that are encoded."""
+
+    def _check_memory(self, channels: int) -> None:
+        """Raise DataError where a batch of views is larger than what is free."""
+        needed, free = 4 * self.batch * channels * self.spec.size**2, free_bytes(self.ranks.device)
+        if needed > free:
+            raise DataError(
+                f"{self.batch} views of {self.spec.size} pixels a side take {bytes_text(needed)} and "
+                f"{bytes_text(free)} are free: use a smaller --size or --batch"
+            )
 
     def native_side(self) -> int:
         """Pixels a side of the first sample's finest band."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rsdnet._reader import Reader, Survey
 
 _KEYS = ("ms", "sar", "map")
+_IDS = 256  # label ids without class names that are counted, at most
 _NAMED = 10  # damaged entries and absent keys printed, at most
 _LEAST, _PAUSE = 64, 0.1  # entries in a piece of a survey, at least; seconds for one, about
 
@@ -72,7 +73,8 @@ class Counts:
     """Numbers of samples in a catalog.
 
     splits: by split (None: all), (6,) samples: all, with MS and SAR, MS alone, SAR alone, labelled, with a label map.
-    labels: (3, classes) samples by split and label id. absent: keys in the catalog and not in the database.
+    labels: (3, classes) samples by split and label id, without class names of the first 256 ids. absent: keys in the
+    catalog and not in the database.
     """
 
     meta: dict[str, Any] = field(default_factory=dict)
@@ -90,13 +92,14 @@ class Counts:
             self.absent += keys[~reader.contains(keys.tolist(), database)].tolist()
         labelled, ms, sar = piece.label >= 0, there["ms"], there["sar"]
         columns = np.stack([np.ones(len(piece), bool), ms & sar, ms & ~sar, sar & ~ms, labelled, there["map"]])
-        if not self.labels.shape[1]:
-            self.labels = np.zeros((len(SPLITS), len(piece.classes)), np.int64)
+        wide = max(len(piece.classes), min(int(piece.label.max(initial=-1)) + 1, _IDS))
+        self.labels = np.pad(self.labels, ((0, 0), (0, max(wide - self.labels.shape[1], 0))))
         for row, split in enumerate((*SPLITS, None)):
             own = np.ones(len(piece), bool) if split is None else np.asarray(piece.split == split, bool)
             self.splits[split] = self.splits.get(split, 0) + columns[:, own].sum(1)
-            if split is not None and self.classes:
-                self.labels[row] += np.bincount(piece.label[own & labelled], minlength=len(self.classes))
+            if split is not None:
+                ids = piece.label[own & labelled]
+                self.labels[row] += np.bincount(ids[ids < self.labels.shape[1]], minlength=self.labels.shape[1])
 
 
 def _count(reader: "Reader", folders: Sequence[Path]) -> Counts | None:
@@ -146,8 +149,10 @@ def _print_samples(console: Console, samples: Counts, units: dict[str, str]) -> 
     console.print(splits)
     if samples.labels.any():
         classes = _table("classes", "id", "class", *SPLITS, left=2)
-        for label, name in enumerate(samples.classes):
-            classes.add_row(str(label), name, *(f"{int(count):,}" for count in samples.labels[:, label]))
+        for label, counts in enumerate(samples.labels.T):
+            name = samples.classes[label] if label < len(samples.classes) else ""
+            if name or counts.any():
+                classes.add_row(str(label), name or "-", *(f"{int(count):,}" for count in counts))
         console.print(classes)
 
 
@@ -176,7 +181,7 @@ def _statistics_table(stats: dict[str, Any]) -> Table:
     made = _table(f"statistics, {stats.get('split', 'train')} split", "band", *titles, "pixels", "invalid")
     for name in sorted(stats["bands"], key=_band_order):
         band = stats["bands"][name]
-        values = [band["percentiles"].get(c) if c.isdigit() else band[c] for c in columns]
+        values = [band.get("percentiles", {}).get(c) if c.isdigit() else band.get(c) for c in columns]
         cells = ["-" if value is None else f"{value:,.2f}" for value in values]
         made.add_row(name, *cells, f"{band['count']:,}", f"{band['invalid']:,}")
     return made

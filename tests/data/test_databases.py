@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from rsdnet.console import size
 from rsdnet.data import databases
 from rsdnet.data.catalog import COLUMNS, Catalog, objects
 from rsdnet.data.databases import Databases
+from rsdnet.data.dataset import Patches
 from rsdnet.data.samples import Samples
 from rsdnet.errors import DataError
 from rsdnet.evaluate.features import labelled_modalities
@@ -143,9 +145,10 @@ def test_labels_that_mean_different_things_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: tuple[str, ...], two: tuple[str, ...], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = [write(Path("a"), labelled("a", one)), write(Path("b"), labelled("b", two))]
-    for folder in folders:
-        (folder / "data.mdb").symlink_to(mixed.make(tmp_path / f"of_{folder}", 6) / "data.mdb")
+    folders = [mixed.make(Path(name), 6) for name in "ab"]
+    for folder, classes in zip(folders, (one, two), strict=True):
+        made = Catalog.read(folder)
+        replace(made, classes=classes, label=made.label % 2).write(folder)
     for ask in (
         lambda: Databases(folders).require_one_list(),
         lambda: labelled_modalities(folders, "ms+sar"),
@@ -155,6 +158,9 @@ def test_labels_that_mean_different_things_are_told(
         with pytest.raises(DataError, match=re.escape(said)) as caught:
             ask()
         assert str(caught.value).startswith("class lists differ: ")
+    with pytest.warns(UserWarning, match="class lists differ: .*; here no patch has a label"):
+        patches = Patches(folders)
+    assert set(patches.labels.tolist()) == {-1}
 
 
 def test_a_class_list_counts_where_there_are_labels(tmp_path: Path) -> None:
@@ -164,7 +170,7 @@ def test_a_class_list_counts_where_there_are_labels(tmp_path: Path) -> None:
         found.require_one_list()
         assert found.classes == ("x", "y")
         assert sorted(label for piece in found for label in piece.catalog.label) == [-1] * 6 + [0] * 3 + [1] * 3
-        assert not found.unnamed
+        assert found.doubt is None
 
 
 @pytest.mark.parametrize("classes", [(), ("0", "1")])
@@ -172,8 +178,8 @@ def test_labels_without_names_are_taken_alike_and_said_to_be(tmp_path: Path, cla
     folders = [write(tmp_path / name, labelled(name, classes)) for name in "ab"]
     found = Databases(folders)
     found.require_one_list()
-    assert found.unnamed
-    assert not Databases(folders[:1]).unnamed
+    assert "the same label is taken for the same class" in (found.doubt or "")
+    assert Databases(folders[:1]).doubt is None
 
 
 def test_no_samples_are_told_with_where_there_are_some(tiny_db: Path, tmp_path: Path) -> None:
@@ -189,6 +195,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 from rsdnet.data.databases import Databases
+from rsdnet.data.dataset import Patches
 import pyarrow.parquet
 Databases([Path(sys.argv[1])])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

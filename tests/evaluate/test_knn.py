@@ -186,6 +186,19 @@ def test_a_limit_takes_the_same_samples_of_each_split_every_time(tiny_db: Path) 
     assert list(ms.classes[ms.labels]) == list(ms.samples.catalog.label[ms.positions])
 
 
+def test_a_limit_takes_every_class_by_its_share(tmp_path: Path) -> None:
+    """Of 18 training samples of 30: one of a rare class, twelve of another."""
+
+    def rare(catalog: Catalog) -> None:
+        train = np.flatnonzero(catalog.split == "train")
+        catalog.label[train] = np.repeat([0, 1, 2], [1, 5, 12])
+
+    db = changed(tmp_path, rare)
+    for limit, expected in ((9, [1, 2, 6]), (2, [1, 1, 1])):
+        ms, _, _ = knn.KNN(CFG, (db,), CPU, limit=limit).parts[0]
+        assert ms.labels[ms.part("train")].bincount().tolist() == expected
+
+
 def changed(folder: Path, change: Callable[[Catalog], None]) -> Path:
     """A tiny database whose catalog has been changed."""
     db = tiny.make(folder / "db", samples=30)

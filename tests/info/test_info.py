@@ -1,5 +1,6 @@
 """`python -m rsdnet.info`: what it tells of sound, damaged and foreign databases."""
 
+import dataclasses
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from rsdnet.info.info import info
 from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.sen12ms import Sen12ms
 from tests.csrc.test_reader_faults import LIES, blob, tensor
-from tests.support import geotiffs
+from tests.support import geotiffs, tiny
 from tests.support.databases import paired_patches, write_database, write_values
 
 pytest.importorskip("rsdnet._reader", reason="the C++ reader is not built")
@@ -105,6 +106,18 @@ def test_counts_bands_and_statistics(db: Path, capsys: pytest.CaptureFixture) ->
     assert int(told[-2].replace(",", "")) == pixels.size
     majority = np.bincount(made.label[made.split == "train"], minlength=10)
     assert [int(rows(out, str(label))[0][2]) for label in range(10)] == majority.tolist()
+
+
+def test_labels_without_class_names_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    db = tiny.make(tmp_path / "db", 15)
+    made = dataclasses.replace(Catalog.read(db), classes=())
+    made.label[3] = 10**6
+    made.write(db)
+    assert info(db) == 0
+    out = capsys.readouterr().out
+    assert [rows(out, str(label)) for label in range(4)] == [
+        [["0", "-", "2", "1", "1"]], [["1", "-", "3", "1", "1"]], [["2", "-", "3", "1", "1"]], [],
+    ]  # fmt: skip
 
 
 def test_keys_that_the_database_has_not_are_named(db: Path, capsys: pytest.CaptureFixture) -> None:

@@ -226,6 +226,21 @@ def test_mistakes_are_told_once(tiny_db: Path, tmp_path: Path, argv: tuple[str, 
     assert not (tmp_path / "run").exists()
 
 
+def reads_another_database() -> None:
+    """Rank 1 reads a database of the same names, as where machines have copies of their own."""
+    from rsdnet import train as module
+
+    inputs_of, mine = module.inputs_of, {"data": os.environ["RANK"]}
+    mock.patch.object(module, "inputs_of", lambda *about: inputs_of(*about) | mine).start()
+
+
+def test_a_rank_that_reads_other_data_is_told(tiny_db: Path, tmp_path: Path) -> None:
+    argv = ("--data", tiny_db, "--run", tmp_path / "run", *FAST)
+    trainer = train(tmp_path / "said", *argv, ranks=2, prepare=reads_another_database, expect=2)
+    assert "rank 1 reads other data than rank 0: data (entries of the same names" in error(trainer)
+    assert not (tmp_path / "run").exists()
+
+
 def drifts() -> None:
     """A bit of one weight of rank 1 flips at its third step."""
     from rsdnet.training.step import StepOutput, TrainStep
