@@ -136,5 +136,5 @@ def test_real_pairs_are_of_one_grid(real_data: Path, tmp_path: Path) -> None:
             other = sorted((source / folder).glob("*.tif"))[2] if folder == "S1RTC" else path
             (tmp_path / folder / path.name).symlink_to(other)
     folders = {"s2": Path("S2L2A"), "s1": Path("S1RTC")}
-    with pytest.raises(DataError, match="reproject one|lies .* px away"):
+    with pytest.raises(DataError, match=r"reproject one|lies .* px away"):
         ingest(Pairs(tmp_path, tmp_path / "db", **folders, s2_bands="L2A", s1_bands="VV,VH", offset="0"))

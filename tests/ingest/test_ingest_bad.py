@@ -129,6 +129,7 @@ def test_a_band_missing_in_one_file_of_many(tmp_path: Path) -> None:
         ({"val": 0.6, "test": 0.5}, "must be shares"),
         ({"offset": "some"}, "--offset is 'some'"),
         ({"classes": "water"}, "wants a value and a name"),
+        ({"classes": "1=water"}, "it needs --label DIR"),
         ({"s1": Path("none")}, "none is not a folder"),
         ({"s2": None, "s1": None}, "needs --s2 DIR, --s1 DIR or both"),
         ({"s1": Path("other")}, "no file name in common"),

@@ -48,7 +48,7 @@ def test_bigearthnet_is_paired_and_split_by_its_metadata(real_data: Path, tmp_pa
     s2 = next((source / "BigEarthNet-S2").glob("*/*")).name
     row = {"patch_id": s2, "s1_name": s1, "split": "validation", "labels": ["Pastures"]}
     pq.write_table(pa.Table.from_pylist([row]), source / "metadata.parquet")
-    with pytest.raises(DataError, match="S1 lies 600.0 px away from S2"):  # the files are of two places
+    with pytest.raises(DataError, match=r"S1 lies 600\.0 px away from S2"):  # the files are of two places
         ingest(BigEarthNet(source, tmp_path / "db"))
     for path in (source / "BigEarthNet-S1").rglob("*.tif"):
         with rasterio.open(path, "r+") as file:
@@ -64,7 +64,7 @@ def test_terramesh_loses_its_offset_where_it_has_one(real_data: Path, tmp_path: 
     source = real_data / "terramesh"
     folders = {"s2": Path(level), "s1": Path("S1RTC"), "label": Path("LULC")}
     made = Pairs(source, tmp_path / "db", **folders, s2_bands=level[2:], s1_bands="VV,VH", classes=LULC)
-    with pytest.raises(DataError, match="the offset of S2 is open: .* give --offset 0"):
+    with pytest.raises(DataError, match=r"the offset of S2 is open: .* give --offset 0"):
         ingest(made)
     assert not made.db.exists()
     table = tmp_path / "offsets.tsv"

@@ -140,7 +140,7 @@ def test_a_table_tells_each_files_offset(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored(tmp_path, "b"), scene(1, 9000)[0])
     assert "c.tif is not in the table" in (tmp_path / "db" / "left_out.tsv").read_text()
     table.write_text("s2/a.tif\t-3\n")
-    with pytest.raises(DataError, match="table.tsv, line 1: wants a file, a tab and its DN"):
+    with pytest.raises(DataError, match=r"table\.tsv, line 1: wants a file, a tab and its DN"):
         ingest(layout(tmp_path, offset=str(table)))
 
 
@@ -159,10 +159,13 @@ def test_real_scenes_are_never_decided_wrongly(
         tiles = [(y, x) for y in range(0, 224 - size + 1, size) for x in range(0, 224 - size + 1, size)]
         for y, x in tiles:
             geotiffs.write(root / "s2" / f"{y}_{x}.tif", chosen[:, y : y + size, x : x + size])
+        said = ""
         try:
             ingest(Pairs(root, root / "db", s2=Path("s2"), s2_bands=",".join(names), implausible="keep"))
         except DataError as error:
-            assert "the offset of S2 is open" in str(error)
+            said = str(error)
+        if said:
+            assert "the offset of S2 is open" in said
             continue
         assert place not in WITH_OFFSET[level]
         got = geotiffs.tensors(root / "db")

@@ -233,9 +233,9 @@ def test_names_that_contradict_the_descriptions_are_refused(
 )
 def test_hh_and_hv_cannot_be_called_vv_and_vh(tmp_path: Path, name: str, described: tuple[str, ...]) -> None:
     geotiffs.write(tmp_path / "s1" / f"{name}.tif", s1(SIDE), described)
-    with pytest.raises(DataError, match="HH, but it is named VV|a product that sent H"):
+    with pytest.raises(DataError, match=r"HH, but it is named VV|a product that sent H"):
         ingest(layout(tmp_path, s2=None, s2_bands=""))
-    with pytest.raises(DataError, match="does not name its 2 layers|as HH|VV"):
+    with pytest.raises(DataError, match=r"does not name its 2 layers|as HH|VV"):
         ingest(layout(tmp_path, s2=None, s2_bands="", s1_bands=""))
 
 

@@ -48,7 +48,8 @@ class Pairs(Layout):
         if self.s2 is None and self.s1 is None:
             raise DataError("pairs needs --s2 DIR, --s1 DIR or both")
         parse_offset(self.offset, self.source)
-        labels.parse(self.classes)
+        if labels.parse(self.classes) and self.label is None:
+            raise DataError("--classes names the classes of label maps, so it needs --label DIR")
 
     def sources(self) -> list[Source]:
         folders = {"ms": self.s2, "sar": self.s1, "map": self.label}
