@@ -26,7 +26,7 @@ from rsdnet import config, options, runfolder
 from rsdnet.augment import band_table, hidden, rendered, spec_of
 from rsdnet.config import Config
 from rsdnet.data.identity import shared
-from rsdnet.data.loader import inputs_of, open_loader, open_samples
+from rsdnet.data.inputs import inputs_of, open_loader, open_samples
 from rsdnet.distributed import Ranks, open_ranks
 from rsdnet.errors import DataError, Echo, command
 from rsdnet.evaluate.knn import KNN

@@ -73,13 +73,13 @@ def ingest_source(source: Source, recipe: Recipe) -> Result:
 
 
 def _check_grids(pictures: dict[str, Picture], result: Result) -> None:
-    """Raise Unfit if the images, or any two of them that tell where they lie, are not of one grid."""
-    (first, one), *others = pictures.items()
-    for kind, two in others:
-        if one.grid and two.grid:
-            compare(one.grid, two.grid, (NAMES[first], NAMES[kind]))
-        else:
-            result.doubts.append(f"{NAMES[first]} and {NAMES[kind]} tell no place to compare: paired pixel by pixel")
+    """Raise Unfit if the images that tell their place are not of one grid."""
+    placed = [(NAMES[kind], picture.grid) for kind, picture in pictures.items() if picture.grid]
+    for name, grid in placed[1:]:
+        compare(placed[0][1], grid, (placed[0][0], name))
+    if 1 < len(pictures) != len(placed):
+        silent = " and ".join(NAMES[kind] for kind, picture in pictures.items() if not picture.grid)
+        result.doubts.append(f"{silent} without a georeference: paired pixel by pixel")
 
 
 def _cut(source: Source, pictures: dict[str, Picture], recipe: Recipe, result: Result) -> None:

@@ -114,7 +114,16 @@ def test_pairs_without_a_place_are_said_to_be_unsure(tmp_path: Path, capsys: pyt
     write(tmp_path, "a", "s1", s1(SIDE), None)
     ingest(layout(tmp_path))
     out = capsys.readouterr().out.split("not sure of:")[1]
-    assert "S2 and S1 tell no place to compare: paired pixel by pixel (1 source)" in out
+    assert "S1 without a georeference: paired pixel by pixel (1 source)" in out
+
+
+def test_s1_and_labels_are_compared_where_s2_has_no_place(tmp_path: Path) -> None:
+    for name, grid in (("good", HERE), ("odd", HERE @ Affine.translation(0, 12))):
+        write(tmp_path, name, "s2", s2(SIDE), None)
+        write(tmp_path, name, "s1", s1(SIDE), HERE)
+        write(tmp_path, name, "lab", np.ones((1, SIDE, SIDE), np.uint8), grid)
+    ingest(layout(tmp_path, label=Path("lab")))
+    assert reasons(tmp_path / "db") == {"odd": "label map lies 12.0 px away from S1: they must be of one place"}
 
 
 def test_pixels_that_no_tile_takes_are_said_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,0 +1,60 @@
+"""What a run reads, by its configuration: its samples, their identity, its batches."""
+
+from rich.console import Console
+
+from rsdnet.config import Config
+from rsdnet.data.identity import Identity
+from rsdnet.data.loader import Drawn, Loader, Part, Ring
+from rsdnet.data.normalisation import ms_unit, statistics_of
+from rsdnet.data.pools import pools_of
+from rsdnet.data.samples import Samples
+from rsdnet.distributed import Ranks
+from rsdnet.errors import DataError
+
+
+def open_samples(cfg: Config, ranks: Ranks, console: Console) -> Samples:
+    """The samples that a run trains on; prints which were left out and the size of a cache.
+
+    Raises DataError where a batch does not divide or fill, the weights do not fit, or the cache does not.
+    """
+    check_division(cfg, ranks.world)
+    samples = Samples(
+        cfg.data.data, cfg.views.modality, pools_of(cfg.views), threads=cfg.data.reader_threads,
+        split=None if cfg.data.split == "all" else cfg.data.split, damaged=cfg.data.damaged,
+    )  # fmt: skip
+    if report := samples.report():
+        console.print(report, style="yellow")
+    samples.steps_per_epoch(cfg.optim.batch)
+    samples.quotas(cfg.data.weights)
+    if cfg.data.cache != "none":
+        console.print(samples.check_cache(cfg.data.cache, ranks.device), highlight=False)
+    return samples
+
+
+def inputs_of(cfg: Config, samples: Samples) -> Identity:
+    """The identity of what a run reads: its samples, the unit of MS, and the statistics that standardise it."""
+    statistics = {name: list(values) for name, values in statistics_of(cfg).items()}
+    return samples.identity | {"unit": ms_unit(cfg), "statistics": statistics}
+
+
+def check_division(cfg: Config, world: int) -> None:
+    """Raise DataError where the batch does not divide into a rank's micro-batches of two samples or more."""
+    parts = world * cfg.optim.accumulate
+    if cfg.optim.batch % parts or cfg.optim.batch < 2 * parts:
+        near = max(round(cfg.optim.batch / parts), 2) * parts
+        raise DataError(
+            f"--batch {cfg.optim.batch} is of all ranks: {world} ranks with {cfg.optim.accumulate} micro-batches of "
+            f"two samples or more do not divide it; use --batch {near}"
+        )
+
+
+def open_loader(
+    cfg: Config, samples: Samples, ranks: Ranks, start: int, stop: int, *, progress: bool = False
+) -> Loader:
+    """A run's batches from step `start` to `stop`; fills the cache. progress: draw a bar."""
+    samples.fill_cache(cfg.data.cache, ranks.device, progress=progress)
+    return Loader(
+        samples, batch=cfg.optim.batch // ranks.world, seed=cfg.run.seed, bands=Drawn(2, cfg.views.channels),
+        weights=cfg.data.weights, start=start, stop=stop, part=Part(ranks.rank, ranks.world), device=ranks.device,
+        ring=Ring(cfg.data.slots, cfg.data.lookahead),
+    )  # fmt: skip
