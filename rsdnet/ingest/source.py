@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -97,6 +97,11 @@ def digest(sources: list[Source]) -> str:
         "\t".join((source.name, str(source.split), source.problem, *(image.key for image in source.images.values())))
         for source in sources
     )
+    return digest_of(lines)
+
+
+def digest_of(lines: Iterable[str]) -> str:
+    """SHA-256 of lines of text."""
     return DIGEST + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -133,7 +138,7 @@ def once(sources: list[Source]) -> list[Source]:
             continue
         if not source.problem and status.st_ino:  # some network file systems have no inode numbers
             holder = holders.setdefault((status.st_dev, status.st_ino), source)
-            if holder is not source:
+            if _first(holder) != _first(source):  # a layout may give one file to several samples
                 doubles[source.name] = f"it is the same file as another: as that of {holder.name}"
     return [source._replace(problem=doubles.get(source.name, source.problem)) for source in sources]
 

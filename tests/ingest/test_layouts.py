@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from rsdnet.data.catalog import Catalog
+from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.base import Layout, find_geotiffs
 from rsdnet.ingest.layouts.ssl4eo import Ssl4eo
 from rsdnet.ingest.source import Image, Recipe, Source
@@ -47,6 +48,25 @@ def test_a_layout_from_outside_ingests_like_ours(tmp_path: Path) -> None:
     assert made.label.tolist() == [0] * 4 + [1] * 4
     np.testing.assert_array_equal(got["2_ice_y6_x0"]["B04"], images["2_ice"][0, 6:, :6])
     assert "--scale" in command(OWN, "--help").stdout
+
+
+@dataclass(frozen=True)
+class Twice(Greenland):
+    """Each file in two samples, as one S2 patch may have several S1 patches."""
+
+    def sources(self) -> list[Source]:
+        return [
+            source._replace(name=f"{source.name}_{number}")
+            for source in super().sources()
+            for number in range(self.scale)
+        ]
+
+
+def test_a_file_may_belong_to_several_samples(tmp_path: Path) -> None:
+    geotiffs.write(tmp_path / "src" / "1_ice.tif", s2(12))
+    assert ingest(Twice(tmp_path / "src", tmp_path / "db", scale=2)) == 0
+    made = Catalog.read(tmp_path / "db")
+    assert (made.samples.tolist(), made.ms.tolist()) == (["1_ice_0", "1_ice_1"], ["1_ice", "1_ice"])
 
 
 def test_a_layout_that_cannot_be_imported_is_named(tmp_path: Path) -> None:

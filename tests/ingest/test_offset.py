@@ -1,11 +1,13 @@
 """The +1000 DN of S2: tags, product names and dates decide, dark pixels contradict, and the rest is asked for."""
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import rasterio
 
+from rsdnet.data.catalog import Catalog
 from rsdnet.errors import DataError
 from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.pairs import Pairs
@@ -23,7 +25,8 @@ def scene(low: int, high: int, seed: int = 0) -> np.ndarray:
 
 
 def layout(root: Path, **options: object) -> Pairs:
-    return Pairs(root, root / "db", s2=Path("s2"), s2_bands=",".join(NAMES), val=0, test=0, **options)  # type: ignore[arg-type]
+    settled = {"db": root / "db", "s2": Path("s2"), "s2_bands": ",".join(NAMES), "val": 0, "test": 0}
+    return Pairs(root, **settled | options)  # type: ignore[arg-type]
 
 
 def write(root: Path, name: str, layers: np.ndarray, tags: dict[str, str] | None = None) -> None:
@@ -138,7 +141,13 @@ def test_a_table_tells_each_files_offset(tmp_path: Path) -> None:
     ingest(layout(tmp_path, offset=str(table)))
     np.testing.assert_array_equal(stored(tmp_path, "a"), scene(1001, 9000)[0] - 1000)
     np.testing.assert_array_equal(stored(tmp_path, "b"), scene(1, 9000)[0])
+    assert ingest(layout(tmp_path, offset=str(table))) == 0  # finished
     assert "c.tif is not in the table" in (tmp_path / "db" / "left_out.tsv").read_text()
+    with mock.patch.object(Catalog, "write", side_effect=KeyError), pytest.raises(KeyError):
+        ingest(layout(tmp_path, offset=str(table), db=tmp_path / "cut"))
+    table.write_text("s2/a.tif\t1000\ns2/b.tif\t1\n")
+    with pytest.raises(DataError, match="was begun with offset '2:"):
+        ingest(layout(tmp_path, offset=str(table), db=tmp_path / "cut"))
     table.write_text("s2/a.tif\t-3\n")
     with pytest.raises(DataError, match=r"table\.tsv, line 1: wants a file, a tab and its DN"):
         ingest(layout(tmp_path, offset=str(table)))

@@ -13,7 +13,7 @@ from pydantic import Field
 from rsdnet.data.shards import Shard, check_room, parse
 from rsdnet.errors import DataError
 from rsdnet.ingest.files import counted, escaped, find_files, find_geotiffs, holds_database, is_utf8, subfolders
-from rsdnet.ingest.source import Recipe, S1Unit, S2Unit, Source
+from rsdnet.ingest.source import Recipe, S1Unit, S2Unit, Source, digest_of
 from rsdnet.ingest.splits import Grouping, parse_block, parse_group
 from rsdnet.options import Real, Share, Workers, checked
 
@@ -133,11 +133,15 @@ class Layout:
 
     def identity(self) -> dict[str, Any]:
         """Options that decide the result: equal in a resumed ingest, and in all shards of one."""
-        return {"layout": self.NAME, "source": str(self.source.resolve())} | {
+        found = {"layout": self.NAME, "source": str(self.source.resolve())} | {
             name: str((self.source / value).resolve()) if isinstance(value, Path) else value
             for name, value in vars(self).items()
             if name in self.__dataclass_fields__ and name not in ("source", "db", "workers", "shard")
         }
+        if str(found.get("offset")).endswith(_TABLE):  # its content decides
+            table = parse_offset(found["offset"], self.source)
+            found["offset"] = digest_of(map(str, sorted(table.items()))) if isinstance(table, dict) else table
+        return found
 
     def check(self) -> None:
         """Raise DataError for options that cannot work."""
@@ -160,7 +164,7 @@ class Layout:
 
 
 _MOST_OFFSET = 10_000  # DN
-
+_TABLE = ".tsv"
 
 Offset = Annotated[
     str,
@@ -182,8 +186,8 @@ def parse_offset(text: str, source: Path) -> int | dict[str, int] | None:
         return None
     if text.isascii() and text.isdecimal() and int(text) <= _MOST_OFFSET:
         return int(text)
-    if Path(text).suffix != ".tsv":
-        wanted = f"auto, a number of DN from 0 to {_MOST_OFFSET}, or a .tsv"
+    if not text.endswith(_TABLE):
+        wanted = f"auto, a number of DN from 0 to {_MOST_OFFSET}, or a {_TABLE}"
         raise DataError(f"--offset is {text!r}, but must be {wanted}")
     try:
         lines = Path(text).read_text("utf-8").splitlines()
