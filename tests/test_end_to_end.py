@@ -43,7 +43,8 @@ def test_synthetic_scenes_all_the_way(tmp_path: Path) -> None:
 def test_terramesh_all_the_way(real_data: Path, tmp_path: Path) -> None:
     command(
         "ingest", "pairs", real_data / "terramesh", tmp_path / "db", "--s2=S2L2A", "--s1=S1RTC", "--label=LULC",
-        "--s2-bands=L2A", "--s1-bands=VV,VH", f"--classes={TERRAMESH}", "--patch=56", "--test=0.4", "--val=0",
+        "--s2-bands=L2A", "--s1-bands=VV,VH", "--offset=0", f"--classes={TERRAMESH}", "--patch=56", "--test=0.4",
+        "--val=0",
     )  # fmt: skip
     rows = all_the_way(tmp_path / "db", tmp_path / "run", "--batch=16")
     assert len(rows) == 14
@@ -52,7 +53,7 @@ def test_terramesh_all_the_way(real_data: Path, tmp_path: Path) -> None:
 def test_three_channels_of_terramesh(real_data: Path, tmp_path: Path) -> None:
     command(
         "ingest", "pairs", real_data / "terramesh", tmp_path / "db", "--s2=S2L2A", "--s1=S1RTC", "--label=LULC",
-        "--s2-bands=L2A", "--s1-bands=VV,VH", "--patch=56", "--test=0.4", "--val=0",
+        "--s2-bands=L2A", "--s1-bands=VV,VH", "--offset=0", "--patch=56", "--test=0.4", "--val=0",
     )  # fmt: skip
     rows = all_the_way(tmp_path / "db", tmp_path / "run", "--batch=16", "--channels=3")
     assert "B04+B03+B02" in rows
@@ -63,7 +64,7 @@ def test_ssl4eo_all_the_way(real_data: Path, tmp_path: Path) -> None:
     command("ingest", "ssl4eo", real_data / "ssl4eo-s12", tmp_path / "db", "--patch=66")
     command(
         "ingest", "pairs", real_data / "terramesh", tmp_path / "labelled", "--s2=S2L2A", "--s1=S1RTC", "--label=LULC",
-        "--s2-bands=L2A", "--s1-bands=VV,VH", "--patch=56", "--test=0.4", "--val=0",
+        "--s2-bands=L2A", "--s1-bands=VV,VH", "--offset=0", "--patch=56", "--test=0.4", "--val=0",
     )  # fmt: skip
     run = tmp_path / "run"
     command("preview", tmp_path / "db", tmp_path / "look.png", "--samples=2")

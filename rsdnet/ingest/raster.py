@@ -69,7 +69,8 @@ def read(path: str, names: tuple[str, ...] | None, nodata: float | None = None) 
             chosen = choose(path, file.descriptions, names, _alpha(file))
             grid, axes = grid_of(file)
             indices = list(chosen.values())
-            pixels, blank = file.read(indices), _invalid(file, indices)
+            known = range(1, file.count + 1) if names and names[-1] == REST else indices
+            pixels, blank = file.read(indices), _invalid(file, known)
             layers = {}
             for one, (name, index) in zip(pixels, chosen.items(), strict=True):
                 mask = _is(one, nodata, _is(one, file.nodatavals[index - 1], blank))
@@ -85,18 +86,22 @@ def read(path: str, names: tuple[str, ...] | None, nodata: float | None = None) 
 
 
 def _alpha(file: rasterio.DatasetReader) -> int | None:
-    """Index of the layer that is a mask of the others."""
-    last = file.count
-    return last if last > 1 and file.colorinterp[-1] == ColorInterp.alpha else None
+    """Index of the layer that is a mask of the others. GDAL calls the fourth of four 8-bit layers alpha by default, so
+    one that bears another name is none."""
+    last, name = file.count, (file.descriptions[-1] or "alpha").lower()
+    return last if last > 1 and file.colorinterp[-1] == ColorInterp.alpha and "alpha" in name else None
 
 
-def _invalid(file: rasterio.DatasetReader, taken: Collection[int]) -> np.ndarray | None:
-    """(H, W) bool: the pixels that a mask of the file, internal or .msk, or its alpha layer blanks; None: no mask."""
+def _invalid(file: rasterio.DatasetReader, known: Collection[int]) -> np.ndarray | None:
+    """(H, W) bool: the pixels that a mask of the file, internal or .msk, or its alpha layer blanks; None: no mask.
+
+    known: indices of the layers that are no mask.
+    """
     masks = []
     flags = file.mask_flag_enums[0]
     if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
         masks.append(file.read_masks(1) == 0)
-    if (alpha := _alpha(file)) and alpha not in taken:
+    if (alpha := _alpha(file)) and alpha not in known:
         masks.append(file.read(alpha) == 0)
     return np.logical_or.reduce(masks) if masks else None
 

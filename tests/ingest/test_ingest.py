@@ -63,6 +63,18 @@ def test_sen12ms_comes_out_as_it_lies_on_disk(tmp_path: Path) -> None:
     assert made.meta["level"] == "L1C"
 
 
+@pytest.mark.parametrize("names", [(), ("IGBP", "LCCS1", "LCCS2", "LCCS3")])
+def test_the_fourth_layer_of_sen12ms_land_cover_is_no_mask(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """GDAL takes the fourth of four 8-bit layers for alpha; in SEN12MS's synthetic and real files it may be 0."""
+    source = geotiffs.sen12ms(tmp_path / "src", places=3)
+    for path in source.rglob("*_lc_*.tif"):
+        layers = geotiffs.read(path)
+        layers[3] = 0
+        geotiffs.write(path, layers, names)
+    ingest(Sen12ms(source, tmp_path / "db"))
+    assert (Catalog.read(tmp_path / "db").label >= 0).all()
+
+
 def test_statistics_equal_numpys_over_the_training_split(tmp_path: Path) -> None:
     source = geotiffs.sen12ms(tmp_path / "src", places=8)
     path = next(source.rglob("*s2_1_p0.tif"))

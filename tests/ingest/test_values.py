@@ -201,6 +201,15 @@ def test_masks_are_nodata(tmp_path: Path, kind: str, folder: str) -> None:
         np.testing.assert_array_equal(value, expected)
 
 
+def test_a_described_layer_is_no_alpha(tmp_path: Path) -> None:
+    """Of four 8-bit layers GDAL takes the last for alpha, whatever it is."""
+    levels = np.random.default_rng(0).integers(1, 255, (4, SIDE, SIDE)).astype(np.uint8)
+    levels[3] = 0
+    geotiffs.write(tmp_path / "s2" / "a.tif", levels, ("B04", "B03", "B02", "SCL"))
+    ingest(layout(tmp_path, s1=None, s1_bands="", s2_bands="", s2_unit="byte"))
+    np.testing.assert_array_equal(stored(tmp_path / "db", "a_s2/B04"), levels[0])
+
+
 # ---- layers by name --------------------------------------------------------------------------------------------------
 
 
