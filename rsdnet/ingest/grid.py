@@ -13,6 +13,7 @@ from rsdnet.ingest.source import Unfit
 
 # Greatest distance between the middle pixels of two images of one grid, px. SSL4EO-S12's S1 and S2 lie 3.0 px apart.
 SHIFT = 3.5
+_CORNER = 5.0  # the same for their corners, px: SSL4EO-S12's lie up to 4.0 px apart
 # Greatest difference between two pixels' sides, as a share. SSL4EO-S12's S1 and S2 differ by 0.0075.
 _SCALE = 0.02
 _WGS84 = CRS.from_epsg(4326)
@@ -55,7 +56,7 @@ def compare(one: Grid, two: Grid, names: tuple[str, str]) -> None:
     """Raise Unfit if two images, called `names`, are not of one grid; `two` may have coarser pixels.
 
     Coordinate systems must be the same, pixels must have the same sides and directions, times the ratio of the images'
-    heights, and the pixels in the middle may lie `SHIFT` pixels of `one` apart.
+    heights, and the pixels in the middle may lie `SHIFT` pixels of `one` apart, those in the corners `_CORNER`.
     """
     if one.crs and two.crs and not _same(one.crs, two.crs):
         raise Unfit("grid", f"{names[0]} is in {_name(one.crs)}, but {names[1]} in {_name(two.crs)}: reproject one")
@@ -63,11 +64,15 @@ def compare(one: Grid, two: Grid, names: tuple[str, str]) -> None:
     pixel, other = one.matrix[:, :2], two.matrix[:, :2] / coarser
     if np.abs(pixel - other).max() > _SCALE * np.abs(pixel).max():
         raise Unfit("grid", f"the pixels of {names[0]} are {one}, but those of {names[1]} {two}: resample one")
-    row, column = (min(own, coarser * its) / 2 for own, its in zip(one.shape, two.shape, strict=True))
-    apart = one.at(column, row) - two.at(column / coarser, row / coarser)
-    shift = float(np.abs(np.linalg.solve(pixel, apart)).max())
-    if shift > SHIFT:
-        raise Unfit("grid", f"{names[1]} lies {shift:,.1f} px away from {names[0]}: they must be of one place")
+    height, width = (min(own, coarser * its) for own, its in zip(one.shape, two.shape, strict=True))
+    for most, places in (
+        (SHIFT, [(width / 2, height / 2)]),
+        (_CORNER, [(0, 0), (width, 0), (0, height), (width, height)]),
+    ):
+        apart = [one.at(x, y) - two.at(x / coarser, y / coarser) for x, y in places]
+        shift = float(max(np.abs(np.linalg.solve(pixel, each)).max() for each in apart))
+        if shift > most:
+            raise Unfit("grid", f"{names[1]} lies {shift:,.1f} px away from {names[0]}: they must be of one place")
 
 
 def _same(one: CRS, two: CRS) -> bool:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from rsdnet.ingest.raster import Layer
-from rsdnet.ingest.source import Unfit
+from rsdnet.ingest.source import IMPLAUSIBLE, Unfit
 
 _DB = 100.0  # Sentinel-1's backscatter lies between about -45 and 30 dB
 _BRIGHTEST = 65_535 / 10_000  # reflectance of the highest DN
 _HUGE = 1e6  # no DN, dB, power or amplitude is beyond
 _FILL = 0.1  # share of pixels with one exact value
 _SATURATED = 0.01  # share of pixels at the highest value of a type: more are no saturation
+_ZEROS = 0.01  # share of pixels of exactly 0.0 dB: a float hits it by no chance
 _BELOW, _ABOVE = (-9999, -32767, -32768), (32767, 65535)  # usual fill
 _FEW = 15  # pixels, which have a value in common by chance in small images
 _PROBE = 1021  # pixels looked at for a frequent value
@@ -34,7 +35,7 @@ def check_fill(name: str, layer: Layer, kind: str, unit: str) -> None:
         share = np.count_nonzero(values == fill) / pixels.size
         option = "--s2-nodata" if kind == "ms" else "--s1-nodata"
         told = f"{layer.path}: {share:.1%} of {name} is exactly {fill:.9g}"
-        raise Unfit("unit or fill", f"{told}, likely fill: give {option} {fill:.9g}")
+        raise Unfit(IMPLAUSIBLE, f"{told}, likely fill: give {option} {fill:.9g}")
 
 
 def _fill(values: np.ndarray, kind: str, unit: str) -> float | None:
@@ -45,10 +46,12 @@ def _fill(values: np.ndarray, kind: str, unit: str) -> float | None:
             return float(extreme)
     if high in _ABOVE and (unit == "db" or np.count_nonzero(values == high) > max(_FEW, _SATURATED * values.size)):
         return float(high)
+    if kind == "sar" and values.dtype.kind == "f" and np.count_nonzero(values == 0) > max(_FEW, _ZEROS * values.size):
+        return 0.0
     found, counts = np.unique(values[:: max(1, values.size // _PROBE)], return_counts=True)
     value = found[counts.argmax()]
     if low == high or np.count_nonzero(values == value) <= max(_FEW, _FILL * values.size):
-        return 0.0 if low == high == 0 else None
+        return 0.0 if low == high == 0 else None  # all of a small image
     if kind == "sar" or value == 0:
         return float(value)
     rest = values[values != value].astype(np.float64)
@@ -65,25 +68,25 @@ def check_s1(path: str, layers: Mapping[str, np.ndarray], unit: str) -> None:
     told = f"{path} has S1 values from {low:.4g} to {high:.4g} dB"
     if max(-low, high) > _DB and low < 0:
         how = "write the factor into the files as GDAL's scale, 0.01 for dB times 100"
-        raise Unfit("unit or fill", f"{told}, too far apart: likely dB times a factor; {how}")
+        raise Unfit(IMPLAUSIBLE, f"{told}, too far apart: likely dB times a factor; {how}")
     if max(-low, high) > _DB or (low >= 0 and low < high and unit != "amplitude"):
         likely = "amplitude" if high > _DB or unit == "power" else "power"
-        raise Unfit("unit or fill", f"{told}, which dB are not: likely {likely}, so give --s1-unit {likely}")
+        raise Unfit(IMPLAUSIBLE, f"{told}, which dB are not: likely {likely}, so give --s1-unit {likely}")
 
 
 def check_s2(path: str, layers: Mapping[str, np.ndarray], unit: str, dtype: np.dtype) -> None:
     """Raise Unfit if S2 bands, {name: (H, W) DN, 0 or NaN for nodata}, cannot be DN. unit, dtype: the file's."""
     if unit == "dn" and dtype == np.uint8:
-        raise Unfit("unit or fill", f"{path} holds 8 bits, so no DN: give --s2-unit byte")
+        raise Unfit(IMPLAUSIBLE, f"{path} holds 8 bits, so no DN: give --s2-unit byte")
     found = _range({name: layer if layer.dtype.kind == "f" else layer[layer != 0] for name, layer in layers.items()})
     if unit == "byte" or found is None:
         return
     low, high = found
     told = f"{path} has S2 values from {low:.4g} to {high:.4g} DN"
     if unit == "dn" and high <= 2:
-        raise Unfit("unit or fill", f"{told}: likely reflectance, so give --s2-unit reflectance")
+        raise Unfit(IMPLAUSIBLE, f"{told}: likely reflectance, so give --s2-unit reflectance")
     if unit == "reflectance" and high > 2 * _BRIGHTEST * 10_000:
-        raise Unfit("unit or fill", f"{told} by --s2-unit reflectance: likely DN, so give --s2-unit dn")
+        raise Unfit(IMPLAUSIBLE, f"{told} by --s2-unit reflectance: likely DN, so give --s2-unit dn")
 
 
 def _range(layers: Mapping[str, np.ndarray]) -> tuple[float, float] | None:

@@ -7,6 +7,7 @@ which is a guess; dark pixels are a hint that can only contradict. A file that t
 of the data set that was looked at is dark, which is a guess too; else the user decides.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -106,6 +107,11 @@ def settle(found: Sequence[Evidence]) -> None:
         how = f"{near[0].why} tells no offset, but its darkest pixels lie just above DN {OFFSET}"
         raise DataError(_ask(f"{near[0].path}: {how}"))
     silent = [one for one in found if one.offset is None]
+    told = {os.path.dirname(one.path): one for one in found if one.offset}
+    for one in silent:
+        if other := told.get(os.path.dirname(one.path)):
+            how = f"tells no baseline and no date, but {os.path.basename(other.path)} beside it has the offset by"
+            raise DataError(_ask(f"{one.path} {how} {other.why}"))
     bright = [one for one in silent if one.dark <= _DARK_SHARE]
     if bright:
         hint = (

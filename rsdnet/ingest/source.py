@@ -13,6 +13,8 @@ from rsdnet.errors import DataError
 S2Unit = Literal["dn", "reflectance", "byte"]
 S1Unit = Literal["db", "power", "amplitude"]
 DIGEST = "2:"  # how a digest of this kind begins
+IMPLAUSIBLE = "unit or fill"
+"""The kind of reason of images whose values cannot be what they are taken for."""
 _TILE = re.compile(r"_y\d+_x\d+$")  # the suffix of a tile's name
 
 

@@ -9,7 +9,7 @@ from rsdnet import bands
 from rsdnet.console import percent, size
 from rsdnet.data.catalog import DATA, SPLITS
 from rsdnet.data.statistics import Accumulator, Summary
-from rsdnet.ingest.source import Recipe
+from rsdnet.ingest.source import IMPLAUSIBLE, Recipe
 
 LEFT_OUT, OFFSETS = "left_out.tsv", "offsets.tsv"
 _UNITS = {"dn": "DN", "reflectance": "reflectance, stored as DN", "byte": "8-bit levels"}
@@ -117,6 +117,9 @@ class Tally:
         """Guesses, and facts that look wrong."""
         for doubt, times in sorted(self.doubts.items()):
             yield f"{doubt} ({_sources(times)})"
+        if count := self.reasons[IMPLAUSIBLE]:
+            likely = "which look like another unit or like fill: --implausible keep takes them"
+            yield f"{_sources(count)} left out, {likely}"
         if self.samples and not self.labelled and (self.mapped or recipe.class_names):
             yield "no sample got a label" + (": no pixel of the label maps is a class" if self.mapped else "")
         if self.pixels and self.covered < _COVERED * self.pixels:

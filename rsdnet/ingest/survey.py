@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rsdnet.errors import DataError
 from rsdnet.ingest.s2_offset import settle
-from rsdnet.ingest.source import Recipe, Source
+from rsdnet.ingest.source import IMPLAUSIBLE, Recipe, Source
 from rsdnet.ingest.workers import results
 
 _LOOKED, _BYTES = 128, 1 << 30  # sources, and bytes of their files, that are looked at, at most
@@ -20,9 +20,11 @@ def survey(every: Sequence[Source], recipe: Recipe, workers: int, folder: Path) 
     """
     looked = list(results(spread(every), recipe, workers))
     left = [(kind, f"{sample}: {reason}") for result in looked for sample, reason, kind in result.left]
-    units = [reason for kind, reason in left if kind == "unit or fill"]
+    units = [reason for kind, reason in left if kind == IMPLAUSIBLE]
     if len(units) == len(looked) or len(units) > max(1, _MANY * len(looked)):
-        raise DataError(f"{units[0]} (so {len(units)} of {len(looked)} sources; --implausible takes them as they are)")
+        raise DataError(
+            f"{units[0]} (so {len(units)} of {len(looked)} sources; --implausible keep takes them as they are)"
+        )
     settle([one for result in looked for one in result.evidence])
     if not any(result.rows for result in looked):
         what = "nothing" if len(looked) == len(every) else f"none of {len(looked)} sources"

@@ -9,7 +9,7 @@ import numpy as np
 
 from rsdnet.ingest.raster import Layer
 from rsdnet.ingest.s2_offset import subtract
-from rsdnet.ingest.source import S1Unit, S2Unit, Unfit
+from rsdnet.ingest.source import IMPLAUSIBLE, S1Unit, S2Unit, Unfit
 
 REFLECTANCE = 10_000  # DN of reflectance 1 (ESA, Sentinel-2 Products Specification: QUANTIFICATION_VALUE)
 NATIVE = ("uint8", "int16", "uint16", "float16", "float32")  # the kernels' types
@@ -62,7 +62,7 @@ def s1(layer: Layer, unit: S1Unit) -> np.ndarray:
         negative = (values < 0) if layer.invalid is None else (values < 0) & ~layer.invalid
         if np.mean(negative) > _NEGATIVE:
             share = f"{np.mean(negative):.0%} of its values are negative, which {unit} is not"
-            raise Unfit("unit or fill", f"{layer.path}: {share}: likely dB, so give --s1-unit db")
+            raise Unfit(IMPLAUSIBLE, f"{layer.path}: {share}: likely dB, so give --s1-unit db")
         values = decibel(values, 10 if unit == "power" else 20)
     with np.errstate(over="ignore"):
         return _blank(values.astype(np.float32), layer.invalid)
@@ -101,4 +101,4 @@ def _narrow(layer: Layer) -> np.ndarray:
         if np.iinfo(narrow).min <= low and high <= np.iinfo(narrow).max:
             return _blank(pixels, invalid).astype(narrow)
     told = f"{layer.path} has values from {low} to {high}, too far apart for 16 bits"
-    raise Unfit("unit or fill", f"{told}: are they DN?")
+    raise Unfit(IMPLAUSIBLE, f"{told}: are they DN?")

@@ -62,6 +62,18 @@ def test_s1_of_another_grid_is_left_out(tmp_path: Path, grid: Affine | None, crs
     assert said in found.get("odd", "")
 
 
+@pytest.mark.parametrize("grid", [HERE @ Affine.scale(1.015), HERE @ Affine.rotation(1, (400, 400))])
+def test_grids_that_drift_apart_towards_the_corners_are_left_out(tmp_path: Path, grid: Affine) -> None:
+    """A hundredth is nothing in a patch, and a hundred pixels in a scene."""
+    side = 800
+    for name, its in (("good", HERE), ("odd", grid)):
+        write(tmp_path, name, "s2", np.full((2, side, side), 700, np.uint16), HERE)
+        write(tmp_path, name, "s1", np.full((2, side, side), -12, np.float32), its)
+    ingest(layout(tmp_path))
+    assert list(reasons(tmp_path / "db")) == ["odd"]
+    assert "px away from S2" in reasons(tmp_path / "db")["odd"]
+
+
 def test_a_label_map_of_another_place_is_left_out(tmp_path: Path) -> None:
     for name, grid in (("good", HERE), ("odd", HERE @ Affine.translation(0, 12))):
         write(tmp_path, name, "s2", s2(SIDE), HERE)

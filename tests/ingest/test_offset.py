@@ -92,6 +92,13 @@ def test_bright_files_that_tell_nothing_are_asked_for(tmp_path: Path, low: int, 
     np.testing.assert_array_equal(stored(tmp_path, "a"), scene(low, 9000)[0] - 1000)
 
 
+def test_a_folder_that_would_split_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, "told", scene(1001, 9000), {"PROCESSING_BASELINE": "05.09"})
+    write(tmp_path, "dark", scene(1, 9000))
+    with pytest.raises(DataError, match=r"dark\.tif tells no baseline .* told\.tif beside it has the offset by"):
+        ingest(layout(tmp_path))
+
+
 def test_dark_files_that_tell_nothing_have_none_and_that_is_said_to_be_a_guess(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -152,7 +152,20 @@ def test_untold_fill_is_named_and_told_fill_is_nodata(tmp_path: Path, sensor: st
     assert read_stats(tmp_path / "db")["bands"][band]["invalid"] == 3 * SIDE
 
 
-def test_one_image_with_fill_among_many_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows", "said"), [(1, r"4\.7% of VV is exactly 0, likely fill"), (0, "")])
+def test_a_border_of_zeros_is_no_backscatter(tmp_path: Path, rows: int, said: str) -> None:
+    radar = s1(SIDE)
+    radar[:, :rows] = 0
+    radar[0, -1, :3] = 0
+    write(tmp_path, "a", radar=radar)
+    if said:
+        with pytest.raises(DataError, match=said):
+            ingest(layout(tmp_path))
+    else:
+        ingest(layout(tmp_path))
+
+
+def test_one_image_with_fill_among_many_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for name in "abcdef":
         write(tmp_path, name)
     radar = s1(SIDE)
@@ -160,6 +173,7 @@ def test_one_image_with_fill_among_many_is_left_out(tmp_path: Path) -> None:
     write(tmp_path, "bad", radar=radar)
     ingest(layout(tmp_path))
     assert list(reasons(tmp_path / "db")) == ["bad"]
+    assert "1 source left out, which look like another unit or like fill" in capsys.readouterr().out
     assert "0.2% of VH is exactly -9999" in reasons(tmp_path / "db")["bad"]
 
 
