@@ -68,10 +68,10 @@ def check_s1(path: str, layers: Mapping[str, np.ndarray], unit: str) -> None:
     told = f"{path} has S1 values from {low:.4g} to {high:.4g} dB"
     if max(-low, high) > _DB and low < 0:
         how = "write the factor into the files as GDAL's scale, 0.01 for dB times 100"
-        raise Unfit(IMPLAUSIBLE, f"{told}, too far apart: likely dB times a factor; {how}")
+        raise Unfit(IMPLAUSIBLE, f"{told}, which cannot be: likely dB times a factor; {how}")
     if max(-low, high) > _DB or (low >= 0 and low < high and unit != "amplitude"):
         likely = "amplitude" if high > _DB or unit == "power" else "power"
-        raise Unfit(IMPLAUSIBLE, f"{told}, which dB are not: likely {likely}, so give --s1-unit {likely}")
+        raise Unfit(IMPLAUSIBLE, f"{told}, which cannot be: likely {likely}, so give --s1-unit {likely}")
 
 
 def check_s2(path: str, layers: Mapping[str, np.ndarray], unit: str, dtype: np.dtype) -> None:

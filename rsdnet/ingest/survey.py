@@ -27,8 +27,9 @@ def survey(every: Sequence[Source], recipe: Recipe, workers: int, folder: Path) 
         )
     settle([one for result in looked for one in result.evidence])
     if not any(result.rows for result in looked):
+        why = left[0][1] if left else "no source has an S2 or S1 image"
         what = "nothing" if len(looked) == len(every) else f"none of {len(looked)} sources"
-        raise DataError(f"{what} of {folder} could be ingested: {left[0][1]}")
+        raise DataError(f"{what} of {folder} could be ingested: {why}")
 
 
 def spread(every: Sequence[Source]) -> list[Source]:
