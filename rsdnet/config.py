@@ -34,8 +34,8 @@ class DataConfig:
 
     __pydantic_config__ = STRICT
     FREE_ON_RESUME: ClassVar = {"data", "cache", "damaged", "lookahead", "slots", "reader_threads"}
-    """Options that a continued run may change, since they do not change what is computed: `data` are paths, and a
-    checkpoint knows what lay there (rsdnet/data/identity.py)."""
+    """Options that a continued run may change, since they change no result: `data` are paths, and a checkpoint knows
+    their content (rsdnet/data/identity.py)."""
 
     data: tuple[Path, ...] = ()
     """Databases to train on, read as one: folders with data.mdb, or with the shards of an ingest. None: the embedded

@@ -52,9 +52,9 @@ def parse(options: type[T], argv: Sequence[str] | None = None, *, prog: str, des
 
 
 def read(parser: Callable[[], T], argv: Sequence[str]) -> T:
-    """What `parser`, of tyro or argparse, makes of the command line `argv`.
+    """The result of `parser`, of tyro or argparse, for the command line `argv`.
 
-    Raises DataError with what the parser says before it exits with 2, as one line; and on a word that is not UTF-8.
+    Raises DataError with the parser's words before it exits with 2, as one line; and on a word that is not UTF-8.
     """
     for word in argv:
         if word != word.encode(errors="replace").decode():
@@ -85,7 +85,7 @@ def checked(options: T) -> T:
 
 
 def reason(error: ValidationError) -> str:
-    """What is wrong with the first bad value, as pydantic says it."""
+    """The fault of the first bad value, in pydantic's words."""
     text = error.errors()[0]["msg"]
     return text[0].lower() + text[1:]
 

@@ -1,9 +1,9 @@
-"""The identity of what a run reads: digests by which samples, their order and their pixels are known again.
+"""The identity of a run's input: digests by which samples, their order and their pixels are known again.
 
 Digests are SHA-256 of little-endian numbers and UTF-8: the same in every process, on every machine, under any path and
 with any number of threads.
 
-What is known: names, keys, order, and type and size of every band. Of the pixels, all are compared in a small database;
+Compared are names, keys, order, and type and size of every band. Of the pixels, all are compared in a small database;
 of a larger one a fixed sample, the same each time and spread over the whole, so that a database made anew in another
 way is noticed, and a few entries that were replaced one by one may not be.
 """
@@ -95,7 +95,7 @@ def _describe(table: Table, positions: np.ndarray, chosen: np.ndarray) -> tuple[
 
 
 def _read(table: Table, positions: np.ndarray, chosen: np.ndarray) -> Iterator[memoryview]:
-    """The bytes of the bands `chosen` (n, C), one band after the other, without what is between them."""
+    """The bytes of the bands `chosen` (n, C), one band after the other, without gaps."""
     needed, records = _describe(table, positions, chosen)
     data = np.empty(needed, np.uint8)
     table.gather(positions, chosen, data, records)
@@ -112,7 +112,7 @@ def comparable(identity: Identity) -> bool:
 
 
 def differences(one: Identity, two: Identity, names: tuple[str, str] = ("then", "now")) -> list[str]:
-    """What differs, in a few words each: bands, samples, order, data, unit, statistics. What is not known does not.
+    """Differences, in a few words each: bands, samples, order, data, unit, statistics. The unknown does not differ.
 
     names: of the two, for those words.
     """

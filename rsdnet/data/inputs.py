@@ -1,4 +1,4 @@
-"""What a run reads, by its configuration: its samples, their identity, its batches."""
+"""Inputs of a run by its configuration: samples, their identity, batches."""
 
 from rich.console import Console
 
@@ -32,7 +32,7 @@ def open_samples(cfg: Config, ranks: Ranks, console: Console) -> Samples:
 
 
 def inputs_of(cfg: Config, samples: Samples) -> Identity:
-    """The identity of what a run reads: its samples, the unit of MS, and the statistics that standardise it."""
+    """The identity of a run's input: its samples, the unit of MS, and the statistics that standardise it."""
     statistics = {name: list(values) for name, values in statistics_of(cfg).items()}
     return samples.identity | {"unit": ms_unit(cfg), "statistics": statistics}
 

@@ -175,7 +175,7 @@ class Loader(IterableDataset[Batch]):
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The loader's position, and what it reads: plain values. The batch handed out last counts as done.
+        """The loader's position and the identity of its input: plain values. The batch handed out last counts as done.
 
         The first call reads at most 32 MB: see `Samples.identity`.
         """

@@ -60,7 +60,7 @@ class Labelled:
         """(N,) of the samples, among those of the database, that are encoded."""
 
     def _check_memory(self, channels: int) -> None:
-        """Raise DataError where a batch of views is larger than what is free."""
+        """Raise DataError where a batch of views is larger than the free memory."""
         needed, free = 4 * self.batch * channels * self.spec.size**2, free_bytes(self.ranks.device)
         if needed > free:
             raise DataError(
@@ -90,7 +90,7 @@ class Labelled:
         return every[torch.from_numpy(stratified(self.labels[every].numpy(), limit, seed))]
 
     def identity(self) -> dict[str, Any]:
-        """What an evaluation on these samples depends on, beside the encoder: JSON-able, without any path."""
+        """The input of an evaluation on these samples, beside the encoder: JSON-able, without any path."""
         digest = hashlib.sha256(self.labels.numpy().astype("<i8").tobytes())
         digest.update("\0".join(self.split.tolist()).encode())
         names = [self._class_name(index) for index in range(len(self.classes))]

@@ -1,6 +1,6 @@
 """The files of a data set on disk: found, named, and told apart.
 
-Links to folders are followed, each folder is read once; hidden files, what desktops and notebooks leave behind, and
+Links to folders are followed, each folder is read once; hidden files, the clutter of desktops and notebooks, and
 folders that hold a database are passed over. Names are compared in Unicode's composed form (NFC): macOS writes some of
 them decomposed (NFD).
 """
@@ -58,7 +58,7 @@ def find_files(folder: Path, suffixes: tuple[str, ...], notices: list[str] | Non
 
 
 def counted(what: str, count: int, first: str | Path) -> str:
-    """A line on what was passed over."""
+    """A line on files or folders that were passed over."""
     return f"{what}: {count:,}; the first: {escaped(first)}"
 
 
@@ -111,7 +111,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or what a desktop or file server leaves behind."""
+    """Whether a file or folder is hidden, or clutter of a desktop or file server."""
     return name.startswith(".") or name in _CLUTTER
 
 
@@ -191,7 +191,7 @@ def _same(one: Path, two: Path) -> bool:
 
 
 def copies(names: Collection[str]) -> dict[str, str]:
-    """The names that are another's with what is added to a copy, as "a (1)" or "a-Copy1" beside "a", and that other.
+    """The names that are another's with a copy's addition, as "a (1)" or "a-Copy1" beside "a", and that other.
 
     names: paths without suffix; a folder may be named as the copy of another, too.
     """

@@ -1,4 +1,4 @@
-"""What is in the folder of a database already: a finished ingest, or other shards of this one."""
+"""Earlier work in the folder of a database: a finished ingest, or other shards of this one."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rsdnet.ingest.summary import LEFT_OUT
 
 
 def finished(layout: Layout) -> bool:
-    """Whether an ingest with the same options has ended; it then says so, and what has changed in the source since.
+    """Whether an ingest with the same options has ended; it then says so, and tells later changes of the source.
 
     Raises DataError if options or classes differ.
     """

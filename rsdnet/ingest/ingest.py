@@ -47,7 +47,7 @@ def ingest(layout: Layout) -> int:
 
     Raises DataError for bad options, a source without samples, a full disk, a database of other options.
     """
-    layout = replace(layout)  # what a layout has found is of one ingest
+    layout = replace(layout)  # a layout's findings are of one ingest
     layout.check()
     folder = layout.folder
     if finished(layout):
@@ -86,7 +86,7 @@ class Job:
     """The ingest of a layout's sources, or of one shard of them.
 
     every: the sources of the whole data set. identity: the options and the digest of `every`. splits: their origin, in
-    words. notices: what the layout was not sure of, a line each.
+    words. notices: the layout's doubts, a line each.
     """
 
     layout: Layout

@@ -1,4 +1,4 @@
-"""Whether an image's values can be what they are taken for: S2 in DN, S1 in dB; else the likely unit, or fill.
+"""Whether an image's values fit their unit, DN for S2 and dB for S1; else the likely unit, or fill.
 
 Limits are wide, so that a sound image never meets them: S1 in dB is negative somewhere and stays within 100 dB; S2 in
 DN exceeds 2; no exact value fills a tenth of an image, but for integers that really lie close together.

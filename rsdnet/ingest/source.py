@@ -14,7 +14,7 @@ S2Unit = Literal["dn", "reflectance", "byte"]
 S1Unit = Literal["db", "power", "amplitude"]
 DIGEST = "2:"  # how a digest of this kind begins
 IMPLAUSIBLE = "unit or fill"
-"""The kind of reason of images whose values cannot be what they are taken for."""
+"""The kind of reason of images whose values do not fit their unit."""
 _TILE = re.compile(r"_y\d+_x\d+$")  # the suffix of a tile's name
 
 

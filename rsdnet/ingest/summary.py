@@ -1,4 +1,4 @@
-"""The counts of an ingest, and what they say of the data: what it was taken to be, and what is not sure."""
+"""The counts of an ingest, and its summary: unit, offset, bands, splits, labels and grid as they were taken; doubts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

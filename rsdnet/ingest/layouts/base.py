@@ -72,13 +72,13 @@ class Layout:
     FILES: ClassVar[str] = "GeoTIFF"
     """The files it looks for, as an error names them."""
     GROUPS: ClassVar[str] = "scenes"
-    """What `Source.group` is, in the plural."""
+    """The word for a `Source.group`, in the plural."""
     SPLITS: ClassVar[str] = "the data set's own"
     """Where `Source.split` comes from."""
 
     @cached_property
     def notices(self) -> list[str]:
-        """What `sources` and `recipe` were not sure of, a line each."""
+        """Doubts of `sources` and `recipe`, a line each."""
         return []
 
     def grouping(self) -> Grouping:

@@ -122,7 +122,7 @@ class BigEarthNet(Layout):
 
     @cached_property
     def _tables(self) -> list[Path]:
-        """The tables that say what to take; none without metadata.parquet."""
+        """The tables of the patches to take; none without metadata.parquet."""
         paths = [self.source / METADATA, *([self.source / UNCLEAR] if self.unlisted == "keep" else [])]
         return [path for path in paths if path.is_file()] if paths[0].is_file() else []
 
