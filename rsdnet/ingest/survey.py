@@ -1,10 +1,15 @@
 """A look at some sources before anything is written: wrong options show at once, and the S2 offset is settled."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
+from rsdnet.console import progress
 from rsdnet.errors import DataError
+from rsdnet.ingest.geotiffs import Result
 from rsdnet.ingest.s2_offset import settle
 from rsdnet.ingest.source import IMPLAUSIBLE, Recipe, Source
 from rsdnet.ingest.workers import results
@@ -18,7 +23,16 @@ def survey(every: Sequence[Source], recipe: Recipe, workers: int, folder: Path) 
 
     Raises DataError if none can be ingested, many are implausible as they are taken, or the S2 offset stays open.
     """
-    looked = list(results(spread(every), recipe, workers))
+    some = spread(every)
+    with (
+        progress("look", len(some), "sources", console=Console()) as show,
+        contextlib.closing(results(some, recipe, workers)) as read,
+    ):
+        looked = list[Result]()
+        for result in read:
+            result.entries = []  # the values are not needed
+            looked.append(result)
+            show(len(looked))
     left = [(kind, f"{sample}: {reason}") for result in looked for sample, reason, kind in result.left]
     units = [reason for kind, reason in left if kind == IMPLAUSIBLE]
     if len(units) == len(looked) or len(units) > max(1, _MANY * len(looked)):
