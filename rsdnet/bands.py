@@ -43,6 +43,8 @@ BANDS: dict[str, Band] = {
 }
 NAMES: tuple[str, ...] = tuple(BANDS)
 
+REFLECTANCE = 10_000  # DN of reflectance 1 (ESA, Sentinel-2 Products Specification: QUANTIFICATION_VALUE)
+
 # The paper's bands (arXiv 2205.02049): the ten MS bands of 10 and 20 m, and both polarisations.
 MS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 SAR = ("VV", "VH")

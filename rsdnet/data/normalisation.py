@@ -4,7 +4,7 @@ A catalog's metadata names the units of a database: {"units": {"ms": "dn" or "by
 it MS is in DN (reflectance x 10,000) and SAR in dB.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from rsdnet.data.pools import pools_of
 from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
 
-FULL_SCALE = {"dn": 10_000, "byte": 255}
-"""Of MS by unit. dn: reflectance 1, by the quantification value of Sentinel-2 products (ESA, Sentinel-2 PSD); byte: the
-highest level of a picture."""
-REFLECTANCE = 2.0  # mean and standard deviation of DN lie far above it, those of reflectance below
-DECIBELS = 100.0  # neither mean nor standard deviation of backscatter in dB comes near it
+FULL_SCALE = {"dn": bands.REFLECTANCE, "byte": 255}
+"""Of MS by unit: reflectance 1, and the highest level of a picture."""
+_LEAST = 2.0  # mean and standard deviation of DN lie far above it, those of reflectance below
+_MOST = 100.0  # neither mean nor standard deviation of backscatter in dB comes near it
 
 
 def unit_of(db: Path) -> str | None:
@@ -78,11 +77,12 @@ def statistics_of(cfg: Config) -> dict[str, tuple[float, float]]:
     names = [name for modality in cfg.views.modality.split("+") for name in pools[modality]]
     if source == "database":
         source = "stats.json"
-        tables = [read_stats(path)["bands"] for path in cfg.data.data]
-        for path, table in zip(cfg.data.data, tables, strict=True):
-            for problem in implausible({name: table[name] for name in names if name in table}):
-                raise DataError(f"{path}: {problem}")
-        found = joined(tables, names)
+        stats = {path: read_stats(path) for path in cfg.data.data}
+        for path, own in stats.items():
+            table = own["bands"]
+            if not own.get("checked"):  # ingest has compared image by image, and may have been overruled
+                _require_plausible(path, {name: table[name] for name in names if name in table})
+        found = joined([stats[path]["bands"] for path in cfg.data.data], names)
     else:
         dataset, level = source.rsplit(" ", 1)
         found = {name: bands.STATISTICS[dataset, level].get(name) for name in names}
@@ -109,23 +109,26 @@ def pooled(parts: list[dict[str, Any]]) -> tuple[float, float] | None:
     return mean, variance**0.5
 
 
-def implausible(table: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Why the values of a database's bands cannot be DN or dB, by their statistics: a line a sensor."""
+def _require_plausible(db: Path, table: dict[str, dict[str, Any]]) -> None:
+    """Raise DataError if the values of a database's bands cannot be DN or dB, by their statistics."""
     known = {name: band for name, band in table.items() if band["count"]}
     ms = {name: band for name, band in known.items() if bands.BANDS[name].modality == "ms"}
     sar = {name: band for name, band in known.items() if name not in ms}
-    for name, band in ms.items():
-        if any(max(abs(other["mean"]), other["std"]) >= REFLECTANCE for other in ms.values()):
-            break
-        yield f"{_told(name, band)}: these look like reflectance, not DN; ingest again with --s2-unit reflectance"
-        break
+    if ms and all(_size(band) < _LEAST for band in ms.values()):
+        told = f"{db}: {_told(*next(iter(ms.items())))}: these look like reflectance, not DN"
+        raise DataError(f"{told}; ingest again with --s2-unit reflectance")
+    positive = all((band.get("min") or -1) > 0 for band in sar.values())
     for name, band in sar.items():
-        if max(abs(band["mean"]), band["std"]) > DECIBELS:
-            yield f"{_told(name, band)}: these are no dB; ingest again with the unit, --s1-unit amplitude or power"
-            break
-        if all((other.get("min") or -1) > 0 for other in sar.values()):
-            yield f"{_told(name, band)}, none negative: these are no dB; ingest again with --s1-unit power or amplitude"
-            break
+        if _size(band) > _MOST:
+            how = "these are no dB; ingest again with the unit, --s1-unit amplitude or power"
+            raise DataError(f"{db}: {_told(name, band)}: {how}")
+        if positive:
+            how = "none negative: these are no dB; ingest again with --s1-unit power or amplitude"
+            raise DataError(f"{db}: {_told(name, band)}, {how}")
+
+
+def _size(band: dict[str, Any]) -> float:
+    return max(abs(band["mean"]), band["std"])
 
 
 def _told(name: str, band: dict[str, Any]) -> str:

@@ -165,10 +165,13 @@ def _percentiles(weights: np.ndarray, values: np.ndarray) -> dict[str, float]:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def write_stats(db: Path, table: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write {band: `Accumulator.result`} of the training split as `stats.json` of the database `db`."""
+def write_stats(db: Path, table: Mapping[str, Mapping[str, Any]], *, checked: bool = False) -> None:
+    """Write {band: `Accumulator.result`} of the training split as `stats.json` of the database `db`.
+
+    checked: note that the values were compared with their unit, image by image.
+    """
     with aside(db / STATS) as temporary:
-        content = {"version": VERSION, "split": "train", "bands": table}
+        content = {"version": VERSION, "split": "train", "checked": checked, "bands": table}
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -25,10 +25,11 @@ def finished(layout: Layout) -> bool:
     if "ingest" not in meta:
         raise DataError(f"{folder} holds a database that ingest did not make: name another folder")
     before = meta["ingest"]
-    known = [name for name in layout.identity() if name in before]
+    now = layout.identity()
+    known = [name for name in now if name in before]
     if "version" not in before:  # it told folders below SOURCE as if they lay below the working folder
         known = [name for name in known if name == "source" or not isinstance(getattr(layout, name, None), Path)]
-    compare(folder, before, before | {name: layout.identity()[name] for name in known})
+    compare(folder, before, before | {name: now[name] for name in known})
     print(f"{folder} is finished: {catalog.count(folder):,} samples; delete it to ingest anew")
     if told := _changes(layout, str(before.get("listing"))):
         print(f"{layout.source} has changed since: {told}: delete {layout.db} and ingest anew, or name another folder")

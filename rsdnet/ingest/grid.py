@@ -12,7 +12,7 @@ from rasterio.warp import transform
 from rsdnet.ingest.source import Unfit
 
 # Greatest distance between the middle pixels of two images of one grid, px. SSL4EO-S12's S1 and S2 lie 3.0 px apart.
-SHIFT = 3.5
+_SHIFT = 3.5
 _CORNER = 5.0  # the same for their corners, px: SSL4EO-S12's lie up to 4.0 px apart
 # Greatest difference between two pixels' sides, as a share. SSL4EO-S12's S1 and S2 differ by 0.0075.
 _SCALE = 0.02
@@ -56,7 +56,7 @@ def compare(one: Grid, two: Grid, names: tuple[str, str]) -> None:
     """Raise Unfit if two images, called `names`, are not of one grid; `two` may have coarser pixels.
 
     Coordinate systems must be the same, pixels must have the same sides and directions, times the ratio of the images'
-    heights, and the pixels in the middle may lie `SHIFT` pixels of `one` apart, those in the corners `_CORNER`.
+    heights, and the pixels in the middle may lie `_SHIFT` pixels of `one` apart, those in the corners `_CORNER`.
     """
     if one.crs and two.crs and not _same(one.crs, two.crs):
         raise Unfit("grid", f"{names[0]} is in {_name(one.crs)}, but {names[1]} in {_name(two.crs)}: reproject one")
@@ -66,7 +66,7 @@ def compare(one: Grid, two: Grid, names: tuple[str, str]) -> None:
         raise Unfit("grid", f"the pixels of {names[0]} are {one}, but those of {names[1]} {two}: resample one")
     height, width = (min(own, coarser * its) for own, its in zip(one.shape, two.shape, strict=True))
     for most, places in (
-        (SHIFT, [(width / 2, height / 2)]),
+        (_SHIFT, [(width / 2, height / 2)]),
         (_CORNER, [(0, 0), (width, 0), (0, height), (width, height)]),
     ):
         apart = [one.at(x, y) - two.at(x / coarser, y / coarser) for x, y in places]

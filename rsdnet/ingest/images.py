@@ -9,7 +9,7 @@ from rsdnet.data.catalog import MAP_TENSOR
 from rsdnet.ingest import labels, plausible, raster, units
 from rsdnet.ingest.grid import Grid, compare
 from rsdnet.ingest.raster import Layer, Raster
-from rsdnet.ingest.s2_offset import Evidence, evidence, subtract
+from rsdnet.ingest.s2_offset import DARK, Evidence, evidence, subtract
 from rsdnet.ingest.source import Image, Recipe, Source, Unfit
 from rsdnet.ingest.tiles import NAMES, Layers
 
@@ -134,7 +134,7 @@ def _offset(
         raise Unfit("offset", f"{found.open}: give --offset 0 or --offset {found.offset}")
     if found.offset is None:
         facts.doubts.append("S2 tells no tag, baseline or date; its dark pixels speak for offset 0: --offset overrules")
-        return 0, f"guess: {found.dark:.1%} of its pixels are under DN 800", False
+        return 0, f"guess: {found.dark:.1%} of its pixels are under DN {DARK}", False
     if not found.known:
         facts.doubts.append("S2 tells its offset by the acquisition date alone: --offset overrules")
     return found.offset, found.why if found.known else f"guess: {found.why}", found.known

@@ -146,7 +146,7 @@ class Job:
     def _finish(self) -> None:
         """Write statistics, lists and catalog, each aside, then renamed; remove the journal."""
         folder, tally = self.layout.folder, self.tally
-        write_stats(folder, {name: tally.bands[name].result() for name in sorted(tally.bands)})
+        write_stats(folder, {name: tally.bands[name].result() for name in sorted(tally.bands)}, checked=True)
         if self.layout.part:
             write_histograms(folder, tally.bands)
         _write_list(folder / LEFT_OUT, ("sample", "reason"), (row[:2] for row in self._gathered("left")))

@@ -12,7 +12,7 @@ from rsdnet.ingest.raster import Layer
 from rsdnet.ingest.source import IMPLAUSIBLE, Unfit
 
 _DB = 100.0  # Sentinel-1's backscatter lies between about -45 and 30 dB
-_BRIGHTEST = 65_535 / 10_000  # reflectance of the highest DN
+_BRIGHTEST = 2 * 65_535  # DN, far above the highest
 _HUGE = 1e6  # no DN, dB, power or amplitude is beyond
 _FILL = 0.1  # share of pixels with one exact value
 _SATURATED = 0.01  # share of pixels at the highest value of a type: more are no saturation
@@ -85,7 +85,7 @@ def check_s2(path: str, layers: Mapping[str, np.ndarray], unit: str, dtype: np.d
     told = f"{path} has S2 values from {low:.4g} to {high:.4g} DN"
     if unit == "dn" and high <= 2:
         raise Unfit(IMPLAUSIBLE, f"{told}: likely reflectance, so give --s2-unit reflectance")
-    if unit == "reflectance" and high > 2 * _BRIGHTEST * 10_000:
+    if unit == "reflectance" and high > _BRIGHTEST:
         raise Unfit(IMPLAUSIBLE, f"{told} by --s2-unit reflectance: likely DN, so give --s2-unit dn")
 
 

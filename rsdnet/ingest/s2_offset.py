@@ -20,7 +20,7 @@ from rsdnet.errors import DataError
 OFFSET = 1000
 _FIRST = "20220125"  # the first day of baseline 04.00 (ESA, Sentinel-2 Products Specification, RADIO_ADD_OFFSET)
 # With the offset a DN under this is a reflectance under -0.02: dead pixels, or shadow that the correction overdid.
-_DARK = 800
+DARK = 800
 _DARK_SHARE = 0.01  # of pixels under it, from which a file counts as dark
 _CONTRADICTION = 0.05  # of pixels under it, from which a baseline's offset must have been subtracted by an archive
 # A scene has pixels of reflectance below 0.025 in some band: vegetation in red, water and shadow in infrared.
@@ -53,14 +53,14 @@ class Evidence(NamedTuple):
     def open(self) -> str:
         """The contradiction that leaves the offset open, or ""."""
         if self.offset and self.dark > (_CONTRADICTION if self.known else _DARK_SHARE):
-            return f"{self.path}: {self.why} tells an offset, but {self.dark:.1%} of the pixels lie under DN {_DARK}"
+            return f"{self.path}: {self.why} tells an offset, but {self.dark:.1%} of the pixels lie under DN {DARK}"
         return ""
 
 
 def evidence(path: str, tags: Mapping[str, str], bands: Iterable[np.ndarray]) -> Evidence:
     """Evidence of an S2 image: of its path, its tags, and its bands, (H, W) DN with 0 or NaN for nodata."""
     lowest = _per_pixel_minimum(bands)
-    dark = float(np.mean(lowest < _DARK)) if lowest.size else 0.0
+    dark = float(np.mean(lowest < DARK)) if lowest.size else 0.0
     near = bool(lowest.size and dark <= _NEAR_SHARE and np.percentile(lowest, 100 * _NEAR_SHARE) < _NEAR)
     return Evidence(path, *told(path, tags), dark, near)
 
@@ -115,7 +115,7 @@ def settle(found: Sequence[Evidence]) -> None:
     bright = [one for one in silent if one.dark <= _DARK_SHARE]
     if bright:
         hint = (
-            f"of {len(silent)} such files looked at, {len(silent) - len(bright)} have pixels under DN {_DARK}, so "
+            f"of {len(silent)} such files looked at, {len(silent) - len(bright)} have pixels under DN {DARK}, so "
             f"likely none, and {sum(one.near for one in bright)} their darkest just above {OFFSET}, so likely it"
         )
         raise DataError(_ask(f"{bright[0].path} tells no baseline and no date ({hint})"))

@@ -15,7 +15,7 @@ LEFT_OUT, OFFSETS = "left_out.tsv", "offsets.tsv"
 _UNITS = {"dn": "DN", "reflectance": "reflectance, stored as DN", "byte": "8-bit levels"}
 _SCALES = {"db": "dB", "power": "power, stored as dB", "amplitude": "amplitude, stored as dB"}
 _NAMED = 6  # values of no class, or kinds of reason, that are listed
-_KEYS = 1000
+_KEYS = 1000  # texts that are counted apart
 _COVERED = 0.9  # share of the pixels in tiles, under which it is said
 _BYTES = 255
 
@@ -118,8 +118,7 @@ class Tally:
         for doubt, times in sorted(self.doubts.items()):
             yield f"{doubt} ({_sources(times)})"
         if count := self.reasons[IMPLAUSIBLE]:
-            likely = "which look like another unit or like fill: --implausible keep takes them"
-            yield f"{_sources(count)} left out, {likely}"
+            yield f"left out as another unit or as fill, which --implausible keep takes: {_sources(count)}"
         if self.samples and not self.labelled and (self.mapped or recipe.class_names):
             yield "no sample got a label" + (": no pixel of the label maps is a class" if self.mapped else "")
         if self.pixels and self.covered < _COVERED * self.pixels:

@@ -7,11 +7,11 @@ and NaN in floats; types unknown to the kernels (float64, 32- and 64-bit integer
 
 import numpy as np
 
+from rsdnet import bands
 from rsdnet.ingest.raster import Layer
 from rsdnet.ingest.s2_offset import subtract
 from rsdnet.ingest.source import IMPLAUSIBLE, S1Unit, S2Unit, Unfit
 
-REFLECTANCE = 10_000  # DN of reflectance 1 (ESA, Sentinel-2 Products Specification: QUANTIFICATION_VALUE)
 NATIVE = ("uint8", "int16", "uint16", "float16", "float32")  # the kernels' types
 # A scale tag up to this turns DN into reflectance (0.0001 as a rule); a larger one stays in DN.
 _TO_REFLECTANCE = 0.01
@@ -40,7 +40,7 @@ def s2(layer: Layer, unit: S2Unit) -> tuple[np.ndarray, int | None]:
 def _to_dn(layer: Layer, unit: S2Unit) -> tuple[float, float]:
     """Factor and offset from a layer's pixels to DN."""
     reflectance = unit == "reflectance" or (layer.scale != 1 and abs(layer.scale) <= _TO_REFLECTANCE)
-    full = REFLECTANCE if reflectance else 1
+    full = bands.REFLECTANCE if reflectance else 1
     return _whole(full * layer.scale), _whole(full * layer.offset)
 
 

@@ -7,7 +7,9 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
+from rsdnet.config import Config, DataConfig, ViewConfig
 from rsdnet.data.catalog import Catalog
+from rsdnet.data.normalisation import statistics_of
 from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
 from rsdnet.ingest.ingest import ingest
@@ -118,6 +120,15 @@ def test_8_bits_are_asked_for_and_stored_as_they_are(tmp_path: Path) -> None:
         ingest(layout(tmp_path, s2_unit="byte", db=tmp_path / "other"))
 
 
+def test_raw_amplitude_is_positive_in_db_and_trains_all_the_same(tmp_path: Path) -> None:
+    digits = np.random.default_rng(0).integers(50, 900, (2, SIDE, SIDE)).astype(np.uint16)
+    write(tmp_path, "a", radar=digits)
+    ingest(layout(tmp_path, s1_unit="amplitude", val=0, test=0))
+    views = ViewConfig(ms_bands=("B02", "B03"))
+    mean, _ = statistics_of(Config(DataConfig(data=(tmp_path / "db",)), views))["VV"]
+    assert mean == pytest.approx(20 * np.log10(digits[0].astype(np.float64)).mean(), rel=1e-6)
+
+
 # ---- pixels without data ---------------------------------------------------------------------------------------------
 
 
@@ -173,7 +184,7 @@ def test_one_image_with_fill_among_many_is_left_out(tmp_path: Path, capsys: pyte
     write(tmp_path, "bad", radar=radar)
     ingest(layout(tmp_path))
     assert list(reasons(tmp_path / "db")) == ["bad"]
-    assert "1 source left out, which look like another unit or like fill" in capsys.readouterr().out
+    assert "left out as another unit or as fill, which --implausible keep takes: 1 source\n" in capsys.readouterr().out
     assert "0.2% of VH is exactly -9999" in reasons(tmp_path / "db")["bad"]
 
 

@@ -1,7 +1,9 @@
 """Any folders of multi-band GeoTIFFs with the same file names: one of S2, one of S1, one of label maps."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import rasterio
@@ -52,8 +54,7 @@ class Pairs(Layout):
             raise DataError("--classes names the classes of label maps, so it needs --label DIR")
 
     def sources(self) -> list[Source]:
-        folders = {"ms": self.s2, "sar": self.s1, "map": self.label}
-        found = {k: _files(self.source / folder, self.notices) for k, folder in folders.items() if folder is not None}
+        found = self._found
         if not set.intersection(*map(set, found.values())):
             raise DataError(f"the folders of {self.source} have no file name in common")
         layers = {
@@ -86,14 +87,20 @@ class Pairs(Layout):
             )
         return sources
 
+    @cached_property
+    def _found(self) -> dict[str, dict[str, Path]]:
+        """The files of each folder by name, {"ms": ..., "sar": ..., "map": ...}."""
+        folders = {"ms": self.s2, "sar": self.s1, "map": self.label}
+        return {k: _files(self.source / folder, self.notices) for k, folder in folders.items() if folder is not None}
+
     def path_of(self, source: Source) -> str:
         return source.name
 
     def recipe(self) -> Recipe:
         classes = labels.parse(self.classes)
-        s2 = self._expected("ms", self.s2, self.s2_bands, "--s2-bands")
+        s2 = self._expected("ms", self.s2_bands, "--s2-bands")
         return Recipe(
-            {"ms": s2, "sar": self._expected("sar", self.s1, self.s1_bands, "--s1-bands")},
+            {"ms": s2, "sar": self._expected("sar", self.s1_bands, "--s1-bands")},
             offset=parse_offset(self.offset, self.source),
             classes={"map": {value: row for row, value in enumerate(classes)}} if classes else {},
             class_names=tuple(classes.values()) or None,
@@ -101,11 +108,11 @@ class Pairs(Layout):
             level="L1C" if "B10" in s2 else "L2A" if set(s2) == set(bands.S2L2A) else "",
         )
 
-    def _expected(self, kind: str, folder: Path | None, spelled: str, option: str) -> tuple[str, ...]:
+    def _expected(self, kind: str, spelled: str, option: str) -> tuple[str, ...]:
         """The bands of every file: those named, else those of the first readable file's descriptions."""
         names = _names(spelled)
-        if names is None and folder is not None:
-            names = _described(self.source / folder, kind, option)
+        if names is None and kind in self._found:
+            names = _described(self._found[kind].values(), kind, option)
         names = tuple(name for name in names or () if name != SKIP)
         for name in names:
             if bands.BANDS[name].modality != kind:
@@ -138,9 +145,9 @@ def _names(spelled: str) -> tuple[str, ...] | None:
     return names
 
 
-def _described(folder: Path, kind: str, option: str) -> tuple[str, ...]:
+def _described(files: Iterable[Path], kind: str, option: str) -> tuple[str, ...]:
     """The bands of one sensor by the descriptions of the first file that can be read."""
-    for path in find_files(folder, RASTER):
+    for path in files:
         try:
             with rasterio.open(path) as file:
                 names = choose(str(path), file.descriptions, None)
@@ -151,4 +158,4 @@ def _described(folder: Path, kind: str, option: str) -> tuple[str, ...]:
         if own := tuple(name for name in names if bands.BANDS[name].modality == kind):
             return own
         raise DataError(f"{path} describes {', '.join(names)}, none of them a band of {NAMES[kind]}: see {option}")
-    raise DataError(f"no file in {folder} can be read")
+    raise DataError(f"none of the {NAMES[kind]} files can be read")
