@@ -83,6 +83,14 @@ std::unique_ptr<Table> tabulate(Reader& reader, const std::vector<std::string>& 
     return table;
 }
 
+// The bytes of the band that a record describes.
+uint64_t record_bytes(const int64_t* record, int32_t band) {
+    static constexpr uint64_t kBytes[] = {1, 2, 2, 2, 4};
+    REQUIRE(record[0] >= 0 && record[1] >= 0 && record[1] < 5);
+    REQUIRE(record[2] > 0 && record[3] > 0 && record[4] == band);
+    return static_cast<uint64_t>(record[2]) * static_cast<uint64_t>(record[3]) * kBytes[record[1]];
+}
+
 // A sample's band, gathered into memory of exactly the size that it needs.
 std::string gather(const Table& table, int64_t sample, int32_t band) {
     int64_t record[kRecordFields];
@@ -92,24 +100,22 @@ std::string gather(const Table& table, int64_t sample, int32_t band) {
     const uint64_t needed = call(nullptr, 0);
     const std::unique_ptr<uint8_t[]> out(new uint8_t[needed]());
     REQUIRE(call(out.get(), needed) == needed);
-    static constexpr uint64_t kBytes[] = {1, 2, 2, 2, 4};
-    REQUIRE(record[0] == 0 && record[1] >= 0 && record[1] < 5);
-    REQUIRE(record[2] > 0 && record[3] > 0 && record[4] == band);
-    const uint64_t bytes =
-        static_cast<uint64_t>(record[2]) * static_cast<uint64_t>(record[3]) * kBytes[record[1]];
-    REQUIRE(aligned(bytes) == needed);
+    const uint64_t bytes = record_bytes(record, band);
+    REQUIRE(record[0] == 0 && aligned(bytes) == needed);
     return std::string(reinterpret_cast<const char*>(out.get()), bytes);
 }
 
-// Two epochs of samples, in slots of exactly the size that they need.
-std::string stream(const Table& table, int threads, bool stand_in) {
+// Two epochs of samples, in slots of exactly the size that they need: the bands' bytes without the padding
+// between them, which keeps whatever the slot held before.
+std::string stream(const Table& table, int32_t band, int threads, bool stand_in) {
     constexpr size_t kBatch = 3, kSlots = 2, kViews = 2;
     const uint64_t most = kBatch * kViews * std::max(table.band_bytes(false), table.band_bytes(true));
     std::vector<std::unique_ptr<uint8_t[]>> data;
     std::vector<std::unique_ptr<int64_t[]>> numbers;
     std::vector<Slot> slots;
     for (size_t slot = 0; slot < kSlots; ++slot) {
-        data.emplace_back(new uint8_t[most]());
+        data.emplace_back(new uint8_t[most]);
+        std::fill_n(data.back().get(), most, static_cast<uint8_t>(0x50 + 16 * threads + slot));  // no two alike
         for (const size_t count : {kBatch * kViews * kRecordFields, kBatch * 1, kBatch * 1})
             numbers.emplace_back(new int64_t[count]());
         const auto last = numbers.end();
@@ -122,7 +128,13 @@ std::string stream(const Table& table, int threads, bool stand_in) {
     Ready ready{};
     for (Stream::Next next; (next = stream.next(std::chrono::seconds(10), &ready)) != Stream::Next::kEnd;) {
         REQUIRE(next == Stream::Next::kBatch && ready.bytes <= most && ready.count <= kBatch);
-        out.append(reinterpret_cast<const char*>(slots[ready.slot].data), ready.bytes);
+        const Slot& slot = slots[ready.slot];
+        for (size_t view = 0; view < ready.count * kViews; ++view) {
+            const int64_t* const record = slot.records + view * kRecordFields;
+            const uint64_t begin = static_cast<uint64_t>(record[0]), bytes = record_bytes(record, band);
+            REQUIRE(begin <= ready.bytes && bytes <= ready.bytes - begin);
+            out.append(reinterpret_cast<const char*>(slot.data) + begin, bytes);
+        }
         stream.release(ready.slot);
     }
     return out;
@@ -142,11 +154,11 @@ void read_samples(Reader& reader, const std::vector<std::string>& names, const s
                 REQUIRE(gather(*table, static_cast<int64_t>(sample), band) == expected(content, value, band));
             }
             REQUIRE(table->keys(0).first.size() == table->size());
-            const std::string streamed = stream(*table, 2, false);
+            const std::string streamed = stream(*table, band, 2, false);
             const std::unique_ptr<uint8_t[]> arena(new uint8_t[table->lay_out()]());
             table->load(arena.get(), 0, table->size());
             table->keep(arena.get());
-            REQUIRE(stream(*table, 1, true) == streamed);  // from memory it is the same
+            REQUIRE(stream(*table, band, 1, true) == streamed);  // from memory it is the same
         });
     }
 }
@@ -180,7 +192,7 @@ void change_and_read(Reader& reader, const std::vector<std::string>& names, cons
         if (!table || table->size() == 0) return;
         attempt(path, [&] { table->keys(0); });
         attempt(path, [&] { gather(*table, static_cast<int64_t>(dice.below(table->size())), band); });
-        attempt(path, [&] { stream(*table, 1, true); });
+        attempt(path, [&] { stream(*table, band, 1, true); });
     };
     for (int round = 0; round < 3; ++round) {
         const size_t from = dice.below(content.size() / 512) * 512,
