@@ -115,7 +115,8 @@ std::string stream(const Table& table, int32_t band, int threads, bool stand_in)
     std::vector<Slot> slots;
     for (size_t slot = 0; slot < kSlots; ++slot) {
         data.emplace_back(new uint8_t[most]);
-        std::fill_n(data.back().get(), most, static_cast<uint8_t>(0x50 + 16 * threads + slot));  // no two alike
+        const auto stale = static_cast<uint8_t>(16 * static_cast<size_t>(threads) + slot);  // no two alike
+        std::fill_n(data.back().get(), most, stale);
         for (const size_t count : {kBatch * kViews * kRecordFields, kBatch * 1, kBatch * 1})
             numbers.emplace_back(new int64_t[count]());
         const auto last = numbers.end();
@@ -126,7 +127,7 @@ std::string stream(const Table& table, int32_t band, int threads, bool stand_in)
     Stream stream(table, spec, slots);
     std::string out;
     Ready ready{};
-    for (Stream::Next next; (next = stream.next(std::chrono::seconds(10), &ready)) != Stream::Next::kEnd;) {
+    for (Stream::Next next; (next = stream.next(std::chrono::hours(1), &ready)) != Stream::Next::kEnd;) {
         REQUIRE(next == Stream::Next::kBatch && ready.bytes <= most && ready.count <= kBatch);
         const Slot& slot = slots[ready.slot];
         for (size_t view = 0; view < ready.count * kViews; ++view) {
