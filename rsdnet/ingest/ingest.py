@@ -25,7 +25,7 @@ from rsdnet.data.catalog import DATA, JOURNAL, Catalog
 from rsdnet.data.statistics import write_histograms, write_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
-from rsdnet.ingest.finished import compare_shards, finished
+from rsdnet.ingest.finished import check_apart, check_entries, compare_shards, finished
 from rsdnet.ingest.geotiffs import Row, summarise_tile
 from rsdnet.ingest.journal import Journal
 from rsdnet.ingest.layouts import LAYOUTS
@@ -65,12 +65,16 @@ def ingest(layout: Layout) -> int:
     identity = layout.identity() | {"listing": digest(every), "version": _VERSION}
     if (folder / DATA).exists() and not (folder / JOURNAL).exists():
         raise DataError(f"{folder} holds a database that ingest did not begin: name another folder")
+    if not (folder / JOURNAL).exists():
+        check_apart(layout, sources)
     compare_shards(layout, identity)
     try:
         survey(every, recipe, layout.workers, layout.source)
     except KeyboardInterrupt:
         print("interrupted: nothing was written; the same command begins again")
         return INTERRUPTED
+    if finished(layout):  # by another process, meanwhile
+        return 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,6 +110,7 @@ class Job:
         """Ingest from the end of the journal on, and finish. Returns the exit status."""
         folder, journal = self.layout.folder, self.journal
         try:
+            check_entries(folder, (Row(*row)[1:4] for row in self._gathered("rows")))
             with Writer(folder, journal) as writer:
                 self._count_finished(writer)
                 self._ingest_rest(writer)
@@ -182,11 +187,13 @@ class Job:
 
 
 def _write_list(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write tab-separated values; no file without rows."""
+    """Write tab-separated values; no file without rows, nor an earlier ingest's."""
     lines = ["\t".join(str(cell).replace("\t", " ") for cell in row) + "\n" for row in (header, *rows)]
     if len(lines) > 1:
         with aside(path) as temporary:
             temporary.write_text("".join(lines), "utf-8")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def main() -> int:

@@ -313,6 +313,7 @@ def test_a_finished_database_tells_of_files_that_came_and_went(tmp_path: Path, c
     for layout in (*layouts, half):
         assert said(layout).count("\n") == 1
     geotiffs.sen12ms(source, places=6, seed=2)  # the first four anew, of the same names
+    assert "has changed since: files of other shards, or of samples left out: delete" in said(half)
     next(source.rglob("*_s2_3_p2.tif")).rename(source / "ROIs1158_spring_s2_3_p9.tif")
     next(source.rglob("*_lc_2_p1.tif")).unlink()
     for layout in layouts:
@@ -327,11 +328,14 @@ def test_a_finished_database_tells_of_files_that_came_and_went(tmp_path: Path, c
 
 
 def test_a_sample_that_was_left_out_and_is_whole_now_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for name in "abc":
-        geotiffs.pair(tmp_path, name, s2(), s1())
-    (tmp_path / "s1" / "c.tif").unlink()
+    name = "c\u2028\x85d"  # line breaks for Python, none in a table
+    for each in ("a", "b", name):
+        geotiffs.pair(tmp_path, each, s2(), s1())
+    (tmp_path / "s1" / f"{name}.tif").unlink()
     ingest.ingest(pairs(tmp_path, tmp_path / "db", offset="0"))
-    geotiffs.pair(tmp_path, "c", s2(), s1())
     capsys.readouterr()
+    assert ingest.ingest(pairs(tmp_path, tmp_path / "db", offset="0")) == 0
+    assert "has changed since" not in capsys.readouterr().out
+    geotiffs.pair(tmp_path, name, s2(), s1())
     assert ingest.ingest(pairs(tmp_path, tmp_path / "db", offset="0")) == 0
     assert "has changed since: the files of samples that were left out: delete" in capsys.readouterr().out
