@@ -30,7 +30,7 @@ from rsdnet.ingest.geotiffs import Row, summarise_tile
 from rsdnet.ingest.journal import Journal
 from rsdnet.ingest.layouts import LAYOUTS
 from rsdnet.ingest.layouts.base import Layout
-from rsdnet.ingest.source import Recipe, Source, check_names, digest, once
+from rsdnet.ingest.source import Recipe, Source, check_names, check_values, digest, once
 from rsdnet.ingest.splits import draw
 from rsdnet.ingest.summary import LEFT_OUT, OFFSETS, Tally
 from rsdnet.ingest.survey import survey
@@ -49,40 +49,45 @@ def ingest(layout: Layout) -> int:
     """
     layout = replace(layout)  # a layout's findings are of one ingest
     layout.check()
+    try:
+        job = _prepare(layout)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written; run the same command again")
+        return INTERRUPTED
+    if job is None:
+        return 0
+    with contextlib.closing(job.journal):
+        return job.run()
+
+
+def _prepare(layout: Layout) -> "Job | None":
+    """Look at the source, and begin the journal or open it; None where the database is finished."""
     folder = layout.folder
     if finished(layout):
-        return 0
+        return None
     sources = once(layout.sources())
     if not sources:
         raise DataError(f"{layout.source} holds no {layout.FILES}")
     check_names(sources, layout.patch)
-    try:
-        every, splits, unmet = draw(sources, layout.val, layout.test, layout.grouping())
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written; the same command begins again")
-        return INTERRUPTED
     recipe = layout.settled(layout.recipe())
+    check_values(sources, recipe)
+    every, splits, unmet = draw(sources, layout.val, layout.test, layout.grouping())
     identity = layout.identity() | {"listing": digest(every), "version": _VERSION}
     if (folder / DATA).exists() and not (folder / JOURNAL).exists():
         raise DataError(f"{folder} holds a database that ingest did not begin: name another folder")
     if not (folder / JOURNAL).exists():
         check_apart(layout, sources)
     compare_shards(layout, identity)
-    try:
-        survey(every, recipe, layout.workers, layout.source)
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written; the same command begins again")
-        return INTERRUPTED
+    survey(every, recipe, layout.workers, layout.source)
     if finished(layout):  # by another process, meanwhile
-        return 0
+        return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be made ({error})") from error
     with space_for(folder, "nothing is written yet"):
         journal = Journal(folder, identity)
-    with contextlib.closing(journal):
-        return Job(layout, every, recipe, identity, journal, splits, [*layout.notices, *unmet]).run()
+    return Job(layout, every, recipe, identity, journal, splits, [*layout.notices, *unmet])
 
 
 @dataclass
