@@ -1,5 +1,6 @@
 """Splits that ingest draws, and pairs by date or table: no scene, block or season is torn apart."""
 
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -233,6 +234,23 @@ def test_seasons_are_paired_nearest_first_and_once(tmp_path: Path) -> None:
     assert list(left) == ["0000001_0", "0000001_S1B_IW_GRDH_1SDV_20210204T050000_X"]
     kept, _ = seasons(products(tmp_path / "edge", [100, 200], [145, 246]))  # 45 days, and 46
     assert kept == {"0000001_0": ("0410", "0525")}
+
+
+def test_copies_of_products_and_locations_are_left_out(tmp_path: Path) -> None:
+    layout = products(tmp_path, [10, 100], [12, 103])
+    before, _ = seasons(layout)
+    for folder in ("s2a", "s1"):
+        first = min((tmp_path / folder / "0000001").iterdir())
+        shutil.copytree(first, f"{first} (1)")
+        shutil.copytree(tmp_path / folder / "0000001", tmp_path / folder / "0000001-Copy1")
+    kept, left = seasons(layout)
+    assert kept == before == {"0000001_0": ("0111", "0113"), "0000001_1": ("0410", "0413")}
+    original = {name: reason.removeprefix("it is named as a copy: of ") for name, reason in left.items()}
+    assert original["0000001_S1B_IW_GRDH_1SDV_20200113T050000_X (1)"].endswith(
+        "s1/0000001/S1B_IW_GRDH_1SDV_20200113T050000_X"
+    )
+    assert len(left) == 2 + 6
+    assert len({*original.values()}) == 6  # of both sensors two products of the first location, and a copy of one
 
 
 def test_products_without_a_date_and_one_sensor_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
