@@ -7,6 +7,7 @@ jobs that share the work: see rsdnet/data/shards.py. LAYOUT: one of those below,
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from safetensors.numpy import load
 
 from rsdnet.console import progress
 from rsdnet.data import catalog
-from rsdnet.data.catalog import DATA, JOURNAL, Catalog
+from rsdnet.data.catalog import DATA, JOURNAL, SPLITS, Catalog
 from rsdnet.data.statistics import write_histograms, write_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
@@ -125,7 +126,10 @@ class Job:
             return INTERRUPTED
         with space_for(folder, "all entries are safe"):
             self._finish()
-        print(*self.tally.report(folder, self.recipe, self.splits, self.notices), sep="\n")
+        held = {source.split for source in self.sources if not source.problem}
+        lost = [split for split in SPLITS if split in held and not self.tally.splits[split]]
+        notices = [*self.notices, *(f"no sample is in {split}: all of its sources were left out" for split in lost)]
+        print(*self.tally.report(folder, self.recipe, self.splits, notices), sep="\n")
         return 0
 
     def _count_finished(self, writer: Writer) -> None:
@@ -146,12 +150,25 @@ class Job:
             contextlib.closing(results(self.sources[done:], self.recipe, self.layout.workers)) as read,
         ):
             for result in read:
+                if result.left:
+                    self._require_source()
                 line = result.line()
                 tally.add(line, result.summaries)
                 writer.add(line, result.entries)
                 show(tally.sources, f"{tally.left_out:,} left out")
             writer.commit()
             writer.wait()
+
+    def _require_source(self) -> None:
+        """Raise DataError if the source is gone, as an unmounted disk: all the rest would be left out for good."""
+        source = self.layout.source
+        try:
+            there = any(os.scandir(source))
+        except OSError:
+            there = False
+        if not there:
+            done = f"{self.journal.done:,} sources are safe"
+            raise DataError(f"{source} is gone: {done}; bring it back and run the same command again")
 
     def _finish(self) -> None:
         """Write statistics, lists and catalog, each aside, then renamed; remove the journal."""

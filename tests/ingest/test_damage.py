@@ -8,9 +8,11 @@ import pytest
 
 from rsdnet.data.catalog import Catalog
 from rsdnet.errors import DataError
-from rsdnet.ingest import ingest
+from rsdnet.ingest import ingest, workers
+from rsdnet.ingest.geotiffs import Result
 from rsdnet.ingest.layouts.base import Layout
 from rsdnet.ingest.layouts.sen12ms import Sen12ms
+from rsdnet.ingest.source import Recipe, Source
 from tests.ingest.test_ingest import pairs, s1, s2
 from tests.ingest.test_ingest_bad import leave_unfinished, same
 from tests.support import geotiffs
@@ -142,3 +144,46 @@ def test_a_database_that_another_ingest_finished_meanwhile_stays(
     ingest.ingest(Sen12ms(source, tmp_path / "whole", max_invalid=0.5))
     same(tmp_path / "db", tmp_path / "whole")
     assert not (tmp_path / "db" / "ingest.journal").exists()
+
+
+@pytest.mark.parametrize("mount", [True, False])
+def test_a_source_that_goes_ends_the_ingest_and_its_return_continues_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: bool
+) -> None:
+    source, away, read = geotiffs.sen12ms(tmp_path / "src", places=6), tmp_path / "away", workers.ingest_source
+    layout = Sen12ms(source, tmp_path / "db", workers=1)
+    ingest.ingest(Sen12ms(source, tmp_path / "whole"))
+
+    def going(one: Source, recipe: Recipe) -> Result:
+        if one.name.endswith("p1") and (tmp_path / "db" / "ingest.journal").exists() and not away.exists():
+            source.rename(away)
+            if mount:  # an empty folder stays
+                source.mkdir()
+        return read(one, recipe)
+
+    monkeypatch.setattr(workers, "ingest_source", going)
+    assert refused(layout).startswith(f"{source} is gone: ")
+    if mount:
+        source.rmdir()
+    away.rename(source)
+    away.mkdir()
+    assert ingest.ingest(layout) == 0
+    same(layout.db, tmp_path / "whole")
+
+
+def test_a_split_of_which_nothing_could_be_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in "abc":
+        geotiffs.pair(tmp_path, name, s2(), s1())
+    layout = pairs(tmp_path, tmp_path / "whole", offset="0")
+    ingest.ingest(layout)
+    (lost,) = (sample for sample, split in zip(*split_of(layout.db), strict=True) if split == "val")
+    cut(tmp_path / "s1" / f"{lost}.tif", 200)
+    capsys.readouterr()
+    ingest.ingest(pairs(tmp_path, tmp_path / "db", offset="0"))
+    assert "  - no sample is in val: all of its sources were left out\n" in capsys.readouterr().out
+    assert sorted(split_of(tmp_path / "db")[1]) == ["test", "train"]
+
+
+def split_of(db: Path) -> tuple[list[str], list[str]]:
+    made = Catalog.read(db)
+    return made.samples.tolist(), made.split.tolist()
