@@ -84,6 +84,9 @@ def _walk(folder: str, passed: dict[str, list[str]]) -> Iterator[str]:
                 passed.setdefault(f"folders that cannot be read ({error.strerror})", []).append(root)
                 continue
             if root != folder and _DATABASE.intersection(entry.name for entry in visible):
+                images = [entry.path for entry in visible if entry.name.lower().endswith(_IMAGES)]
+                if images:
+                    passed.setdefault("images in the folder of a database, not read", []).extend(images)
                 continue
             folders = [entry for entry in visible if _is_folder(entry)]
             within += [entry.path for entry in reversed(folders) if not entry.is_symlink()]
