@@ -127,7 +127,7 @@ def check_names(sources: list[Source], patch: int | None) -> None:
         for name, source in named.items():
             whole = _TILE.sub("", name)
             if whole != name and whole in named:
-                raise _clash(f"name of a tile, {name},", _paths(named[whole]), _paths(source))
+                raise _clash(f"name of a tile, {name}", _paths(named[whole]), _paths(source))
 
 
 def check_values(sources: list[Source], recipe: Recipe) -> None:
