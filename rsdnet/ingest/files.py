@@ -40,7 +40,7 @@ def find_files(folder: Path, suffixes: tuple[str, ...], notices: list[str] | Non
     """All visible files below `folder` whose names end in one of `suffixes` (lower case), sorted.
 
     notices: gets a line on each kind of image and folder that was passed over.
-    Raises DataError if it is not a folder, or a file's name is not UTF-8.
+    Raises DataError if it is no folder that can be read, or a file's name is not UTF-8.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
@@ -81,6 +81,8 @@ def _walk(folder: str, passed: dict[str, list[str]]) -> Iterator[str]:
                 seen.add(identity)
                 visible = _visible(root)
             except OSError as error:
+                if root == folder:
+                    raise DataError(f"{folder} cannot be read ({error.strerror})") from error
                 passed.setdefault(f"folders that cannot be read ({error.strerror})", []).append(root)
                 continue
             if root != folder and _DATABASE.intersection(entry.name for entry in visible):

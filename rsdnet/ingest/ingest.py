@@ -120,12 +120,12 @@ class Job:
             with Writer(folder, journal) as writer:
                 self._count_finished(writer)
                 self._ingest_rest(writer)
+            with space_for(folder, "all entries are safe"):
+                self._finish()
         except KeyboardInterrupt:
             done = f"{journal.done:,} of {len(self.sources):,} sources are in"
             print(f"interrupted: {done}; the same command continues")
             return INTERRUPTED
-        with space_for(folder, "all entries are safe"):
-            self._finish()
         held = {source.split for source in self.sources if not source.problem}
         lost = [split for split in SPLITS if split in held and not self.tally.splits[split]]
         notices = [*self.notices, *(f"no sample is in {split}: all of its sources were left out" for split in lost)]

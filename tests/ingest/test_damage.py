@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from unittest import mock
 
 import lmdb
 import pytest
@@ -169,6 +170,18 @@ def test_a_source_that_goes_ends_the_ingest_and_its_return_continues_it(
     away.mkdir()
     assert ingest.ingest(layout) == 0
     same(layout.db, tmp_path / "whole")
+
+
+def test_an_interruption_at_the_end_gets_one_line_and_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    layout = Sen12ms(geotiffs.sen12ms(tmp_path / "src", places=3), tmp_path / "db")
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "write", mock.Mock(side_effect=KeyboardInterrupt))
+        assert ingest.ingest(layout) == ingest.INTERRUPTED
+    assert capsys.readouterr().out == "interrupted: 3 of 3 sources are in; the same command continues\n"
+    assert ingest.ingest(layout) == 0
+    assert len(Catalog.read(layout.db)) == 3
 
 
 def test_a_split_of_which_nothing_could_be_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -78,6 +78,8 @@ def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pyte
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(DataError, match=r"shut cannot be read \(Permission denied\)"):
+        find_geotiffs(tmp_path / "shut")
     told: list[str] = []
     assert names(tmp_path, told) == ["open/x.tif"]
     assert told == [f"folders that cannot be read (Permission denied): 1; the first: {tmp_path / 'shut'}"]
