@@ -131,13 +131,15 @@ def check_names(sources: list[Source], patch: int | None) -> None:
 
 
 def check_values(sources: list[Source], recipe: Recipe) -> None:
-    """Raise DataError where a layout gives a source a split that is none, or a label without a class name."""
+    """Raise DataError where a layout gives a source a split that is none, or a label that is no class."""
     classes = recipe.class_names
     for source in sources:
         if source.split not in (None, *SPLITS):
             raise DataError(
                 f"sample {source.name} has the split {source.split!r}: it must be one of {', '.join(SPLITS)}"
             )
+        if source.label is not None and source.label < 0:
+            raise DataError(f"sample {source.name} has the label {source.label}: none is None, not negative")
         if classes is not None and source.label is not None and source.label >= len(classes):
             raise DataError(
                 f"sample {source.name} has the label {source.label}, but there are {len(classes)} class names"

@@ -42,7 +42,9 @@ class Tally:
         for _, _, _, map_key, label, split, _, lon, _ in line["rows"]:
             self.splits[split] += 1
             self.labelled += label is not None
-            self.labels |= set() if label is None else {label}
+            if label is not None:
+                self.labels.add(label)
+                self.highest = max(self.highest, label)
             self.mapped += map_key is not None
             self.placed += lon is not None
         self.left_out += len(line["left"])

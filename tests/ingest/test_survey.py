@@ -1,5 +1,6 @@
 """The look at some sources before anything is written: how many, and which of their faults end the ingest."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,7 @@ def test_sources_that_are_left_out_anyway_are_not_looked_at(tmp_path: Path) -> N
     [
         ({"split": "validation"}, "the split 'validation': it must be one of train, val, test"),
         ({"label": 10}, "but there are 10 class names"),
+        ({"label": -1}, "none is None"),
     ],
 )
 def test_splits_and_labels_of_a_layout_are_checked_first(tmp_path: Path, change: dict, said: str) -> None:
@@ -82,6 +84,23 @@ def test_splits_and_labels_of_a_layout_are_checked_first(tmp_path: Path, change:
     with pytest.raises(DataError, match=f"sample Forest_0 has .*{said}"):
         ingest(Own(tmp_path / "src", tmp_path / "db"))
     assert not (tmp_path / "db").exists()
+
+
+def test_labels_of_a_layout_without_class_names_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    class Own(EuroSat):
+        def sources(self) -> list[Source]:
+            bare = Source("bare", "bare", {}), Source("empty", "empty", {"ms": Image("empty", ())})
+            return [*bare, *(source._replace(label=2) for source in super().sources())]
+
+        def recipe(self) -> Recipe:
+            return replace(super().recipe(), class_names=None)
+
+    geotiffs.write(tmp_path / "src" / "Forest" / "a.tif", s2(8, count=13))
+    ingest(Own(tmp_path / "src", tmp_path / "db"))
+    assert "labels: 1 of 1 samples, 3 classes (2 without a sample: 0, ...)" in capsys.readouterr().out
+    made = Catalog.read(tmp_path / "db")
+    assert (made.classes, made.label.tolist()) == (("0", "1", "2"), [2])
+    assert reasons(tmp_path / "db").keys() == {"bare", "empty"}
 
 
 def test_an_interruption_before_the_first_image_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
