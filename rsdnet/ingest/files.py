@@ -21,14 +21,19 @@ K = TypeVar("K", bound=Hashable)
 GEOTIFF = (".tif", ".tiff")
 RASTER = (*GEOTIFF, ".jp2")
 _IMAGES = (*RASTER, ".jpg", ".jpeg", ".png", ".img", ".vrt", ".nc", ".h5", ".npy")
-_CLUTTER = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
+_CLUTTER = {
+    "__MACOSX", "@eaDir", "#recycle", "#snapshot", "@Recycle", "lost+found", "$RECYCLE.BIN",
+    "System Volume Information",
+}  # fmt: skip
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DATABASE = {DATA, JOURNAL}  # one of these files makes a folder a database
-# Copies as Jupyter, Windows, macOS, GNOME, Drive and browsers name them.
+# Copies as Jupyter, Windows, macOS, GNOME, browsers, and Drive, Dropbox, Nextcloud and Syncthing name them.
 _COPY = re.compile(
-    r"copy of (.+)|(.+?)(?:-checkpoint|[-_ ]+copy ?\d*| - copy \(\d+\)| ?\(\d+\)| \((?:another )?copy(?: \d+)?\))", re.I
+    r"copy of (.+)|(.+?)(?:-checkpoint|[-_ ]+copy ?\d*| - copy \(\d+\)| ?\(\d+\)"
+    r"| \((?:another |\d+(?:st|nd|rd|th) )?copy(?: \d+)?\)| \([^()]*conflicted copy[^()]*\)|\.sync-conflict-[\w-]+)",
+    re.I,
 )
-_MARK = re.compile(r"checkpoint|copy|\(\d", re.I)
+_MARK = re.compile(r"checkpoint|copy|\(\d|sync-conflict", re.I)
 
 
 def find_geotiffs(folder: Path, notices: list[str] | None = None) -> list[Path]:

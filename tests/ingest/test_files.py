@@ -52,7 +52,7 @@ def test_links_are_followed_and_each_folder_is_read_once(tmp_path: Path) -> None
 
 def test_clutter_and_databases_are_passed_over(tmp_path: Path) -> None:
     touch(tmp_path / "x.tif", tmp_path / "s" / "y.jpg", tmp_path / "._x.tif", tmp_path / ".tif")
-    for folder in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "lost+found", ".Trash-0"):
+    for folder in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "#recycle", "lost+found", ".Trash-0"):
         touch(tmp_path / folder / "x.tif")
     for file in ("data.mdb", "ingest.journal"):
         touch(tmp_path / file.replace(".", "") / file, tmp_path / file.replace(".", "") / "map.tif")
@@ -100,7 +100,13 @@ def test_names_that_are_no_text_get_one_line(tmp_path: Path, name: bytes, shown:
 
 def test_copies_are_told_by_what_programs_add_to_a_name() -> None:
     added = ("-checkpoint", " (1)", "(2)", " - Copy", " - Copy (2)", " copy", " copy 2", "-Copy1", " (copy)", "_copy")
-    made = {f"s/p{end}" for end in added} | {"s/Copy of p", "s - Copy/p"}
+    shared = (
+        " (3rd copy)",
+        " (Copy 2)",
+        " (Ann's conflicted copy 2024-05-01)",
+        ".sync-conflict-20240501-101411-A7BC2DE",
+    )
+    made = {f"s/p{end}" for end in (*added, *shared)} | {"s/Copy of p", "s - Copy/p"}
     assert copies({"s/p", "s/q (1)", "s/photocopy", "t/p copy", *made}) == dict.fromkeys(made, "s/p")
 
 
