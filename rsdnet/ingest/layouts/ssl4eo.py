@@ -53,7 +53,7 @@ class Ssl4eo(Layout):
             source
             for location in sorted({*folders[s2], *folders[s1]})
             for source in self._location(
-                location, *(products[folder].get(location, []) for folder in (s2, s1)), doubles, one_sensor
+                location, products[s2].get(location, []), products[s1].get(location, []), doubles, one_sensor
             )
         ]
 
