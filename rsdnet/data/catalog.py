@@ -95,8 +95,16 @@ class Catalog:
         """The catalog in `table`, a pyarrow table or record batch with the columns of `_held`."""
         columns = {name: table.column(name).to_pylist() for name in table.schema.names}
         meta = _checked_meta(path, table.schema)
+        for name in ("sample", *_KEYS, "split", "group"):
+            if other := {*map(type, columns.get(name, ()))} - {str, type(None)}:
+                raise DataError(
+                    f"{path}: column {name} must be text or null, but holds {other.pop().__name__}: mend it"
+                )
         try:
-            label = np.array([-1 if label is None else label for label in columns["label"]], np.int32)
+            ids = [-1 if label is None else label for label in columns["label"]]
+            label = np.array(ids, np.int32)
+            if (label != np.array(ids)).any():
+                raise ValueError("fractions")
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{path}: labels must be 32-bit integers or null: ingest again") from error
         arrays = {name: objects(columns[name]) for name in (*_KEYS, "split", "group") if name in columns}
@@ -196,6 +204,9 @@ def _checked_meta(path: Path, schema: Any) -> dict[str, Any]:
     meta = json.loads((schema.metadata or {}).get(b"rsdnet", b"{}"))
     if not isinstance(meta, dict) or meta.get("version", VERSION) != VERSION:
         raise DataError(f"{path} is not of version {VERSION}, the one that this code reads: ingest again")
+    classes = meta.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise DataError(f"{path}: its classes must be a list of names by label id, not {classes!r}: mend it")
     return meta
 
 

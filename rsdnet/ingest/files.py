@@ -21,14 +21,19 @@ K = TypeVar("K", bound=Hashable)
 GEOTIFF = (".tif", ".tiff")
 RASTER = (*GEOTIFF, ".jp2")
 _IMAGES = (*RASTER, ".jpg", ".jpeg", ".png", ".img", ".vrt", ".nc", ".h5", ".npy")
-_CLUTTER = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
+_CLUTTER = {
+    "__MACOSX", "@eaDir", "#recycle", "#snapshot", "@Recycle", "lost+found", "$RECYCLE.BIN",
+    "System Volume Information",
+}  # fmt: skip
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DATABASE = {DATA, JOURNAL}  # one of these files makes a folder a database
-# Copies as Jupyter, Windows, macOS, GNOME, Drive and browsers name them.
+# Copies as Jupyter, Windows, macOS, GNOME, browsers, and Drive, Dropbox, Nextcloud and Syncthing name them.
 _COPY = re.compile(
-    r"copy of (.+)|(.+?)(?:-checkpoint|[-_ ]+copy ?\d*| - copy \(\d+\)| ?\(\d+\)| \((?:another )?copy(?: \d+)?\))", re.I
+    r"copy of (.+)|(.+?)(?:-checkpoint|[-_ ]+copy ?\d*| - copy \(\d+\)| ?\(\d+\)"
+    r"| \((?:another |\d+(?:st|nd|rd|th) )?copy(?: \d+)?\)| \([^()]*conflicted copy[^()]*\)|\.sync-conflict-[\w-]+)",
+    re.I,
 )
-_MARK = re.compile(r"checkpoint|copy|\(\d", re.I)
+_MARK = re.compile(r"checkpoint|copy|\(\d|sync-conflict", re.I)
 
 
 def find_geotiffs(folder: Path, notices: list[str] | None = None) -> list[Path]:
@@ -40,7 +45,7 @@ def find_files(folder: Path, suffixes: tuple[str, ...], notices: list[str] | Non
     """All visible files below `folder` whose names end in one of `suffixes` (lower case), sorted.
 
     notices: gets a line on each kind of image and folder that was passed over.
-    Raises DataError if it is not a folder, or a file's name is not UTF-8.
+    Raises DataError if it is no folder that can be read, or a file's name is not UTF-8.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
@@ -81,9 +86,14 @@ def _walk(folder: str, passed: dict[str, list[str]]) -> Iterator[str]:
                 seen.add(identity)
                 visible = _visible(root)
             except OSError as error:
+                if root == folder:
+                    raise DataError(f"{folder} cannot be read ({error.strerror})") from error
                 passed.setdefault(f"folders that cannot be read ({error.strerror})", []).append(root)
                 continue
             if root != folder and _DATABASE.intersection(entry.name for entry in visible):
+                images = [entry.path for entry in visible if entry.name.lower().endswith(_IMAGES)]
+                if images:
+                    passed.setdefault("images in the folder of a database, not read", []).extend(images)
                 continue
             folders = [entry for entry in visible if _is_folder(entry)]
             within += [entry.path for entry in reversed(folders) if not entry.is_symlink()]

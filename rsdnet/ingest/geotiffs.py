@@ -62,6 +62,8 @@ def ingest_source(source: Source, recipe: Recipe) -> Result:
     try:
         if source.problem:
             raise Unfit(source.problem.split(":")[0], source.problem)
+        if not source.images or not all(image.files for image in source.images.values()):
+            raise Unfit("no files", "its layout gives it no image, or one without files")
         with rasterio.Env(**raster.GDAL):
             pictures = {kind: read_image(kind, image, source, recipe, result) for kind, image in source.images.items()}
         _check_grids(pictures, result)

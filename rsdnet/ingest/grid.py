@@ -106,7 +106,11 @@ def positions(grid: Grid | None, places: Sequence[tuple[float, float]]) -> list[
         longitudes, latitudes = transform(grid.crs, _WGS84, xs, ys)
     except RasterioError:
         return [None] * len(places)
-    return [
-        (float(longitude), float(latitude)) if np.isfinite((longitude, latitude)).all() else None
-        for longitude, latitude in zip(longitudes, latitudes, strict=True)
-    ]
+    return [_on_earth(float(east), float(north)) for east, north in zip(longitudes, latitudes, strict=True)]
+
+
+def _on_earth(longitude: float, latitude: float) -> tuple[float, float] | None:
+    """The place with a longitude from -180 to 180, as files may count to 360 or cross 180; None if it is no place."""
+    if not np.isfinite((longitude, latitude)).all() or abs(latitude) > 90:
+        return None
+    return (longitude if abs(longitude) <= 180 else (longitude + 180) % 360 - 180), latitude

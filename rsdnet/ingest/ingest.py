@@ -7,6 +7,7 @@ jobs that share the work: see rsdnet/data/shards.py. LAYOUT: one of those below,
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,16 +22,16 @@ from safetensors.numpy import load
 
 from rsdnet.console import progress
 from rsdnet.data import catalog
-from rsdnet.data.catalog import DATA, JOURNAL, Catalog
+from rsdnet.data.catalog import DATA, JOURNAL, SPLITS, Catalog
 from rsdnet.data.statistics import write_histograms, write_stats
 from rsdnet.errors import DataError
 from rsdnet.files import aside
-from rsdnet.ingest.finished import compare_shards, finished
+from rsdnet.ingest.finished import check_apart, check_entries, compare_shards, finished
 from rsdnet.ingest.geotiffs import Row, summarise_tile
 from rsdnet.ingest.journal import Journal
 from rsdnet.ingest.layouts import LAYOUTS
 from rsdnet.ingest.layouts.base import Layout
-from rsdnet.ingest.source import Recipe, Source, check_names, digest, once
+from rsdnet.ingest.source import Recipe, Source, check_names, check_values, digest, once
 from rsdnet.ingest.splits import draw
 from rsdnet.ingest.summary import LEFT_OUT, OFFSETS, Tally
 from rsdnet.ingest.survey import survey
@@ -49,36 +50,45 @@ def ingest(layout: Layout) -> int:
     """
     layout = replace(layout)  # a layout's findings are of one ingest
     layout.check()
+    try:
+        job = _prepare(layout)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written; run the same command again")
+        return INTERRUPTED
+    if job is None:
+        return 0
+    with contextlib.closing(job.journal):
+        return job.run()
+
+
+def _prepare(layout: Layout) -> "Job | None":
+    """Look at the source, and begin the journal or open it; None where the database is finished."""
     folder = layout.folder
     if finished(layout):
-        return 0
+        return None
     sources = once(layout.sources())
     if not sources:
         raise DataError(f"{layout.source} holds no {layout.FILES}")
     check_names(sources, layout.patch)
-    try:
-        every, splits, unmet = draw(sources, layout.val, layout.test, layout.grouping())
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written; the same command begins again")
-        return INTERRUPTED
     recipe = layout.settled(layout.recipe())
+    check_values(sources, recipe)
+    every, splits, unmet = draw(sources, layout.val, layout.test, layout.grouping())
     identity = layout.identity() | {"listing": digest(every), "version": _VERSION}
     if (folder / DATA).exists() and not (folder / JOURNAL).exists():
         raise DataError(f"{folder} holds a database that ingest did not begin: name another folder")
+    if not (folder / JOURNAL).exists():
+        check_apart(layout, sources)
     compare_shards(layout, identity)
-    try:
-        survey(every, recipe, layout.workers, layout.source)
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written; the same command begins again")
-        return INTERRUPTED
+    survey(every, recipe, layout.workers, layout.source)
+    if finished(layout):  # by another process, meanwhile
+        return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be made ({error})") from error
     with space_for(folder, "nothing is written yet"):
         journal = Journal(folder, identity)
-    with contextlib.closing(journal):
-        return Job(layout, every, recipe, identity, journal, splits, [*layout.notices, *unmet]).run()
+    return Job(layout, every, recipe, identity, journal, splits, [*layout.notices, *unmet])
 
 
 @dataclass
@@ -106,16 +116,20 @@ class Job:
         """Ingest from the end of the journal on, and finish. Returns the exit status."""
         folder, journal = self.layout.folder, self.journal
         try:
+            check_entries(folder, (Row(*row)[1:4] for row in self._gathered("rows")))
             with Writer(folder, journal) as writer:
                 self._count_finished(writer)
                 self._ingest_rest(writer)
+            with space_for(folder, "all entries are safe"):
+                self._finish()
         except KeyboardInterrupt:
             done = f"{journal.done:,} of {len(self.sources):,} sources are in"
             print(f"interrupted: {done}; the same command continues")
             return INTERRUPTED
-        with space_for(folder, "all entries are safe"):
-            self._finish()
-        print(*self.tally.report(folder, self.recipe, self.splits, self.notices), sep="\n")
+        held = {source.split for source in self.sources if not source.problem}
+        lost = [split for split in SPLITS if split in held and not self.tally.splits[split]]
+        notices = [*self.notices, *(f"no sample is in {split}: all of its sources were left out" for split in lost)]
+        print(*self.tally.report(folder, self.recipe, self.splits, notices), sep="\n")
         return 0
 
     def _count_finished(self, writer: Writer) -> None:
@@ -136,12 +150,25 @@ class Job:
             contextlib.closing(results(self.sources[done:], self.recipe, self.layout.workers)) as read,
         ):
             for result in read:
+                if result.left:
+                    self._require_source()
                 line = result.line()
                 tally.add(line, result.summaries)
                 writer.add(line, result.entries)
                 show(tally.sources, f"{tally.left_out:,} left out")
             writer.commit()
             writer.wait()
+
+    def _require_source(self) -> None:
+        """Raise DataError if the source is gone, as an unmounted disk: all the rest would be left out for good."""
+        source = self.layout.source
+        try:
+            there = any(os.scandir(source))
+        except OSError:
+            there = False
+        if not there:
+            done = f"{self.journal.done:,} sources are safe"
+            raise DataError(f"{source} is gone: {done}; bring it back and run the same command again")
 
     def _finish(self) -> None:
         """Write statistics, lists and catalog, each aside, then renamed; remove the journal."""
@@ -182,11 +209,13 @@ class Job:
 
 
 def _write_list(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write tab-separated values; no file without rows."""
+    """Write tab-separated values; no file without rows, nor an earlier ingest's."""
     lines = ["\t".join(str(cell).replace("\t", " ") for cell in row) + "\n" for row in (header, *rows)]
     if len(lines) > 1:
         with aside(path) as temporary:
             temporary.write_text("".join(lines), "utf-8")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def main() -> int:

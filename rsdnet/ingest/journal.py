@@ -23,13 +23,13 @@ class Journal:
     def __init__(self, folder: Path, identity: dict[str, Any]):
         """Open or begin it, and cut off a torn last line.
 
-        Raises DataError if another process has it, or the options are not `identity`.
+        Raises DataError if another process has it, it is damaged, or the options are not `identity`.
         """
         self.path = folder / JOURNAL
         self.file = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the ingest
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise DataError(f"{folder}: another ingest is writing to it; wait for it to end") from error
         self.file.seek(0)
         lengths = [len(line) for line in self.file if line.endswith(b"\n")]
@@ -37,7 +37,7 @@ class Journal:
         self.done = max(0, len(lengths) - 1)
         if lengths:
             self.file.seek(0)
-            compare(folder, json.loads(self.file.readline()), identity)
+            compare(folder, _parsed(self.path, self.file.readline()), identity)
         else:
             self._write([identity])
 
@@ -56,7 +56,7 @@ class Journal:
         """The lines of the finished sources, in order."""
         with open(self.path, "rb") as file:
             next(file)
-            yield from map(json.loads, file)
+            yield from (_parsed(self.path, line) for line in file)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # a full disk: lines not flushed are written again next time
@@ -71,7 +71,17 @@ def begun(folder: Path) -> dict[str, Any]:
     """The options of an unfinished ingest into `folder`; {} while they are being written."""
     with open(folder / JOURNAL, "rb") as file:
         line = file.readline()
-    return dict(json.loads(line)) if line.endswith(b"\n") else {}
+    return _parsed(folder / JOURNAL, line) if line.endswith(b"\n") else {}
+
+
+def _parsed(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is damaged: delete {path.parent} and ingest anew")
+    return found
 
 
 def compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from rsdnet.data.catalog import SPLITS
 from rsdnet.errors import DataError
 
 S2Unit = Literal["dn", "reflectance", "byte"]
@@ -126,7 +127,23 @@ def check_names(sources: list[Source], patch: int | None) -> None:
         for name, source in named.items():
             whole = _TILE.sub("", name)
             if whole != name and whole in named:
-                raise _clash(f"name of a tile, {name},", _paths(named[whole]), _paths(source))
+                raise _clash(f"name of a tile, {name}", _paths(named[whole]), _paths(source))
+
+
+def check_values(sources: list[Source], recipe: Recipe) -> None:
+    """Raise DataError where a layout gives a source a split that is none, or a label that is no class."""
+    classes = recipe.class_names
+    for source in sources:
+        if source.split not in (None, *SPLITS):
+            raise DataError(
+                f"sample {source.name} has the split {source.split!r}: it must be one of {', '.join(SPLITS)}"
+            )
+        if source.label is not None and source.label < 0:
+            raise DataError(f"sample {source.name} has the label {source.label}: none is None, not negative")
+        if classes is not None and source.label is not None and source.label >= len(classes):
+            raise DataError(
+                f"sample {source.name} has the label {source.label}, but there are {len(classes)} class names"
+            )
 
 
 def once(sources: list[Source]) -> list[Source]:

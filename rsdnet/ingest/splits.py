@@ -24,6 +24,7 @@ from rsdnet.ingest.workers import ordered
 
 _RADIUS = 6371.0072  # km, of the sphere with the Earth's surface (authalic, WGS 84)
 _SMALLEST, _LARGEST = 0.1, 20_000.0  # km, of a block
+_FOLDERS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
 _UNREADABLE = "unreadable"
 _UNPLACED = "no georeference"
 
@@ -86,6 +87,10 @@ def _unmet(
     if not free and (by.pattern or by.block is not None):
         yield "--group and --split-by draw nothing: the data set has splits of its own"
     held = {source.split for source in drawn if not source.problem}
+    names = {source.name for source in free}
+    folders = {(part, source.split) for source in drawn if source.name in names for part in source.name.split("/")[:-1]}
+    if other := sorted({part for part, split in folders if _FOLDERS.get(part.lower(), split) != split}):
+        yield f"folders named {', '.join(other)} are in splits that were drawn, not in those of their names"
     for name, share in (("val", val), ("test", test)):
         if free and share > 0 and name not in held:
             yield f"no sample is in {name}, though --{name} is {share:g}: too few {by} to share out ({groups:,})"
@@ -141,9 +146,9 @@ def _matched(sources: list[Source], by: Grouping) -> list[Source]:
     for source in sources:
         match = pattern.search(by.path(source))
         group = match and match[1 if pattern.groups else 0]
-        if group is None and not source.problem:
+        if not group and not source.problem:
             raise DataError(f"--group {by.pattern!r} finds nothing in {by.path(source)!r}: each sample needs a group")
-        found.append(source if group is None else source._replace(group=group))
+        found.append(source._replace(group=group) if group else source)
     return found
 
 

@@ -26,6 +26,7 @@ class Tally:
     def __init__(self) -> None:
         self.samples = self.left_out = self.sources = self.labelled = self.placed = self.mapped = 0
         self.highest = -1
+        self.labels: set[int] = set()
         self.first_reason = ""
         self.pixels = self.covered = 0
         self.bands: dict[str, Accumulator] = {}
@@ -41,6 +42,9 @@ class Tally:
         for _, _, _, map_key, label, split, _, lon, _ in line["rows"]:
             self.splits[split] += 1
             self.labelled += label is not None
+            if label is not None:
+                self.labels.add(label)
+                self.highest = max(self.highest, label)
             self.mapped += map_key is not None
             self.placed += lon is not None
         self.left_out += len(line["left"])
@@ -109,7 +113,11 @@ class Tally:
             return
         classes = len(recipe.class_names) if recipe.class_names else self.highest + 1
         how = ", each the majority of its label map" if self.mapped else ""
-        yield f"labels: {self.labelled:,} of {self.samples:,} samples, {classes:,} classes{how}"
+        names = recipe.class_names or range(classes)
+        unused = [name for label, name in enumerate(names) if label not in self.labels]
+        more = ", ..." if len(unused) > 1 else ""
+        without = f" ({len(unused):,} without a sample: {unused[0]}{more})" if self.labelled and unused else ""
+        yield f"labels: {self.labelled:,} of {self.samples:,} samples, {classes:,} classes{without}{how}"
         if self.dropped:
             yield f"label maps: values that are no class: {_counted(self.dropped, ' px')}"
 

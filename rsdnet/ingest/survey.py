@@ -23,7 +23,8 @@ def survey(every: Sequence[Source], recipe: Recipe, workers: int, folder: Path) 
 
     Raises DataError if none can be ingested, many are implausible as they are taken, or the S2 offset stays open.
     """
-    some = spread(every)
+    free = [source for source in every if not source.problem] or every  # a known problem tells nothing of the options
+    some = spread(free)
     with (
         progress("look", len(some), "sources", console=Console()) as show,
         contextlib.closing(results(some, recipe, workers)) as read,
@@ -42,7 +43,7 @@ def survey(every: Sequence[Source], recipe: Recipe, workers: int, folder: Path) 
     settle([one for result in looked for one in result.evidence])
     if not any(result.rows for result in looked):
         why = left[0][1] if left else "no source has an S2 or S1 image"
-        what = "nothing" if len(looked) == len(every) else f"none of {len(looked)} sources"
+        what = "nothing" if len(looked) == len(free) else f"none of {len(looked)} sources"
         raise DataError(f"{what} of {folder} could be ingested: {why}")
 
 

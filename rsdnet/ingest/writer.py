@@ -21,13 +21,13 @@ _CHUNK_BYTES, _CHUNK_SECONDS = 64 << 20, 5.0  # of a transaction, about: the mos
 
 @contextlib.contextmanager
 def space_for(folder: Path, done: str) -> Iterator[None]:
-    """Turn a full disk into a DataError of one line. done: what is safe."""
+    """Turn a full disk, and a folder that may not be written to, into a DataError of one line. done: what is safe."""
     try:
         yield
     except (lmdb.Error, OSError) as error:
-        full = (os.strerror(code) in str(error) for code in (*FULL, errno.EIO))
-        if isinstance(error, lmdb.Error) and not isinstance(error, lmdb.DiskError) and not any(full):
-            raise DataError(f"{folder / DATA} cannot be written ({error})") from error
+        full = any(os.strerror(code) in str(error) for code in (*FULL, errno.EIO))
+        if not full and not isinstance(error, lmdb.DiskError):
+            raise DataError(f"{folder} cannot be written to ({error}): {done}; make it writable") from error
         why = f"no space to write {folder} ({error})"
         raise DataError(f"{why}: {done}; free some and run the same command again") from error
 
@@ -39,10 +39,12 @@ class Writer:
         self.folder, self.journal = folder, journal
         path = folder / DATA
         size = path.stat().st_size if path.exists() else 0
-        try:
-            self.environment = lmdb.open(str(folder), map_size=max(_SMALLEST_MAP, 2 * size), readahead=False)
-        except lmdb.Error as error:
-            raise DataError(f"{path} is no LMDB database ({error}): name another folder") from error
+        room = max(_SMALLEST_MAP, 2 * size)
+        with space_for(folder, f"{journal.done:,} sources are safe"):
+            try:  # the journal is locked; LMDB's own lock file is mapped, and a full disk would kill the process
+                self.environment = lmdb.open(str(folder), map_size=room, readahead=False, lock=False)
+            except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
+                raise DataError(f"{path} is no LMDB database ({error}): name another folder") from error
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._begin()

@@ -100,12 +100,14 @@ def write_scenes(
 
 
 def claim(out: Path, world: World) -> None:
-    """Make the folder and note its world in scenes.json. Raises DataError if it holds another world's scenes."""
+    """Make the folder and note its world in scenes.json. Raises DataError if it holds others."""
     note = out / "scenes.json"
     mine = {"version": VERSION} | asdict(world)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not note.exists():
+            if real := [roi for roi in ROIS.values() if (out / roi).exists()]:
+                raise DataError(f"{out} holds a {real[0]} that is not of this command: name another folder for scenes")
             with aside(note) as temporary:
                 temporary.write_text(json.dumps(mine) + "\n")
         theirs = json.loads(note.read_text())

@@ -76,6 +76,33 @@ def test_contradictions_are_refused_in_one_line(tmp_path: Path, row: tuple, said
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("columns", "meta", "said"),
+    [
+        ({"label": [0.5, 1.0]}, {}, "labels must be 32-bit integers or null"),
+        ({"label": [float("nan"), 1.0]}, {}, "labels must be 32-bit integers or null"),
+        ({"sample": [1, 2]}, {}, "column sample must be text or null, but holds int"),
+        ({"ms": [1.5, None]}, {}, "column ms must be text or null, but holds float"),
+        ({"split": [0, 1]}, {}, "column split must be text or null, but holds int"),
+        ({}, {"classes": 5}, "its classes must be a list of names by label id, not 5"),
+        ({}, {"classes": {"0": "water"}}, "its classes must be a list of names by label id"),
+        ({}, {"classes": [0, 1]}, "its classes must be a list of names by label id"),
+    ],
+)
+def test_a_catalog_written_by_hand_is_checked(tmp_path: Path, columns: dict, meta: dict, said: str) -> None:
+    own = {"sample": ["a", "b"], "ms": ["a", "b"], "sar": [None, None], "map": [None, None], "label": [0.0, None]}
+    own |= {"split": pa.array(["train", "val"]).dictionary_encode()}
+
+    def write(table: pa.Table) -> None:
+        pq.write_table(table, tmp_path / "catalog.parquet")
+
+    write(pa.table(own))
+    assert Catalog.read(tmp_path).label.tolist() == [0, -1]
+    write(pa.table(own | columns).replace_schema_metadata({"rsdnet": json.dumps(meta)}))
+    with pytest.raises(DataError, match=said):
+        Catalog.read(tmp_path)
+
+
 def test_missing_damaged_and_unfinished_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is missing.*rsdnet\.ingest"):
         Catalog.read(tmp_path)

@@ -52,16 +52,19 @@ def test_links_are_followed_and_each_folder_is_read_once(tmp_path: Path) -> None
 
 def test_clutter_and_databases_are_passed_over(tmp_path: Path) -> None:
     touch(tmp_path / "x.tif", tmp_path / "s" / "y.jpg", tmp_path / "._x.tif", tmp_path / ".tif")
-    for folder in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "lost+found", ".Trash-0"):
+    for folder in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "#recycle", "lost+found", ".Trash-0"):
         touch(tmp_path / folder / "x.tif")
     for file in ("data.mdb", "ingest.journal"):
         touch(tmp_path / file.replace(".", "") / file, tmp_path / file.replace(".", "") / "map.tif")
     told: list[str] = []
     assert names(tmp_path, told) == ["x.tif"]
-    assert told == [f"images that are no .tif or .tiff, not read: 1; the first: {tmp_path / 's' / 'y.jpg'}"]
+    assert sorted(told) == [
+        f"images in the folder of a database, not read: 2; the first: {tmp_path / 'datamdb' / 'map.tif'}",
+        f"images that are no .tif or .tiff, not read: 1; the first: {tmp_path / 's' / 'y.jpg'}",
+    ]
     assert subfolders(tmp_path) == ["datamdb", "ingestjournal", "s"]
     assert subfolders(tmp_path / "datamdb") == subfolders(tmp_path / "nowhere") == []
-    touch(tmp_path / "data.mdb")  # a database may be written into SOURCE itself
+    touch(tmp_path / "data.mdb")  # an earlier version wrote a database into SOURCE itself, too
     assert names(tmp_path) == ["x.tif"]
 
 
@@ -75,6 +78,8 @@ def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pyte
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(DataError, match=r"shut cannot be read \(Permission denied\)"):
+        find_geotiffs(tmp_path / "shut")
     told: list[str] = []
     assert names(tmp_path, told) == ["open/x.tif"]
     assert told == [f"folders that cannot be read (Permission denied): 1; the first: {tmp_path / 'shut'}"]
@@ -95,7 +100,13 @@ def test_names_that_are_no_text_get_one_line(tmp_path: Path, name: bytes, shown:
 
 def test_copies_are_told_by_what_programs_add_to_a_name() -> None:
     added = ("-checkpoint", " (1)", "(2)", " - Copy", " - Copy (2)", " copy", " copy 2", "-Copy1", " (copy)", "_copy")
-    made = {f"s/p{end}" for end in added} | {"s/Copy of p", "s - Copy/p"}
+    shared = (
+        " (3rd copy)",
+        " (Copy 2)",
+        " (Ann's conflicted copy 2024-05-01)",
+        ".sync-conflict-20240501-101411-A7BC2DE",
+    )
+    made = {f"s/p{end}" for end in (*added, *shared)} | {"s/Copy of p", "s - Copy/p"}
     assert copies({"s/p", "s/q (1)", "s/photocopy", "t/p copy", *made}) == dict.fromkeys(made, "s/p")
 
 
@@ -313,6 +324,7 @@ def test_a_finished_database_tells_of_files_that_came_and_went(tmp_path: Path, c
     for layout in (*layouts, half):
         assert said(layout).count("\n") == 1
     geotiffs.sen12ms(source, places=6, seed=2)  # the first four anew, of the same names
+    assert "has changed since: files of other shards, or of samples left out: delete" in said(half)
     next(source.rglob("*_s2_3_p2.tif")).rename(source / "ROIs1158_spring_s2_3_p9.tif")
     next(source.rglob("*_lc_2_p1.tif")).unlink()
     for layout in layouts:
@@ -327,11 +339,14 @@ def test_a_finished_database_tells_of_files_that_came_and_went(tmp_path: Path, c
 
 
 def test_a_sample_that_was_left_out_and_is_whole_now_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for name in "abc":
-        geotiffs.pair(tmp_path, name, s2(), s1())
-    (tmp_path / "s1" / "c.tif").unlink()
+    name = "c\u2028\x85d"  # line breaks for Python, none in a table
+    for each in ("a", "b", name):
+        geotiffs.pair(tmp_path, each, s2(), s1())
+    (tmp_path / "s1" / f"{name}.tif").unlink()
     ingest.ingest(pairs(tmp_path, tmp_path / "db", offset="0"))
-    geotiffs.pair(tmp_path, "c", s2(), s1())
     capsys.readouterr()
+    assert ingest.ingest(pairs(tmp_path, tmp_path / "db", offset="0")) == 0
+    assert "has changed since" not in capsys.readouterr().out
+    geotiffs.pair(tmp_path, name, s2(), s1())
     assert ingest.ingest(pairs(tmp_path, tmp_path / "db", offset="0")) == 0
     assert "has changed since: the files of samples that were left out: delete" in capsys.readouterr().out

@@ -159,3 +159,25 @@ def test_real_pairs_are_of_one_grid(real_data: Path, tmp_path: Path) -> None:
     folders = {"s2": Path("S2L2A"), "s1": Path("S1RTC")}
     with pytest.raises(DataError, match=r"reproject one|lies .* px away"):
         ingest(Pairs(tmp_path, tmp_path / "db", **folders, s2_bands="L2A", s1_bands="VV,VH", offset="0"))
+
+
+@pytest.mark.parametrize(
+    ("west", "north", "expected"),
+    [
+        (359.0, 10.0, (-0.999, 9.999)),  # degrees from 0 to 360
+        (179.9995, 10.0, (-179.9995, 9.999)),  # across 180
+        (-180.0015, 10.0, (179.9995, 9.999)),
+        (180.0 - 0.001, 10.0, (180.0, 9.999)),
+        (12.0, 5000.0, None),  # no degrees
+    ],
+)
+def test_longitudes_lie_between_180_west_and_east(
+    tmp_path: Path, west: float, north: float, expected: tuple[float, float] | None
+) -> None:
+    geotiffs.write(tmp_path / "s2" / "a.tif", s2(20), transform=Affine(1e-4, 0, west, 0, -1e-4, north), crs="EPSG:4326")
+    ingest(layout(tmp_path, s1=None))
+    made = Catalog.read(tmp_path / "db")
+    if expected is None:
+        assert np.isnan([*made.lon, *made.lat]).all()
+    else:
+        np.testing.assert_allclose([*made.lon, *made.lat], expected, rtol=0, atol=1e-9)

@@ -10,6 +10,7 @@ import rasterio
 from rsdnet.data.catalog import Catalog
 from rsdnet.errors import DataError
 from rsdnet.ingest.ingest import ingest
+from rsdnet.ingest.layouts.base import parse_offset
 from rsdnet.ingest.layouts.pairs import Pairs
 from rsdnet.ingest.s2_offset import told
 from tests.support import geotiffs
@@ -158,6 +159,11 @@ def test_a_table_tells_each_files_offset(tmp_path: Path) -> None:
     table.write_text("s2/a.tif\t-3\n")
     with pytest.raises(DataError, match=r"table\.tsv, line 1: wants a file, a tab and its DN"):
         ingest(layout(tmp_path, offset=str(table)))
+    table.write_text("\ufefffile\tsubtracted\r\n./s2/a.tif\t1000\r\ns2/a.tif\t1000\r\n")  # as Windows' editors save it
+    assert parse_offset(str(table), tmp_path)[f"{tmp_path}/s2/a.tif"] == 1000  # type: ignore[index]
+    table.write_text(f"s2/a.tif\t1000\n{tmp_path}/s2/a.tif\t0\n")
+    with pytest.raises(DataError, match=r"table\.tsv, line 2: .*a\.tif has another offset than above"):
+        parse_offset(str(table), tmp_path)
 
 
 @pytest.mark.parametrize("level", ["S2L1C", "S2L2A"])

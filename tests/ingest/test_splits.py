@@ -1,5 +1,6 @@
 """Splits that ingest draws, and pairs by date or table: no scene, block or season is torn apart."""
 
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def test_group_takes_the_path_below_source(tmp_path: Path) -> None:
         ({"group": "("}, "--group '(' is no regular expression"),
         ({"group": "orbit([0-9])"}, "--group 'orbit([0-9])' finds nothing in 'scene0/p0'"),
         ({"group": "scene(9)?"}, "finds nothing in 'scene0/p0'"),
+        ({"group": "x*"}, "finds nothing in 'scene0/p0'"),  # an empty text is no group
         ({"group": "s", "split_by": "block:10"}, "both say which samples belong together"),
         *(({"split_by": text}, f"--split-by is {text!r}, but must be block:KM") for text in (
             "block", "block:0", "block:-3", "block:nan", "block:1e999", "block:10km", "tile:3", "block:30000",
@@ -96,6 +98,23 @@ def test_group_takes_the_path_below_source(tmp_path: Path) -> None:
 def test_options_that_group_nothing(tmp_path: Path, options: dict, said: str) -> None:
     assert said in refused(pairs(scenes(tmp_path / "src", 2), tmp_path / "db", **options))
     assert not (tmp_path / "db").exists()
+
+
+def test_folders_that_are_named_as_another_split_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for folder in ("train", "Validation", "test", "more"):
+        for number in range(2):
+            geotiffs.pair(tmp_path, f"{folder}/{folder}{number}", s2(), s1())
+    ingest(pairs(tmp_path, tmp_path / "db", offset="0"))
+    drawn = {name.split("/")[0]: split for name, split in splits(tmp_path / "db").items()}
+    other = [name for name in ("Validation", "test", "train") if drawn[name] != {"Validation": "val"}.get(name, name)]
+    assert len(other) > 1
+    said = f"folders named {', '.join(other)} are in splits that were drawn, not in those of their names"
+    assert said in capsys.readouterr().out
+    for name in (path.stem for path in (tmp_path / "s2" / "train").iterdir()):
+        for kind in ("s2", "s1"):
+            (tmp_path / kind / "train" / f"{name}.tif").rename(tmp_path / kind / "more" / f"{name}.tif")
+    ingest(pairs(tmp_path, tmp_path / "none", offset="0", s2=Path("s2/more"), s1=Path("s1/more")))
+    assert "in splits that were drawn" not in capsys.readouterr().out
 
 
 def test_a_split_that_gets_nothing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -215,6 +234,23 @@ def test_seasons_are_paired_nearest_first_and_once(tmp_path: Path) -> None:
     assert list(left) == ["0000001_0", "0000001_S1B_IW_GRDH_1SDV_20210204T050000_X"]
     kept, _ = seasons(products(tmp_path / "edge", [100, 200], [145, 246]))  # 45 days, and 46
     assert kept == {"0000001_0": ("0410", "0525")}
+
+
+def test_copies_of_products_and_locations_are_left_out(tmp_path: Path) -> None:
+    layout = products(tmp_path, [10, 100], [12, 103])
+    before, _ = seasons(layout)
+    for folder in ("s2a", "s1"):
+        first = min((tmp_path / folder / "0000001").iterdir())
+        shutil.copytree(first, f"{first} (1)")
+        shutil.copytree(tmp_path / folder / "0000001", tmp_path / folder / "0000001-Copy1")
+    kept, left = seasons(layout)
+    assert kept == before == {"0000001_0": ("0111", "0113"), "0000001_1": ("0410", "0413")}
+    original = {name: reason.removeprefix("it is named as a copy: of ") for name, reason in left.items()}
+    assert original["0000001_S1B_IW_GRDH_1SDV_20200113T050000_X (1)"].endswith(
+        "s1/0000001/S1B_IW_GRDH_1SDV_20200113T050000_X"
+    )
+    assert len(left) == 2 + 6
+    assert len({*original.values()}) == 6  # of both sensors two products of the first location, and a copy of one
 
 
 def test_products_without_a_date_and_one_sensor_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,12 +1,15 @@
 """The look at some sources before anything is written: how many, and which of their faults end the ingest."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rsdnet.data.catalog import Catalog
 from rsdnet.errors import DataError
-from rsdnet.ingest.ingest import ingest
+from rsdnet.ingest.ingest import INTERRUPTED, ingest
+from rsdnet.ingest.layouts.eurosat import EuroSat
 from rsdnet.ingest.source import Image, Recipe, Source
 from rsdnet.ingest.survey import spread, survey
 from tests.ingest.test_grids import layout, reasons
@@ -52,6 +55,68 @@ def test_one_implausible_image_is_left_out_and_more_than_a_tenth_end_the_ingest(
     else:
         ingest(layout(tmp_path))
         assert list(reasons(tmp_path / "db")) == ["p0"]
+
+
+def test_sources_that_are_left_out_anyway_are_not_looked_at(tmp_path: Path) -> None:
+    for number in range(300):
+        geotiffs.write(tmp_path / "src" / "Forest" / f"Forest_{number:03}.tif", s2(8, count=13))
+    (tmp_path / "src" / "eurosat-train.txt").write_text("Forest_001\n")  # every 2nd or 3rd, from the first, is spread
+    ingest(EuroSat(tmp_path / "src", tmp_path / "db"))
+    assert Catalog.read(tmp_path / "db").samples.tolist() == ["Forest_001"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"split": "validation"}, "the split 'validation': it must be one of train, val, test"),
+        ({"label": 10}, "but there are 10 class names"),
+        ({"label": -1}, "none is None"),
+    ],
+)
+def test_splits_and_labels_of_a_layout_are_checked_first(tmp_path: Path, change: dict, said: str) -> None:
+    class Own(EuroSat):
+        def sources(self) -> list[Source]:
+            first, *others = super().sources()
+            return [*others, first._replace(**change)]
+
+    for number in range(3):
+        geotiffs.write(tmp_path / "src" / "Forest" / f"Forest_{number}.tif", s2(8, count=13))
+    with pytest.raises(DataError, match=f"sample Forest_0 has .*{said}"):
+        ingest(Own(tmp_path / "src", tmp_path / "db"))
+    assert not (tmp_path / "db").exists()
+
+
+def test_labels_of_a_layout_without_class_names_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    class Own(EuroSat):
+        def sources(self) -> list[Source]:
+            bare = Source("bare", "bare", {}), Source("empty", "empty", {"ms": Image("empty", ())})
+            return [*bare, *(source._replace(label=2) for source in super().sources())]
+
+        def recipe(self) -> Recipe:
+            return replace(super().recipe(), class_names=None)
+
+    geotiffs.write(tmp_path / "src" / "Forest" / "a.tif", s2(8, count=13))
+    ingest(Own(tmp_path / "src", tmp_path / "db"))
+    assert "labels: 1 of 1 samples, 3 classes (2 without a sample: 0, ...)" in capsys.readouterr().out
+    made = Catalog.read(tmp_path / "db")
+    assert (made.classes, made.label.tolist()) == (("0", "1", "2"), [2])
+    assert reasons(tmp_path / "db").keys() == {"bare", "empty"}
+
+
+def test_an_interruption_before_the_first_image_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    class Slow(EuroSat):
+        def sources(self) -> list[Source]:
+            raise KeyboardInterrupt
+
+    assert ingest(Slow(tmp_path, tmp_path / "db")) == INTERRUPTED
+    assert capsys.readouterr().out == "interrupted: nothing was written; run the same command again\n"
+
+
+def test_classes_without_a_sample_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in ("ice", "sea", "thumbnails"):
+        geotiffs.write(tmp_path / "src" / name / f"{name}_0.tif", s2(8, count=3 if name == "thumbnails" else 13))
+    ingest(EuroSat(tmp_path / "src", tmp_path / "db"))
+    assert "labels: 2 of 2 samples, 3 classes (1 without a sample: thumbnails)\n" in capsys.readouterr().out
 
 
 def test_sources_of_label_maps_alone_are_no_samples(tmp_path: Path) -> None:

@@ -90,6 +90,16 @@ def test_a_second_run_writes_only_what_is_missing(tmp_path: Path) -> None:
     assert digests(tmp_path) == before
 
 
+def test_real_scenes_are_neither_replaced_nor_mixed_with_synthetic_ones(tmp_path: Path) -> None:
+    real = tmp_path / "ROIs1158_spring" / "s2_1" / "ROIs1158_spring_s2_1_p1.tif"
+    real.parent.mkdir(parents=True)
+    real.write_bytes(b"real")
+    with pytest.raises(DataError, match="holds a ROIs1158_spring that is not of this command: name another folder"):
+        write_scenes(tmp_path, 2, SMALL, workers=1)
+    assert real.read_bytes() == b"real"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [real]
+
+
 def test_folder_of_another_world_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="other scenes"):
         write_scenes(folder, 1, World(seed=4, size=48), workers=1)

@@ -190,7 +190,7 @@ def parse_offset(text: str, source: Path) -> int | dict[str, int] | None:
         wanted = f"auto, a number of DN from 0 to {_MOST_OFFSET}, or a {_TABLE}"
         raise DataError(f"--offset is {text!r}, but must be {wanted}")
     try:
-        lines = Path(text).read_text("utf-8").splitlines()
+        lines = Path(text).read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeError) as error:
         raise DataError(f"--offset: {text} cannot be read ({error})") from error
     table: dict[str, int] = {}
@@ -200,5 +200,8 @@ def parse_offset(text: str, source: Path) -> int | dict[str, int] | None:
             continue
         if len(cells) < 2 or not re.fullmatch("[0-9]+", cells[1]) or int(cells[1]) > _MOST_OFFSET:
             raise DataError(f"{text}, line {number}: wants a file, a tab and its DN from 0 to {_MOST_OFFSET}")
-        table |= {cells[0]: int(cells[1]), str(source / cells[0]): int(cells[1])}
+        offset = int(cells[1])
+        if table.setdefault(str(source / cells[0]), offset) != offset:
+            raise DataError(f"{text}, line {number}: {cells[0]} has another offset than above: keep one of the lines")
+        table[cells[0]] = offset
     return table

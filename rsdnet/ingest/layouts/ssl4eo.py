@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rsdnet import bands
-from rsdnet.ingest.files import subfolders
+from rsdnet.ingest.files import copies, subfolders
 from rsdnet.ingest.layouts.base import Layout, Offset, parse_offset
 from rsdnet.ingest.source import Image, Recipe, Source
 
@@ -47,19 +47,31 @@ class Ssl4eo(Layout):
         for (folder, present), (other, _) in zip(folders.items(), reversed(folders.items()), strict=True):
             if not present:
                 self.notices.append(f"{folder} holds no product: {other.name} alone is taken; see --s2-level")
+        products = {folder: {name: _products(folder / name) for name in names} for folder, names in folders.items()}
+        doubles = _copies([*products[s2].values(), *products[s1].values()])
         return [
             source
             for location in sorted({*folders[s2], *folders[s1]})
-            for source in self._location(location, _products(s2 / location), _products(s1 / location), one_sensor)
+            for source in self._location(
+                location, products[s2].get(location, []), products[s1].get(location, []), doubles, one_sensor
+            )
         ]
 
-    def _location(self, location: str, s2: list[Path], s1: list[Path], one_sensor: bool) -> Iterator[Source]:
+    def _location(
+        self, location: str, s2: list[Path], s1: list[Path], doubles: dict[Path, Path], one_sensor: bool
+    ) -> Iterator[Source]:
         """The samples of a location, numbered by the time of their S2, else S1 product; those without a partner, too.
 
-        one_sensor: SOURCE has no other, so none needs a partner.
+        doubles: products that are copies, and their originals. one_sensor: SOURCE has no other, so none needs a
+        partner.
         """
-        partners = {} if one_sensor else _pair(s2, s1)
         names = _S2[self.s2_level][1]
+        for product in filter(doubles.get, (*s2, *s1)):
+            images = {"ms": _image(product, names)} if product in s2 else {"sar": _image(product, bands.SAR)}
+            problem = f"it is named as a copy: of {doubles[product]}"
+            yield Source(f"{location}_{product.name}", location, images, problem=problem)
+        s2, s1 = ([product for product in products if product not in doubles] for products in (s2, s1))
+        partners = {} if one_sensor else _pair(s2, s1)
         for season, product in enumerate(s2 or s1 if one_sensor else s2):
             kind, bands_of = ("ms", names) if product in s2 else ("sar", bands.SAR)
             images = {kind: _image(product, bands_of)}
@@ -79,6 +91,12 @@ class Ssl4eo(Layout):
             level=self.s2_level,
             tolerance=8,  # some products have a row or column more than their pair
         )
+
+
+def _copies(locations: list[list[Path]]) -> dict[Path, Path]:
+    """The products that are named as copies of another, or lie in a location that is, and these others."""
+    named = {str(product): product for products in locations for product in products}
+    return {named[copy]: named[original] for copy, original in copies(named).items()}
 
 
 def _pair(s2: list[Path], s1: list[Path]) -> dict[Path, Path]:
