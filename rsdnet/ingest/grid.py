@@ -16,6 +16,7 @@ _SHIFT = 3.5
 _CORNER = 5.0  # the same for their corners, px: SSL4EO-S12's lie up to 4.0 px apart
 # Greatest difference between two pixels' sides, as a share. SSL4EO-S12's S1 and S2 differ by 0.0075.
 _SCALE = 0.02
+_ROUNDING = 1e-6  # share of a pixel's side that a rotation may be, which is none
 _WGS84 = CRS.from_epsg(4326)
 
 
@@ -41,10 +42,11 @@ class Grid(NamedTuple):
 
 def grid_of(file: rasterio.DatasetReader) -> tuple[Grid | None, tuple[int, ...]]:
     """The grid of an open file, north up, None without a georeference; the axes of (H, W) to flip for that."""
-    if file.transform.is_identity:
-        return None, ()
     matrix = np.array(file.transform[:6], np.float64).reshape(2, 3)
-    straight = not (matrix[0, 1] or matrix[1, 0])
+    if file.transform.is_identity or (not file.crs and np.abs(matrix[:, :2]).tolist() == [[1, 0], [0, 1]]):
+        return None, ()  # plain rows and columns
+    sides = np.abs(matrix[:, :2])
+    straight = max(sides[0, 1], sides[1, 0]) <= _ROUNDING * min(sides[0, 0], sides[1, 1])
     flips = [axis for axis, upright in ((0, matrix[1, 1] < 0), (1, matrix[0, 0] > 0)) if straight and not upright]
     for axis in flips:  # axis 0 of the layers, rows, is column 1 of the matrix
         matrix[:, 2] += matrix[:, 1 - axis] * file.shape[axis]

@@ -92,10 +92,8 @@ class Tally:
                 yield f"{sensor}: {level}{unit}; {', '.join(names)}{self._offset(recipe) if kind == 'ms' else ''}"
 
     def _offset(self, recipe: Recipe) -> str:
-        if recipe.s2_unit != "dn":
-            return ""
         if not self.offsets:
-            return "; no offset subtracted"
+            return "; no offset subtracted" if recipe.s2_unit == "dn" else ""
         parts = [
             f"{offset:,} DN from {count:,} files{'' if known else ' (a guess)'}"
             for (offset, known), count in sorted(self.offsets.items())

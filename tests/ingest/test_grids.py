@@ -104,6 +104,22 @@ def test_images_stored_south_up_or_mirrored_are_turned(
     assert "S1: stored south-up or mirrored, turned north up (1 source)" in capsys.readouterr().out
 
 
+def test_a_grid_turned_by_a_rounding_error_is_straight(tmp_path: Path) -> None:
+    noise = Affine(10, 1e-9, 390_000, -3e-10, 10, 5_348_400 - 10 * SIDE)
+    write(tmp_path, "a", "s2", s2(SIDE), HERE)
+    write(tmp_path, "a", "s1", s1(SIDE)[:, ::-1], noise)
+    ingest(layout(tmp_path))
+    np.testing.assert_array_equal(geotiffs.tensors(tmp_path / "db")["a_s1"]["VV"], s1(SIDE)[0])
+
+
+@pytest.mark.parametrize("rows", [-1, 1])
+def test_plain_rows_and_columns_are_no_georeference(tmp_path: Path, rows: int) -> None:
+    write(tmp_path, "a", "s2", s2(SIDE), HERE)
+    write(tmp_path, "a", "s1", s1(SIDE), Affine(1, 0, 0, 0, rows, SIDE), None)
+    ingest(layout(tmp_path))
+    np.testing.assert_array_equal(geotiffs.tensors(tmp_path / "db")["a_s1"]["VV"], s1(SIDE)[0])
+
+
 def test_the_catalog_tells_each_tiles_place(tmp_path: Path) -> None:
     write(tmp_path, "a", "s2", s2(SIDE), HERE)
     write(tmp_path, "a", "s1", s1(SIDE), HERE)
