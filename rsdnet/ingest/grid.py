@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
@@ -45,6 +46,8 @@ def grid_of(file: rasterio.DatasetReader) -> tuple[Grid | None, tuple[int, ...]]
     matrix = np.array(file.transform[:6], np.float64).reshape(2, 3)
     if file.transform.is_identity or (not file.crs and np.abs(matrix[:, :2]).tolist() == [[1, 0], [0, 1]]):
         return None, ()  # plain rows and columns
+    if not np.linalg.det(matrix[:, :2]):
+        return None, ()  # pixels without an area
     sides = np.abs(matrix[:, :2])
     straight = max(sides[0, 1], sides[1, 0]) <= _ROUNDING * min(sides[0, 0], sides[1, 1])
     flips = [axis for axis, upright in ((0, matrix[1, 1] < 0), (1, matrix[0, 0] > 0)) if straight and not upright]
@@ -80,7 +83,7 @@ def compare(one: Grid, two: Grid, names: tuple[str, str]) -> None:
 def _same(one: CRS, two: CRS) -> bool:
     try:
         return bool(one == two or one.to_proj4() == two.to_proj4())
-    except CRSError:
+    except (CRSError, CPLE_BaseError):
         return False
 
 
@@ -106,7 +109,7 @@ def positions(grid: Grid | None, places: Sequence[tuple[float, float]]) -> list[
     xs, ys = zip(*(grid.at(*place) for place in places), strict=True)
     try:
         longitudes, latitudes = transform(grid.crs, _WGS84, xs, ys)
-    except RasterioError:
+    except (RasterioError, CPLE_BaseError):  # of no place on Earth
         return [None] * len(places)
     return [
         (float(longitude), float(latitude)) if np.isfinite((longitude, latitude)).all() else None

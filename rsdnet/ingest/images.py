@@ -59,16 +59,17 @@ def read_image(kind: str, image: Image, source: Source, recipe: Recipe, facts: F
         facts.note(f"{NAMES[kind]}: layers not taken: {', '.join(untaken)}")
     wanted = {name: found[name] for name in expected}
     convert = _sar if kind == "sar" else _ms
-    tags = {name: text for file in files for name, text in file.tags.items()}
-    return Picture(convert(first, wanted, tags, recipe, facts), _grid(first, files))
+    tags = raster.joined(file.tags for file in files)
+    return Picture(convert(first, wanted, tags, recipe, facts), _grid(files))
 
 
-def _grid(path: str, files: list[Raster]) -> Grid | None:
+def _grid(files: list[Raster]) -> Grid | None:
     """The finest grid of an image's files. Raises Unfit where one is of another place."""
-    grids = sorted((file.grid for file in files if file.grid), key=lambda grid: -grid.shape[0])
-    for grid in grids[1:]:
-        compare(grids[0], grid, ("one band", f"another of {path}"))
-    return grids[0] if len(grids) == len(files) else None
+    grids = [(file.grid, next(iter(file.layers.values())).path) for file in files if file.grid]
+    grids.sort(key=lambda one: -one[0].shape[0])
+    for grid, path in grids[1:]:
+        compare(grids[0][0], grid, (grids[0][1], path))
+    return grids[0][0] if len(grids) == len(files) else None
 
 
 def _sar(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recipe, facts: Facts) -> Layers:
@@ -80,7 +81,8 @@ def _sar(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Reci
             plausible.check_fill(name, layer, "sar", unit)
         plausible.check_s1(path, layers, unit)
     first = next(iter(wanted.values()))
-    facts.note(_types("S1", first, np.dtype(np.float32), "" if unit == "db" else f", {unit} as dB"))
+    for layer in wanted.values():
+        facts.note(_types("S1", layer, np.dtype(np.float32), "" if unit == "db" else f", {unit} as dB"))
     if (first.scale, first.offset) != (1, 0):
         facts.note(f"S1: scale {first.scale:g} and offset {first.offset:g} of the tags applied")
     return layers
@@ -95,8 +97,8 @@ def _ms(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recip
         for name, layer in wanted.items():
             plausible.check_fill(name, layer, "ms", unit)
         plausible.check_s2(path, layers, unit, first.pixels.dtype)
-    stored = next(iter(layers.values())).dtype
-    facts.note(_types("S2", first, stored, ", reflectance as DN" if unit == "reflectance" else ""))
+    for name, layer in wanted.items():
+        facts.note(_types("S2", layer, layers[name].dtype, ", reflectance as DN" if unit == "reflectance" else ""))
     if unit == "byte":
         if recipe.offset not in (None, "tags", 0):
             raise Unfit("offset", "--offset is in DN, but --s2-unit byte has none: leave one of them out")

@@ -3,11 +3,12 @@
 import logging
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -24,6 +25,7 @@ GDAL = {
     "GDAL_CACHEMAX": 64,
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # damaged JPEG data is an error, not pixels made up
 }
+_HUGE = 1e5  # no scale and no offset of values in DN, dB, power or reflectance is as large
 SKIP, REST = "-", "*"
 # Other words that describe a layer: colours, and layers of products (ESA, Sentinel-2 Products Specification; Earth
 # Engine's S2 and S1 collections).
@@ -74,8 +76,7 @@ def read(path: str, names: tuple[str, ...] | None, nodata: float | None = None) 
             chosen = choose(path, file.descriptions, names, _alpha(file))
             grid, axes = grid_of(file)
             indices = list(chosen.values())
-            if any(file.scales[index - 1] == 0 for index in indices):
-                raise Unfit("unit", f"{path} tells a scale of 0: delete the tag, or write the right one")
+            _check_scales(path, [(file.scales[index - 1], file.offsets[index - 1]) for index in indices])
             known = range(1, file.count + 1) if names and names[-1] == REST else indices
             pixels, blank = file.read(indices), _invalid(file, known)
             layers = {}
@@ -85,25 +86,44 @@ def read(path: str, names: tuple[str, ...] | None, nodata: float | None = None) 
                 layers[name] = Layer(path, np.flip(one, axes), flipped, file.scales[index - 1], file.offsets[index - 1])
             _check_polarisation(path, file.tags(), chosen)
             rest = [text or f"layer {at}" for at, text in enumerate(file.descriptions, 1) if at not in indices]
-            palette = file.colormap(1) if file.colorinterp[0] == ColorInterp.palette else {}
-            return Raster(layers, grid, _tags(file, indices), tuple(rest), bool(axes), palette)
-    except (RasterioError, OSError, UnicodeError) as error:
+            return Raster(layers, grid, _tags(file, indices), tuple(rest), bool(axes), _palette(file))
+    except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
         reason = str(error.__cause__ or error).replace(path, "").strip(" :'")
         raise Unfit("cannot be read", f"{path} cannot be read ({reason}); is it whole?") from error
 
 
+def _palette(file: rasterio.DatasetReader) -> dict[int, tuple[int, ...]]:
+    """Colour by value; {} without a colour table, which may be announced all the same."""
+    try:
+        return file.colormap(1) if file.colorinterp[0] == ColorInterp.palette else {}
+    except ValueError:
+        return {}
+
+
+def _check_scales(path: str, pairs: Iterable[tuple[float, float]]) -> None:
+    """Raise Unfit on scale and offset tags by which every pixel would be one value, none, or beyond all measure."""
+    for scale, offset in pairs:
+        if scale == 0 or not (np.abs((scale, offset)) < _HUGE).all():
+            raise Unfit("unit", f"{path} tells a scale of {scale:g} and an offset of {offset:g}: correct its tags")
+
+
 def _tags(file: rasterio.DatasetReader, indices: Collection[int]) -> dict[str, str]:
-    """The tags of a file, and of its layers: values that differ as one text."""
-    values: dict[str, list[str]] = {}
-    for index in indices:
-        for name, text in file.tags(index).items():
-            values.setdefault(name, []).append(text)
-    tags = {name: ", ".join(dict.fromkeys(texts)) for name, texts in values.items()} | file.tags()
+    """The tags of a file, and of its layers where it has none of the name."""
+    tags = joined(file.tags(index) for index in indices) | file.tags()
     for name, text in tuple(tags.items()):
         rest, equals, value = text.partition("=")
         if equals and rest.isidentifier():  # GDAL splits "s2:processing_baseline=05.09" at its colon
             tags[f"{name}:{rest}"] = value
     return tags
+
+
+def joined(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Tags of several layers or files: values that differ as one text."""
+    values: dict[str, list[str]] = {}
+    for own in tags:
+        for name, text in own.items():
+            values.setdefault(name, []).append(text)
+    return {name: ", ".join(dict.fromkeys(texts)) for name, texts in values.items()}
 
 
 def _alpha(file: rasterio.DatasetReader) -> int | None:

@@ -33,6 +33,7 @@ _NEAR_SHARE = 0.001
 _PRODUCT = re.compile(r"S2[A-D]_MSIL(?:1C|2A)_(\d{8})T\d{6}_N(\d{2})(\d{2})_R\d{3}(?:_|$)")
 _BASELINE = re.compile(r"N?(\d{1,2}?)(?:\.(\d{1,2})|(\d\d))?")  # 05.09, 5.9, N0509, 509, 5
 _NEWEST = 20  # greater ones are no official baseline: 99.99
+_BRIGHTEST = 65_535  # DN; no offset is as large
 _ADDED = re.compile(r"(?:RADIO|BOA)_ADD_OFFSET", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?(?!\w)")
 _DATE = re.compile(r"(?<!\d)(20\d{6})T\d{6}(?!\d)")
@@ -104,7 +105,7 @@ def _subtracted(path: str, name: str, text: str) -> int:
     """
     added = {float(match[0]) for match in _NUMBER.finditer(text)}
     offset = -min(added)
-    if len(added) > 1 or offset < 0:
+    if len(added) > 1 or not 0 <= offset < _BRIGHTEST:
         told = ", ".join(f"{number:g}" for number in sorted(added))
         raise Unfit("offset", f"{path}: the tag {name} adds {told}, no single offset to subtract: give --offset in DN")
     return round(offset * (REFLECTANCE if offset < 1 else 1))

@@ -83,6 +83,9 @@ def _require_real(layer: Layer) -> None:
 
 
 def _blank(values: np.ndarray, invalid: np.ndarray | None) -> np.ndarray:
+    """The values with pixels without data, and in floats those that are not finite, as nodata."""
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        invalid = ~finite if invalid is None else invalid | ~finite
     if invalid is None:
         return values
     return np.where(invalid, values.dtype.type(np.nan if values.dtype.kind == "f" else 0), values)

@@ -77,7 +77,10 @@ def test_tags_go_before_product_names_and_those_before_dates(path: str, tags: di
     assert (offset, known) == want
 
 
-@pytest.mark.parametrize("tags", [{"BOA_ADD_OFFSET": "1000"}, {"BOA_ADD_OFFSET_0": "0", "BOA_ADD_OFFSET_1": "-1000"}])
+@pytest.mark.parametrize(
+    "tags",
+    [{"BOA_ADD_OFFSET": "1000"}, {"BOA_ADD_OFFSET": "-1e400"}, {"BOA_ADD_OFFSET_0": "0", "BOA_ADD_OFFSET_1": "-1000"}],
+)
 def test_offset_tags_that_are_no_single_offset_are_refused(tags: dict) -> None:
     with pytest.raises(
         DataError, match=r"a\.tif: the tag BOA_ADD_OFFSET.* no single offset to subtract: give --offset"

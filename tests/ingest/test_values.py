@@ -1,5 +1,6 @@
 """From a file's values to the database's: units, scale tags, masks, fill, and layers by name."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -105,12 +106,34 @@ def test_scale_tags_turn_s1_into_db(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "S1: scale 0.01 and offset 0 of the tags applied" in capsys.readouterr().out
 
 
-def test_a_scale_of_zero_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sensor", ["s1", "s2"])
+@pytest.mark.parametrize(("scale", "offset"), [(0, 0), (np.inf, 0), (1, np.nan), (1, -1e30)])
+def test_scale_tags_that_leave_no_value_are_refused(tmp_path: Path, sensor: str, scale: float, offset: float) -> None:
+    write(tmp_path, "a")
+    with rasterio.open(tmp_path / sensor / "a.tif", "r+") as file:
+        file.scales, file.offsets = (scale,) * 2, (offset,) * 2
+    with pytest.raises(
+        DataError, match=re.escape(f"a.tif tells a scale of {scale:g} and an offset of {offset:g}: correct its")
+    ):
+        ingest(layout(tmp_path))
+
+
+def test_decibels_of_no_power_are_nodata(tmp_path: Path) -> None:
+    radar = s1(SIDE)
+    radar[0, 0, :2] = -np.inf, np.inf
+    write(tmp_path, "a", radar=radar)
+    ingest(layout(tmp_path))
+    want = radar[0].copy()
+    want[0, :2] = np.nan
+    np.testing.assert_array_equal(stored(tmp_path / "db", "a_s1/VV"), want)
+
+
+def test_a_palette_announced_without_colours_is_none(tmp_path: Path) -> None:
     write(tmp_path, "a")
     with rasterio.open(tmp_path / "s1" / "a.tif", "r+") as file:
-        file.scales = (0, 0)
-    with pytest.raises(DataError, match=r"a\.tif tells a scale of 0: delete the tag"):
-        ingest(layout(tmp_path))
+        file.colorinterp = (ColorInterp.palette, ColorInterp.gray)
+    ingest(layout(tmp_path))
+    np.testing.assert_array_equal(stored(tmp_path / "db", "a_s1/VV"), s1(SIDE)[0])
 
 
 def test_reflectance_beyond_2_in_a_few_pixels_is_reflectance(tmp_path: Path) -> None:
