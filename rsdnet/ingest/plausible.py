@@ -16,8 +16,9 @@ from rsdnet.ingest.source import IMPLAUSIBLE, Unfit
 _DB = 100.0  # Sentinel-1's backscatter lies between about -45 and 30 dB
 _NO_DB = 60.0  # dB, beyond which several pixels of one exact value are no backscatter
 _NEGATIVE = 0.05  # share of negative values up to which S1 is no dB: power has some after the subtraction of noise
+_LEAST = -1.0  # dB; every image has less somewhere, and power nowhere
 _POWER, _DIGITS = 10.0, 65_535.0  # greatest median of power, and of raw amplitude, which is stored in 16 bits
-_DARK = 0.9  # share of pixels up to DN 2 from which S2 is reflectance, of which clouds and water's glint exceed 2
+_MOST = 0.9  # share of pixels up to DN 2 from which S2 is reflectance, of which clouds and water's glint exceed 2
 _BRIGHTEST = 2 * 65_535  # DN, far above the highest
 _HUGE = 1e6  # no DN, dB, power or amplitude is beyond
 _FILL = 0.1  # share of pixels with one exact value
@@ -33,9 +34,9 @@ _PROBE = 1021  # pixels looked at for a frequent value
 
 def check_fill(name: str, layer: Layer, kind: str, unit: str) -> None:
     """Raise Unfit if a band, as its file holds it, has values that are likely fill. kind: "ms" or "sar"."""
-    if unit == "byte":
-        return
     pixels = layer.pixels
+    if unit == "byte" or pixels.dtype.kind == "c":
+        return
     keep = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, bool)
     if (kind == "ms" and pixels.dtype.kind != "f") or unit in ("power", "amplitude"):
         keep &= pixels != 0  # no data anyway
@@ -92,7 +93,7 @@ def check_s1(path: str, layers: Mapping[str, np.ndarray], unit: str) -> None:
     low, high = found
     told = f"{path} has S1 values from {low:.4g} to {high:.4g} dB, which cannot be: likely"
     values = np.concatenate([layer[np.isfinite(layer)] for layer in layers.values()])
-    positive = np.mean(values < 0) <= _NEGATIVE
+    positive = low > _LEAST or np.mean(values < 0) <= _NEGATIVE
     if max(-low, high) > _DB and not positive:
         how = "write the factor into the files as GDAL's scale, 0.01 for dB times 100"
         raise Unfit(IMPLAUSIBLE, f"{told} dB times a factor; {how}")
@@ -120,16 +121,18 @@ def check_s2(path: str, layers: Mapping[str, np.ndarray], unit: str, dtype: np.d
         return
     low, high = found
     told = f"{path} has S2 values from {low:.4g} to {high:.4g} DN"
-    if unit == "dn" and (high <= 2 or (dtype.kind == "f" and _share_dark(layers) > _DARK)):
+    if unit == "dn" and dtype.kind == "f" and low > -_DB and high < _DB and _share(layers, 0) > _MOST:
+        raise Unfit(IMPLAUSIBLE, f"{told}, nearly all negative: likely S1 in dB")
+    if unit == "dn" and (high <= 2 or (dtype.kind == "f" and _share(layers, 2) > _MOST)):
         raise Unfit(IMPLAUSIBLE, f"{told}: likely reflectance, so give --s2-unit reflectance")
     if unit == "reflectance" and high > _BRIGHTEST:
         raise Unfit(IMPLAUSIBLE, f"{told} by --s2-unit reflectance: likely DN, so give --s2-unit dn")
 
 
-def _share_dark(layers: Mapping[str, np.ndarray]) -> float:
-    """Share of pixels up to DN 2, of those that are finite."""
+def _share(layers: Mapping[str, np.ndarray], most: float) -> float:
+    """Share of pixels up to a value, of those that are finite."""
     finite = [layer[np.isfinite(layer)] for layer in layers.values()]
-    return float(sum(np.count_nonzero(own <= 2) for own in finite) / max(sum(own.size for own in finite), 1))
+    return float(sum(np.count_nonzero(own <= most) for own in finite) / max(sum(own.size for own in finite), 1))
 
 
 def _range(layers: Mapping[str, np.ndarray]) -> tuple[float, float] | None:

@@ -14,7 +14,8 @@ from rsdnet.ingest.source import IMPLAUSIBLE, S1Unit, S2Unit, Unfit
 NATIVE = ("uint8", "int16", "uint16", "float16", "float32")  # the kernels' types
 # A scale tag up to this turns DN into reflectance (0.0001 as a rule); a larger one stays in DN.
 _TO_REFLECTANCE = 0.01
-_NEGATIVE = 0.05  # share of negative power: noise subtraction leaves some
+_NEGATIVE = 0.05  # share of negative power beyond the noise that is subtracted
+_LEAST_NOISE = -1.0  # power; what the subtraction of noise leaves is a hundredth of that
 _LEAST = -100.0  # dB; power below it is none, which the subtraction of noise leaves as a tiny number
 
 
@@ -61,9 +62,9 @@ def s1(layer: Layer, unit: S1Unit) -> np.ndarray:
     if (layer.scale, layer.offset) != (1, 0):
         values = values.astype(np.float64) * layer.scale + layer.offset
     if unit != "db":
-        negative = (values < 0) if layer.invalid is None else (values < 0) & ~layer.invalid
-        if np.mean(negative) > _NEGATIVE:
-            share = f"{np.mean(negative):.0%} of its values are negative, which {unit} is not"
+        below = (values < _LEAST_NOISE) if layer.invalid is None else (values < _LEAST_NOISE) & ~layer.invalid
+        if np.mean(below) > _NEGATIVE:
+            share = f"{np.mean(below):.0%} of its values are under {_LEAST_NOISE:g}, which {unit} is not"
             raise Unfit(IMPLAUSIBLE, f"{layer.path}: {share}: likely dB, so give --s1-unit db")
         values = decibel(values, 10 if unit == "power" else 20)
     with np.errstate(over="ignore"):

@@ -46,6 +46,7 @@ def power(seed: int = 0) -> np.ndarray:
         ((1000 * np.sqrt(power())).astype(np.uint16), "likely amplitude, so give --s1-unit amplitude"),
         ((100 * s1(SIDE)).astype(np.int16), "likely dB times a factor"),
         (np.where(power() < 0.01, -0.001, power()).astype(np.float32), "likely power, so give --s1-unit power"),
+        (power() - 0.1, "likely power, so give --s1-unit power"),  # of nearly nothing but noise
         (np.where(power() > 0.4, 150, power()).astype(np.float32), "likely power, so give --s1-unit power"),
         (np.square(1000 * np.sqrt(power())), "likely power without calibration: calibrate it"),
     ],
@@ -70,7 +71,7 @@ def test_the_unit_told_is_the_one_that_decides(tmp_path: Path) -> None:
         stored(tmp_path / "amplitude", "a_s1/VH"), (20 * np.log10(wide[1])).astype(np.float32)
     )
     write(tmp_path, "a")
-    with pytest.raises(DataError, match="are negative, which power is not: likely dB, so give --s1-unit db"):
+    with pytest.raises(DataError, match="are under -1, which power is not: likely dB, so give --s1-unit db"):
         ingest(layout(tmp_path, s1_unit="power", db=tmp_path / "other"))
 
 
@@ -83,6 +84,22 @@ def test_another_unit_told_is_not_advised_again(tmp_path: Path, unit: str, said:
     write(tmp_path, "a", radar=digits if unit == "power" else digits**2)
     with pytest.raises(DataError, match=said):
         ingest(layout(tmp_path, s1_unit=unit))
+
+
+def test_negative_power_is_noise_and_nodata(tmp_path: Path) -> None:
+    radar = power()
+    radar[1, :3] = np.linspace(-0.004, 0, 3 * SIDE).reshape(3, SIDE)
+    write(tmp_path, "a", radar=radar)
+    ingest(layout(tmp_path, s1_unit="power", max_invalid=0.2))
+    got = stored(tmp_path / "db", "a_s1/VH")
+    assert np.isnan(got[:3]).all()
+    np.testing.assert_allclose(got[3:], 10 * np.log10(radar[1, 3:]), rtol=1e-5)
+
+
+def test_s1_in_the_place_of_s2_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "a", s1(SIDE), s1(SIDE))
+    with pytest.raises(DataError, match="nearly all negative: likely S1 in dB"):
+        ingest(layout(tmp_path))
 
 
 def test_power_next_to_nothing_is_none(tmp_path: Path) -> None:
@@ -230,6 +247,14 @@ def test_untold_fill_is_named_and_told_fill_is_nodata(tmp_path: Path, sensor: st
     np.testing.assert_array_equal(got[3:], want[0, 3:].astype(got.dtype))
     assert (np.isnan(got[:3]) if got.dtype.kind == "f" else got[:3] == 0).all()
     assert read_stats(tmp_path / "db")["bands"][band]["invalid"] == 3 * SIDE
+
+
+def test_fill_in_power_is_no_sign_of_db(tmp_path: Path) -> None:
+    radar = power()
+    radar[:, :3] = -9999
+    write(tmp_path, "a", radar=radar)
+    with pytest.raises(DataError, match=r"12\.5% of VV is exactly -9999, likely fill: give --s1-nodata -9999"):
+        ingest(layout(tmp_path, s1_unit="power"))
 
 
 @pytest.mark.parametrize(("rows", "said"), [(1, r"4\.7% of VV is exactly 0, likely fill"), (0, "")])
