@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
@@ -16,6 +17,7 @@ _SHIFT = 3.5
 _CORNER = 5.0  # the same for their corners, px: SSL4EO-S12's lie up to 4.0 px apart
 # Greatest difference between two pixels' sides, as a share. SSL4EO-S12's S1 and S2 differ by 0.0075.
 _SCALE = 0.02
+_ROUNDING = 1e-6  # share of a pixel's side that a rotation may be, which is none
 _WGS84 = CRS.from_epsg(4326)
 
 
@@ -41,10 +43,13 @@ class Grid(NamedTuple):
 
 def grid_of(file: rasterio.DatasetReader) -> tuple[Grid | None, tuple[int, ...]]:
     """The grid of an open file, north up, None without a georeference; the axes of (H, W) to flip for that."""
-    if file.transform.is_identity:
-        return None, ()
     matrix = np.array(file.transform[:6], np.float64).reshape(2, 3)
-    straight = not (matrix[0, 1] or matrix[1, 0])
+    if file.transform.is_identity or (not file.crs and np.abs(matrix[:, :2]).tolist() == [[1, 0], [0, 1]]):
+        return None, ()  # plain rows and columns
+    if not np.linalg.det(matrix[:, :2]):
+        return None, ()  # pixels without an area
+    sides = np.abs(matrix[:, :2])
+    straight = max(sides[0, 1], sides[1, 0]) <= _ROUNDING * min(sides[0, 0], sides[1, 1])
     flips = [axis for axis, upright in ((0, matrix[1, 1] < 0), (1, matrix[0, 0] > 0)) if straight and not upright]
     for axis in flips:  # axis 0 of the layers, rows, is column 1 of the matrix
         matrix[:, 2] += matrix[:, 1 - axis] * file.shape[axis]
@@ -78,7 +83,7 @@ def compare(one: Grid, two: Grid, names: tuple[str, str]) -> None:
 def _same(one: CRS, two: CRS) -> bool:
     try:
         return bool(one == two or one.to_proj4() == two.to_proj4())
-    except CRSError:
+    except (CRSError, CPLE_BaseError):
         return False
 
 
@@ -104,7 +109,7 @@ def positions(grid: Grid | None, places: Sequence[tuple[float, float]]) -> list[
     xs, ys = zip(*(grid.at(*place) for place in places), strict=True)
     try:
         longitudes, latitudes = transform(grid.crs, _WGS84, xs, ys)
-    except RasterioError:
+    except (RasterioError, CPLE_BaseError):  # of no place on Earth
         return [None] * len(places)
     return [_on_earth(float(east), float(north)) for east, north in zip(longitudes, latitudes, strict=True)]
 

@@ -59,28 +59,31 @@ def read_image(kind: str, image: Image, source: Source, recipe: Recipe, facts: F
         facts.note(f"{NAMES[kind]}: layers not taken: {', '.join(untaken)}")
     wanted = {name: found[name] for name in expected}
     convert = _sar if kind == "sar" else _ms
-    tags = {name: text for file in files for name, text in file.tags.items()}
-    return Picture(convert(first, wanted, tags, recipe, facts), _grid(first, files))
+    tags = raster.joined(file.tags for file in files)
+    return Picture(convert(first, wanted, tags, recipe, facts), _grid(files))
 
 
-def _grid(path: str, files: list[Raster]) -> Grid | None:
+def _grid(files: list[Raster]) -> Grid | None:
     """The finest grid of an image's files. Raises Unfit where one is of another place."""
-    grids = sorted((file.grid for file in files if file.grid), key=lambda grid: -grid.shape[0])
-    for grid in grids[1:]:
-        compare(grids[0], grid, ("one band", f"another of {path}"))
-    return grids[0] if len(grids) == len(files) else None
+    grids = [(file.grid, next(iter(file.layers.values())).path) for file in files if file.grid]
+    grids.sort(key=lambda one: -one[0].shape[0])
+    for grid, path in grids[1:]:
+        compare(grids[0][0], grid, (grids[0][1], path))
+    return grids[0][0] if len(grids) == len(files) else None
 
 
 def _sar(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recipe, facts: Facts) -> Layers:
     """S1 bands in dB."""
     unit = recipe.s1_unit
+    for name, layer in wanted.items():
+        if not recipe.implausible:
+            plausible.check_fill(name, layer, "sar", unit)
     layers = {name: units.s1(layer, unit) for name, layer in wanted.items()}
     if not recipe.implausible:
-        for name, layer in wanted.items():
-            plausible.check_fill(name, layer, "sar", unit)
         plausible.check_s1(path, layers, unit)
     first = next(iter(wanted.values()))
-    facts.note(_types("S1", first, np.dtype(np.float32), "" if unit == "db" else f", {unit} as dB"))
+    for layer in wanted.values():
+        facts.note(_types("S1", layer, np.dtype(np.float32), "" if unit == "db" else f", {unit} as dB"))
     if (first.scale, first.offset) != (1, 0):
         facts.note(f"S1: scale {first.scale:g} and offset {first.offset:g} of the tags applied")
     return layers
@@ -95,19 +98,24 @@ def _ms(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recip
         for name, layer in wanted.items():
             plausible.check_fill(name, layer, "ms", unit)
         plausible.check_s2(path, layers, unit, first.pixels.dtype)
-    stored = next(iter(layers.values())).dtype
-    facts.note(_types("S2", first, stored, ", reflectance as DN" if unit == "reflectance" else ""))
-    if (first.scale, first.offset) != (1, 0):
-        facts.note(f"S2: scale {first.scale:g} and offset {first.offset:g} of the tags applied")
-    if unit != "dn":
+    for name, layer in wanted.items():
+        facts.note(_types("S2", layer, layers[name].dtype, ", reflectance as DN" if unit == "reflectance" else ""))
+    if unit == "byte":
+        if recipe.offset not in (None, "tags", 0):
+            raise Unfit("offset", "--offset is in DN, but --s2-unit byte has none: leave one of them out")
         return layers
     tagged = {told for _, told in converted.values()}
-    if len(tagged) > 1 and tagged != {None, 0}:
-        raise Unfit("offset", f"{path}: its layers' tags tell different offsets")
-    told = next(iter(tagged))
+    if len(tagged) > 1 and tagged != {None, 0} and recipe.offset in (None, "tags"):
+        raise Unfit("offset", f"{path}: its layers' tags tell different offsets: give --offset in DN")
+    told = tagged.pop() if len(tagged) == 1 else None
     offset, why, known = _offset(path, layers, tags, told, recipe, facts)
-    facts.offsets += [(path, offset, why, known)] if recipe.offset != 0 or told else []
-    return {name: subtract(layer, offset - (told or 0)) for name, layer in layers.items()}
+    if (first.scale, first.offset) != (1, 0):
+        overruled = first.offset != 0 and offset != told
+        how = "read, and another offset subtracted as --offset tells" if overruled else "applied"
+        facts.note(f"S2: scale {first.scale:g} and offset {first.offset:g} of the tags {how}")
+    listed = offset or (unit == "dn" and recipe.offset not in ("tags", 0))
+    facts.offsets += [(path, round(offset), why, known)] if listed else []
+    return {name: subtract(layer, offset) for name, layer in layers.items()}
 
 
 def _types(sensor: str, layer: Layer, stored: np.dtype, how: str) -> str:
@@ -115,19 +123,26 @@ def _types(sensor: str, layer: Layer, stored: np.dtype, how: str) -> str:
 
 
 def _offset(
-    path: str, layers: Layers, tags: dict[str, str], told: int | None, recipe: Recipe, facts: Facts
-) -> tuple[int, str, bool]:
+    path: str, layers: Layers, tags: dict[str, str], told: float | None, recipe: Recipe, facts: Facts
+) -> tuple[float, str, bool]:
     """(DN of offset in an S2 image, why, whether it is known). told: by its scale and offset tags."""
+    if recipe.offset == "tags":
+        return told or 0, "its offset tag", True
     if isinstance(recipe.offset, int):
-        return (recipe.offset, "--offset", True) if recipe.offset or told is None else (told, "its offset tag", True)
+        return recipe.offset, "--offset", True
     if recipe.offset is not None:
         if path not in recipe.offset:
             raise Unfit("offset", f"{path} is not in the table that --offset names")
         return recipe.offset[path], "the table of --offset", True
-    if told:
-        return told, "its offset tag", True
     found = evidence(path, tags, layers.values())
-    if found.offset is None and told == 0:
+    if told:
+        found = found._replace(offset=round(told), why="its offset tag", known=True)
+    elif recipe.s2_unit == "reflectance":
+        if found.offset and found.near:
+            inside = f"{found.why} tells an offset, and its darkest reflectance lies just above 0.1, as with it"
+            raise Unfit("offset", f"{path}: {inside}: give --offset 1000, or --offset 0 to take it as it is")
+        return 0, "reflectance", True
+    elif found.offset is None and told == 0:
         found = found._replace(offset=0, why="its scale tag, without an offset", known=True)
     facts.evidence.append(found)
     if found.open:
@@ -137,7 +152,7 @@ def _offset(
         return 0, f"guess: {found.dark:.1%} of its pixels are under DN {DARK}", False
     if not found.known:
         facts.doubts.append("S2 tells its offset by the acquisition date alone: --offset overrules")
-    return found.offset, found.why if found.known else f"guess: {found.why}", found.known
+    return told or found.offset, found.why if found.known else f"guess: {found.why}", found.known
 
 
 def _label_map(file: Raster, source: Source, recipe: Recipe, facts: Facts) -> Picture:
@@ -146,6 +161,10 @@ def _label_map(file: Raster, source: Source, recipe: Recipe, facts: Facts) -> Pi
     values, invalid = labels.values_of(file, recipe.colours)
     ids = labels.look_up(values, classes)
     if invalid is not None:
+        if classes is not None and (blank := labels.named(values[invalid & (ids >= 0)], recipe.colours)):
+            facts.doubts.append(
+                f"label maps: pixels without data, by nodata value or mask, are a class: {', '.join(blank)}"
+            )
         ids = np.where(invalid, -1, ids)
     facts.dropped = labels.dropped(values, ids, invalid, recipe.colours)
     data = next(iter(file.layers.values())).pixels if recipe.raw_map else labels.stored(ids, classes is not None)

@@ -12,7 +12,7 @@ from rsdnet.ingest.source import Unfit
 MOST = 255  # classes that --classes can name: a map of theirs is stored in 8 bits, 255 for no class
 NONE = 65535  # stored for no class in a map without named classes
 RGB = ("R", "G", "B")  # names of a colour map's layers
-_NAMES = {np.iinfo(np.int64).min: "NaN"}  # of values that stand for another
+_NAMES = {np.iinfo(np.int64).min: "NaN or beyond 64 bits"}  # of values that stand for another
 _CLASS = re.compile(r"\s*(-?[0-9]+|#[0-9a-fA-F]{6})\s*=\s*(\S.*?)\s*")
 
 
@@ -51,7 +51,9 @@ def values_of(raster: Raster, colours: bool) -> tuple[np.ndarray, np.ndarray | N
     """
     if set(raster.layers) == set(RGB):
         red, green, blue = (_whole(raster.layers[name]) for name in RGB)
-        return (red << 16) | (green << 8) | blue, raster.layers["R"].invalid
+        blank = [layer.invalid for layer in raster.layers.values() if layer.invalid is not None]
+        # A file's nodata value is that of each layer, so that of a colour is no data where all three have it.
+        return (red << 16) | (green << 8) | blue, np.logical_and.reduce(blank) if len(blank) == len(RGB) else None
     layer = raster.layers["Data"]
     values = _whole(layer)
     if colours:
@@ -64,7 +66,7 @@ def values_of(raster: Raster, colours: bool) -> tuple[np.ndarray, np.ndarray | N
 
 
 def _whole(layer: Layer) -> np.ndarray:
-    """(H, W) int64; NaN becomes the smallest."""
+    """(H, W) int64; NaN and numbers beyond 64 bits become the smallest."""
     pixels = layer.pixels
     if pixels.dtype.kind in "iu":
         return pixels.astype(np.int64)
@@ -93,7 +95,12 @@ def look_up(values: np.ndarray, classes: Mapping[int, int] | None) -> np.ndarray
 def dropped(values: np.ndarray, ids: np.ndarray, invalid: np.ndarray | None, colours: bool) -> dict[str, int]:
     """Pixels by value, of the values that are no class; pixels without data are not counted."""
     lost = ids < 0 if invalid is None else (ids < 0) & ~invalid
-    found, counts = np.unique(values[lost], return_counts=True)
+    return named(values[lost], colours)
+
+
+def named(values: np.ndarray, colours: bool) -> dict[str, int]:
+    """Pixels by value, in words."""
+    found, counts = np.unique(values, return_counts=True)
     names = (f"#{value:06x}" if colours and value >= 0 else _NAMES.get(value, str(value)) for value in found.tolist())
     return dict(zip(names, counts.tolist(), strict=True))
 

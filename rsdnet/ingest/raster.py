@@ -3,11 +3,12 @@
 import logging
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -24,7 +25,13 @@ GDAL = {
     "GDAL_CACHEMAX": 64,
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # damaged JPEG data is an error, not pixels made up
 }
+_HUGE = 1e5  # no scale and no offset of values in DN, dB, power or reflectance is as large
 SKIP, REST = "-", "*"
+# Other words that describe a layer: colours, and layers of products (ESA, Sentinel-2 Products Specification; Earth
+# Engine's S2 and S1 collections).
+_WORDS = {"BLUE": "B02", "GREEN": "B03", "RED": "B04"} | {
+    name: name for name in ("SCL", "AOT", "WVP", "CLD", "SNW", "QA10", "QA20", "QA60", "ANGLE")
+}
 _OTHER = ("HH", "HV")  # Sentinel-1's other polarisations (ESA, Sentinel-1 Product Definition)
 # Of a product that sent horizontal waves, so has HH, HV (ESA, Sentinel-1 Product Specification, naming).
 _SENT_H = re.compile(r"S1[A-D]_\w\w_[A-Z]{3}[FHM_]_\dS[SD]H_")
@@ -69,6 +76,7 @@ def read(path: str, names: tuple[str, ...] | None, nodata: float | None = None) 
             chosen = choose(path, file.descriptions, names, _alpha(file))
             grid, axes = grid_of(file)
             indices = list(chosen.values())
+            _check_scales(path, [(file.scales[index - 1], file.offsets[index - 1]) for index in indices])
             known = range(1, file.count + 1) if names and names[-1] == REST else indices
             pixels, blank = file.read(indices), _invalid(file, known)
             layers = {}
@@ -78,11 +86,44 @@ def read(path: str, names: tuple[str, ...] | None, nodata: float | None = None) 
                 layers[name] = Layer(path, np.flip(one, axes), flipped, file.scales[index - 1], file.offsets[index - 1])
             _check_polarisation(path, file.tags(), chosen)
             rest = [text or f"layer {at}" for at, text in enumerate(file.descriptions, 1) if at not in indices]
-            palette = file.colormap(1) if file.colorinterp[0] == ColorInterp.palette else {}
-            return Raster(layers, grid, file.tags(), tuple(rest), bool(axes), palette)
-    except (RasterioError, OSError, UnicodeError) as error:
+            return Raster(layers, grid, _tags(file, indices), tuple(rest), bool(axes), _palette(file))
+    except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
         reason = str(error.__cause__ or error).replace(path, "").strip(" :'")
         raise Unfit("cannot be read", f"{path} cannot be read ({reason}); is it whole?") from error
+
+
+def _palette(file: rasterio.DatasetReader) -> dict[int, tuple[int, ...]]:
+    """Colour by value; {} without a colour table, which may be announced all the same."""
+    try:
+        return file.colormap(1) if file.colorinterp[0] == ColorInterp.palette else {}
+    except ValueError:
+        return {}
+
+
+def _check_scales(path: str, pairs: Iterable[tuple[float, float]]) -> None:
+    """Raise Unfit on scale and offset tags by which every pixel would be one value, none, or beyond all measure."""
+    for scale, offset in pairs:
+        if scale == 0 or not (np.abs((scale, offset)) < _HUGE).all():
+            raise Unfit("unit", f"{path} tells a scale of {scale:g} and an offset of {offset:g}: correct its tags")
+
+
+def _tags(file: rasterio.DatasetReader, indices: Collection[int]) -> dict[str, str]:
+    """The tags of a file, and of its layers where it has none of the name."""
+    tags = joined(file.tags(index) for index in indices) | file.tags()
+    for name, text in tuple(tags.items()):
+        rest, equals, value = text.partition("=")
+        if equals and rest.isidentifier():  # GDAL splits "s2:processing_baseline=05.09" at its colon
+            tags[f"{name}:{rest}"] = value
+    return tags
+
+
+def joined(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Tags of several layers or files: values that differ as one text."""
+    values: dict[str, list[str]] = {}
+    for own in tags:
+        for name, text in own.items():
+            values.setdefault(name, []).append(text)
+    return {name: ", ".join(dict.fromkeys(texts)) for name, texts in values.items()}
 
 
 def _alpha(file: rasterio.DatasetReader) -> int | None:
@@ -124,11 +165,10 @@ def choose(
     Raises Unfit where layers are unnamed, or named otherwise than described.
     """
     described = [band_name(text) for text in descriptions]
-    known = [name for name in described if name]
-    if len(set(known)) < len(known):
-        described = [None] * len(described)  # a description that several layers share names none of them
+    shared = {name for name in described if name and described.count(name) > 1}
+    known = [name for name in described if name and not shared]
     if names is None:
-        chosen = {name: index for index, name in enumerate(described, 1) if name and name in bands.BANDS}
+        chosen = {name: described.index(name) + 1 for name in known if name in bands.BANDS}
         if not chosen:
             told = f" as bands: {', '.join(map(str, descriptions))}" if any(descriptions) else ""
             raise Unfit("bands", f"{path} does not name its {len(descriptions)} layers{told}")
@@ -147,9 +187,17 @@ def choose(
     if count < len(wanted) or (count > len(wanted) and not rest):
         spelled, how = ", ".join(wanted), f"; {SKIP} skips a layer" if count > len(wanted) else ""
         raise Unfit("bands", f"{path} has {count} layers, but {len(wanted)} bands are named: {spelled}{how}")
-    for index, (said, name) in enumerate(zip(described, wanted, strict=False), 1):
+    # A description that several layers share names none of them.
+    said_of = [
+        None if name in shared else name or _WORDS.get((text or "").strip().upper())
+        for name, text in zip(described, descriptions, strict=True)
+    ]
+    for index, (said, name) in enumerate(zip(said_of, wanted, strict=False), 1):
         if said and name in bands.BANDS and name != said:
             raise Unfit("bands", f"{path} describes layer {index} as {descriptions[index - 1]}, but it is named {name}")
+        if not said and name in bands.BANDS and name in said_of:
+            where = f"layer {said_of.index(name) + 1} as {name}, but layer {index} is named so"
+            raise Unfit("bands", f"{path} describes {where}")
     return {name: index for index, name in enumerate(wanted, 1) if name != SKIP}
 
 

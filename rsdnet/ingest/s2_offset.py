@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rsdnet.bands import REFLECTANCE
 from rsdnet.errors import DataError
+from rsdnet.ingest.source import Unfit
 
 OFFSET = 1000
 _FIRST = "20220125"  # the first day of baseline 04.00 (ESA, Sentinel-2 Products Specification, RADIO_ADD_OFFSET)
@@ -29,7 +31,11 @@ _NEAR_SHARE = 0.001
 
 # ESA, Sentinel-2 Products Specification, product naming: S2A_MSIL1C_20230101T101411_N0509_R022_T33UUP_...
 _PRODUCT = re.compile(r"S2[A-D]_MSIL(?:1C|2A)_(\d{8})T\d{6}_N(\d{2})(\d{2})_R\d{3}(?:_|$)")
-_BASELINE = re.compile(r"N?(\d{1,2})\.?(\d{1,2})")  # 05.09, 5.9, N0509
+_BASELINE = re.compile(r"N?(\d{1,2}?)(?:\.(\d{1,2})|(\d\d))?")  # 05.09, 5.9, N0509, 509, 5
+_NEWEST = 20  # greater ones are no official baseline: 99.99
+_BRIGHTEST = 65_535  # DN; no offset is as large
+_ADDED = re.compile(r"(?:RADIO|BOA)_ADD_OFFSET", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?(?!\w)")
 _DATE = re.compile(r"(?<!\d)(20\d{6})T\d{6}(?!\d)")
 _ACQUIRED = re.compile(r"SENSING|ACQUISITION|DATATAKE|PRODUCT_START|^DATETIME$", re.IGNORECASE)
 _ISO = re.compile(r"(20\d\d)-?(\d\d)-?(\d\d)")
@@ -58,7 +64,7 @@ class Evidence(NamedTuple):
 
 
 def evidence(path: str, tags: Mapping[str, str], bands: Iterable[np.ndarray]) -> Evidence:
-    """Evidence of an S2 image: of its path, its tags, and its bands, (H, W) DN with 0 or NaN for nodata."""
+    """Evidence of an S2 image: of its path, its tags, and its bands, (H, W) DN with 0 and NaN for nodata."""
     lowest = _per_pixel_minimum(bands)
     dark = float(np.mean(lowest < DARK)) if lowest.size else 0.0
     near = bool(lowest.size and dark <= _NEAR_SHARE and np.percentile(lowest, 100 * _NEAR_SHARE) < _NEAR)
@@ -67,12 +73,14 @@ def evidence(path: str, tags: Mapping[str, str], bands: Iterable[np.ndarray]) ->
 
 def told(path: str, tags: Mapping[str, str]) -> tuple[int | None, str, bool]:
     """(offset, why, known) by tags, product name and date; (None, "", False) if they tell nothing."""
+    if added := {name: text for name, text in tags.items() if _ADDED.search(name) and _NUMBER.search(text)}:
+        name, text = next(iter(added.items()))
+        return _subtracted(path, name, ", ".join(added.values())), f"the tag {name}", True
     for name, text in tags.items():
-        if re.search(r"(RADIO|BOA)_ADD_OFFSET", name, re.IGNORECASE) and (number := _number(text)) is not None:
-            return round(-number), f"the tag {name}", True
-    for name, text in tags.items():
-        if "BASELINE" in name.upper() and (match := _BASELINE.fullmatch(text.strip())) and match[1] != "99":
-            return OFFSET * (int(match[1]) >= 4), f"processing baseline {match[1]:>02}.{match[2]:<02}", True
+        match = _BASELINE.fullmatch(text.strip()) if "BASELINE" in name.upper() else None
+        if match and int(match[1]) <= _NEWEST:
+            minor = match[2] or match[3] or "00"
+            return OFFSET * (int(match[1]) >= 4), f"processing baseline {match[1]:>02}.{minor:<02}", True
     parts = Path(path).parts[::-1]
     products = [match for part in (*parts, *tags.values()) if (match := _PRODUCT.search(part))]
     for match in products:
@@ -90,10 +98,17 @@ def told(path: str, tags: Mapping[str, str]) -> tuple[int | None, str, bool]:
     return None, "", False
 
 
-def _number(text: str) -> float | None:
-    """The first of the numbers that a tag lists."""
-    match = re.search(r"-?\d+(\.\d+)?", text)
-    return float(match[0]) if match else None
+def _subtracted(path: str, name: str, text: str) -> int:
+    """The DN to subtract by the offset that a tag adds, in DN or, under 1, in reflectance.
+
+    Raises Unfit if it lists several, or one above zero.
+    """
+    added = {float(match[0]) for match in _NUMBER.finditer(text)}
+    offset = -min(added)
+    if len(added) > 1 or not 0 <= offset < _BRIGHTEST:
+        told = ", ".join(f"{number:g}" for number in sorted(added))
+        raise Unfit("offset", f"{path}: the tag {name} adds {told}, no single offset to subtract: give --offset in DN")
+    return round(offset * (REFLECTANCE if offset < 1 else 1))
 
 
 def settle(found: Sequence[Evidence]) -> None:
@@ -133,20 +148,20 @@ def _per_pixel_minimum(bands: Iterable[np.ndarray]) -> np.ndarray:
         by_shape.setdefault(band.shape, []).append(band)
     minima = []
     for same in by_shape.values():
-        valid = np.all([band != 0 if band.dtype.kind in "iu" else np.isfinite(band) for band in same], axis=0)
+        valid = np.all([(band != 0) & np.isfinite(band) for band in same], axis=0)
         minima.append(np.minimum.reduce(same)[valid])
     return np.concatenate([np.empty(0, np.int64), *minima])
 
 
-def subtract(band: np.ndarray, offset: int) -> np.ndarray:
-    """(H, W) DN less the offset, same type. 0 stays 0, nodata; a valid DN up to the offset becomes 1.
+def subtract(band: np.ndarray, offset: float) -> np.ndarray:
+    """(H, W) DN less the offset, same type; whole in integers. 0 is nodata: it stays 0, and in floats becomes NaN.
 
-    Its reflectance is at or below zero; 1, a reflectance of 0.0001, is the least that is not nodata.
-    Floats, which have NaN for nodata, are subtracted plainly.
+    A valid integer up to the offset becomes 1: its reflectance is at or below zero, and 1, a reflectance of 0.0001, is
+    the least that is not nodata.
     """
     if offset == 0:
         return band
     if band.dtype.kind == "f":
-        return band - band.dtype.type(offset)
+        return np.where(band == 0, band.dtype.type(np.nan), band - band.dtype.type(offset))
     lower = np.clip(band.astype(np.int32) - offset, 1, np.iinfo(band.dtype).max).astype(band.dtype)
     return np.where(band == 0, band, lower)

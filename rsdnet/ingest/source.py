@@ -65,11 +65,11 @@ class Recipe:
     """From pixels to database values; sent to every worker.
 
     expected: bands of the S2 and S1 images, {"ms": ..., "sar": ...}. offset: DN to subtract from S2, by file in a
-    table, or None to decide as rsdnet/ingest/s2_offset.py does. classes: label id by pixel value of the map, for each
-    scheme; a missing scheme: the value is the id. class_names: by label id, None: the ids themselves, as text. raw_map:
-    store the map's own values, as rico-hdl does, not label ids. colours: the values of the map are colours, R G B in 24
-    bits. level: processing level of S2, "L1C", "L2A" or "" for unknown. tolerance: greatest difference in size between
-    S1, S2 and map, px.
+    table; None to decide as rsdnet/ingest/s2_offset.py does; "tags" for that of GDAL's tags, as a rule 0. classes:
+    label id by pixel value of the map, for each scheme; a missing scheme: the value is the id. class_names: by label
+    id, None: the ids themselves, as text. raw_map: store the map's own values, as rico-hdl does, not label ids.
+    colours: the values of the map are colours, R G B in 24 bits. level: processing level of S2, "L1C", "L2A" or "" for
+    unknown. tolerance: greatest difference in size between S1, S2 and map, px.
 
     The rest comes from the command line, whatever a layout gives. patch, stride: size and step of the tiles, px of 10
     m; patch None: an image is one patch. max_invalid: largest share of invalid pixels in any band. nodata: values that
@@ -78,7 +78,7 @@ class Recipe:
     """
 
     expected: Mapping[str, tuple[str, ...]]
-    offset: int | Mapping[str, int] | None = 0
+    offset: int | Mapping[str, int] | Literal["tags"] | None = "tags"
     classes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     raw_map: bool = False

@@ -26,7 +26,8 @@ class Tally:
     def __init__(self) -> None:
         self.samples = self.left_out = self.sources = self.labelled = self.placed = self.mapped = 0
         self.highest = -1
-        self.labels: set[int] = set()
+        self.labels = set[int]()
+        self.present = set[str]()
         self.first_reason = ""
         self.pixels = self.covered = 0
         self.bands: dict[str, Accumulator] = {}
@@ -39,7 +40,8 @@ class Tally:
         """Count one source: its line of the journal, and its training tiles' statistics."""
         self.sources += 1
         self.samples += len(line["rows"])
-        for _, _, _, map_key, label, split, _, lon, _ in line["rows"]:
+        for _, ms, sar, map_key, label, split, _, lon, _ in line["rows"]:
+            self.present |= {kind for kind, key in (("ms", ms), ("sar", sar)) if key is not None}
             self.splits[split] += 1
             self.labelled += label is not None
             if label is not None:
@@ -91,15 +93,13 @@ class Tally:
             ("sar", "S1", _SCALES[recipe.s1_unit]),
         ):
             names = [name for name in recipe.expected.get(kind, ()) if name in bands.BANDS]
-            if names:
+            if names and kind in self.present:
                 level = f"{recipe.level}, " if kind == "ms" and recipe.level else ""
                 yield f"{sensor}: {level}{unit}; {', '.join(names)}{self._offset(recipe) if kind == 'ms' else ''}"
 
     def _offset(self, recipe: Recipe) -> str:
-        if recipe.s2_unit != "dn":
-            return ""
         if not self.offsets:
-            return "; no offset subtracted"
+            return "; no offset subtracted" if recipe.s2_unit == "dn" else ""
         parts = [
             f"{offset:,} DN from {count:,} files{'' if known else ' (a guess)'}"
             for (offset, known), count in sorted(self.offsets.items())

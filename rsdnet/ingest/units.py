@@ -9,17 +9,20 @@ import numpy as np
 
 from rsdnet import bands
 from rsdnet.ingest.raster import Layer
-from rsdnet.ingest.s2_offset import subtract
 from rsdnet.ingest.source import IMPLAUSIBLE, S1Unit, S2Unit, Unfit
 
 NATIVE = ("uint8", "int16", "uint16", "float16", "float32")  # the kernels' types
 # A scale tag up to this turns DN into reflectance (0.0001 as a rule); a larger one stays in DN.
 _TO_REFLECTANCE = 0.01
-_NEGATIVE = 0.05  # share of negative power: noise subtraction leaves some
+_NEGATIVE = 0.05  # share of negative power beyond the noise that is subtracted
+_LEAST_NOISE = -1.0  # power; what the subtraction of noise leaves is a hundredth of that
+_LEAST = -100.0  # dB; power below it is none, which the subtraction of noise leaves as a tiny number
 
 
-def s2(layer: Layer, unit: S2Unit) -> tuple[np.ndarray, int | None]:
-    """(H, W) DN or bytes of an S2 layer; the DN that its tags subtracted, None if they tell no scale or offset.
+def s2(layer: Layer, unit: S2Unit) -> tuple[np.ndarray, float | None]:
+    """(H, W) DN or bytes of an S2 layer; the DN that its tags subtract, None if they tell no scale or offset.
+
+    Its scale is applied; its offset is not yet, for DN 0 is no data before that alone.
 
     Raises Unfit on complex numbers, on integers too far apart for 16 bits, and on bytes of another type.
     """
@@ -29,12 +32,12 @@ def s2(layer: Layer, unit: S2Unit) -> tuple[np.ndarray, int | None]:
             raise Unfit("unit", f"{layer.path} holds {layer.pixels.dtype}, but --s2-unit byte means uint8")
         return _blank(layer.pixels, layer.invalid), None
     factor, offset = _to_dn(layer, unit)
-    told = round(-offset) if (layer.scale, layer.offset) != (1, 0) and unit == "dn" else None
+    told = -offset if (layer.scale, layer.offset) != (1, 0) else None
     if factor == 1 and offset == round(offset):
-        whole = _narrow(layer)
-        return subtract(whole, told) if told else whole, told
-    dn = layer.pixels.astype(np.float64) * factor + offset
-    return _blank(dn.astype(np.float32), layer.invalid), told
+        return _narrow(layer), told
+    blank = layer.pixels == 0 if layer.pixels.dtype.kind in "iu" else np.zeros(layer.pixels.shape, bool)
+    dn = layer.pixels.astype(np.float64) * factor
+    return _blank(dn.astype(np.float32), blank if layer.invalid is None else blank | layer.invalid), told
 
 
 def _to_dn(layer: Layer, unit: S2Unit) -> tuple[float, float]:
@@ -45,8 +48,8 @@ def _to_dn(layer: Layer, unit: S2Unit) -> tuple[float, float]:
 
 
 def _whole(value: float) -> float:
-    """A value that is whole but for its rounding (10,000 times 0.0001), as the whole number."""
-    return round(value) if np.isclose(value, round(value), rtol=1e-9, atol=1e-9) else value
+    """A value that is whole but for its rounding (10,000 times 0.0001, which may be a float32), as the whole number."""
+    return round(value) if np.isclose(value, round(value), rtol=1e-7, atol=1e-9) else value
 
 
 def s1(layer: Layer, unit: S1Unit) -> np.ndarray:
@@ -59,9 +62,9 @@ def s1(layer: Layer, unit: S1Unit) -> np.ndarray:
     if (layer.scale, layer.offset) != (1, 0):
         values = values.astype(np.float64) * layer.scale + layer.offset
     if unit != "db":
-        negative = (values < 0) if layer.invalid is None else (values < 0) & ~layer.invalid
-        if np.mean(negative) > _NEGATIVE:
-            share = f"{np.mean(negative):.0%} of its values are negative, which {unit} is not"
+        below = (values < _LEAST_NOISE) if layer.invalid is None else (values < _LEAST_NOISE) & ~layer.invalid
+        if np.mean(below) > _NEGATIVE:
+            share = f"{np.mean(below):.0%} of its values are under {_LEAST_NOISE:g}, which {unit} is not"
             raise Unfit(IMPLAUSIBLE, f"{layer.path}: {share}: likely dB, so give --s1-unit db")
         values = decibel(values, 10 if unit == "power" else 20)
     with np.errstate(over="ignore"):
@@ -69,9 +72,9 @@ def s1(layer: Layer, unit: S1Unit) -> np.ndarray:
 
 
 def decibel(values: np.ndarray, factor: int) -> np.ndarray:
-    """factor log10 in float64: 10 for power, 20 for amplitude; NaN for values not above zero."""
+    """factor log10 in float64: 10 for power, 20 for amplitude; NaN for values not above zero, -100 dB."""
     wide = values.astype(np.float64)
-    positive = np.isfinite(wide) & (wide > 0)
+    positive = np.isfinite(wide) & (wide > 10 ** (_LEAST / factor))
     return factor * np.log10(wide, where=positive, out=np.full(wide.shape, np.nan))
 
 
@@ -81,6 +84,9 @@ def _require_real(layer: Layer) -> None:
 
 
 def _blank(values: np.ndarray, invalid: np.ndarray | None) -> np.ndarray:
+    """The values with pixels without data, and in floats those that are not finite, as nodata."""
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        invalid = ~finite if invalid is None else invalid | ~finite
     if invalid is None:
         return values
     return np.where(invalid, values.dtype.type(np.nan if values.dtype.kind == "f" else 0), values)

@@ -104,6 +104,36 @@ def test_images_stored_south_up_or_mirrored_are_turned(
     assert "S1: stored south-up or mirrored, turned north up (1 source)" in capsys.readouterr().out
 
 
+def test_a_coordinate_system_of_no_place_on_earth_is_compared_and_tells_none(tmp_path: Path) -> None:
+    for name, shift in (("good", 0), ("odd", 12)):
+        write(tmp_path, name, "s2", s2(SIDE), HERE, 'LOCAL_CS["site",UNIT["m",1]]')
+        write(tmp_path, name, "s1", s1(SIDE), HERE @ Affine.translation(shift, 0), 'LOCAL_CS["site",UNIT["m",1]]')
+    ingest(layout(tmp_path))
+    assert list(reasons(tmp_path / "db")) == ["odd"]
+    assert np.isnan(Catalog.read(tmp_path / "db").lon).all()
+
+
+def test_a_grid_turned_by_a_rounding_error_is_straight(tmp_path: Path) -> None:
+    noise = Affine(10, 1e-9, 390_000, -3e-10, 10, 5_348_400 - 10 * SIDE)
+    write(tmp_path, "a", "s2", s2(SIDE), HERE)
+    write(tmp_path, "a", "s1", s1(SIDE)[:, ::-1], noise)
+    ingest(layout(tmp_path))
+    np.testing.assert_array_equal(geotiffs.tensors(tmp_path / "db")["a_s1"]["VV"], s1(SIDE)[0])
+
+
+@pytest.mark.parametrize(
+    ("grid", "crs"),
+    [(Affine(1, 0, 0, 0, -1, SIDE), None), (Affine(1, 0, 0, 0, 1, SIDE), None), (HERE @ Affine.scale(1, 0), UTM)],
+)
+def test_plain_rows_and_columns_and_pixels_without_an_area_are_no_georeference(
+    tmp_path: Path, grid: Affine, crs: str | None
+) -> None:
+    write(tmp_path, "a", "s2", s2(SIDE), HERE)
+    write(tmp_path, "a", "s1", s1(SIDE), grid, crs)
+    ingest(layout(tmp_path))
+    np.testing.assert_array_equal(geotiffs.tensors(tmp_path / "db")["a_s1"]["VV"], s1(SIDE)[0])
+
+
 def test_the_catalog_tells_each_tiles_place(tmp_path: Path) -> None:
     write(tmp_path, "a", "s2", s2(SIDE), HERE)
     write(tmp_path, "a", "s1", s1(SIDE), HERE)

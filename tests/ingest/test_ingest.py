@@ -177,7 +177,8 @@ def test_offset_subtraction_keeps_nodata_apart_from_dark_pixels() -> None:
         lower = subtract(dn, 1000)
         assert lower.dtype == dtype
         assert lower.tolist() == [[0, 1, 1, 1, 1, 4000]]
-    np.testing.assert_array_equal(subtract(np.array([[1500, np.nan]], np.float32), 1000), [[500, np.nan]])
+    floats = np.array([[1500, np.nan, 0, 1]], np.float32)
+    np.testing.assert_array_equal(subtract(floats, 1000), [[500, np.nan, np.nan, -999]])
     assert subtract(np.array([[7]], np.uint16), 0).tolist() == [[7]]
 
 

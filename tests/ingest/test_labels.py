@@ -105,6 +105,24 @@ def test_a_colour_map_needs_its_colours(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored(tmp_path / "db"), want.ravel())
 
 
+def test_a_nodata_value_blanks_a_colour_where_all_three_layers_have_it(tmp_path: Path) -> None:
+    """Blue has no red: a nodata value of 0 does not blank it."""
+    colours = np.zeros((3, SIDE, SIDE), np.uint8)
+    colours[2, 1:] = 255
+    write(tmp_path, "a", colours, nodata=0)
+    ingest(labelled(tmp_path, classes="#0000ff=water,#ff0000=urban"))
+    assert stored(tmp_path / "db").tolist() == [255] * SIDE + [0] * (SIDE * SIDE - SIDE)
+
+
+def test_a_class_that_the_file_calls_nodata_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write(tmp_path, "a", filled((1, 0), (0, 20), dtype=np.uint8), nodata=0)
+    write(tmp_path, "b", filled((1, 0), (9, 20), dtype=np.uint8), nodata=9)
+    ingest(labelled(tmp_path, classes="0=land,1=water"))
+    assert stored(tmp_path / "db").tolist() == [255] * 20 + [1] * (SIDE * SIDE - 20)
+    said = "label maps: pixels without data, by nodata value or mask, are a class: 0 (1 source)"
+    assert said in capsys.readouterr().out.split("not sure of:")[1]
+
+
 def test_a_colour_table_serves_as_well(tmp_path: Path) -> None:
     write(tmp_path, "a", filled((4, 0), (7, 10), dtype=np.uint8))
     made = labelled(tmp_path, classes="#0000ff=water,#00ff00=trees")

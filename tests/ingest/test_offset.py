@@ -63,11 +63,43 @@ def stored(root: Path, name: str) -> np.ndarray:
         ("a.tif", {"SENSING_TIME": "2023-05-01T10:20:31Z"}, (1000, False)),
         ("a.tif", {"TIFFTAG_DATETIME": "2023:05:01 10:20:31"}, (None, False)),  # of the file
         ("a.tif", {"PROCESSING_BASELINE": "unknown"}, (None, False)),
+        ("a.tif", {"PROCESSING_BASELINE": "45.12"}, (None, False)),
+        ("a.tif", {"PROCESSING_BASELINE": "214"}, (0, True)),
+        ("a.tif", {"PROCESSING_BASELINE": "509"}, (1000, True)),
+        ("a.tif", {"PROCESSING_BASELINE": "5"}, (1000, True)),
+        ("a.tif", {"BOA_ADD_OFFSET": "-0.1"}, (1000, True)),  # of reflectance
+        ("a.tif", {"BOA_ADD_OFFSET": "-1e3"}, (1000, True)),
+        ("a.tif", {"BOA_ADD_OFFSET": "{'B01': -1000, 'B02': -1000}"}, (1000, True)),
+        ("a.tif", {"BOA_ADD_OFFSET": "0"}, (0, True)),
     ],
 )
 def test_tags_go_before_product_names_and_those_before_dates(path: str, tags: dict, want: tuple) -> None:
     offset, _, known = told(path, tags)
     assert (offset, known) == want
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{"BOA_ADD_OFFSET": "1000"}, {"BOA_ADD_OFFSET": "-1e400"}, {"BOA_ADD_OFFSET_0": "0", "BOA_ADD_OFFSET_1": "-1000"}],
+)
+def test_offset_tags_that_are_no_single_offset_are_refused(tags: dict) -> None:
+    with pytest.raises(
+        DataError, match=r"a\.tif: the tag BOA_ADD_OFFSET.* no single offset to subtract: give --offset"
+    ):
+        told("a.tif", tags)
+
+
+@pytest.mark.parametrize(
+    "tags", [{"BOA_ADD_OFFSET": "-1000"}, {"PROCESSING_BASELINE": "05.09"}, {"s2:processing_baseline": "05.09"}]
+)
+@pytest.mark.parametrize("layers", [(), (1, 2, 3, 4)])
+def test_tags_of_files_and_of_their_layers_are_read(tmp_path: Path, tags: dict, layers: tuple[int, ...]) -> None:
+    write(tmp_path, "a", scene(1001, 9000))
+    with rasterio.open(tmp_path / "s2" / "a.tif", "r+") as file:
+        for layer in layers or (0,):
+            file.update_tags(layer, **tags)
+    ingest(layout(tmp_path))
+    np.testing.assert_array_equal(stored(tmp_path, "a"), scene(1001, 9000)[0] - 1000)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
@@ -138,6 +170,63 @@ def test_gdals_scale_and_offset_are_applied_once(tmp_path: Path) -> None:
     assert got.dtype == np.uint16
     np.testing.assert_array_equal(got, plain[0])
     assert "its offset tag" in (tmp_path / "db" / "offsets.tsv").read_text()
+
+
+def tagged(root: Path, layers: np.ndarray, scales: tuple, offsets: tuple) -> None:
+    write(root, "a", layers)
+    with rasterio.open(root / "s2" / "a.tif", "r+") as file:
+        file.scales, file.offsets = scales, offsets
+
+
+def test_gdals_offset_is_applied_to_reflectance(tmp_path: Path) -> None:
+    plain = scene(1, 9000)
+    tagged(tmp_path, plain + 1000, (0.0001,) * 4, (-0.1,) * 4)
+    ingest(layout(tmp_path, s2_unit="reflectance"))
+    np.testing.assert_array_equal(stored(tmp_path, "a"), plain[0])
+
+
+def test_0_stays_nodata_under_any_scale(tmp_path: Path) -> None:
+    plain = scene(1, 9000)
+    plain[:, 0, :9] = 0
+    tagged(tmp_path, plain, (0.00005,) * 4, (-0.05,) * 4)
+    ingest(layout(tmp_path, offset="500"))
+    want = np.where(plain[0] == 0, np.nan, plain[0] * 0.5 - 500)
+    np.testing.assert_allclose(stored(tmp_path, "a"), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_the_user_overrules_gdals_offset(tmp_path: Path, table: bool, capsys: pytest.CaptureFixture) -> None:
+    tagged(tmp_path, scene(1, 9000), (0.0001,) * 4, (-0.1,) * 4)
+    (tmp_path / "table.tsv").write_text("s2/a.tif\t0\n")
+    with pytest.raises(DataError, match=r"its offset tag tells an offset, but .* lie under DN 800.* give --offset 0"):
+        ingest(layout(tmp_path))
+    ingest(layout(tmp_path, offset=str(tmp_path / "table.tsv") if table else "0"))
+    np.testing.assert_array_equal(stored(tmp_path, "a"), scene(1, 9000)[0])
+    assert "offset -0.1 of the tags read, and another offset subtracted as --offset tells" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("offsets", "said"), [((0, 0, 0, 0), "tells no baseline"), ((-0.1, 0, 0, 0), "give --offset")])
+def test_tags_of_some_layers_settle_nothing(tmp_path: Path, offsets: tuple, said: str) -> None:
+    tagged(tmp_path, scene(1001, 9000), (0.0001, 1, 1, 1), offsets)
+    with pytest.raises(DataError, match=said):
+        ingest(layout(tmp_path))
+    ingest(layout(tmp_path, offset="1000"))
+    np.testing.assert_array_equal(stored(tmp_path, "a"), scene(1001, 9000)[0] - 1000)
+
+
+def test_an_offset_within_reflectance_is_asked_for(tmp_path: Path) -> None:
+    plain = scene(1, 9000)
+    write(tmp_path, "a", ((plain + 1000) / 10_000).astype(np.float32), {"PROCESSING_BASELINE": "05.09"})
+    with pytest.raises(DataError, match=r"darkest reflectance lies just above 0\.1, as with it: give --offset 1000"):
+        ingest(layout(tmp_path, s2_unit="reflectance"))
+    ingest(layout(tmp_path, s2_unit="reflectance", offset="1000"))
+    np.testing.assert_allclose(stored(tmp_path, "a"), plain[0], atol=0.01)
+
+
+def test_bytes_have_no_offset(tmp_path: Path) -> None:
+    write(tmp_path, "a", scene(1, 255).astype(np.uint8))
+    with pytest.raises(DataError, match="--offset is in DN, but --s2-unit byte has none"):
+        ingest(layout(tmp_path, s2_unit="byte", offset="1000"))
 
 
 def test_a_table_tells_each_files_offset(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """From a file's values to the database's: units, scale tags, masks, fill, and layers by name."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,10 @@ def power(seed: int = 0) -> np.ndarray:
         (power(), "likely power, so give --s1-unit power"),
         ((1000 * np.sqrt(power())).astype(np.uint16), "likely amplitude, so give --s1-unit amplitude"),
         ((100 * s1(SIDE)).astype(np.int16), "likely dB times a factor"),
+        (np.where(power() < 0.01, -0.001, power()).astype(np.float32), "likely power, so give --s1-unit power"),
+        (power() - 0.1, "likely power, so give --s1-unit power"),  # of nearly nothing but noise
+        (np.where(power() > 0.4, 150, power()).astype(np.float32), "likely power, so give --s1-unit power"),
+        (np.square(1000 * np.sqrt(power())), "likely power without calibration: calibrate it"),
     ],
 )
 def test_s1_in_another_unit_ends_with_the_likely_one(tmp_path: Path, radar: np.ndarray, said: str) -> None:
@@ -66,8 +71,45 @@ def test_the_unit_told_is_the_one_that_decides(tmp_path: Path) -> None:
         stored(tmp_path / "amplitude", "a_s1/VH"), (20 * np.log10(wide[1])).astype(np.float32)
     )
     write(tmp_path, "a")
-    with pytest.raises(DataError, match="are negative, which power is not: likely dB, so give --s1-unit db"):
+    with pytest.raises(DataError, match="are under -1, which power is not: likely dB, so give --s1-unit db"):
         ingest(layout(tmp_path, s1_unit="power", db=tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [("power", "likely amplitude, so give --s1-unit amplitude"), ("amplitude", "likely power without calibration")],
+)
+def test_another_unit_told_is_not_advised_again(tmp_path: Path, unit: str, said: str) -> None:
+    digits = 1000 * np.sqrt(power())
+    write(tmp_path, "a", radar=digits if unit == "power" else digits**2)
+    with pytest.raises(DataError, match=said):
+        ingest(layout(tmp_path, s1_unit=unit))
+
+
+def test_negative_power_is_noise_and_nodata(tmp_path: Path) -> None:
+    radar = power()
+    radar[1, :3] = np.linspace(-0.004, 0, 3 * SIDE).reshape(3, SIDE)
+    write(tmp_path, "a", radar=radar)
+    ingest(layout(tmp_path, s1_unit="power", max_invalid=0.2))
+    got = stored(tmp_path / "db", "a_s1/VH")
+    assert np.isnan(got[:3]).all()
+    np.testing.assert_allclose(got[3:], 10 * np.log10(radar[1, 3:]), rtol=1e-5)
+
+
+def test_s1_in_the_place_of_s2_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "a", s1(SIDE), s1(SIDE))
+    with pytest.raises(DataError, match="nearly all negative: likely S1 in dB"):
+        ingest(layout(tmp_path))
+
+
+def test_power_next_to_nothing_is_none(tmp_path: Path) -> None:
+    radar = power()
+    radar[0, 0, :2] = 1e-12, 1e-9
+    write(tmp_path, "a", radar=radar)
+    ingest(layout(tmp_path, s1_unit="power"))
+    got = stored(tmp_path / "db", "a_s1/VV")
+    assert np.isnan(got[0, 0])
+    assert got[0, 1] == pytest.approx(-90)
 
 
 def test_scale_tags_turn_s1_into_db(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -79,6 +121,44 @@ def test_scale_tags_turn_s1_into_db(tmp_path: Path, capsys: pytest.CaptureFixtur
     np.testing.assert_allclose(stored(tmp_path / "db", "a_s1/VV"), hundredths[0] / 100, rtol=1e-6)
     np.testing.assert_allclose(stored(tmp_path / "db", "a_s1/VH"), hundredths[1] / 100 + 1, rtol=1e-5)
     assert "S1: scale 0.01 and offset 0 of the tags applied" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sensor", ["s1", "s2"])
+@pytest.mark.parametrize(("scale", "offset"), [(0, 0), (np.inf, 0), (1, np.nan), (1, -1e30)])
+def test_scale_tags_that_leave_no_value_are_refused(tmp_path: Path, sensor: str, scale: float, offset: float) -> None:
+    write(tmp_path, "a")
+    with rasterio.open(tmp_path / sensor / "a.tif", "r+") as file:
+        file.scales, file.offsets = (scale,) * 2, (offset,) * 2
+    with pytest.raises(
+        DataError, match=re.escape(f"a.tif tells a scale of {scale:g} and an offset of {offset:g}: correct its")
+    ):
+        ingest(layout(tmp_path))
+
+
+def test_decibels_of_no_power_are_nodata(tmp_path: Path) -> None:
+    radar = s1(SIDE)
+    radar[0, 0, :2] = -np.inf, np.inf
+    write(tmp_path, "a", radar=radar)
+    ingest(layout(tmp_path))
+    want = radar[0].copy()
+    want[0, :2] = np.nan
+    np.testing.assert_array_equal(stored(tmp_path / "db", "a_s1/VV"), want)
+
+
+def test_a_palette_announced_without_colours_is_none(tmp_path: Path) -> None:
+    write(tmp_path, "a")
+    with rasterio.open(tmp_path / "s1" / "a.tif", "r+") as file:
+        file.colorinterp = (ColorInterp.palette, ColorInterp.gray)
+    ingest(layout(tmp_path))
+    np.testing.assert_array_equal(stored(tmp_path / "db", "a_s1/VV"), s1(SIDE)[0])
+
+
+def test_reflectance_beyond_2_in_a_few_pixels_is_reflectance(tmp_path: Path) -> None:
+    reflectance = (s2(SIDE) / 10_000).astype(np.float32)
+    reflectance[:, 0, :3] = 2.4
+    write(tmp_path, "a", reflectance)
+    with pytest.raises(DataError, match="likely reflectance, so give --s2-unit reflectance"):
+        ingest(layout(tmp_path))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -145,6 +225,12 @@ def test_raw_amplitude_is_positive_in_db_and_trains_all_the_same(tmp_path: Path)
         ("s2", 0.0, np.float32),
         ("s2", -9999, np.float32),
         ("s2", 3.4e38, np.float32),
+        ("s1", -99, np.float32),
+        ("s1", -999, np.float32),
+        ("s2", -1, np.int16),
+        ("s2", -999, np.int16),
+        ("s2", 5000, np.uint16),  # amid the others
+        ("s2", 20_000, np.uint16),
     ],
 )
 def test_untold_fill_is_named_and_told_fill_is_nodata(tmp_path: Path, sensor: str, fill: float, dtype: type) -> None:
@@ -161,6 +247,14 @@ def test_untold_fill_is_named_and_told_fill_is_nodata(tmp_path: Path, sensor: st
     np.testing.assert_array_equal(got[3:], want[0, 3:].astype(got.dtype))
     assert (np.isnan(got[:3]) if got.dtype.kind == "f" else got[:3] == 0).all()
     assert read_stats(tmp_path / "db")["bands"][band]["invalid"] == 3 * SIDE
+
+
+def test_fill_in_power_is_no_sign_of_db(tmp_path: Path) -> None:
+    radar = power()
+    radar[:, :3] = -9999
+    write(tmp_path, "a", radar=radar)
+    with pytest.raises(DataError, match=r"12\.5% of VV is exactly -9999, likely fill: give --s1-nodata -9999"):
+        ingest(layout(tmp_path, s1_unit="power"))
 
 
 @pytest.mark.parametrize(("rows", "said"), [(1, r"4\.7% of VV is exactly 0, likely fill"), (0, "")])
@@ -192,9 +286,37 @@ def test_one_image_with_fill_among_many_is_left_out(tmp_path: Path, capsys: pyte
 def test_values_that_lie_close_together_are_no_fill(tmp_path: Path, dtype: type) -> None:
     """L1C's B10 has a handful of DN; EuroSAT's mean is 12 and its deviation 5."""
     cirrus = np.random.default_rng(0).normal(12, 1, (1, 64, 64)).round().astype(dtype)
+    cirrus[0, 32:] = 12
     geotiffs.write(tmp_path / "s2" / "a.tif", np.concatenate([s2(64, count=1).astype(dtype), cirrus]))
     ingest(layout(tmp_path, s1=None, s1_bands="", s2_bands="B04,B10"))
     np.testing.assert_array_equal(stored(tmp_path / "db", "a_s2/B10"), cirrus[0])
+
+
+def test_a_band_of_one_value_but_for_a_pixel_is_no_fill(tmp_path: Path) -> None:
+    cirrus = np.full((2, SIDE, SIDE), 1010, np.uint16)
+    cirrus[:, 5, 5] = 1011
+    geotiffs.write(tmp_path / "s2" / "a.tif", cirrus)
+    ingest(layout(tmp_path, s1=None, s1_bands="", s2_bands="B09,B10"))
+    np.testing.assert_array_equal(stored(tmp_path / "db", "a_s2/B10"), cirrus[1])
+
+
+def test_pixels_of_60_m_as_several_of_10_m_are_no_fill(tmp_path: Path) -> None:
+    """A patch of 16 px holds 9 of them, the largest a seventh of it."""
+    coarse = s2(3, count=2).repeat(6, 1).repeat(6, 2)[:, 1:17, 1:17]
+    geotiffs.write(tmp_path / "s2" / "a.tif", coarse)
+    ingest(layout(tmp_path, s1=None, s1_bands="", s2_bands="B01,B09"))
+    np.testing.assert_array_equal(stored(tmp_path / "db", "a_s2/B09"), coarse[1])
+
+
+@pytest.mark.parametrize("end", [1, 10_000])
+def test_values_clipped_at_an_end_are_no_fill(tmp_path: Path, end: int) -> None:
+    """As of dark water, or of clouds."""
+    optical = np.random.default_rng(0).integers(-1500, 11_500, (2, SIDE, SIDE)).clip(1, 10_000)
+    optical = np.where(optical == 10_001 - end, 5000 + np.arange(SIDE), optical).astype(np.uint16)  # the other end
+    assert (optical == end).mean() > 0.1
+    geotiffs.write(tmp_path / "s2" / "a.tif", optical)
+    ingest(layout(tmp_path, s1=None, s1_bands=""))
+    np.testing.assert_array_equal(stored(tmp_path / "db", "a_s2/B02"), optical[0])
 
 
 @pytest.mark.parametrize("kind", ["internal", "msk", "alpha"])
@@ -244,7 +366,11 @@ def test_a_described_layer_is_no_alpha(tmp_path: Path) -> None:
         (("B03", "B02"), "B02,B03", "describes layer 1 as B03, but it is named B02"),
         (("B02", "B03"), "B02,B03", ""),
         (("b2", "green"), "B02,B03", ""),
-        (("red", "green"), "B02,B03", ""),
+        (("Blue", "band 3"), "B02,B03", ""),
+        (("Green", "Blue"), "B02,B03", "describes layer 1 as Green, but it is named B02"),
+        (("B02", "QA60"), "B02,B03", "describes layer 2 as QA60, but it is named B03"),
+        (("haze", "B02"), "B02,-", "describes layer 2 as B02, but layer 1 is named so"),
+        (("b1", "b1"), "B02,B03", ""),
         (("", ""), "B02,B03", ""),
     ],
 )
