@@ -20,7 +20,7 @@ _LEAST = -1.0  # dB; every image has less somewhere, and power nowhere
 _POWER, _DIGITS = 10.0, 65_535.0  # greatest median of power, and of raw amplitude, which is stored in 16 bits
 _MOST = 0.9  # share of pixels up to DN 2 from which S2 is reflectance, of which clouds and water's glint exceed 2
 _BRIGHTEST = 2 * 65_535  # DN, far above the highest
-_HUGE = 1e6  # no DN, dB, power or amplitude is beyond
+_HUGE = 1e6  # no DN, dB, power or amplitude is beyond, but for squares of raw amplitude
 _FILL = 0.1  # share of pixels with one exact value
 _SATURATED = 0.01  # share of pixels at the highest value of a type: more are no saturation
 _ZEROS = 0.01  # share of pixels of exactly 0.0 dB: a float hits it by no chance
@@ -52,7 +52,8 @@ def _fill(values: np.ndarray, kind: str, unit: str) -> float | None:
     """The value of valid pixels (n,) that is likely fill, None if there is none."""
     low, high = values.min(), values.max()
     for extreme in (low, high):
-        if abs(float(extreme)) > _HUGE or extreme in _BELOW:
+        digits = kind == "sar" and _HUGE < extreme <= _DIGITS**2 and np.count_nonzero(values == extreme) == 1
+        if (abs(float(extreme)) > _HUGE and not digits) or extreme in _BELOW:
             return float(extreme)
     if unit == "db" and _beyond(values, far := max(float(low), float(high), key=abs)):
         return far

@@ -48,7 +48,8 @@ def power(seed: int = 0) -> np.ndarray:
         (np.where(power() < 0.01, -0.001, power()).astype(np.float32), "likely power, so give --s1-unit power"),
         (power() - 0.1, "likely power, so give --s1-unit power"),  # of nearly nothing but noise
         (np.where(power() > 0.4, 150, power()).astype(np.float32), "likely power, so give --s1-unit power"),
-        (np.square(1000 * np.sqrt(power())), "likely power without calibration: calibrate it"),
+        (1e6 * power(), "likely power without calibration: calibrate it"),
+        (1e8 * power(), "likely power without calibration: calibrate it"),
     ],
 )
 def test_s1_in_another_unit_ends_with_the_likely_one(tmp_path: Path, radar: np.ndarray, said: str) -> None:
