@@ -164,6 +164,7 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
     first.add_argument("--resume", action="store_true")
     first.add_argument("--data", nargs="*")
     known, _ = options.read(lambda: first.parse_known_args(argv), argv)
+    options.require_values(argv, "--data", "--knn-data", "--weights")
     saved = known.run / runfolder.CONFIG if known.resume and known.run else None
     if known.resume and not known.run:
         raise DataError("--resume needs the run to continue: --run FOLDER")
@@ -218,7 +219,7 @@ def main() -> int:
         with ranks.together():
             named = complete(cfg, saved) if ranks.main else cfg
         cfg = ranks.collect(named)[0]
-        console = Console(quiet=not ranks.main)
+        console = Console(quiet=not ranks.main, markup=False)
         with explained(cfg, ranks):
             return train(cfg, console, ranks)
 
