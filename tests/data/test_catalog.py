@@ -92,6 +92,51 @@ def test_missing_damaged_and_unfinished_are_told_apart(tmp_path: Path) -> None:
         Catalog.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("sample", pa.array([1, 2, 3, 4]), "column sample must hold text, not int64"),
+        ("ms", pa.array([b"a", b"b", None, b"d"]), "column ms must hold text, not binary"),
+        ("split", pa.array([0, 1, 2, 0]), "column split must hold text"),
+        ("label", pa.array([0, 0.5, 1, None]), "labels must be 32-bit integers"),
+        ("label", pa.array([0, float("nan"), 1, None]), "labels must be 32-bit integers"),
+        ("label", pa.array([0, 2**40, 1, None]), "labels must be 32-bit integers"),
+        ("label", pa.array([True, False, True, None]), "labels must be 32-bit integers or null, not bool"),
+        ("label", pa.array(["0", "1", None, "1"]), "labels must be 32-bit integers or null, not string"),
+    ],
+)
+def test_columns_of_other_types_are_refused(tmp_path: Path, column: str, values: pa.Array, said: str) -> None:
+    catalog().write(tmp_path)
+    path = tmp_path / "catalog.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index(column), column, values), path)
+    with pytest.raises(DataError, match=said):
+        Catalog.read(tmp_path)
+
+
+def test_columns_as_other_writers_type_them(tmp_path: Path) -> None:
+    """Floats of whole numbers, as pandas has where some are missing; dictionaries, as of its categories."""
+    catalog().write(tmp_path)
+    path = tmp_path / "catalog.parquet"
+    table = pq.read_table(path)
+    table = table.set_column(4, "label", pa.array([0.0, None, 1.0, 1.0]))
+    table = table.set_column(5, "split", table["split"].dictionary_encode())
+    pq.write_table(table.set_column(1, "ms", table["ms"].cast(pa.large_string())), path)
+    again = Catalog.read(tmp_path)
+    assert again.label.tolist() == [0, -1, 1, 1]
+    assert again.split.tolist() == catalog().split.tolist()
+    assert again.ms.tolist() == ["a_s2", "b_s2", None, "d_s2"]
+
+
+@pytest.mark.parametrize("classes", ["abc", {"0": "a"}, [0, 1], None])
+def test_classes_that_are_no_list_of_names(tmp_path: Path, classes: object) -> None:
+    catalog().write(tmp_path)
+    path, meta = tmp_path / "catalog.parquet", json.dumps({"version": 1, "classes": classes})
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"rsdnet": meta}), path)
+    with pytest.raises(DataError, match="classes must be a list of names"):
+        Catalog.read(tmp_path)
+
+
 def test_group_and_place_are_kept_where_they_are_known(tmp_path: Path) -> None:
     groups, lon, lat = (
         objects(["s1", None, "s1", "s2"]),
