@@ -258,10 +258,10 @@ def read(path: Path) -> Config:
     Raises DataError on a file that is not there or not TOML, an unknown key, or a value out of its type or range.
     """
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise DataError(f"config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, numbers of thousands of digits, nested deeply
         raise DataError(f"config {path} is not TOML: {error}") from None
     return from_tables(tables, f"config {path}")
 

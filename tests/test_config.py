@@ -59,6 +59,8 @@ def test_the_command_line_goes_over_the_file() -> None:
         ("[views]\nsar_looks = 0.5\n", "views.sar_looks"),
         ("[views]\nmodality = 'radar'\n", "views.modality"),
         ("[views\n", "is not TOML"),
+        ("x = " + "[" * 5000, "is not TOML"),
+        ("[run]\nseed = " + "9" * 5000, "is not TOML"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line_that_names_it(tmp_path: Path, text: str, words: str) -> None:
@@ -67,6 +69,11 @@ def test_a_mistake_in_the_file_is_one_line_that_names_it(tmp_path: Path, text: s
     with pytest.raises(DataError, match=r"run\.toml") as caught:
         config.read(path)
     assert words in str(caught.value)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes(b"\xef\xbb\xbf[views]\r\nsize = 64\r\n")
+    assert config.read(tmp_path / "c.toml").views.size == 64
 
 
 def test_a_file_of_an_older_run_is_read_without_its_access(tmp_path: Path) -> None:
