@@ -229,6 +229,11 @@ def from_tables(tables: dict[str, Any], where: str) -> Config:
     """`tables` as a valid configuration. Raises DataError that names `where` and the first bad key."""
     if isinstance(data := tables.get("data"), dict):
         tables = tables | {"data": {key: value for key, value in data.items() if key not in GONE}}
+    for section, table in tables.items():
+        for key, value in table.items() if isinstance(table, dict) else ():
+            default = getattr(getattr(Config(), section, None), key, value)
+            if isinstance(value, bool) and not isinstance(default, bool):  # pydantic takes true for 1
+                raise DataError(f"{where}: {section}.{key} = {str(value).lower()}: neither true nor false fits it")
     try:
         config = _ADAPTER.validate_python(tables)
     except ValidationError as error:

@@ -190,7 +190,9 @@ def complete(cfg: Config, saved: Path | None) -> Config:
     if not cfg.data.data:
         from rsdnet.synthetic import demo  # needs rasterio and lmdb, which training on a database does not
 
-        cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(demo.prepare(),)))
+        db = demo.prepare()
+        print(f"no --data: training on the embedded synthetic scenes, {db}")
+        cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(db,)))
     if saved and saved.is_file() and (changed := config.differences(config.read(saved), cfg)):
         raise DataError(f"{saved.parent} cannot go on with other settings: {'; '.join(changed)}")
     folder = cfg.run.run or Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
