@@ -229,6 +229,11 @@ def from_tables(tables: dict[str, Any], where: str) -> Config:
     """`tables` as a valid configuration. Raises DataError that names `where` and the first bad key."""
     if isinstance(data := tables.get("data"), dict):
         tables = tables | {"data": {key: value for key, value in data.items() if key not in GONE}}
+    for section, table in tables.items():
+        for key, value in table.items() if isinstance(table, dict) else ():
+            default = getattr(getattr(Config(), section, None), key, value)
+            if isinstance(value, bool) and not isinstance(default, bool):  # pydantic takes true for 1
+                raise DataError(f"{where}: {section}.{key} = {str(value).lower()}: neither true nor false fits it")
     try:
         config = _ADAPTER.validate_python(tables)
     except ValidationError as error:
@@ -258,10 +263,10 @@ def read(path: Path) -> Config:
     Raises DataError on a file that is not there or not TOML, an unknown key, or a value out of its type or range.
     """
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise DataError(f"config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, numbers of thousands of digits, nested deeply
         raise DataError(f"config {path} is not TOML: {error}") from None
     return from_tables(tables, f"config {path}")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -21,8 +22,11 @@ def command(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit: 0 or what it returns; 2 with one line on stderr for a `DataError`.
 
     A pipe closed by the reader (`... | head`) ends quietly. A file or folder that the system refuses, and a full disk,
-    also under what is printed, end with their line.
+    also under what is printed, end with their line. Started with closed streams (`>&-`), it prints nowhere.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
     try:
         status = main() or 0
         sys.stdout.flush()

@@ -7,6 +7,7 @@ A command's options are a dataclass; the type of a field says which values it ta
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -69,6 +70,16 @@ def read(parser: Callable[[], T], argv: Sequence[str]) -> T:
         raise DataError(_line(said.getvalue())) from None
     sys.stderr.write(said.getvalue())
     return found
+
+
+def require_values(argv: Sequence[str], *names: str) -> None:
+    """Raise DataError where one of the options `names` stands in the command line `argv` without a value.
+
+    An empty variable of a shell does that, and no value would mean the option's default.
+    """
+    for word, behind in itertools.pairwise([*argv, "--"]):
+        if word in names and behind.startswith("--"):
+            raise DataError(f"{word} has no value: name one or more, or leave {word} away")
 
 
 def checked(options: T) -> T:

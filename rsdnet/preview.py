@@ -62,10 +62,11 @@ def main() -> None:
     cfg = config.read(asked.config) if asked.config else Config()
     cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(asked.db,)))
     rows = pictures(asked.db, cfg, samples=asked.samples, pairs=asked.pairs, split=asked.split)
+    console = Console(markup=False)
     if doubt := hidden(band_table(cfg)):
-        Console().print(doubt, style="yellow", soft_wrap=True)
+        console.print(doubt, style="yellow", soft_wrap=True)
     draw_grid(rows, asked.out)
-    Console().print(f"{asked.out}: {len(rows)} samples", soft_wrap=True)
+    console.print(f"{asked.out}: {len(rows)} samples", soft_wrap=True)
 
 
 if __name__ == "__main__":

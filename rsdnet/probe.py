@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as train.py says
 import dataclasses
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ import tyro
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from rsdnet.data.pools import pools_of
@@ -29,7 +31,7 @@ from rsdnet.evaluate import linear
 from rsdnet.evaluate.features import BATCH, Labelled, labelled_modalities
 from rsdnet.evaluate.variants import load_encoder, variants
 from rsdnet.files import aside
-from rsdnet.options import Count, Seed, checked, parse
+from rsdnet.options import Count, Seed, checked, parse, require_values
 from rsdnet.runfolder import PROBE
 
 CHART = "probe.png"
@@ -68,9 +70,11 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> dict[str,
     """
     with ranks.together():
         checked(options)
-        encoder, cfg, tensors = load_encoder(options.run)
+        encoder, cfg, tensors, damaged = load_encoder(options.run)
         databases = options.data or cfg.data.data
         modalities = labelled_modalities(databases, cfg.views.modality)
+    for line in damaged:
+        console.print(f"{line}; an earlier one is evaluated", style="yellow", soft_wrap=True)
     for name in sorted(set(cfg.views.modality.split("+")) - set(modalities)):
         console.print(f"the database holds no labelled {name} patches: those bands are not probed", style="yellow")
     opened: dict[str, tuple[Labelled, Tensor]] = {}
@@ -148,9 +152,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     for name, row in result["bands"].items():
         best = max(row[label]["f1"] for label in labels)
         cells = [f"{row[label]['f1']:.3f} ({row[label]['accuracy']:.3f})" for label in labels]
-        table.add_row(
-            name, *[f"[bold]{c}" if row[label]["f1"] == best else c for label, c in zip(labels, cells, strict=True)]
-        )
+        styles = ["bold" if row[label]["f1"] == best else "" for label in labels]
+        table.add_row(name, *map(Text, cells, styles))
     table.add_section()
     table.add_row("mean of bands", *[f"{result['mean_f1'][label]:.3f}" for label in labels])
     console.print(table)
@@ -182,16 +185,17 @@ def chart(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """The command."""
+    require_values(sys.argv, "--data")
     options = parse(Options, prog="python -m rsdnet.probe", description=__doc__)
     with open_ranks(options.device) as ranks:
-        console = Console(quiet=not ranks.main)
+        console = Console(quiet=not ranks.main, markup=False)
         result = probe(options, console, ranks)
         if not ranks.main:
             return
+        show(result, console)  # first: the folder may be read-only
         with aside(options.run / PROBE) as temporary:
             temporary.write_text(json.dumps(result, indent=1) + "\n")
         chart(result, options.run / CHART)
-        show(result, console)
 
 
 if __name__ == "__main__":

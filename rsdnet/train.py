@@ -164,6 +164,7 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
     first.add_argument("--resume", action="store_true")
     first.add_argument("--data", nargs="*")
     known, _ = options.read(lambda: first.parse_known_args(argv), argv)
+    options.require_values(argv, "--data", "--knn-data", "--weights")
     saved = known.run / runfolder.CONFIG if known.resume and known.run else None
     if known.resume and not known.run:
         raise DataError("--resume needs the run to continue: --run FOLDER")
@@ -189,7 +190,9 @@ def complete(cfg: Config, saved: Path | None) -> Config:
     if not cfg.data.data:
         from rsdnet.synthetic import demo  # needs rasterio and lmdb, which training on a database does not
 
-        cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(demo.prepare(),)))
+        db = demo.prepare()
+        print(f"no --data: training on the embedded synthetic scenes, {db}")
+        cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(db,)))
     if saved and saved.is_file() and (changed := config.differences(config.read(saved), cfg)):
         raise DataError(f"{saved.parent} cannot go on with other settings: {'; '.join(changed)}")
     folder = cfg.run.run or Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
@@ -218,7 +221,7 @@ def main() -> int:
         with ranks.together():
             named = complete(cfg, saved) if ranks.main else cfg
         cfg = ranks.collect(named)[0]
-        console = Console(quiet=not ranks.main)
+        console = Console(quiet=not ranks.main, markup=False)
         with explained(cfg, ranks):
             return train(cfg, console, ranks)
 

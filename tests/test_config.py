@@ -54,11 +54,15 @@ def test_the_command_line_goes_over_the_file() -> None:
         ("[views]\nsize = 'big'\n", "views.size = 'big'"),
         ("[views]\nsize = 0\n", "views.size = 0"),
         ("[optim]\nbatch = 1\n", "optim.batch = 1"),
+        ("[optim]\nlr = true\n", "optim.lr = true"),
+        ("[run]\nseed = false\n", "run.seed = false"),
         ("[views]\ncrop_scale = [0.9, 0.1]\n", "views.crop_scale"),
         ("[views]\nms_gain = [nan, 1.0]\n", "views.ms_gain"),
         ("[views]\nsar_looks = 0.5\n", "views.sar_looks"),
         ("[views]\nmodality = 'radar'\n", "views.modality"),
         ("[views\n", "is not TOML"),
+        ("x = " + "[" * 5000, "is not TOML"),
+        ("[run]\nseed = " + "9" * 5000, "is not TOML"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line_that_names_it(tmp_path: Path, text: str, words: str) -> None:
@@ -67,6 +71,11 @@ def test_a_mistake_in_the_file_is_one_line_that_names_it(tmp_path: Path, text: s
     with pytest.raises(DataError, match=r"run\.toml") as caught:
         config.read(path)
     assert words in str(caught.value)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes(b"\xef\xbb\xbf[views]\r\nsize = 64\r\n")
+    assert config.read(tmp_path / "c.toml").views.size == 64
 
 
 def test_a_file_of_an_older_run_is_read_without_its_access(tmp_path: Path) -> None:
@@ -113,3 +122,17 @@ def test_import_of_the_package_is_instant() -> None:
     code = "import sys, rsdnet; print(sorted({'torch', 'numpy', 'rich'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_without_data_the_synthetic_scenes_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A configuration file that names no database does not train on them in silence."""
+    from rsdnet import train
+    from rsdnet.synthetic import demo
+
+    monkeypatch.setattr(demo, "prepare", lambda: tmp_path / "db")
+    (tmp_path / "c.toml").write_text("[optim]\nlr = 0.3\n")
+    cfg, saved = train.configure(["--config", str(tmp_path / "c.toml"), "--run", str(tmp_path / "run")])
+    assert train.complete(cfg, saved).data.data == (tmp_path / "db",)
+    assert f"embedded synthetic scenes, {tmp_path / 'db'}" in capsys.readouterr().out

@@ -261,6 +261,12 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, words: list[s
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
 
 
+@pytest.mark.parametrize(("words", "status"), [(["info", "--sped", "DB"], 2), (["scenes", "--help"], 0)])
+def test_closed_streams_change_no_status(tmp_path: Path, words: list[str], status: int) -> None:
+    call = f'exec "{sys.executable}" -m rsdnet.{" ".join(words)} >&- 2>&-'
+    assert subprocess.run(["sh", "-c", call], cwd=tmp_path, env=ENVIRONMENT, check=False).returncode == status
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -259,6 +259,8 @@ def test_the_encoder_is_evaluated_every_so_often_and_nothing_else_changes(
         (("--size=16", "--precision=bf16"), "--size above 16"),
         (("--encoder=timm:resnet18", "--width=64"), "timm"),  # absent, or without such a width to set
         (("--config=no.toml",), "no.toml"),
+        (("--data", "--seed=1"), "--data has no value"),  # of an empty variable, say
+        (("--knn-data",), "--knn-data has no value"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -333,12 +335,30 @@ def copied(finished: Path, run: Path, old: str = "", new: str = "") -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("width = 8", "width = 16", "of another architecture"),
+        ("width = 8", "width = 16", "model.width (8 in the run, 16 asked)"),
+        ("seed = 0", "seed = 5", "run.seed (0 in the run, 5 asked)"),
+        ("lr = 0.45", "lr = 0.5", "optim.lr (0.45 in the run, 0.5 asked)"),
+        ("steps = 14", "steps = 16", "optim.steps (14 in the run, 16 asked)"),
         ('method = "byol"', 'method = "simsiam"', "was trained by --method byol: it cannot go on by simsiam"),
     ],
 )
-def test_a_checkpoint_of_another_model(finished: Path, tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_a_configuration_edited_since(finished: Path, tmp_path: Path, old: str, new: str, told: str) -> None:
+    """The checkpoint knows the one that it was trained with."""
+    assert old in (finished / "config.toml").read_text()
     assert told in refused("--run", copied(finished, tmp_path / "run", old, new), "--resume")
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_an_encoder_without_its_checkpoints_is_kept(
+    finished: Path, tiny_db: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    run, before = tmp_path / "run", (finished / "encoder.safetensors").read_bytes()
+    run.mkdir()
+    (run / "encoder.safetensors").write_bytes(before)
+    line = refused("--data", tiny_db, "--run", run, "--steps=1", *FAST, *more)
+    assert "holds an encoder and no checkpoint" in line
+    assert [path.name for path in run.iterdir()] == ["encoder.safetensors"]
+    assert (run / "encoder.safetensors").read_bytes() == before
 
 
 def test_a_checkpoint_of_other_data(finished: Path, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ BUFFER = 1 << 18  # bytes of a column read at a time
 PIECE = 1 << 13  # samples of a catalog in memory at a time, and of a row group: a larger group takes more memory
 _KEYS = ("ms", "sar", "map")
 _COLUMNS = ("sample", *_KEYS, "label", "split")  # of every file
+_INT32 = (-(2**31), 2**31 - 1)
 _BOUNDS = {"lon": 180.0, "lat": 90.0}  # degrees
 _KNOWN = ("group", *_BOUNDS)  # of a file in which one value at least is known
 
@@ -95,18 +96,10 @@ class Catalog:
         """The catalog in `table`, a pyarrow table or record batch with the columns of `_held`."""
         columns = {name: table.column(name).to_pylist() for name in table.schema.names}
         meta = _checked_meta(path, table.schema)
-        for name in ("sample", *_KEYS, "split", "group"):
-            if other := {*map(type, columns.get(name, ()))} - {str, type(None)}:
-                raise DataError(
-                    f"{path}: column {name} must be text or null, but holds {other.pop().__name__}: mend it"
-                )
-        try:
-            ids = [-1 if label is None else label for label in columns["label"]]
-            label = np.array(ids, np.int32)
-            if (label != np.array(ids)).any():
-                raise ValueError("fractions")
-        except (TypeError, ValueError, OverflowError) as error:
-            raise DataError(f"{path}: labels must be 32-bit integers or null: ingest again") from error
+        given = np.array([-1 if label is None else label for label in columns["label"]], np.float64)
+        label = np.nan_to_num(given).clip(*_INT32).astype(np.int32)
+        if (label != given).any():
+            raise DataError(f"{path}: labels must be 32-bit integers or null: ingest again")
         arrays = {name: objects(columns[name]) for name in (*_KEYS, "split", "group") if name in columns}
         try:
             arrays |= {name: np.array(columns[name], np.float64) for name in _BOUNDS if name in columns}
@@ -204,9 +197,9 @@ def _checked_meta(path: Path, schema: Any) -> dict[str, Any]:
     meta = json.loads((schema.metadata or {}).get(b"rsdnet", b"{}"))
     if not isinstance(meta, dict) or meta.get("version", VERSION) != VERSION:
         raise DataError(f"{path} is not of version {VERSION}, the one that this code reads: ingest again")
-    classes = meta.get("classes", [])
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise DataError(f"{path}: its classes must be a list of names by label id, not {classes!r}: mend it")
+    names = meta.get("classes", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: classes must be a list of names in its metadata: ingest again")
     return meta
 
 
@@ -223,6 +216,8 @@ def _opened(db: str | os.PathLike[str], *, buffered: bool = False) -> Iterator[t
     path = Path(db) / CATALOG
     if not path.is_file() and (Path(db) / JOURNAL).exists():
         raise DataError(f"{db} is not finished: run the same `python -m rsdnet.ingest` command again")
+    if Path(db).is_file():
+        raise DataError(f"{db} is a file: name the folder of a database")
     if not path.is_file():
         raise DataError(
             f"{path} is missing, so the samples are not known: make the database with `python -m "
@@ -230,11 +225,30 @@ def _opened(db: str | os.PathLike[str], *, buffered: bool = False) -> Iterator[t
         )
     try:
         with pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER if buffered else 0) as file:
-            if missing := [name for name in _COLUMNS if name not in file.schema_arrow.names]:
-                raise DataError(f"{path} has no column {missing[0]}: ingest again")
+            _check_columns(path, file.schema_arrow)
             yield path, file
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): ingest again") from error
+
+
+def _check_columns(path: Path, schema: Any) -> None:
+    """Raise DataError where a pyarrow schema lacks a column of a catalog, or one has another type."""
+    from pyarrow import types
+
+    for name in _COLUMNS:
+        if name not in schema.names:
+            raise DataError(f"{path} has no column {name}: ingest again")
+    for name in (*_COLUMNS, "group"):
+        kind = schema.field(name).type if name in schema.names else None
+        if kind is None or types.is_null(kind):
+            continue
+        values = kind.value_type if types.is_dictionary(kind) else kind
+        if name == "label" and not (types.is_integer(values) or types.is_floating(values)):
+            raise DataError(f"{path}: labels must be 32-bit integers or null, not {kind}: ingest again")
+        if name != "label" and not (
+            any(text(values) for text in (types.is_string, types.is_large_string, types.is_string_view))
+        ):
+            raise DataError(f"{path}: column {name} must hold text, not {kind}: ingest again")
 
 
 def _held(file: Any) -> list[str]:

@@ -109,6 +109,8 @@ class Loader(IterableDataset[Batch]):
         self.start, self.stop, self.device, self.ring = start, stop, torch.device(device), ring
         if part.world < 1 or not 0 <= part.rank < part.world:
             raise DataError(f"rank {part.rank} of world {part.world}: ranks go from 0 to world - 1")
+        if not 0 <= seed < 2**63:
+            raise DataError(f"seed {seed}: seeds go from 0 to 2^63 - 1")
         if start < 0 or (stop is not None and stop < start):
             raise DataError(f"steps {start} to {stop}: start may not be negative, nor stop before it")
         self.quotas = self.samples.quotas(weights)
@@ -186,21 +188,25 @@ class Loader(IterableDataset[Batch]):
         """Go on at the position `state`.
 
         Raises DataError if it is of another loader: another batch, other samples, another order of them, other pixels,
-        other statistics in the databases. Warns of a state from before these were noted.
+        other statistics in the databases; or damaged. Warns of a state from before these were noted.
         """
         _refuse_workers()
+        if not isinstance(state, dict) or not isinstance(then := state.get("identity", {}), dict):
+            raise DataError("the state is damaged: it must be a dict that state_dict gave")
         own = self._identity()
         for name, value in own.items():
             if name != "identity" and state.get(name, None if name in REQUIRED else value) != value:
                 raise DataError(
                     f"the state is of another loader: {name} is {state.get(name)} in the state and {value} here"
                 )
-        if found := differences(state.get("identity", {}), own["identity"]):
+        if comparable(then) and (missing := self.samples.identity.keys() - then.keys()):
+            raise DataError(f"the state is damaged: its identity lacks {min(missing)}")
+        if found := differences(then, own["identity"]):
             raise DataError(f"the state is of other data: {'; '.join(found)}: bring them back, or begin anew")
-        if not comparable(state.get("identity", {})):
+        if not comparable(then):
             warnings.warn("the state does not say which data it is of: they were not compared", stacklevel=2)
         step = state.get("step")
-        if type(step) is not int or step < 0:
+        if type(step) is not int or not 0 <= step < 2**53:
             raise DataError(f"the state is damaged: its step is {step!r}, but must be a number from 0 on")
         self.close()
         self._step = step

@@ -31,7 +31,7 @@ def unit_of(db: Path) -> str | None:
     """
     units = read_meta(shards.parts(db)[0]).get("units", {"ms": "dn"})
     unit = units.get("ms") if isinstance(units, dict) else units
-    if unit is None or unit in FULL_SCALE:
+    if unit is None or (isinstance(unit, str) and unit in FULL_SCALE):
         return unit
     raise DataError(f"{db}: the MS values are in {unit!r}, a unit that this version does not know: ingest again")
 

@@ -4,7 +4,7 @@ import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -53,6 +53,8 @@ class Samples:
         damaged: Damaged = "leave out",
     ) -> None:
         self.databases, self.modality, self.damaged = Databases(databases), modality, damaged
+        if damaged not in get_args(Damaged):
+            raise DataError(f"damaged is {damaged!r}: it must be one of {', '.join(get_args(Damaged))}")
         self.threads = threads or hardware.cores()
         self.pools = {m: np.array([bands.band_id(name) for name in pools[m]], np.int32) for m in ("ms", "sar")}
         self.reader = Reader(self.databases.folders, bands.spellings(), self.threads)

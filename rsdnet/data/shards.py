@@ -132,9 +132,13 @@ def classes(lists: Sequence[tuple[str, ...]], metas: Sequence[Mapping[str, Any]]
     """The class names of each catalog; of shards, those of a whole ingest.
 
     A data set without class names has the label ids up to the highest found, of which a shard knows its own alone.
+    Names are kept as they are: where those of one ingest differ, a catalog was edited.
     """
     keys = [json.dumps(options(meta), sort_keys=True) for meta in metas]
     longest: dict[str, tuple[str, ...]] = {}
     for key, own in zip(keys, lists, strict=True):
         longest[key] = max(longest.get(key, ()), own, key=len)
-    return [longest[key] if options(meta) else own for key, own, meta in zip(keys, lists, metas, strict=True)]
+    return [
+        longest[key] if options(meta) and all(map(str.isdecimal, own)) else own
+        for key, own, meta in zip(keys, lists, metas, strict=True)
+    ]

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from rsdnet.errors import DataError
 from rsdnet.files import aside
 
 HISTOGRAMS = "histograms.safetensors"
+_LARGEST = float(np.finfo(np.float32).max)
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 _LOWEST, _HIGHEST = -32768, 65535  # int16's and uint16's: integers between them are counted by value
 _DB_STEP, _DB_LOWEST, _DB_BINS = 0.01, -100.0, 20_000
@@ -197,7 +198,7 @@ def _read(path: Path) -> dict[str, Any]:
         stats = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: make the database with `python -m rsdnet.ingest`") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}): ingest again") from error
     if not isinstance(stats, dict) or stats.get("version") != VERSION or not isinstance(stats.get("bands"), dict):
         raise DataError(f"{path} is damaged (no version {VERSION} table of bands): ingest again")
@@ -207,11 +208,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _sound(band: Any) -> bool:
-    """Whether a band has pixels with a mean and a standard deviation, or none."""
+    """Whether a band has pixels with a mean and a standard deviation, or none, and its other numbers are numbers."""
     if not isinstance(band, dict) or not isinstance(count := band.get("count"), int) or count < 0:
         return False
-    moments = [x for x in (band.get("mean"), band.get("std")) if isinstance(x, int | float) and math.isfinite(x)]
-    return count == 0 or (len(moments) == 2 and moments[1] >= 0)
+    percentiles = band.get("percentiles", {})
+    if not isinstance(percentiles, dict):
+        return False
+    others = [band.get("min"), band.get("max"), band.get("invalid", 0), *percentiles.values()]
+    if not all(x is None or _number(x) for x in others):
+        return False
+    mean, std = band.get("mean"), band.get("std")
+    return count == 0 or (_number(mean) and _number(std) and std >= 0)
+
+
+def _number(x: Any) -> TypeGuard[float]:
+    """Whether a value is a number that a float32 holds, as the kernels do."""
+    return isinstance(x, int | float) and abs(x) <= _LARGEST
 
 
 def write_histograms(folder: Path, counted: Mapping[str, Accumulator]) -> None:

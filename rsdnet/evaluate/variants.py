@@ -13,6 +13,7 @@ from rsdnet.errors import DataError
 from rsdnet.evaluate.features import Labelled, frozen
 from rsdnet.model.encoders import Encoder, encoder_of
 from rsdnet.training import checkpoint
+from rsdnet.training.archive import Archive
 from rsdnet.training.precision import AUTOCAST, precision_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -60,17 +61,18 @@ def band_statistics(views: Tensor) -> Tensor:
     return torch.cat((torch.stack(rest, -1), quantiles), -1).flatten(1)
 
 
-def load_encoder(run: Path) -> tuple[Encoder, Config, dict[str, Tensor]]:
-    """The encoder of a finished run, or of an unfinished one's checkpoint; its configuration; its weights.
+def load_encoder(run: Path) -> tuple[Encoder, Config, dict[str, Tensor], list[str]]:
+    """The encoder of a finished run, or of an unfinished one's newest sound checkpoint; its configuration; its weights;
+    one line on each newer checkpoint, damaged.
 
     Raises DataError where the folder holds neither or they are damaged.
     """
-    path = run / runfolder.ENCODER
+    path, archive = run / runfolder.ENCODER, Archive(run)
+    damaged: list[str] = []
     if path.is_file():
         tensors, meta = checkpoint.load(path)
-    elif (run / runfolder.CHECKPOINT).is_file():
-        path = run / runfolder.CHECKPOINT
-        tensors, meta = checkpoint.load(path)
+    elif archive.exists():
+        path, tensors, meta, damaged = archive.load()
         tensors = checkpoint.under("model", tensors)
         tensors = {n.removeprefix("online.encoder."): t for n, t in tensors.items() if n.startswith("online.encoder.")}
     else:
@@ -78,4 +80,4 @@ def load_encoder(run: Path) -> tuple[Encoder, Config, dict[str, Tensor]]:
     cfg = config.from_tables(meta["config"], str(path))
     encoder = encoder_of(cfg)
     checkpoint.restore(encoder, tensors, str(path))
-    return encoder, cfg, tensors
+    return encoder, cfg, tensors, damaged

@@ -40,9 +40,9 @@ def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
     """
     from rsdnet._reader import Reader
 
-    console, folders = Console(), shards.parts(db)
+    console, folders = Console(markup=False), shards.parts(db)
     if not console.is_terminal:
-        console = Console(width=160)  # a pipe or a file would squeeze tables into 80 columns
+        console = Console(width=160, markup=False)  # a pipe or a file would squeeze tables into 80 columns
     reader = Reader(folders, bands.spellings())
     paths = [folder / DATA if folder.is_dir() else folder for folder in folders]
     samples = _count(reader, folders)
@@ -183,18 +183,18 @@ def _statistics_table(stats: dict[str, Any]) -> Table:
         band = stats["bands"][name]
         values = [band.get("percentiles", {}).get(c) if c.isdigit() else band.get(c) for c in columns]
         cells = ["-" if value is None else f"{value:,.2f}" for value in values]
-        made.add_row(name, *cells, f"{band['count']:,}", f"{band['invalid']:,}")
+        made.add_row(name, *cells, f"{band['count']:,}", f"{band.get('invalid', 0):,}")
     return made
 
 
 def _print_faults(console: Console, damaged: list[tuple[str, str]], absent: list[str]) -> None:
     if absent:
         names = ", ".join(absent[:_NAMED]) + (", ..." if len(absent) > _NAMED else "")
-        console.print(f"the catalog names {len(absent):,} keys that are absent: {names}", soft_wrap=True, markup=False)
+        console.print(f"the catalog names {len(absent):,} keys that are absent: {names}", soft_wrap=True)
     if damaged:
         console.print(f"{len(damaged):,} damaged entries:")
         for key, reason in damaged[:_NAMED]:
-            console.print(f"  {key!r}: {reason}", soft_wrap=True, markup=False)
+            console.print(f"  {key!r}: {reason}", soft_wrap=True)
         if len(damaged) > _NAMED:
             console.print(f"  and {len(damaged) - _NAMED:,} more (--json PATH writes all)")
 

@@ -61,7 +61,9 @@ def main() -> None:
             temporary.write_text(made, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{asked.out} cannot be written ({error.strerror}): name another with --out") from None
-    Console().print(f"{asked.out}: {size(len(made.encode()), binary=True)}", highlight=False, soft_wrap=True)
+    Console(markup=False).print(
+        f"{asked.out}: {size(len(made.encode()), binary=True)}", highlight=False, soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def _read_metrics(record: Record) -> None:
 
 def _read_config(record: Record) -> None:
     try:
-        record.config = flat(tomllib.loads((record.folder / CONFIG).read_text()))
+        record.config = flat(tomllib.loads((record.folder / CONFIG).read_text("utf-8-sig")))
     except FileNotFoundError:
         record.notes.append(f"There is no {CONFIG}: the settings are unknown.")
     except (ValueError, RecursionError) as error:

@@ -68,6 +68,11 @@ class Run:
         Raises DataError where the folder holds another run, or cannot be written.
         """
         self.resumed = self.archive.exists()
+        if not self.resumed and (self.folder / runfolder.ENCODER).is_file():
+            raise DataError(
+                f"{self.folder} holds an encoder and no checkpoint to go on from: name another folder with --run, or "
+                f"move {runfolder.ENCODER} away"
+            )
         if self.resumed and not self.cfg.run.resume:
             raise DataError(f"{self.folder} holds a run already: continue it with --resume, or name another with --run")
         notes = self.load() if self.resumed else []
@@ -81,7 +86,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
             with aside(self.folder / runfolder.CONFIG) as temporary:
-                temporary.write_text(config.dumps(self.cfg))
+                temporary.write_text(config.dumps(self.cfg), "utf-8")
             with aside(self.folder / runfolder.ENVIRONMENT) as temporary:
                 temporary.write_text(json.dumps(self.environment(), indent=1) + "\n")
             truncate_metrics(self.folder / runfolder.METRICS, self.step)
@@ -148,13 +153,15 @@ class Run:
     def load(self) -> list[str]:
         """Take up the run's newest sound checkpoint; one line on each newer one, damaged, and on data not compared.
 
-        Raises DataError where none is sound, or it is of another method, model or data.
+        Raises DataError where none is sound, or it is of another method, other settings, another model or other data.
         """
         path, tensors, meta, damaged = self.archive.load()
         notes = [f"{line}; going on from an earlier one" for line in damaged]
         method = meta["config"]["model"].get("method", "byol")  # the only one, before it was noted
         if method != self.cfg.model.method:
             raise DataError(f"{path} was trained by --method {method}: it cannot go on by {self.cfg.model.method}")
+        if changed := config.differences(config.from_tables(meta["config"], str(path)), self.cfg):
+            raise DataError(f"{path} cannot go on with other settings: {'; '.join(changed)}")
         notes += self._compare(path, meta)
         moving = self.train_step
         checkpoint.restore(moving.method, checkpoint.under("model", tensors), str(path))

@@ -76,33 +76,6 @@ def test_contradictions_are_refused_in_one_line(tmp_path: Path, row: tuple, said
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("columns", "meta", "said"),
-    [
-        ({"label": [0.5, 1.0]}, {}, "labels must be 32-bit integers or null"),
-        ({"label": [float("nan"), 1.0]}, {}, "labels must be 32-bit integers or null"),
-        ({"sample": [1, 2]}, {}, "column sample must be text or null, but holds int"),
-        ({"ms": [1.5, None]}, {}, "column ms must be text or null, but holds float"),
-        ({"split": [0, 1]}, {}, "column split must be text or null, but holds int"),
-        ({}, {"classes": 5}, "its classes must be a list of names by label id, not 5"),
-        ({}, {"classes": {"0": "water"}}, "its classes must be a list of names by label id"),
-        ({}, {"classes": [0, 1]}, "its classes must be a list of names by label id"),
-    ],
-)
-def test_a_catalog_written_by_hand_is_checked(tmp_path: Path, columns: dict, meta: dict, said: str) -> None:
-    own = {"sample": ["a", "b"], "ms": ["a", "b"], "sar": [None, None], "map": [None, None], "label": [0.0, None]}
-    own |= {"split": pa.array(["train", "val"]).dictionary_encode()}
-
-    def write(table: pa.Table) -> None:
-        pq.write_table(table, tmp_path / "catalog.parquet")
-
-    write(pa.table(own))
-    assert Catalog.read(tmp_path).label.tolist() == [0, -1]
-    write(pa.table(own | columns).replace_schema_metadata({"rsdnet": json.dumps(meta)}))
-    with pytest.raises(DataError, match=said):
-        Catalog.read(tmp_path)
-
-
 def test_missing_damaged_and_unfinished_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is missing.*rsdnet\.ingest"):
         Catalog.read(tmp_path)
@@ -116,6 +89,51 @@ def test_missing_damaged_and_unfinished_are_told_apart(tmp_path: Path) -> None:
         Catalog.read(tmp_path)
     pq.write_table(pa.table({"sample": ["a"]}), path)
     with pytest.raises(DataError, match="no column"):
+        Catalog.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("sample", pa.array([1, 2, 3, 4]), "column sample must hold text, not int64"),
+        ("ms", pa.array([b"a", b"b", None, b"d"]), "column ms must hold text, not binary"),
+        ("split", pa.array([0, 1, 2, 0]), "column split must hold text"),
+        ("label", pa.array([0, 0.5, 1, None]), "labels must be 32-bit integers"),
+        ("label", pa.array([0, float("nan"), 1, None]), "labels must be 32-bit integers"),
+        ("label", pa.array([0, 2**40, 1, None]), "labels must be 32-bit integers"),
+        ("label", pa.array([True, False, True, None]), "labels must be 32-bit integers or null, not bool"),
+        ("label", pa.array(["0", "1", None, "1"]), "labels must be 32-bit integers or null, not string"),
+    ],
+)
+def test_columns_of_other_types_are_refused(tmp_path: Path, column: str, values: pa.Array, said: str) -> None:
+    catalog().write(tmp_path)
+    path = tmp_path / "catalog.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index(column), column, values), path)
+    with pytest.raises(DataError, match=said):
+        Catalog.read(tmp_path)
+
+
+def test_columns_as_other_writers_type_them(tmp_path: Path) -> None:
+    """Floats of whole numbers, as pandas has where some are missing; dictionaries, as of its categories."""
+    catalog().write(tmp_path)
+    path = tmp_path / "catalog.parquet"
+    table = pq.read_table(path)
+    table = table.set_column(4, "label", pa.array([0.0, None, 1.0, 1.0]))
+    table = table.set_column(5, "split", table["split"].dictionary_encode())
+    pq.write_table(table.set_column(1, "ms", table["ms"].cast(pa.large_string())), path)
+    again = Catalog.read(tmp_path)
+    assert again.label.tolist() == [0, -1, 1, 1]
+    assert again.split.tolist() == catalog().split.tolist()
+    assert again.ms.tolist() == ["a_s2", "b_s2", None, "d_s2"]
+
+
+@pytest.mark.parametrize("classes", ["abc", {"0": "a"}, [0, 1], None])
+def test_classes_that_are_no_list_of_names(tmp_path: Path, classes: object) -> None:
+    catalog().write(tmp_path)
+    path, meta = tmp_path / "catalog.parquet", json.dumps({"version": 1, "classes": classes})
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"rsdnet": meta}), path)
+    with pytest.raises(DataError, match="classes must be a list of names"):
         Catalog.read(tmp_path)
 
 

@@ -163,6 +163,15 @@ def test_labels_that_mean_different_things_are_told(
     assert set(patches.labels.tolist()) == {-1}
 
 
+def test_a_copy_with_other_class_names_is_another_list(tmp_path: Path) -> None:
+    """Its ingest is the same, as that of shards."""
+    for name, classes in (("a", ("x", "y")), ("b", ("y", "x"))):
+        write(tmp_path / name, replace(labelled(name, classes), meta={"ingest": {"source": "s", "listing": "l"}}))
+    told = Databases([tmp_path / "a", tmp_path / "b"]).other_lists()
+    assert told is not None
+    assert "label 0 is 'x' in the one and 'y' in the other" in told
+
+
 def test_a_class_list_counts_where_there_are_labels(tmp_path: Path) -> None:
     folders = [write(tmp_path / "a", labelled("a", ("x", "y"))), write(tmp_path / "b", labelled("b", (), labels=False))]
     for order in (folders, folders[::-1]):

@@ -259,9 +259,28 @@ def test_a_state_from_before_its_data_were_noted_is_taken_with_a_warning(samples
     with pytest.warns(UserWarning, match="they were not compared"):
         loader.load_state_dict(old)
     assert loader.state_dict() == state
-    for step in (None, -1, "3"):
+    for step in (None, -1, "3", 2**70):
         with pytest.raises(DataError, match="its step is"):
             loader.load_state_dict({**state, "step": step})
+
+
+def test_a_state_that_is_damaged_is_told(samples: Samples) -> None:
+    loader = Loader(samples, batch=8)
+    state = loader.state_dict()
+    for damaged in (None, [1], {**state, "identity": None}, {**state, "identity": {"version": 1}}):
+        with pytest.raises(DataError, match="the state is damaged"):
+            loader.load_state_dict(damaged)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_out_of_range(samples: Samples, seed: int) -> None:
+    with pytest.raises(DataError, match=r"seeds go from 0 to 2\^63 - 1"):
+        Loader(samples, batch=8, seed=seed)
+
+
+def test_an_unknown_way_to_treat_damage(folders: list[Path]) -> None:
+    with pytest.raises(DataError, match="'skip': it must be one of leave out, raise"):
+        Samples(folders, damaged="skip")  # type: ignore[arg-type]
 
 
 # ---- mixed schemas and damage ----------------------------------------------------------------------------------------

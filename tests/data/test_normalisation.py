@@ -70,8 +70,12 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         '{"mean": null, "std": 1, "count": 3}',
         '{"mean": 1, "std": 1}',
         "3",
+        '{"mean": 1e39, "std": 1, "count": 3}',
+        '{"mean": 1' + 400 * "0" + ', "std": 1, "count": 3}',
+        '{"mean": 1, "std": 1, "count": 3, "min": "0"}',
+        '{"mean": 1, "std": 1, "count": 3, "percentiles": [1]}',
     ]
-    for text in ("[1]", *('{"version": 1, "bands": {"B02": ' + band + "}}" for band in damaged)):
+    for text in ("[1]", "[" * 100_000, *('{"version": 1, "bands": {"B02": ' + band + "}}" for band in damaged)):
         (tmp_path / "stats.json").write_text(text)
         with pytest.raises(DataError, match="damaged"):
             read_stats(tmp_path)

@@ -120,6 +120,14 @@ def test_labels_without_class_names_are_counted(tmp_path: Path, capsys: pytest.C
     ]  # fmt: skip
 
 
+def test_names_in_brackets_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    db = tiny.make(tmp_path / "db")
+    dataclasses.replace(Catalog.read(db), classes=("[smooth]", "a [/b]", "rough [red]")).write(db)
+    assert info(db) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("[smooth]", "a [/b]", "rough [red]"))
+
+
 def test_keys_that_the_database_has_not_are_named(db: Path, capsys: pytest.CaptureFixture) -> None:
     made = Catalog.read(db)
     ms = objects([*made.ms[:-1], "nowhere"])
