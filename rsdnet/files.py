@@ -1,8 +1,10 @@
 """Atomic writes: a file is complete or absent, even after a power cut."""
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 from rsdnet.errors import DataError
 
@@ -40,6 +42,23 @@ def writable(path: Path, kind: str) -> None:
         raise DataError(f"{path} is a folder: name a file to write, {kind}")
     if not path.absolute().parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.absolute().parent}; make it first")
+
+
+def locked(path: Path) -> IO[bytes]:
+    """The file at `path`, made if it is not there, locked until it is closed or this process ends, however it does.
+
+    Raises DataError where another process, perhaps on another machine, holds it. A file system without locks holds
+    nobody off.
+    """
+    file = open(path, "ab")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX allows either
+        file.close()
+        raise DataError(f"{path.parent} is in use by another process: wait for it to end, or name another") from None
+    except OSError:
+        pass
+    return file
 
 
 def sweep(folder: Path) -> None:

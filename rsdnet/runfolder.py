@@ -8,3 +8,4 @@ ENCODER = "encoder.safetensors"
 PROBE = "probe.json"
 PROFILE = "profile.json"
 TRACE = "trace.json"
+LOCK = "run.lock"  # held by the process that trains

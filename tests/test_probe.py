@@ -109,25 +109,24 @@ def test_views_kept_for_the_next_variant_are_of_the_band_asked_for(tiny_db: Path
 
 def test_a_checkpoint_of_an_unfinished_run_can_be_probed(run: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes((run / "checkpoint.safetensors").read_bytes())
-    early, _, _, _ = variants.load_encoder(tmp_path)
-    final, cfg, _, _ = variants.load_encoder(run)
-    assert cfg.views.size == 20
-    for name, tensor in final.state_dict().items():
-        assert torch.equal(tensor, early.state_dict()[name])
+    early, final = (variants.load_encoder(folder) for folder in (tmp_path, run))
+    assert final.cfg.views.size == 20
+    for name, tensor in final.encoder.state_dict().items():
+        assert torch.equal(tensor, early.encoder.state_dict()[name])
 
 
 def test_the_newest_sound_checkpoint_is_evaluated_and_told(run: Path, tmp_path: Path) -> None:
     """Also of a run that was killed before the checkpoint had its second name."""
     sound = (run / "checkpoint.safetensors").read_bytes()
     (tmp_path / "checkpoint-000000003.safetensors").write_bytes(sound)
-    _, _, expected, damaged = variants.load_encoder(run)
-    assert damaged == []
+    expected = variants.load_encoder(run)
+    assert expected.damaged == []
     for newest in (b"", sound[: len(sound) // 2], None):
         path = tmp_path / "checkpoint-000000006.safetensors"
         path.write_bytes(newest) if newest is not None else path.unlink()
-        _, _, tensors, damaged = variants.load_encoder(tmp_path)
-        assert all(torch.equal(tensors[name], expected[name]) for name in expected)
-        assert [str(path) in line for line in damaged] == [True] * (newest is not None)
+        found = variants.load_encoder(tmp_path)
+        assert all(torch.equal(found.tensors[name], tensor) for name, tensor in expected.tensors.items())
+        assert [str(path) in line for line in found.damaged] == [True] * (newest is not None)
 
 
 def test_data_without_a_name_is_not_the_runs_own(run: Path) -> None:

@@ -126,13 +126,17 @@ def test_a_run_stopped_in_mid_epoch_goes_on_to_the_very_same_losses(
         assert torch.equal(tensor, load_file(run / "encoder.safetensors")[name]), name
 
 
-def test_a_signal_ends_a_real_run_cleanly(tiny_db: Path, tmp_path: Path) -> None:
+def test_a_real_run_keeps_others_off_and_ends_cleanly_at_a_signal(tiny_db: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    argv = [sys.executable, "-m", "rsdnet.train", "--data", tiny_db, "--run", run, "--steps=100000", *FAST]
-    process = subprocess.Popen([*map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    options = ("--data", tiny_db, "--run", run, "--steps=100000", *FAST)
+    argv = [sys.executable, "-m", "rsdnet.train", *map(str, options)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not metrics(run):
         time.sleep(0.1)
+    before = len(metrics(run))
+    assert f"{run} is in use by another process" in refused(*options, "--resume")
+    assert len(metrics(run)) >= before > 0
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT, output

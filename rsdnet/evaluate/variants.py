@@ -61,9 +61,17 @@ def band_statistics(views: Tensor) -> Tensor:
     return torch.cat((torch.stack(rest, -1), quantiles), -1).flatten(1)
 
 
-def load_encoder(run: Path) -> tuple[Encoder, Config, dict[str, Tensor], list[str]]:
-    """The encoder of a finished run, or of an unfinished one's newest sound checkpoint; its configuration; its weights;
-    one line on each newer checkpoint, damaged.
+class Trained(NamedTuple):
+    """A run's encoder, its configuration, its weights by name, and one line on each damaged checkpoint passed over."""
+
+    encoder: Encoder
+    cfg: Config
+    tensors: dict[str, Tensor]
+    damaged: list[str]
+
+
+def load_encoder(run: Path) -> Trained:
+    """The encoder of a finished run, or of an unfinished one's newest sound checkpoint.
 
     Raises DataError where the folder holds neither or they are damaged.
     """
@@ -80,4 +88,4 @@ def load_encoder(run: Path) -> tuple[Encoder, Config, dict[str, Tensor], list[st
     cfg = config.from_tables(meta["config"], str(path))
     encoder = encoder_of(cfg)
     checkpoint.restore(encoder, tensors, str(path))
-    return encoder, cfg, tensors, damaged
+    return Trained(encoder, cfg, tensors, damaged)

@@ -1,8 +1,10 @@
 """A run: its training step, its schedule, and its folder, from which it is taken up again."""
 
+import contextlib
 import json
 import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from rsdnet.config import Config
 from rsdnet.data.identity import Identity, comparable, differences
 from rsdnet.distributed import Ranks, check_replicas
 from rsdnet.errors import DataError
-from rsdnet.files import aside, sweep
+from rsdnet.files import aside, locked, sweep
 from rsdnet.provenance import commit
 from rsdnet.training import checkpoint
 from rsdnet.training.archive import Archive
@@ -65,7 +67,7 @@ class Run:
 
         Returns one line on each damaged checkpoint passed over, and on data that could not be compared.
 
-        Raises DataError where the folder holds another run, or cannot be written.
+        Raises DataError where the folder holds another run, another process trains in it, or it cannot be written.
         """
         self.resumed = self.archive.exists()
         if not self.resumed and (self.folder / runfolder.ENCODER).is_file():
@@ -75,6 +77,10 @@ class Run:
             )
         if self.resumed and not self.cfg.run.resume:
             raise DataError(f"{self.folder} holds a run already: continue it with --resume, or name another with --run")
+        if self.ranks.main:
+            with self._writing():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._lock = locked(self.folder / runfolder.LOCK)
         notes = self.load() if self.resumed else []
         if self.ranks.main:
             self._write_folder()
@@ -82,14 +88,18 @@ class Run:
 
     def _write_folder(self) -> None:
         """Write the run's configuration and environment; cut its metrics at its step."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with self._writing():
             sweep(self.folder)
             with aside(self.folder / runfolder.CONFIG) as temporary:
                 temporary.write_text(config.dumps(self.cfg), "utf-8")
             with aside(self.folder / runfolder.ENVIRONMENT) as temporary:
                 temporary.write_text(json.dumps(self.environment(), indent=1) + "\n")
             truncate_metrics(self.folder / runfolder.METRICS, self.step)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise DataError(
                 f"{self.folder} cannot be written ({error.strerror}): name another folder with --run"

@@ -40,7 +40,8 @@ def assert_same(run: Path, whole: Path) -> None:
             assert torch.equal(*(t.reshape(-1).view(torch.uint8) for t in (found[key], tensor))), key
     numbered = [f"checkpoint-{step:09d}.safetensors" for step in (12, 14)]
     left = sorted(path.name for path in run.iterdir() if path.name not in numbered)
-    assert left == ["checkpoint.safetensors", "config.toml", "encoder.safetensors", "environment.json", "metrics.jsonl"]
+    files = ["checkpoint.safetensors", "config.toml", "encoder.safetensors", "environment.json", "metrics.jsonl"]
+    assert left == [*files, "run.lock"]
 
 
 @pytest.fixture(scope="module")
