@@ -50,7 +50,7 @@ def locked(path: Path) -> IO[bytes]:
     Raises DataError where another process, perhaps on another machine, holds it. A file system without locks holds
     nobody off.
     """
-    file = open(path, "ab")
+    file = open(path, "ab")  # noqa: SIM115 - the caller holds it
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # POSIX allows either
