@@ -15,7 +15,7 @@ NATIVE = ("uint8", "int16", "uint16", "float16", "float32")  # the kernels' type
 # A scale tag up to this turns DN into reflectance (0.0001 as a rule); a larger one stays in DN.
 _TO_REFLECTANCE = 0.01
 _NEGATIVE = 0.05  # share of negative power beyond the noise that is subtracted
-_LEAST_NOISE = -1.0  # power; what the subtraction of noise leaves is a hundredth of that
+_LEAST_NOISE = -1.0  # power; the subtraction of noise leaves a hundredth of that
 _LEAST = -100.0  # dB; power below it is none, which the subtraction of noise leaves as a tiny number
 
 
