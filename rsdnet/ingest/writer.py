@@ -21,7 +21,10 @@ _CHUNK_BYTES, _CHUNK_SECONDS = 64 << 20, 5.0  # of a transaction, about: the mos
 
 @contextlib.contextmanager
 def space_for(folder: Path, done: str) -> Iterator[None]:
-    """Turn a full disk, and a folder that may not be written to, into a DataError of one line. done: the work that is safe."""
+    """A full disk, and a folder that may not be written to, become a DataError of one line.
+
+    done: the work that is safe.
+    """
     try:
         yield
     except (lmdb.Error, OSError) as error:
