@@ -44,21 +44,16 @@ def writable(path: Path, kind: str) -> None:
         raise DataError(f"{path}: there is no folder {path.absolute().parent}; make it first")
 
 
-def locked(path: Path) -> IO[bytes]:
-    """The file at `path`, made if it is not there, locked until it is closed or this process ends, however it does.
+def lock(file: IO[bytes], taken: str) -> None:
+    """Lock an open file until it is closed or this process ends, however it does.
 
-    Raises DataError where another process, perhaps on another machine, holds it. A file system without locks holds
-    nobody off.
+    taken: the message of the DataError where another process, perhaps on another machine, has locked it. Raises OSError
+    on a file system without locks.
     """
-    file = open(path, "ab")  # noqa: SIM115 - the caller holds it
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # POSIX allows either
-        file.close()
-        raise DataError(f"{path.parent} is in use by another process: wait for it to end, or name another") from None
-    except OSError:
-        pass
-    return file
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(taken) from None
 
 
 def sweep(folder: Path) -> None:

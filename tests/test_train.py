@@ -1,5 +1,6 @@
 """The trainer as a user meets it: files, signals, mistakes. Each command is a process (tests/support/forked.py)."""
 
+import errno
 import functools
 import os
 import random
@@ -142,6 +143,16 @@ def test_a_real_run_keeps_others_off_and_ends_cleanly_at_a_signal(tiny_db: Path,
     assert process.returncode == 128 + signal.SIGINT, output
     assert "Traceback" not in output
     assert (run / "checkpoint.safetensors").is_file()
+
+
+def without_locks() -> None:
+    """Files cannot be locked in this process, as on some network file systems."""
+    mock.patch("fcntl.flock", side_effect=OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))).start()
+
+
+def test_a_file_system_without_locks_does_for_a_run(tiny_db: Path, tmp_path: Path) -> None:
+    train("--data", tiny_db, "--run", tmp_path / "run", "--steps=1", *FAST, prepare=without_locks)
+    assert len(losses(tmp_path / "run")) == 1
 
 
 def test_a_complete_run_says_so_and_has_its_encoder(finished: Path) -> None:

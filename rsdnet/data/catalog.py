@@ -235,6 +235,7 @@ def _check_columns(path: Path, schema: Any) -> None:
     """Raise DataError where a pyarrow schema lacks a column of a catalog, or one has another type."""
     from pyarrow import types
 
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
     for name in _COLUMNS:
         if name not in schema.names:
             raise DataError(f"{path} has no column {name}: ingest again")
@@ -245,9 +246,7 @@ def _check_columns(path: Path, schema: Any) -> None:
         values = kind.value_type if types.is_dictionary(kind) else kind
         if name == "label" and not (types.is_integer(values) or types.is_floating(values)):
             raise DataError(f"{path}: labels must be 32-bit integers or null, not {kind}: ingest again")
-        if name != "label" and not (
-            any(text(values) for text in (types.is_string, types.is_large_string, types.is_string_view))
-        ):
+        if name != "label" and not any(is_text(values) for is_text in texts):
             raise DataError(f"{path}: column {name} must hold text, not {kind}: ingest again")
 
 

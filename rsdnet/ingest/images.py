@@ -75,8 +75,8 @@ def _grid(files: list[Raster]) -> Grid | None:
 def _sar(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recipe, facts: Facts) -> Layers:
     """S1 bands in dB."""
     unit = recipe.s1_unit
-    for name, layer in wanted.items():
-        if not recipe.implausible:
+    if not recipe.implausible:
+        for name, layer in wanted.items():
             plausible.check_fill(name, layer, "sar", unit)
     layers = {name: units.s1(layer, unit) for name, layer in wanted.items()}
     if not recipe.implausible:

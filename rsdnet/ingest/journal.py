@@ -6,7 +6,6 @@ again, to the same values.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 from rsdnet.data.catalog import JOURNAL
 from rsdnet.errors import DataError
+from rsdnet.files import lock
 
 
 class Journal:
@@ -27,10 +27,7 @@ class Journal:
         """
         self.path = folder / JOURNAL
         self.file = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the ingest
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{folder}: another ingest is writing to it; wait for it to end") from error
+        lock(self.file, f"{folder}: another ingest is writing to it; wait for it to end")
         self.file.seek(0)
         lengths = [len(line) for line in self.file if line.endswith(b"\n")]
         self.file.truncate(sum(lengths))

@@ -17,7 +17,7 @@ from rsdnet.config import Config
 from rsdnet.data.identity import Identity, comparable, differences
 from rsdnet.distributed import Ranks, check_replicas
 from rsdnet.errors import DataError
-from rsdnet.files import aside, locked, sweep
+from rsdnet.files import aside, lock, sweep
 from rsdnet.provenance import commit
 from rsdnet.training import checkpoint
 from rsdnet.training.archive import Archive
@@ -80,7 +80,10 @@ class Run:
         if self.ranks.main:
             with self._writing():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._lock = locked(self.folder / runfolder.LOCK)
+                self._lock = open(self.folder / runfolder.LOCK, "ab")  # noqa: SIM115 - until this process ends
+            taken = f"{self.folder} is in use by another process: wait for it to end, or name another folder with --run"
+            with contextlib.suppress(OSError):  # where files cannot be locked, nobody is held off
+                lock(self._lock, taken)
         notes = self.load() if self.resumed else []
         if self.ranks.main:
             self._write_folder()
