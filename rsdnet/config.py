@@ -225,15 +225,21 @@ GONE = {"access"}  # keys of [data] in older runs' files, ignored so that those 
 _ADAPTER = TypeAdapter(Config)
 
 
+def _check_booleans(tables: dict[str, Any], where: str) -> None:
+    """Raise DataError on true or false for an option that is neither: pydantic takes them for 1 and 0."""
+    defaults = Config()
+    for section, table in tables.items():
+        for key, value in table.items() if isinstance(table, dict) else ():
+            given = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, bool)]
+            if given and not isinstance(getattr(getattr(defaults, section, None), key, True), bool):
+                raise DataError(f"{where}: {section}.{key} = {str(given[0]).lower()}: neither true nor false fits it")
+
+
 def from_tables(tables: dict[str, Any], where: str) -> Config:
     """`tables` as a valid configuration. Raises DataError that names `where` and the first bad key."""
     if isinstance(data := tables.get("data"), dict):
         tables = tables | {"data": {key: value for key, value in data.items() if key not in GONE}}
-    for section, table in tables.items():
-        for key, value in table.items() if isinstance(table, dict) else ():
-            default = getattr(getattr(Config(), section, None), key, value)
-            if isinstance(value, bool) and not isinstance(default, bool):  # pydantic takes true for 1
-                raise DataError(f"{where}: {section}.{key} = {str(value).lower()}: neither true nor false fits it")
+    _check_booleans(tables, where)
     try:
         config = _ADAPTER.validate_python(tables)
     except ValidationError as error:

@@ -79,7 +79,7 @@ def require_values(argv: Sequence[str], *names: str) -> None:
     """
     for word, behind in itertools.pairwise([*argv, "--"]):
         if word in names and behind.startswith("--"):
-            raise DataError(f"{word} has no value: name one or more, or leave {word} away")
+            raise DataError(f"{word} has no value: name one or more, or leave {word} out")
 
 
 def checked(options: T) -> T:

@@ -55,6 +55,8 @@ def test_the_command_line_goes_over_the_file() -> None:
         ("[views]\nsize = 0\n", "views.size = 0"),
         ("[optim]\nbatch = 1\n", "optim.batch = 1"),
         ("[optim]\nlr = true\n", "optim.lr = true"),
+        ("[data]\nweights = [2, true]\n", "data.weights = true"),
+        ("[optim]\nlearning_rate = true\n", "unknown key optim.learning_rate"),
         ("[run]\nseed = false\n", "run.seed = false"),
         ("[views]\ncrop_scale = [0.9, 0.1]\n", "views.crop_scale"),
         ("[views]\nms_gain = [nan, 1.0]\n", "views.ms_gain"),

@@ -139,7 +139,7 @@ def check_values(sources: list[Source], recipe: Recipe) -> None:
                 f"sample {source.name} has the split {source.split!r}: it must be one of {', '.join(SPLITS)}"
             )
         if source.label is not None and source.label < 0:
-            raise DataError(f"sample {source.name} has the label {source.label}: none is None, not negative")
+            raise DataError(f"sample {source.name} has the label {source.label}: labels begin at 0, and none is None")
         if classes is not None and source.label is not None and source.label >= len(classes):
             raise DataError(
                 f"sample {source.name} has the label {source.label}, but there are {len(classes)} class names"
