@@ -3,11 +3,13 @@
 Pre-training squeezes the last stage together with the projector, so an evaluation looks at the others too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
 
+Features = dict[str, Tensor]
+"""(B, F) by depth: see `features_of`."""
 STAGES = 4  # of a ResNet; of timm's models the last four stages, or blocks of a transformer
 
 
@@ -25,15 +27,19 @@ def output_and_maps(encoder: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]
     return encoder(x), []
 
 
+def at(depths: Collection[str], depth: str) -> str:
+    """`depth`, or "last" where it is not among `depths`: of statistics, and of an encoder that gives no maps."""
+    return depth if depth in depths else "last"
+
+
 def spatial_means(maps: Iterable[Tensor]) -> list[Tensor]:
     """Means (B, C) over the pixels of maps (B, C, H, W)."""
     return [each.flatten(2).mean(2) for each in maps]
 
 
-def features_of(encoder: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Features (B, F) of x by depth: "last", the output; where there are maps, "layer1"... and all of these as "stages".
-
-    Float32.
+def features_of(encoder: nn.Module, x: Tensor) -> Features:
+    """Features (B, F), float32, of x: "last", the output; where there are maps, their spatial means "layer1", "layer2",
+    ..., and all of these side by side as "stages".
     """
     output, maps = output_and_maps(encoder, x)
     means = spatial_means(each.float() for each in maps)
