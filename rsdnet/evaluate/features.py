@@ -36,8 +36,8 @@ KEEP = 1 << 30  # bytes of views to keep for the next time they are asked for
 class Labelled:
     """Labelled samples of one sensor, rendered whole, with their splits, labels and groups.
 
-    cfg, trained: of the run that is evaluated, and the identity of its input. pool: bands of the sensor; none: the run's.
-    size: pixels a side as the encoder sees them; 0: scaled as in training. statistics: mean and standard deviation a
+    cfg, trained: of the run that is evaluated, and the identity of its input. pool: bands of the sensor; none: those
+    of the run. size: pixels a side as the encoder sees them; 0: scaled as in training. statistics: mean and standard deviation a
     band, this database's or the run's. keep: bytes of views to keep on the device. ranks: each renders and encodes
     whole batches, every world-th, so the features are those of one process.
     Raises DataError where there is no labelled sample.
@@ -54,9 +54,8 @@ class Labelled:
         self.samples = Samples(databases, modality, pools_of(own), labelled=True, threads=cfg.data.reader_threads)
         known = trained or {}
         self.table = band_table(own_cfg, of_run(known, own_cfg) if statistics == "run" else None).to(ranks.device)
-        self.spec = ViewSpec.plain(
-            size or scaled_side(cfg.views, known.get("side", self.samples.side), self.samples.side)
-        )
+        side = self.samples.side
+        self.spec = ViewSpec.plain(size or scaled_side(cfg.views, known.get("side", side), side))
         self.ranks, self.batch, self.keep = ranks, min(batch, len(self.samples)), keep
         self._check_memory(cfg.views.channels)
         self._kept: dict[tuple[str, ...], list[Tensor]] = {}  # of views, the oldest first
@@ -192,11 +191,8 @@ def of_run(inputs: Identity, cfg: Config) -> dict[str, tuple[float, float]]:
             f"--statistics run: the run was trained on MS in {inputs['unit']}, the database holds {unit}: "
             "use --statistics database"
         )
-    return statistics_of(cfg) | {
-        name: (mean, std)
-        for name, (mean, std) in inputs["statistics"].items()
-        if name in pools_of(cfg.views)[cfg.views.modality]
-    }
+    own, then = statistics_of(cfg), inputs["statistics"]
+    return {name: tuple(then.get(name, own[name])) for name in own}
 
 
 def bands_of(databases: Sequence[Path], modality: str) -> tuple[str, ...]:

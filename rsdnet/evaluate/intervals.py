@@ -40,7 +40,7 @@ def replicates_of(
 
 
 def over_runs(replicates: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(R,) means over runs of replicates (S, R), the runs of S seeds drawn with replacement: seeds and groups at once."""
+    """(R,) means over the runs of S seeds, drawn with replacement, of their replicates (S, R): both spreads at once."""
     seeds, count = replicates.shape
     drawn = np.random.default_rng(seed).integers(seeds, size=(seeds, count))
     return np.take_along_axis(replicates, drawn, 0).mean(0)

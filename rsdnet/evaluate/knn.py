@@ -53,13 +53,11 @@ class KNN:
         """
         with evaluating(encoder):
             of = frozen(encoder, self.device, dtype, (DEPTH,))
-            each = {
-                f"knn_f1/{name}": self._score(
-                    labelled, *labelled.features((name,) * self.channels, of).values(), queries
-                )
-                for labelled, names, queries in self.parts
-                for name in names
-            }
+            each = {}
+            for labelled, names, queries in self.parts:
+                for name in names:
+                    (features,) = labelled.features((name,) * self.channels, of).values()
+                    each[f"knn_f1/{name}"] = self._score(labelled, features, queries)
         return {"knn_f1": float(np.mean(list(each.values()))), **each}
 
     def _score(self, labelled: Labelled, features: Tensor, queries: str) -> float:
