@@ -543,10 +543,10 @@ def test_label_crops_show_the_ground_of_the_views():
     labels = render([[[each.to(torch.uint8)]] for each in blocks], spec.of_labels(), LABELS)[0, :, 0] - 1
     inside = views == 100 * labels
     assert ((views - 100 * labels).abs() < 400).all()
-    uniform = torch.nn.functional.max_pool2d(labels[:, None], 3, 1, 1) == -torch.nn.functional.max_pool2d(
-        -labels[:, None], 3, 1, 1
-    )
-    assert inside[uniform[:, 0]].float().mean() > 0.99
+    around = labels.unfold(1, 5, 1).unfold(2, 5, 1).flatten(3)  # a pixel of the view takes at most two to either side
+    uniform = around.amin(3) == around.amax(3)
+    assert uniform.float().mean() > 0.1
+    assert inside[:, 2:-2, 2:-2][uniform].all()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16])
