@@ -5,7 +5,7 @@ This is the reference. The reader (`csrc`) draws the same bands; the kernel of v
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite, log
 from typing import NamedTuple
 
@@ -27,7 +27,8 @@ class ViewSpec:
     Grill et al. 2020, appendix B, and torchvision's RandomResizedCrop.
     flip: horizontal flip, p = 1/2. turn: quarter turns, each of the four with p = 1/4.
     jitter: gain and offset from the band table's ranges. speckle: on bands whose row of the table has looks.
-    antialias: average if the crop has more pixels than the view; else bilinear interpolation of four pixels.
+    antialias: average if the crop has more pixels than the view; else bilinear interpolation of four pixels. nearest:
+    the one pixel whose ground holds an output pixel's centre, for label maps; neither is then asked.
     dtype: of the views. channels_last: NHWC memory, same shape.
     blur: probability of a Gaussian blur, one a view, () for none: see `draw_sigma`. BYOL: (1.0, 0.1). sigma: its range,
     pixels; the window is 2 * radius + 1 wide. Grill et al. 2020, appendix B.
@@ -46,6 +47,7 @@ class ViewSpec:
     antialias: bool = True
     blur: tuple[float, ...] = ()
     sigma: tuple[float, float] = (0.1, 2.0)
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= 1 << 14:
@@ -61,6 +63,9 @@ class ViewSpec:
         if not 0 <= self.sigma[0] <= self.sigma[1] < inf:
             raise ValueError(f"sigma: {self.sigma}, expected 0 <= lo <= hi")
 
+        if self.nearest and (self.dtype != torch.float32 or self.speckle or any(self.blur)):
+            raise ValueError("nearest: for views in float32 without speckle and blur, which keep a label map's values")
+
     @property
     def radius(self) -> int:
         """Of the blur, pixels; below 20 pixels a side it is 0 and nothing is blurred. google-deepmind/deepmind-research
@@ -71,6 +76,15 @@ class ViewSpec:
     def plain(cls, size: int, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> "ViewSpec":
         """The whole patch, resampled and standardised, without augmentation: for the probe and for previews."""
         return cls(size, (1.0, 1.0), (1.0, 1.0), False, False, False, dtype, channels_last)
+
+    def of_labels(self) -> "ViewSpec":
+        """The crops of these views, of label maps: the nearest pixel, its value unchanged.
+
+        In a table, BandRow(mean=-1, std=1, nodata=...) turns label l into l + 1 and no label into 0.
+        """
+        return replace(
+            self, dtype=torch.float32, jitter=False, speckle=False, blur=(), channels_last=False, nearest=True
+        )
 
 
 class Draws(NamedTuple):

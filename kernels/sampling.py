@@ -9,7 +9,7 @@ For output index i of S along an axis of `pixels`, and a crop from `start`, `len
 Where the crop has no more pixels than the output this is bilinear interpolation (two pixels, the border repeated).
 Where it has more, the triangle widens with the step, so that every pixel counts and none aliases: the antialiased
 bilinear of torchvision and Pillow (`Image.resize` with a box, which like this one looks past the box into the image).
-Without antialias reach is always 1. Axes are separable: weights are computed once a row and once a column.
+Without antialias reach is always 1. For nearest, the centre moves to that of its pixel, and reach is 1. Axes are separable: weights are computed once a row and once a column.
 
 Speckle, if asked for, is a gamma-distributed factor g of mean 1 on the intensity (Goodman 1976), added in dB:
 
@@ -31,13 +31,17 @@ HALVES, DEVIATION = 8, 65536 * sqrt(8 / 12)  # of the sum of eight integers unif
 DECIBEL = 30 * log10(2)  # 10 log10(x^3) = DECIBEL * log2(x)
 
 
-def axis_weights(start: Tensor, length: Tensor, pixels: int, size: int, antialias: bool) -> Tensor:
+def axis_weights(
+    start: Tensor, length: Tensor, pixels: int, size: int, antialias: bool, nearest: bool = False
+) -> Tensor:
     """Weights of one axis: float32 (G, S, pixels), each row's sum 1. start, length: (G,) shares of the axis."""
     step = (length * pixels / size)[:, None]
     grid = torch.arange(size, device=start.device) + 0.5
     centre = grid * step + (start * pixels)[:, None]
     pixel = torch.arange(pixels, device=start.device) + 0.5
-    reach = step.clamp(min=1) if antialias else torch.ones_like(step)
+    if nearest:
+        centre = centre.floor().clamp(max=pixels - 1) + 0.5
+    reach = step.clamp(min=1) if antialias and not nearest else torch.ones_like(step)
     weight = (1 - (pixel - centre[..., None]).abs() * (1 / reach)[..., None]).clamp(min=0)
     return weight / weight.sum(-1, keepdim=True)
 
@@ -51,6 +55,7 @@ def sample_bands(
     shift: Tensor,
     size: int,
     antialias: bool,
+    nearest: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Crops of records alike in dtype, height and width: float32 (G, S, S).
 
@@ -69,8 +74,8 @@ def sample_bands(
     valid = (value.abs() < torch.inf) & (value != nodata)
     value = ((value.clamp(clip_lo, clip_hi) * gain[:, None, None] + shift[:, None, None]) - mean) / std
     value = torch.where(valid, value, 0.0)
-    down = axis_weights(box[0], box[2], height, size, antialias)
-    across = axis_weights(box[1], box[3], width, size, antialias)
+    down = axis_weights(box[0], box[2], height, size, antialias, nearest)
+    across = axis_weights(box[1], box[3], width, size, antialias, nearest)
     return down @ value @ across.mT, valid, down, across
 
 

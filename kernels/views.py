@@ -71,7 +71,7 @@ def render_reference(
         for part in (flat[:, 1:4] == alike).all(1).nonzero()[:, 0].split(CHUNK):
             group, row = [side[part] for side in box], rows[part]
             image, valid, down, across = sample_bands(
-                data, flat[part], row, group, gain[part], shift[part], spec.size, spec.antialias
+                data, flat[part], row, group, gain[part], shift[part], spec.size, spec.antialias, spec.nearest
             )
             if spec.speckle:
                 noise = draw_speckle(seed, epoch, who[part], channel[part], row[:, 9], spec.size)
@@ -113,12 +113,12 @@ def _spec_of(
     size: int, ranges: Sequence[float], switches: Sequence[bool], blur: Sequence[float], dtype: torch.dtype
 ) -> ViewSpec:
     """The ViewSpec from plain values, the only ones that an op accepts."""
-    (low, high, narrow, wide, sharpest, softest), (flip, turn, jitter, channels_last, speckle, antialias) = (
+    (low, high, narrow, wide, sharpest, softest), (flip, turn, jitter, channels_last, speckle, antialias, nearest) = (
         ranges, switches
     )  # fmt: skip
     return ViewSpec(
         size, (low, high), (narrow, wide), flip, turn, jitter, dtype, channels_last, speckle, antialias, tuple(blur),
-        (sharpest, softest),
+        (sharpest, softest), nearest,
     )  # fmt: skip
 
 
@@ -169,5 +169,5 @@ def render_views(
     if spec.blur and len(spec.blur) != records.shape[1]:
         raise ValueError(f"blur: {spec.blur}, expected a probability for each of {records.shape[1]} views")
     ranges = [*spec.scale, *spec.ratio, *spec.sigma]
-    switches = [spec.flip, spec.turn, spec.jitter, spec.channels_last, spec.speckle, spec.antialias]
+    switches = [spec.flip, spec.turn, spec.jitter, spec.channels_last, spec.speckle, spec.antialias, spec.nearest]
     return _render_views(data, records, samples, table, epoch, seed, spec.size, ranges, switches, spec.blur, spec.dtype)

@@ -23,12 +23,14 @@ OPTIONS = {} if torch.version.hip else {"maxnreg": 128}
 
 
 @triton.jit
-def axis_of(index, start, length, pixels, SIZE: tl.constexpr, ANTIALIAS: tl.constexpr):
+def axis_of(index, start, length, pixels, SIZE: tl.constexpr, ANTIALIAS: tl.constexpr, NEAREST: tl.constexpr):
     """One axis for output indices (TILE,): centre, first pixel and sum of weights; 1/reach and number of pixels."""
     step = tl.div_rn(length * pixels, SIZE * 1.0)  # rounded as PyTorch's: a whole patch at its own size stays itself
     reach = tl.maximum(step, 1.0) if ANTIALIAS else step * 0.0 + 1.0
     inverse = tl.div_rn(1.0, reach)
     centre = (index.to(tl.float32) + 0.5) * step + start * pixels
+    if NEAREST:
+        centre = tl.minimum(tl.floor(centre), pixels - 1.0) + 0.5
     first = tl.ceil(centre - reach - 0.5).to(tl.int32)
     count = tl.ceil(2.0 * reach).to(tl.int32)
     total = tl.zeros_like(centre)
@@ -109,6 +111,7 @@ def render_taps_kernel(
     JITTER: tl.constexpr,
     SPECKLE: tl.constexpr,
     ANTIALIAS: tl.constexpr,
+    NEAREST: tl.constexpr,
     NHWC: tl.constexpr,
     MAX_SIDE: tl.constexpr,
     ALIGN: tl.constexpr,
@@ -137,8 +140,8 @@ def render_taps_kernel(
     p, q = tl.where(odd, j, i), tl.where(odd, i, j)
     p = tl.where(up, SIZE - 1 - p, p)
     q = tl.where(mirrored, SIZE - 1 - q, q)
-    rows = axis_of(p, top, h, height.to(tl.float32), SIZE, ANTIALIAS)
-    columns = axis_of(q, left, w, width.to(tl.float32), SIZE, ANTIALIAS)
+    rows = axis_of(p, top, h, height.to(tl.float32), SIZE, ANTIALIAS, NEAREST)
+    columns = axis_of(q, left, w, width.to(tl.float32), SIZE, ANTIALIAS, NEAREST)
 
     value = tl.zeros((TILE, TILE), tl.float32)
     share = tl.zeros((TILE, TILE), tl.float32)
@@ -186,6 +189,6 @@ def launch_taps(
     render_taps_kernel[(b * v * c * squares,)](
         out, data, records, samples, epoch, table, *seed_words(seed), len(data), b, len(table),
         v, c, spec.size, area, area_end - area, ratio, ratio_end - ratio, spec.flip, spec.turn, spec.jitter,
-        spec.speckle, spec.antialias, spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, SPECKLE, LEAST, tile,
+        spec.speckle, spec.antialias and not spec.nearest, spec.nearest, spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, SPECKLE, LEAST, tile,
         num_warps=WARPS, **OPTIONS,
     )  # fmt: skip

@@ -6,7 +6,7 @@ A parameter of a view is in `spec_of`, one of a band's values in `band_table`.
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -83,8 +83,10 @@ def training_views(batch: Batch, table: Tensor, spec: ViewSpec) -> Tensor:
     return kernels.render_views(batch.data, batch.records, batch.samples, table, spec, seed=batch.seed, epoch=epoch)
 
 
-def band_table(cfg: Config) -> Tensor:
+def band_table(cfg: Config, statistics: Mapping[str, tuple[float, float]] | None = None) -> Tensor:
     """(K, 10) float32 by band id, for `render_views`: how a run clips, jitters and standardises each band's values.
+
+    statistics: {band: (mean, standard deviation)}; None: those of the configuration.
 
     Raises DataError on a band without statistics or databases of different units: see `rsdnet.data.normalisation`.
     """
@@ -93,7 +95,7 @@ def band_table(cfg: Config) -> Tensor:
     ms_offset = (scale * views.ms_offset[0], scale * views.ms_offset[1])
     sar_clip = SEN12MS_SAR_CLIP if cfg.data.statistics == "SEN12MS L1C" else (-math.inf, math.inf)
     rows = {}
-    for name, (mean, std) in statistics_of(cfg).items():
+    for name, (mean, std) in (statistics or statistics_of(cfg)).items():
         std = std or 1.0  # a constant band deviates by 0: any std will do
         if bands.BANDS[name].modality == "ms":
             row = kernels.BandRow(mean, std, gain=views.ms_gain, offset=ms_offset, nodata=MS_NODATA)

@@ -21,8 +21,8 @@ from rsdnet.errors import DataError, Echo
 from rsdnet.kernels.records import BYTES, FIELDS
 
 Identity = dict[str, Any]
-"""JSON-able: "version", "count", "samples", "order", "data": digests; "bands": names by sensor; perhaps "unit" of MS
-values, and "statistics": {band: [mean, standard deviation]}."""
+"""JSON-able: "version", "count", "samples", "order", "data": digests; "bands": names by sensor; perhaps "side" of the
+first sample in pixels, "unit" of MS values, and "statistics": {band: [mean, standard deviation]}."""
 
 VERSION = 1  # of the digests: those of another version are not comparable
 WHOLE = 1 << 25  # bytes of bands: up to so many all are read, 0.1 s from the page cache

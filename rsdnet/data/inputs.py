@@ -32,9 +32,10 @@ def open_samples(cfg: Config, ranks: Ranks, console: Console) -> Samples:
 
 
 def inputs_of(cfg: Config, samples: Samples) -> Identity:
-    """The identity of a run's input: its samples, the unit of MS, and the statistics that standardise it."""
+    """The identity of a run's input: its samples, their side in pixels, the unit of MS, and the statistics that
+    standardise it."""
     statistics = {name: list(values) for name, values in statistics_of(cfg).items()}
-    return samples.identity | {"unit": ms_unit(cfg), "statistics": statistics}
+    return samples.identity | {"side": samples.side, "unit": ms_unit(cfg), "statistics": statistics}
 
 
 def check_division(cfg: Config, world: int) -> None:

@@ -223,6 +223,14 @@ class Samples:
             needed = self.table.gather(positions, chosen, data.numpy(), records.numpy())
         return data, records
 
+    @functools.cached_property
+    def side(self) -> int:
+        """Pixels a side of the first sample's finest band."""
+        pool = np.concatenate([self.pools[modality] for modality in self.modality.split("+")])
+        records = torch.empty((1, 1, len(pool), 5), dtype=torch.int64)
+        self.table.gather(np.zeros(1, np.int64), pool.reshape(1, 1, -1), np.empty(0, np.uint8), records.numpy())
+        return int(records[..., 2:4].max())
+
     def band_bytes(self, names: Sequence[str]) -> list[int]:
         """The most bytes that each band takes in a batch."""
         most = {m: self.table.band_bytes(m) for m in self.modality.split("+")}

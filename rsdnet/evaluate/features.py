@@ -5,7 +5,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,39 +13,49 @@ from torch import Tensor, nn
 
 from rsdnet import bands
 from rsdnet.augment import band_table
-from rsdnet.config import Config
+from rsdnet.config import Config, ViewConfig
 from rsdnet.console import size as bytes_text
 from rsdnet.data.databases import Databases
+from rsdnet.data.identity import Identity
+from rsdnet.data.normalisation import ms_unit, statistics_of
 from rsdnet.data.pools import pools_of
 from rsdnet.data.samples import Samples
+from rsdnet.data.statistics import read_stats
 from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
+from rsdnet.evaluate.intervals import numbered
 from rsdnet.evaluate.stratified import stratified
 from rsdnet.hardware import free_bytes
 from rsdnet.kernels import ViewSpec, render_views
+from rsdnet.model.stages import Features, at, features_of
 
 BATCH = 256  # samples encoded at once
 KEEP = 1 << 30  # bytes of views to keep for the next time they are asked for
 
 
 class Labelled:
-    """Labelled samples of one modality, rendered whole, with their splits and labels.
+    """Labelled samples of one sensor, rendered whole, with their splits, labels and groups.
 
-    cfg: of the run that is evaluated. size: pixels a side as the encoder sees them; 0: their own, or the run's views'
-    where that is more. keep: bytes of views to keep on the device.
-    ranks: each renders and encodes whole batches, every world-th, so the features are those of one process.
+    cfg, trained: of the run that is evaluated, and the identity of its input. pool: bands of the sensor; none: those
+    of the run. size: pixels a side as the encoder sees them; 0: scaled as in training. statistics: mean and standard deviation a
+    band, this database's or the run's. keep: bytes of views to keep on the device. ranks: each renders and encodes
+    whole batches, every world-th, so the features are those of one process.
     Raises DataError where there is no labelled sample.
     """
 
     def __init__(
-        self, cfg: Config, databases: tuple[Path, ...], modality: str, ranks: Ranks, *, size: int = 0,
-        batch: int = BATCH, keep: int = KEEP,
+        self, cfg: Config, databases: tuple[Path, ...], modality: str, ranks: Ranks, *,
+        pool: tuple[str, ...] = (), size: int = 0, trained: Identity | None = None,
+        statistics: Literal["database", "run"] = "database", batch: int = BATCH, keep: int = KEEP,
     ) -> None:  # fmt: skip
-        self.samples = Samples(databases, modality, pools_of(cfg.views), labelled=True, threads=cfg.data.reader_threads)
-        own = dataclasses.replace(cfg.views, modality=modality)  # type: ignore[arg-type]
+        self.bands = pool or pools_of(cfg.views)[modality]
+        own = dataclasses.replace(cfg.views, modality=modality, **{f"{modality}_bands": self.bands})  # type: ignore[arg-type]
         own_cfg = dataclasses.replace(cfg, views=own, data=dataclasses.replace(cfg.data, data=databases))
-        self.table = band_table(own_cfg).to(ranks.device)
-        self.spec = ViewSpec.plain(size or max(cfg.views.size, self.native_side()))
+        self.samples = Samples(databases, modality, pools_of(own), labelled=True, threads=cfg.data.reader_threads)
+        known = trained or {}
+        self.table = band_table(own_cfg, of_run(known, own_cfg) if statistics == "run" else None).to(ranks.device)
+        side = self.samples.side
+        self.spec = ViewSpec.plain(size or scaled_side(cfg.views, known.get("side", side), side))
         self.ranks, self.batch, self.keep = ranks, min(batch, len(self.samples)), keep
         self._check_memory(cfg.views.channels)
         self._kept: dict[tuple[str, ...], list[Tensor]] = {}  # of views, the oldest first
@@ -53,6 +63,8 @@ class Labelled:
         del self.samples.catalog  # hundreds of bytes a sample, which is read again if it is asked for
         self.split = catalog.split
         """(N,) str: the samples' splits."""
+        self.groups = numbered(catalog.group)
+        """(N,) int64: the samples' groups, of samples that are not independent of each other."""
         self.classes, indices = np.unique(catalog.label.astype(np.int64), return_inverse=True)
         self.labels = torch.from_numpy(indices)
         """(N,) int64 in range(len(classes)). A class of the test split that the train split lacks counts as missed."""
@@ -68,15 +80,10 @@ class Labelled:
                 f"{bytes_text(free)} are free: use a smaller --size or --batch"
             )
 
-    def native_side(self) -> int:
-        """Pixels a side of the first sample's finest band."""
-        pool = self.samples.pools[self.samples.modality]
-        _, records = self.samples.read(np.zeros(1, np.int64), pool.reshape(1, 1, -1))
-        return int(records[..., 2:4].max())
-
     def take(self, positions: np.ndarray) -> None:
         """Go on with the samples at `positions` (n,) alone."""
         self.positions, self.split = self.positions[positions], self.split[positions]
+        self.groups = self.groups[positions]
         self.labels = self.labels[torch.from_numpy(positions)]
         self._kept.clear()
 
@@ -130,11 +137,12 @@ class Labelled:
             self._kept[names] = list(self._render(names))
         yield from self._kept.get(names) or self._render(names)
 
-    def features(self, names: tuple[str, ...], of: Callable[[Tensor], Tensor]) -> Tensor:
-        """(N, F) float32 features on the CPU, on every rank: `of` applied to every batch of `views`."""
+    def features(self, names: tuple[str, ...], of: Callable[[Tensor], Features]) -> Features:
+        """(N, F) float32 features by depth, on the CPU, on every rank: `of` applied to every batch of `views`."""
         with torch.inference_mode():
-            own = [of(batch).float().cpu() for batch in self.views(names)]
-        return torch.cat(own) if self.ranks.world == 1 else self._join(own)
+            own = [{depth: each.float().cpu() for depth, each in of(batch).items()} for batch in self.views(names)]
+        depths = next(each for each in self.ranks.collect(list(own[0]) if own else []) if each)
+        return {depth: self._join([each[depth] for each in own]) for depth in depths}
 
     def _starts(self) -> range:
         """Where this rank's batches begin."""
@@ -157,6 +165,8 @@ class Labelled:
 
     def _join(self, own: list[Tensor]) -> Tensor:
         """All ranks' features (N, F) in the order of the samples, of this rank's batches (b, F)."""
+        if self.ranks.world == 1:
+            return torch.cat(own)
         world, batches = self.ranks.world, -(-len(self.positions) // self.batch)
         width = max(self.ranks.collect(own[0].shape[1] if own else 0))
         padded = torch.zeros(-(-batches // world) * self.batch, width)
@@ -168,17 +178,57 @@ class Labelled:
         return joined
 
 
-def frozen(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A function from views (b, C, S, S) to features (b, F): the network in eval mode, under autocast to `dtype`."""
+def of_run(inputs: Identity, cfg: Config) -> dict[str, tuple[float, float]]:
+    """{band: (mean, standard deviation)} that a run standardised its input by; of a band that it did not see, the
+    database's of `cfg`. Raises DataError where the run does not tell, or its values were of another unit."""
+    if "statistics" not in inputs:
+        raise DataError(
+            "--statistics run: the run does not tell its statistics, it is of an earlier version: "
+            "use --statistics database"
+        )
+    if (unit := ms_unit(cfg)) != inputs.get("unit", unit):
+        raise DataError(
+            f"--statistics run: the run was trained on MS in {inputs['unit']}, the database holds {unit}: "
+            "use --statistics database"
+        )
+    own, then = statistics_of(cfg), inputs["statistics"]
+    return {name: tuple(then.get(name, own[name])) for name in own}
 
-    def features(views: Tensor) -> Tensor:
+
+def bands_of(databases: Sequence[Path], modality: str) -> tuple[str, ...]:
+    """The bands of a sensor that every one of the databases holds, in the order of the product."""
+    held = set.intersection(*(set(read_stats(path)["bands"]) for path in databases))
+    return tuple(name for name, band in bands.BANDS.items() if name in held and band.modality == modality)
+
+
+def scaled_side(views: ViewConfig, trained: int, native: int) -> int:
+    """Pixels a side of a whole patch of `native` pixels, scaled as training scales the mean crop of `trained` ones.
+
+    A crop of share s of the area has a side of sqrt(s) of the patch's; s is uniform in crop_scale. Seen at another
+    scale, a patch shows things of another size than those that were learned (Touvron et al. 2019, arXiv 1906.06423).
+    """
+    low, high = views.crop_scale
+    mean = 2 / 3 * (high**1.5 - low**1.5) / (high - low) if high > low else high**0.5
+    return max(round(views.size / (mean * trained) * native), 1)
+
+
+def frozen(
+    network: nn.Module, device: torch.device, dtype: torch.dtype, depths: Sequence[str]
+) -> Callable[[Tensor], Features]:
+    """A function from views (b, C, S, S) to features at `depths`: the network in eval mode, under autocast to `dtype`.
+
+    Of a depth that the network does not have, "last".
+    """
+
+    def features(views: Tensor) -> Features:
         with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-            return network(views.contiguous(memory_format=torch.channels_last))
+            found = features_of(network, views.contiguous(memory_format=torch.channels_last))
+        return {depth: found[depth] for depth in dict.fromkeys(at(found, depth) for depth in depths)}
 
     return features
 
 
-def labelled_modalities(databases: Sequence[Path], modality: str) -> list[str]:
+def labelled_modalities(databases: Sequence[Path], modality: str = "ms+sar") -> list[str]:
     """The sensors of `modality` that the databases hold labelled samples of.
 
     Raises DataError where they hold none, or the same label is another class from database to database.

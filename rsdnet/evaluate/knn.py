@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from rsdnet.config import Config
 from rsdnet.data.pools import pools_of
 from rsdnet.distributed import ALONE, Ranks
-from rsdnet.evaluate import linear
+from rsdnet.evaluate import metrics
 from rsdnet.evaluate.features import Labelled, frozen, labelled_modalities
 
 # Wu et al. 2018 (arXiv 1805.01978), section 3.4: temperature 0.07 and 200 neighbours in a bank of 1.28 million. Of two
 # thousand 200 would be a whole class; 20 is what Caron et al. 2021 (arXiv 2104.14294) take throughout.
 NEIGHBOURS, TEMPERATURE = 20, 0.07
+DEPTH = "stages"  # of the features; "last" where the encoder gives no maps
 BLOCK = 1024  # queries compared with the whole bank at once
 KEEP = 1 << 28  # bytes of views to keep on the device beside the training
 
@@ -51,12 +52,12 @@ class KNN:
         dtype: of autocast; float32: none. The encoder, its modes and torch's random state are left as they are.
         """
         with evaluating(encoder):
-            of = frozen(encoder, self.device, dtype)
-            each = {
-                f"knn_f1/{name}": self._score(labelled, labelled.features((name,) * self.channels, of), queries)
-                for labelled, names, queries in self.parts
-                for name in names
-            }
+            of = frozen(encoder, self.device, dtype, (DEPTH,))
+            each = {}
+            for labelled, names, queries in self.parts:
+                for name in names:
+                    (features,) = labelled.features((name,) * self.channels, of).values()
+                    each[f"knn_f1/{name}"] = self._score(labelled, features, queries)
         return {"knn_f1": float(np.mean(list(each.values()))), **each}
 
     def _score(self, labelled: Labelled, features: Tensor, queries: str) -> float:
@@ -65,7 +66,8 @@ class KNN:
         features, labels = features.to(self.device), labelled.labels.to(self.device)
         classes = len(labelled.classes)
         found = predict(features[asked], features[bank], labels[bank], classes)
-        return linear.scores(found.cpu(), labelled.labels[asked], classes)[0]
+        matrix = metrics.confusion(labelled.labels[asked].numpy(), found.cpu().numpy(), classes)
+        return float(metrics.macro_f1(matrix))
 
 
 def predict(queries: Tensor, bank: Tensor, labels: Tensor, classes: int) -> Tensor:

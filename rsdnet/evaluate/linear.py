@@ -1,19 +1,23 @@
-"""Linear evaluation of features: multinomial logistic regression, its penalty chosen on the validation split."""
+"""Linear evaluation of features: multinomial logistic regression, its penalty chosen on validation samples alone."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from rsdnet.console import track
-from rsdnet.data.catalog import SPLITS
+from rsdnet.evaluate import metrics
+from rsdnet.evaluate.contenders import Contender
 from rsdnet.evaluate.features import Labelled
-from rsdnet.evaluate.variants import Variant
+from rsdnet.evaluate.folds import Fold, folds_of
+from rsdnet.evaluate.intervals import interval, replicates_of
+from rsdnet.model.stages import at
 
-# Weight penalties to choose from on the validation split, for all features alike; each fit starts from the last one's.
+# Weight penalties to choose from, for all features alike; each fit starts from the last one's.
 L2 = (1e-2, 1e-3, 1e-4)
 ITERATIONS = 100  # of L-BFGS, at each penalty
 
@@ -26,53 +30,124 @@ class Score:
     """Macro F1: the mean over the classes of the test split."""
     accuracy: float
     l2: float
-    """The penalty that won on the validation split."""
+    """The penalty with the best `val_f1`."""
     val_f1: float
-    """Macro F1 on the validation split (the training split, where there is none): to choose settings by."""
+    """Macro F1 on the validation split, or the mean over folds of the train split: to choose settings by."""
+    interval: tuple[float, float] = (0.0, 1.0)
+    """95 % interval of f1, by the bootstrap over groups of the test split."""
+
+
+class Outcome(NamedTuple):
+    """A score, and the replicates (R,) of its F1 that its interval is of."""
+
+    score: Score
+    replicates: np.ndarray
+
+
+class Problem(NamedTuple):
+    """Labels (N,) int64 in range(classes) and groups (N,) of all samples, and the samples (n,) of each part."""
+
+    labels: Tensor
+    groups: np.ndarray
+    classes: int
+    train: Tensor
+    test: Tensor
+    folds: list[Fold]
+
+
+def problem_of(labelled: Labelled, train: Tensor) -> Problem:
+    """To tell the classes of `labelled` apart by its samples `train` (n,) int64."""
+    folds = folds_of(train, labelled.part("val"), labelled.labels, labelled.groups)
+    return Problem(labelled.labels, labelled.groups, len(labelled.classes), train, labelled.part("test"), folds)
+
+
+Outcomes = dict[str, dict[str, dict[str, Outcome]]]
+"""By depth, bands joined by +, contender."""
 
 
 def evaluate(
-    labelled: Labelled, views: Sequence[tuple[str, ...]], compared: dict[str, Variant], train: Tensor, console: Console
-) -> dict[str, dict[str, Any]]:
-    """{bands joined by +: {variant: Score as a dict}} of `views`, each the bands of a view.
+    labelled: Labelled, views: Sequence[tuple[str, ...]], contenders: dict[str, Contender], train: Tensor,
+    depths: Sequence[str], console: Console,
+) -> Outcomes:  # fmt: skip
+    """Outcomes of `views`, each the bands of a view, at `depths` of every contender.
 
-    train: (n,) int64, where the samples to train on are. Each rank fits its share of the classifiers.
+    train: (n,) int64, the samples to train on. Each rank fits its share of the classifiers.
     """
-    ranks, parts = labelled.ranks, {name: labelled.part(name) for name in SPLITS} | {"train": train}
-    jobs = [(names, label) for names in views for label in compared]
+    ranks, problem = labelled.ranks, problem_of(labelled, train)
+    jobs = [(names, label) for names in views for label in contenders]
     turns = [jobs[start : start + ranks.world] for start in range(0, len(jobs), ranks.world)]
-    known: dict[str, dict[str, Tensor]] = {label: {} for label in compared}
-    scored: dict[tuple[tuple[str, ...], str], dict[str, float]] = {}
+    known: dict[str, dict[str, dict[str, Tensor]]] = {label: {} for label in contenders}
+    scored: dict[tuple[tuple[str, ...], str], dict[str, Outcome]] = {}
     for turn in track(turns, f"probing {labelled.samples.modality} bands", console=console):
         # All ranks encode for all of these, then each fits one.
-        features = [compared[label].of_bands(labelled, names, known[label]) for names, label in turn]
+        features = [contenders[label].of_bands(labelled, names, known[label]) for names, label in turn]
         if ranks.rank < len(turn):
-            found = score(features[ranks.rank], labelled.labels, parts, len(labelled.classes))
-            scored[turn[ranks.rank]] = dataclasses.asdict(found)
+            own = features[ranks.rank]
+            scored[turn[ranks.rank]] = {depth: score(each.to(ranks.device), problem) for depth, each in own.items()}
     scored = {job: found for part in ranks.collect(scored) for job, found in part.items()}
-    return {"+".join(names): {label: scored[names, label] for label in compared} for names in views}
+    return {
+        depth: {
+            "+".join(names): {label: (found := scored[names, label])[at(found, depth)] for label in contenders}
+            for names in views
+        }
+        for depth in depths
+    }
 
 
-def score(features: Tensor, labels: Tensor, parts: dict[str, Tensor], classes: int) -> Score:
-    """Test scores of a linear classifier on `features` (N, F): fitted on train, its penalty chosen on val.
+def score(features: Tensor, problem: Problem) -> Outcome:
+    """Test scores of a linear classifier on `features` (N, F), float32, fitted on their device.
 
-    labels: (N,) int64 in range(classes). parts: {"train", "val", "test"}: (n,) int64 rows of each split; val may be
-    empty.
+    Each fold stands for the whole while the penalty is chosen; of several, the train split is fitted again with it.
     """
-    train, test = parts["train"], parts["test"]
-    mean, std = features[train].mean(0), features[train].std(0)
-    x = (features - mean) / torch.where(std > 1e-6, std, 1.0)
-    judge = parts["val"] if len(parts["val"]) else train
-    best: tuple[float, float, Tensor] | None = None
-    weights = None
-    for l2 in L2:
-        weights = fit(x[train], labels[train], classes, l2, weights)
-        f1, _ = scores(predict(weights, x[judge]), labels[judge], classes)
-        if best is None or f1 > best[0]:
-            best = f1, l2, weights
-    assert best is not None
-    f1, accuracy = scores(predict(best[2], x[test]), labels[test], classes)
-    return Score(f1, accuracy, best[1], best[0])
+    labels, classes = problem.labels.to(features.device), problem.classes
+
+    def judged(fold: Fold) -> tuple[list[float], list[Tensor], Standard]:
+        """F1 on the fold's judges and weights, of every penalty."""
+        scale, weights, found = Standard.of(features[fold.fit]), None, list[Tensor]()
+        x, shown = scale(features[fold.fit]), scale(features[fold.judge])
+        for l2 in L2:
+            weights = fit(x, labels[fold.fit], classes, l2, weights)
+            found.append(weights)
+        scores = [metrics.macro_f1(_matrix(predict(each, shown), labels[fold.judge], classes)) for each in found]
+        return [float(each) for each in scores], found, scale
+
+    outcomes = [judged(fold) for fold in problem.folds]
+    means = np.mean([scores for scores, _, _ in outcomes], axis=0)
+    best = int(means.argmax())
+    if len(outcomes) == 1:
+        _, weights, scale = outcomes[0]
+        chosen = weights[best]
+    else:
+        scale = Standard.of(features[problem.train])
+        chosen = fit(scale(features[problem.train]), labels[problem.train], classes, L2[best])
+    predicted = predict(chosen, scale(features[problem.test])).cpu().numpy()
+    return outcome(predicted, problem, L2[best], float(means[best]))
+
+
+def outcome(predicted: np.ndarray, problem: Problem, l2: float, val_f1: float) -> Outcome:
+    """Of classes `predicted` (n,) for the test samples."""
+    truth = problem.labels[problem.test].numpy()
+    groups = np.unique(problem.groups[problem.test.numpy()], return_inverse=True)[1]
+    matrices = metrics.confusions(truth, predicted, problem.classes, groups)
+    replicates, whole = replicates_of(matrices, metrics.macro_f1), matrices.sum(0)
+    scores = float(metrics.macro_f1(whole)), float(metrics.accuracy(whole))
+    return Outcome(Score(*scores, l2, val_f1, interval(replicates)), replicates)
+
+
+class Standard(NamedTuple):
+    """Standardises features (n, F) by the mean and deviation of others."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Standard":
+        """By those of `features`; a constant feature stays so."""
+        std = features.std(0)
+        return cls(features.mean(0), torch.where(std > 1e-6, std, 1.0))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.std
 
 
 def fit(x: Tensor, y: Tensor, classes: int, l2: float, start: Tensor | None = None) -> Tensor:
@@ -81,8 +156,8 @@ def fit(x: Tensor, y: Tensor, classes: int, l2: float, start: Tensor | None = No
     x: (N, F) standardised features. y: (N,) int64 in range(classes). start: weights to start from; None: zeros.
     The last row is the bias, not penalised.
     """
-    x = torch.cat((x, torch.ones(len(x), 1)), 1)
-    weights = torch.zeros(x.shape[1], classes) if start is None else start.clone()
+    x = torch.cat((x, x.new_ones(len(x), 1)), 1)
+    weights = x.new_zeros(x.shape[1], classes) if start is None else start.clone()
     weights.requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=ITERATIONS, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
 
@@ -101,10 +176,5 @@ def predict(weights: Tensor, x: Tensor) -> Tensor:
     return (x @ weights[:-1] + weights[-1]).argmax(1)
 
 
-def scores(predicted: Tensor, truth: Tensor, classes: int) -> tuple[float, float]:
-    """Macro F1 over the classes that occur in `truth`, and accuracy."""
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
-
-    each = multiclass_f1_score(predicted, truth, classes, average="none")
-    f1 = each[torch.bincount(truth, minlength=classes) > 0].mean()
-    return float(f1), float(multiclass_accuracy(predicted, truth, classes, average="micro"))
+def _matrix(predicted: Tensor, truth: Tensor, classes: int) -> np.ndarray:
+    return metrics.confusion(truth.cpu().numpy(), predicted.cpu().numpy(), classes)

@@ -1,8 +1,9 @@
 """Encoders: ResNets with torchvision's parameter names, any of timm's, and the registry to add others to.
 
 A factory takes the configuration and gives a module from (B, channels, H, W) to (B, features). It may have more:
-features, an int, else measured; `early` and `late`, two halves that are compiled apart on several ranks; attributes
-`width` and `recompute`, to say that it follows these options.
+features, an int, else measured; `early` and `late`, two halves that are compiled apart on several ranks;
+`output_and_maps`, for an evaluation of its stages (stages.py); attributes `width` and `recompute`, to say that it
+follows these options.
 """
 
 import contextlib
@@ -119,7 +120,7 @@ class ResNet(Encoder):
 
     def early(self, x: Tensor) -> Tensor:
         """Stem and stages 1 to 3: a third of the parameters, most of the work."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self._stem(x)
         for stage in range(1, 4):
             x = self._stage(stage, x)
         return x
@@ -127,6 +128,17 @@ class ResNet(Encoder):
     def late(self, x: Tensor) -> Tensor:
         """Stage 4 and the mean over pixels."""
         return self.avgpool(self._stage(4, x)).flatten(1)
+
+    def output_and_maps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The output (B, features) and the maps of the four stages: see stages.py."""
+        x, maps = self._stem(x), []
+        for stage in range(1, 5):
+            x = self._stage(stage, x)
+            maps.append(x)
+        return self.avgpool(x).flatten(1), maps
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
 
     def _stage(self, stage: int, x: Tensor) -> Tensor:
         for block in self.get_submodule(f"layer{stage}").children():

@@ -199,7 +199,7 @@ class Run:
 
     def export(self) -> None:
         """Write the encoder alone, under its own parameter names: torchvision's for our ResNets."""
-        meta = {"step": self.step, "config": config.to_tables(self.cfg)}
+        meta = {"step": self.step, "inputs": self.inputs, "config": config.to_tables(self.cfg)}
         checkpoint.save(self.folder / runfolder.ENCODER, self.encoder.state_dict(), meta)
 
 

@@ -466,7 +466,7 @@ def test_empty_batch():
 def op_arguments(device):
     data, records = pack(mixed(2, 2, 1, 9))
     tensors = [x.to(device) for x in (data, records, torch.arange(2), TABLE, torch.tensor(3))]
-    return *tensors, 7, 6, [0.1, 1.0, 0.7, 1.4, 0.1, 2.0], [True] * 6, [], torch.bfloat16
+    return *tensors, 7, 6, [0.1, 1.0, 0.7, 1.4, 0.1, 2.0], [*[True] * 6, False], [], torch.bfloat16
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -504,3 +504,67 @@ def test_a_blur_has_a_probability_for_each_view():
     patches = [[[torch.zeros(4, 4)], [torch.zeros(4, 4)]]]
     with pytest.raises(ValueError, match="each of 2 views"):
         render(patches, ViewSpec(8, blur=(1.0, 0.1, 0.1)))
+
+
+# ---- label maps ------------------------------------------------------------------------------------------------------
+
+LABELS = band_table(1, {0: BandRow(-1.0, 1.0, nodata=255.0)})
+
+
+def label_maps(count, height, width, dtype=torch.uint8):
+    generator = torch.Generator().manual_seed(count)
+    labels = torch.randint(0, 12, (count, height, width), generator=generator)
+    labels[torch.rand(labels.shape, generator=generator) < 0.1] = 255
+    return labels.to(torch.int32).to(dtype)
+
+
+@pytest.mark.parametrize(("size", "height", "width"), [(16, 40, 40), (33, 20, 41), (7, 7, 7), (24, 5, 90)])
+def test_label_crops_are_pillows_nearest_pixels(size, height, width):
+    """uint8 of Pillow's nearest resampling of the same box; 255 is no label."""
+    spec = ViewSpec(size, scale=(0.2, 1.0)).of_labels()
+    maps = label_maps(6, height, width)
+    found = render([[[image]] for image in maps], spec, LABELS)[0, :, 0]
+    draws = draw_views(spec, 5, 2, torch.arange(6), 1, 1)
+    for n, image in enumerate(maps):
+        top, left, h, w = (float(part[n, 0]) for part in draws[:4])
+        box = (left * width, top * height, min((left + w) * width, width), min((top + h) * height, height))
+        picked = np.array(Image.fromarray(image.numpy()).resize((size, size), Image.Resampling.NEAREST, box))
+        view = torch.from_numpy(picked.astype(np.int64))
+        view = torch.rot90(view.flip(-1) if draws.flip[n, 0] else view, int(draws.turns[n, 0]), (0, 1))
+        assert torch.equal(found[n].long() - 1, torch.where(view == 255, -1, view))
+
+
+def test_label_crops_show_the_ground_of_the_views():
+    """Bands that are labels times 100: a view's pixels far from any border have the value of their label."""
+    blocks = torch.randint(0, 5, (8, 6, 6)).repeat_interleave(16, 1).repeat_interleave(16, 2)
+    spec = ViewSpec(48, scale=(0.3, 1.0), jitter=False, dtype=torch.float32)
+    table = band_table(1, {0: BandRow(0.0, 1.0)})
+    views = render([[[(each * 100).to(torch.int16)]] for each in blocks], spec, table)[0, :, 0]
+    labels = render([[[each.to(torch.uint8)]] for each in blocks], spec.of_labels(), LABELS)[0, :, 0] - 1
+    inside = (views - 100 * labels).abs() < 0.01
+    assert ((views - 100 * labels).abs() < 400).all()
+    around = labels.unfold(1, 5, 1).unfold(2, 5, 1).flatten(3)  # a pixel of the view takes at most two to either side
+    uniform = around.amin(3) == around.amax(3)
+    assert uniform.float().mean() > 0.1
+    assert inside[:, 2:-2, 2:-2][uniform].all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16])
+def test_a_label_map_at_its_own_size_is_itself(dtype):
+    maps = label_maps(2, 50, 50, dtype)
+    found = render([[[image]] for image in maps], ViewSpec.plain(50).of_labels(), LABELS)[0, :, 0].long() - 1
+    assert torch.equal(found, torch.where(maps.int() == 255, -1, maps.int()).long())
+
+
+@pytest.mark.parametrize("size", [5, 33])
+def test_the_kernel_picks_the_references_pixels(size):
+    spec = ViewSpec(size, scale=(0.2, 1.0)).of_labels()
+    patches = [[[image], [image]] for image in label_maps(3, 37, 61)]
+    same = in_kernel(patches, spec, table=LABELS) == render(patches, spec, LABELS)
+    assert same.float().mean() > 0.999  # a centre on a pixel's border may round either way
+
+
+@pytest.mark.parametrize("change", [{"dtype": torch.bfloat16}, {"speckle": True}, {"blur": (1.0,)}])
+def test_what_would_change_labels_is_refused(change):
+    with pytest.raises(ValueError, match="nearest"):
+        replace(ViewSpec.plain(8).of_labels(), **change)

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from rsdnet import config, runfolder
 from rsdnet.config import Config
+from rsdnet.data.identity import Identity
 from rsdnet.errors import DataError
 from rsdnet.evaluate.features import Labelled, frozen
 from rsdnet.model.encoders import Encoder, encoder_of
+from rsdnet.model.stages import Features
 from rsdnet.training import checkpoint
 from rsdnet.training.archive import Archive
 from rsdnet.training.precision import AUTOCAST, precision_of
@@ -19,17 +21,17 @@ from rsdnet.training.precision import AUTOCAST, precision_of
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-class Variant(NamedTuple):
-    """Features (b, F) of views (b, channels, S, S)."""
+class Contender(NamedTuple):
+    """Features (b, F) by depth of views (b, channels, S, S)."""
 
     channels: int
-    features: Callable[[Tensor], Tensor]
+    features: Callable[[Tensor], Features]
 
-    def of_bands(self, labelled: Labelled, names: Sequence[str], known: dict[str, Tensor]) -> Tensor:
-        """(N, F) features of the bands `names` of all samples; `known` keeps those of single bands.
+    def of_bands(self, labelled: Labelled, names: Sequence[str], known: dict[str, Features]) -> Features:
+        """(N, F) features by depth of the bands `names` of all samples; `known` keeps those of single bands.
 
         As many bands as there are channels go in as one view; one band is repeated over the channels; several bands of
-        a variant with one channel give their features side by side.
+        a contender with one channel give their features side by side.
         """
         if self.channels == len(names) > 1:
             return labelled.features(tuple(names), self.features)
@@ -37,20 +39,22 @@ class Variant(NamedTuple):
         for name in single:
             if name not in known:
                 known[name] = labelled.features((name,) * self.channels, self.features)
-        return torch.cat([known[name] for name in single], 1)
+        depths = known[single[0]]
+        return {depth: torch.cat([known[name][depth] for name in single], 1) for depth in depths}
 
 
-def variants(encoder: Encoder, cfg: Config, device: torch.device) -> dict[str, Variant]:
+def contenders(encoder: Encoder, cfg: Config, device: torch.device, depths: Sequence[str]) -> dict[str, Contender]:
     """The pre-trained encoder, the weights that it started from, and statistics of the raw band."""
     torch.manual_seed(cfg.run.seed)
     start = encoder_of(cfg)
     dtype = AUTOCAST[precision_of(cfg, device)]
 
-    def variant(network: Encoder) -> Variant:
+    def contender(network: Encoder) -> Contender:
         network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        return Variant(cfg.views.channels, frozen(network, device, dtype))
+        return Contender(cfg.views.channels, frozen(network, device, dtype, depths))
 
-    return {"pre-trained": variant(encoder), "random": variant(start), "raw statistics": Variant(1, band_statistics)}
+    raw = Contender(1, lambda views: {"last": band_statistics(views)})
+    return {"pre-trained": contender(encoder), "random": contender(start), "raw statistics": raw}
 
 
 def band_statistics(views: Tensor) -> Tensor:
@@ -62,11 +66,13 @@ def band_statistics(views: Tensor) -> Tensor:
 
 
 class Trained(NamedTuple):
-    """A run's encoder, its configuration, its weights by name, and one line on each damaged checkpoint passed over."""
+    """A run's encoder, configuration, weights by name, the identity of its input (of an earlier version's run: {}), and
+    one line on each damaged checkpoint passed over."""
 
     encoder: Encoder
     cfg: Config
     tensors: dict[str, Tensor]
+    inputs: Identity
     damaged: list[str]
 
 
@@ -88,4 +94,4 @@ def load_encoder(run: Path) -> Trained:
     cfg = config.from_tables(meta["config"], str(path))
     encoder = encoder_of(cfg)
     checkpoint.restore(encoder, tensors, str(path))
-    return Trained(encoder, cfg, tensors, damaged)
+    return Trained(encoder, cfg, tensors, meta.get("inputs", {}), damaged)
