@@ -9,7 +9,8 @@ For output index i of S along an axis of `pixels`, and a crop from `start`, `len
 Where the crop has no more pixels than the output this is bilinear interpolation (two pixels, the border repeated).
 Where it has more, the triangle widens with the step, so that every pixel counts and none aliases: the antialiased
 bilinear of torchvision and Pillow (`Image.resize` with a box, which like this one looks past the box into the image).
-Without antialias reach is always 1. For nearest, the centre moves to that of its pixel, and reach is 1. Axes are separable: weights are computed once a row and once a column.
+Without antialias reach is always 1. For nearest, the centre moves to that of its pixel, and reach is 1. Axes are
+separable: weights are computed once a row and once a column.
 
 Speckle, if asked for, is a gamma-distributed factor g of mean 1 on the intensity (Goodman 1976), added in dB:
 

@@ -189,6 +189,7 @@ def launch_taps(
     render_taps_kernel[(b * v * c * squares,)](
         out, data, records, samples, epoch, table, *seed_words(seed), len(data), b, len(table),
         v, c, spec.size, area, area_end - area, ratio, ratio_end - ratio, spec.flip, spec.turn, spec.jitter,
-        spec.speckle, spec.antialias and not spec.nearest, spec.nearest, spec.channels_last, MAX_SIDE, ALIGN, CROP, TURN, JITTER, SPECKLE, LEAST, tile,
+        spec.speckle, spec.antialias and not spec.nearest, spec.nearest, spec.channels_last, MAX_SIDE, ALIGN,
+        CROP, TURN, JITTER, SPECKLE, LEAST, tile,
         num_warps=WARPS, **OPTIONS,
     )  # fmt: skip

@@ -37,9 +37,9 @@ class Labelled:
     """Labelled samples of one sensor, rendered whole, with their splits, labels and groups.
 
     cfg, trained: of the run that is evaluated, and the identity of its input. pool: bands of the sensor; none: those
-    of the run. size: pixels a side as the encoder sees them; 0: scaled as in training. statistics: mean and standard deviation a
-    band, this database's or the run's. keep: bytes of views to keep on the device. ranks: each renders and encodes
-    whole batches, every world-th, so the features are those of one process.
+    of the run. size: pixels a side as the encoder sees them; 0: scaled as in training. statistics: mean and standard
+    deviation a band, this database's or the run's. keep: bytes of views to keep on the device. ranks: each renders and
+    encodes whole batches, every world-th, so the features are those of one process.
     Raises DataError where there is no labelled sample.
     """
 

@@ -5,12 +5,11 @@ names, which timm's and torchgeo's ResNets share; the file's shapes tell depths 
 name: `timm:NAME=PATH`.
 """
 
-import json
 import pickle
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -88,7 +87,7 @@ def _known(prefix: str) -> bool:
 
 
 def resnet_of(tensors: dict[str, Tensor], channels: int, path: Path) -> Foreign:
-    """A ResNet of the depths and width that the weights have, for views of `channels`. Raises DataError if they fit none."""
+    """A ResNet of the depths and width of the weights, for views of `channels`. Raises DataError if they fit none."""
     own = stripped(tensors, "conv1.weight")
     stages = [len({name.split(".")[1] for name in own if name.startswith(f"layer{stage}.")}) for stage in range(1, 5)]
     if not own or 0 in stages:

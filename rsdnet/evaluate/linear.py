@@ -1,7 +1,6 @@
 """Linear evaluation of features: multinomial logistic regression, its penalty chosen on validation samples alone."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,34 +13,13 @@ from rsdnet.evaluate import metrics
 from rsdnet.evaluate.contenders import Contender
 from rsdnet.evaluate.features import Labelled
 from rsdnet.evaluate.folds import Fold, folds_of
-from rsdnet.evaluate.intervals import interval, replicates_of
+from rsdnet.evaluate.intervals import replicates_of
+from rsdnet.evaluate.outcomes import Outcome, Outcomes
 from rsdnet.model.stages import at
 
 # Weight penalties to choose from, for all features alike; each fit starts from the last one's.
 L2 = (1e-2, 1e-3, 1e-4)
 ITERATIONS = 100  # of L-BFGS, at each penalty
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """Test scores of one linear classifier."""
-
-    f1: float
-    """Macro F1: the mean over the classes of the test split."""
-    accuracy: float
-    l2: float
-    """The penalty with the best `val_f1`."""
-    val_f1: float
-    """Macro F1 on the validation split, or the mean over folds of the train split: to choose settings by."""
-    interval: tuple[float, float] = (0.0, 1.0)
-    """95 % interval of f1, by the bootstrap over groups of the test split."""
-
-
-class Outcome(NamedTuple):
-    """A score, and the replicates (R,) of its F1 that its interval is of."""
-
-    score: Score
-    replicates: np.ndarray
 
 
 class Problem(NamedTuple):
@@ -61,36 +39,38 @@ def problem_of(labelled: Labelled, train: Tensor) -> Problem:
     return Problem(labelled.labels, labelled.groups, len(labelled.classes), train, labelled.part("test"), folds)
 
 
-Outcomes = dict[str, dict[str, dict[str, Outcome]]]
-"""By depth, bands joined by +, contender."""
-
-
 def evaluate(
-    labelled: Labelled, views: Sequence[tuple[str, ...]], contenders: dict[str, Contender], train: Tensor,
-    depths: Sequence[str], console: Console,
-) -> Outcomes:  # fmt: skip
-    """Outcomes of `views`, each the bands of a view, at `depths` of every contender.
+    labelled: Labelled, views: Sequence[tuple[str, ...]], contenders: Mapping[str, Contender],
+    trains: Mapping[str, Tensor], depths: Sequence[str], console: Console,
+) -> dict[str, Outcomes]:  # fmt: skip
+    """Outcomes by share of the labels, of `views`, each the bands of a view, at `depths` of every contender.
 
-    train: (n,) int64, the samples to train on. Each rank fits its share of the classifiers.
+    trains: (n,) int64 samples to train on, by share. Each rank fits its part of the classifiers.
     """
-    ranks, problem = labelled.ranks, problem_of(labelled, train)
+    ranks, problems = labelled.ranks, {share: problem_of(labelled, train) for share, train in trains.items()}
     jobs = [(names, label) for names in views for label in contenders]
     turns = [jobs[start : start + ranks.world] for start in range(0, len(jobs), ranks.world)]
     known: dict[str, dict[str, dict[str, Tensor]]] = {label: {} for label in contenders}
-    scored: dict[tuple[tuple[str, ...], str], dict[str, Outcome]] = {}
+    scored: dict[tuple[tuple[str, ...], str], dict[str, dict[str, Outcome]]] = {}
     for turn in track(turns, f"probing {labelled.samples.modality} bands", console=console):
         # All ranks encode for all of these, then each fits one.
         features = [contenders[label].of_bands(labelled, names, known[label]) for names, label in turn]
         if ranks.rank < len(turn):
-            own = features[ranks.rank]
-            scored[turn[ranks.rank]] = {depth: score(each.to(ranks.device), problem) for depth, each in own.items()}
+            own = {depth: each.to(ranks.device) for depth, each in features[ranks.rank].items()}
+            scored[turn[ranks.rank]] = {
+                share: {depth: score(each, problem) for depth, each in own.items()}
+                for share, problem in problems.items()
+            }
     scored = {job: found for part in ranks.collect(scored) for job, found in part.items()}
     return {
-        depth: {
-            "+".join(names): {label: (found := scored[names, label])[at(found, depth)] for label in contenders}
-            for names in views
+        share: {
+            depth: {
+                "+".join(names): {label: (own := scored[names, label][share])[at(own, depth)] for label in contenders}
+                for names in views
+            }
+            for depth in depths
         }
-        for depth in depths
+        for share in trains
     }
 
 
@@ -130,8 +110,8 @@ def outcome(predicted: np.ndarray, problem: Problem, l2: float, val_f1: float) -
     groups = np.unique(problem.groups[problem.test.numpy()], return_inverse=True)[1]
     matrices = metrics.confusions(truth, predicted, problem.classes, groups)
     replicates, whole = replicates_of(matrices, metrics.macro_f1), matrices.sum(0)
-    scores = float(metrics.macro_f1(whole)), float(metrics.accuracy(whole))
-    return Outcome(Score(*scores, l2, val_f1, interval(replicates)), replicates)
+    details = {"accuracy": float(metrics.accuracy(whole)), "l2": l2}
+    return Outcome(float(metrics.macro_f1(whole)), val_f1, replicates, details)
 
 
 class Standard(NamedTuple):

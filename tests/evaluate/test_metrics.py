@@ -33,7 +33,7 @@ def test_scores_of_a_confusion_matrix_are_scikit_learns() -> None:
 def test_confusions_by_group_are_those_of_the_groups() -> None:
     by_group = metrics.confusions(TRUTH, PREDICTED, 6, GROUPS)
     for group in range(7):
-        own = GROUPS == group
+        own = group == GROUPS
         np.testing.assert_array_equal(by_group[group], confusion_matrix(TRUTH[own], PREDICTED[own], labels=range(6)))
     np.testing.assert_allclose(
         metrics.macro_f1(by_group), [metrics.macro_f1(matrix) for matrix in by_group], atol=1e-12
