@@ -31,9 +31,8 @@ from rsdnet.evaluate.features import BATCH, Labelled, bands_of, labelled_modalit
 from rsdnet.evaluate.outcomes import Evaluation, Row, saved
 from rsdnet.files import aside
 from rsdnet.options import Seed, checked, parse, require_values
-from rsdnet.runfolder import PROBE
+from rsdnet.runfolder import probe_path
 
-CHART = "probe.png"
 PROTOCOL = 3  # of the evaluation: 3 has stages, intervals and every band; 2 drew from every class; 1 has no number
 DEPTHS = ("stages", "last")  # always evaluated
 # The three-channel rows: true colour; both polarisations with the first once more.
@@ -50,6 +49,8 @@ class Options:
     """Folder of a pre-training run."""
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DB [DB ...]")] = ()
     """Labelled databases with train and test splits. None: the run's own."""
+    task: Literal["classes"] = "classes"
+    """The labels: classes, one a patch (macro F1)."""
     features: Annotated[str, Field(pattern="^(last|stages|layer[1-4])$")] = "stages"
     """Features that the table shows: the encoder's output (last), the spatial means of its four stages side by side
     (stages), or of one (layer1 to layer4). Both last and stages are always evaluated."""
@@ -102,7 +103,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
             "labels": list(options.labels), "seed": options.seed, "features": options.features,
             "samples": {name: own.identity() for name, (own, _) in opened.items()},
         }  # fmt: skip
-    path = options.run / PROBE
+    path = path_of(options)
     if found := ranks.collect(None if options.force else saved(path, identity))[0]:
         console.print(f"{path} holds this evaluation already (--force to repeat it)")
         return found
@@ -118,6 +119,11 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
                 outcomes[share][depth] |= rows
     named = {"run": str(options.run), "data": [str(path) for path in databases]}
     return Evaluation.of({**identity, **named}, outcomes)
+
+
+def path_of(options: Options) -> Path:
+    """The file of the evaluation, one a task."""
+    return probe_path(options.run, "" if options.task == "classes" else options.task)
 
 
 def number_of(labels: str, samples: int) -> int:
@@ -213,8 +219,8 @@ def main() -> None:
         if not ranks.main:
             return
         show(found.result, console)  # first: the folder may be read-only
-        found.save(options.run / PROBE)
-        chart(found.result, options.run / CHART)
+        found.save(path_of(options))
+        chart(found.result, path_of(options).with_suffix(".png"))
 
 
 if __name__ == "__main__":
