@@ -86,6 +86,8 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
         modalities = labelled_modalities(databases)
     for line in trained.damaged:
         console.print(f"{line}; an earlier one is evaluated", style="yellow", soft_wrap=True)
+    for name in sorted(set(cfg.views.modality.split("+")) - set(modalities)):
+        console.print(f"the database holds no labelled {name} patches: those bands are not probed", style="yellow")
     depths = tuple(dict.fromkeys((options.features, *DEPTHS)))
     opened: dict[str, tuple[Labelled, dict[str, Tensor]]] = {}
     with ranks.together():

@@ -104,7 +104,7 @@ class Labelled:
         ids = {band: bands.band_id(band) for band in self.samples.identity["bands"][self.samples.modality]}
         statistics = {band: self.table[index, :2].tolist() for band, index in ids.items()}
         labels = {"labels": digest.hexdigest(), "classes": names}
-        return self.samples.identity | labels | {"statistics": statistics}
+        return self.samples.identity | labels | {"statistics": statistics, "size": self.spec.size}
 
     def _class_name(self, index: int) -> str:
         label, names = int(self.classes[index]), self.samples.classes
