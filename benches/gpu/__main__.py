@@ -1,7 +1,7 @@
 """All that is measured on a GPU, in stages of less than ten minutes: `python3 -m benches.gpu --rows FOLDER`.
 
 For a GPU machine without network, on which nothing of this project is installed: it has torch, triton, numpy, pytest
-(with xdist and benchmark), hypothesis, rich, pyarrow, safetensors, torchmetrics and their like; the rest comes in the
+(with xdist and benchmark), hypothesis, rich, pyarrow, safetensors, scikit-learn and their like; the rest comes in the
 folder that `make gpu-wheels` builds elsewhere. It needs no git.
 
 Correctness comes first, and nothing is measured unless it holds. Rows are appended as they come, and a command that was
