@@ -14,11 +14,13 @@ from rsdnet.data.pools import pools_of
 from rsdnet.distributed import ALONE, Ranks
 from rsdnet.evaluate import metrics
 from rsdnet.evaluate.features import Labelled, frozen, labelled_modalities
+from rsdnet.model.stages import STAGES
 
 # Wu et al. 2018 (arXiv 1805.01978), section 3.4: temperature 0.07 and 200 neighbours in a bank of 1.28 million. Of two
 # thousand 200 would be a whole class; 20 is what Caron et al. 2021 (arXiv 2104.14294) take throughout.
 NEIGHBOURS, TEMPERATURE = 20, 0.07
-DEPTH = "stages"  # of the features; "last" where the encoder gives no maps
+# Each of unit length, so that no stage drowns the others: our choice. On EuroSAT's B04, F1 .65 so and .62 as they are.
+DEPTHS = tuple(f"layer{number}" for number in range(1, STAGES + 1))
 BLOCK = 1024  # queries compared with the whole bank at once
 KEEP = 1 << 28  # bytes of views to keep on the device beside the training
 
@@ -52,11 +54,12 @@ class KNN:
         dtype: of autocast; float32: none. The encoder, its modes and torch's random state are left as they are.
         """
         with evaluating(encoder):
-            of = frozen(encoder, self.device, dtype, (DEPTH,))
+            of = frozen(encoder, self.device, dtype, DEPTHS)
             each = {}
             for labelled, names, queries in self.parts:
                 for name in names:
-                    (features,) = labelled.features((name,) * self.channels, of).values()
+                    stages = labelled.features((name,) * self.channels, of).values()
+                    features = torch.cat([nn.functional.normalize(stage, dim=1) for stage in stages], 1)
                     each[f"knn_f1/{name}"] = self._score(labelled, features, queries)
         return {"knn_f1": float(np.mean(list(each.values()))), **each}
 

@@ -119,6 +119,19 @@ def test_features_that_tell_the_classes_apart_and_features_that_do_not(tiny_db: 
     assert alike["knn_f1"] == pytest.approx(1 / 6)  # one class for all: F1 1/2 of it, 0 of two others
 
 
+class Stages(Textures):
+    """Maps of which one tells the classes and is drowned by another, a thousand times as large."""
+
+    def output_and_maps(self, views: Tensor) -> tuple[Tensor, list[Tensor]]:
+        told = self(views)
+        loud = 1000 * torch.rand(len(views), 3, 1, 1, generator=torch.Generator().manual_seed(0))
+        return told, [told[..., None, None], loud]
+
+
+def test_a_stage_of_large_values_does_not_drown_the_others(tiny_db: Path) -> None:
+    assert knn.KNN(CFG, (tiny_db,), CPU)(Stages(), torch.float32)["knn_f1"] > 0.9
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_training_goes_on_as_if_nothing_had_been(tiny_db: Path, channels: int) -> None:
     cfg = dataclasses.replace(CFG, views=dataclasses.replace(CFG.views, channels=channels))
