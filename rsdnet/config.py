@@ -263,18 +263,29 @@ def to_tables(config: Config) -> dict[str, dict[str, Any]]:
     return {s: {k: v for k, v in table.items() if v is not None} for s, table in tables.items()}
 
 
-def read(path: Path) -> Config:
-    """The configuration in a TOML file with tables [data], [views], [model], [optim], [run], over the defaults.
+def read(*paths: Path) -> Config:
+    """The configuration in TOML files with tables [data], [views], [model], [optim], [run], over the defaults.
 
+    A key of several files has the last one's value.
     Raises DataError on a file that is not there or not TOML, an unknown key, or a value out of its type or range.
     """
+    tables: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        own = _load(path)
+        from_tables(own, f"config {path}")  # a mistake is one file's
+        for section, table in own.items():
+            tables[section] = tables.get(section, {}) | table
+    return from_tables(tables, f"config {', '.join(map(str, paths))}")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file."""
     try:
-        tables = tomllib.loads(path.read_text("utf-8-sig"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise DataError(f"config {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, numbers of thousands of digits, nested deeply
         raise DataError(f"config {path} is not TOML: {error}") from None
-    return from_tables(tables, f"config {path}")
 
 
 def dumps(config: Config) -> str:
