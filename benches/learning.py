@@ -1,7 +1,7 @@
 """Does pre-training learn? `python -m benches.learning --seeds 0 1 2`: F1 over several seeds, beside random weights.
 
-Trains and probes the demo once a seed, by the very commands a user types, and appends a row a band and contender to
-benches/results/learning.csv. The printed table is made from the rows of this run alone.
+Trains and probes the demo once a seed, by the very commands a user types, and appends a row a depth, band and contender
+to benches/results/learning.csv. The printed table is made from the rows of this run alone.
 """
 
 import dataclasses
@@ -16,12 +16,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benches.core.rows import RESULTS, Results, Row
+from benches.core.rows import RESULTS, Results, Row, split
 from benches.report import seed_scores, spread
 from rsdnet.errors import DataError, command
 from rsdnet.options import Count, Seed, Workers, parse
 
 CONFIG = Path(__file__).parents[1] / "rsdnet" / "demo.toml"
+DEPTHS = ("stages", "last")  # of the features that are probed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +74,20 @@ def measure(options: Options, seed: int, kept: Results) -> None:
     steps = 1 + json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     setting: dict[str, object] = {"settings": settings_of(run / "config.toml"), "data": options.data or "demo"}
     setting |= {"probe": " ".join(result["data"]), "steps": steps, "seed": seed}
-    for band, row in result["bands"].items():
-        for label, score in row.items():
-            also = {"accuracy": f"{score['accuracy']:.4g}"}
-            kept.tell(setting, band, label, score["f1"], "macro F1", also=also, digits=4)
+    for depth in DEPTHS:
+        for band, row in result["results"]["all"][depth]["bands"].items():
+            for label, score in row.items():
+                also = {"accuracy": f"{score['accuracy']:.4g}"}
+                told = setting | {"depth": depth}
+                kept.tell(told, band, label, score["score"], result["metric"], also=also, digits=4)
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """Mean and standard deviation over the seeds, a row a band, and the mean over the bands."""
+def table(rows: Sequence[Row], depth: str) -> Table:
+    """Mean and standard deviation over the seeds at one depth, a row a band, and the mean over the bands."""
+    rows = [row for row in rows if split(row["setting"])["depth"] == depth]
     contenders = list(dict.fromkeys(row["contender"] for row in rows))
-    shown = Table("band", *contenders, title="macro F1 on the test split, mean and deviation over the seeds")
+    title = f"macro F1 on the test split by {depth}, mean and deviation over the seeds"
+    shown = Table("band", *contenders, title=title)
     for title, scores in seed_scores(rows, contenders):
         shown.add_row(title.strip("*"), *map(spread, scores))
     return shown
@@ -94,7 +99,8 @@ def main() -> None:
     kept = Results("learning", RESULTS, lambda *told: None)
     for seed in options.seeds:
         measure(options, seed, kept)
-    Console().print(table(kept.rows))
+    for depth in DEPTHS:
+        Console().print(table(kept.rows, depth))
 
 
 if __name__ == "__main__":
