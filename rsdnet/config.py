@@ -269,13 +269,19 @@ def read(*paths: Path) -> Config:
     A key of several files has the last one's value.
     Raises DataError on a file that is not there or not TOML, an unknown key, or a value out of its type or range.
     """
-    tables: dict[str, dict[str, Any]] = {}
-    for path in paths:
-        own = _load(path)
-        from_tables(own, f"config {path}")  # a mistake is one file's
-        for section, table in own.items():
-            tables[section] = tables.get(section, {}) | table
-    return from_tables(tables, f"config {', '.join(map(str, paths))}")
+    files = {path: _load(path) for path in paths}
+    joined: dict[str, Any] = {}
+    for path, tables in files.items():
+        if not all(isinstance(table, dict) for table in tables.values()):
+            from_tables(tables, f"config {path}")  # raises: nothing but tables is known
+        for name, table in tables.items():
+            joined[name] = joined.get(name, {}) | table
+    try:
+        return from_tables(joined, f"config {', '.join(map(str, paths))}")
+    except DataError:
+        for path, tables in files.items():  # the file with the mistake, where it is one file's
+            from_tables(tables, f"config {path}")
+        raise
 
 
 def _load(path: Path) -> dict[str, Any]:
