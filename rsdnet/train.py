@@ -165,7 +165,7 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
     first.add_argument("--resume", action="store_true")
     first.add_argument("--data", nargs="*")
     known, _ = options.read(lambda: first.parse_known_args(argv), argv)
-    options.require_values(argv, "--data", "--knn-data", "--weights")
+    options.require_values(argv, "--data", "--knn-data", "--weights", "--ms-view", "--sar-view")
     saved = known.run / runfolder.CONFIG if known.resume and known.run else None
     if known.resume and not known.run:
         raise DataError("--resume needs the run to continue: --run FOLDER")
