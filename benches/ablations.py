@@ -1,8 +1,8 @@
 """Recipes beside each other: scores over the same seeds and worlds, as rows of benches/results/ablations.csv.
 
-A row is of one recipe, contender and mean over single bands: the mean of its runs. Its interval of 95 % holds the spread
-of the test scenes and that of the runs (`rsdnet.evaluate.intervals.over_runs`), as does that of its difference to the
-first recipe, taken run by run.
+A row is of one recipe, contender and mean over single bands: the mean of its runs. Its interval of 95 % holds the
+spread of the test scenes and that of the runs (`rsdnet.evaluate.intervals.over_runs`), as does that of its difference
+to the first recipe, taken run by run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ LABELS, DEPTH = "all", "stages"
 
 
 class Scores(NamedTuple):
-    """scores: (S,), one a run. replicates: (S, R) of them, by the bootstrap, of the same draws for runs of one world."""
+    """scores: (S,), one a run. replicates: (S, R) of them, by the bootstrap; of one world, by the same draws."""
 
     scores: np.ndarray
     replicates: np.ndarray

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from rsdnet import config, options
 from rsdnet.augment import band_table, hidden
-from rsdnet.config import Config
 from rsdnet.errors import command
 from rsdnet.files import aside, writable
 from rsdnet.pictures import pictures
