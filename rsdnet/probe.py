@@ -31,9 +31,9 @@ from rsdnet.evaluate.features import BATCH, Labelled, bands_of, labelled_modalit
 from rsdnet.evaluate.outcomes import Evaluation, Row, saved
 from rsdnet.files import aside
 from rsdnet.options import Seed, checked, parse, require_values
+from rsdnet.probefile import PROTOCOL
 from rsdnet.runfolder import probe_path
 
-PROTOCOL = 3  # of the evaluation: 3 has stages, intervals and every band; 2 drew from every class; 1 has no number
 DEPTHS = ("stages", "last")  # always evaluated
 # The three-channel rows: true colour; both polarisations with the first once more.
 TRIPLES = {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV")}
@@ -101,6 +101,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
         identity = {
             "protocol": PROTOCOL, "metric": "macro F1", "encoder": digest(trained.tensors),
             "labels": list(options.labels), "seed": options.seed, "features": options.features,
+            "size": options.size, "statistics": options.statistics,
             "samples": {name: own.identity() for name, (own, _) in opened.items()},
         }  # fmt: skip
     path = path_of(options)
