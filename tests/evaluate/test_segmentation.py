@@ -215,12 +215,11 @@ def test_scores_are_scikit_learns_on_every_pixel(
 def test_bands_that_tell_the_class_score_near_one(
     db: Path, compared: dict[str, Contender], modality: str, telling: str, idle: str
 ) -> None:
-    rest = {label: compared[label] for label in ("random", "raw statistics")}
+    raw = {"raw statistics": compared["raw statistics"]}
     seen = maps_of(db, (*IGNORED, "Wetlands"), modality)
-    found = evaluate(seen, [(telling,), (idle,)], rest, limit=500)["stages"]
+    found = evaluate(seen, [(telling,), (idle,)], raw, limit=500)["stages"]
     assert found[telling]["raw statistics"].score > 0.98
     assert found[idle]["raw statistics"].score < 0.4
-    assert found[telling]["random"].score > found[idle]["random"].score + 0.2
 
 
 def test_a_class_without_a_training_pixel_counts_as_missed(maps: LabelMaps, compared: dict[str, Contender]) -> None:
@@ -234,7 +233,7 @@ def test_a_class_without_a_training_pixel_counts_as_missed(maps: LabelMaps, comp
 def test_the_convolutional_head_learns(
     db: Path, compared: dict[str, Contender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"BATCH": 2, "EPOCHS": 25, "LEARNING_RATE": 5e-3}.items():
+    for name, value in {"BATCH": 2, "EPOCHS": 12, "LEARNING_RATE": 1e-2}.items():
         monkeypatch.setattr(fcn, name, value)
     raw = {"raw statistics": compared["raw statistics"]}
     found = evaluate(maps_of(db, (*IGNORED, "Wetlands")), [("B02",)], raw, head="fcn")["last"]["B02"]["raw statistics"]
@@ -273,7 +272,8 @@ def test_a_probe_of_segmentation(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(rsdnet.probe, "bands_of", lambda _, modality: ("B02",) if modality == "ms" else ("VV",))
-    monkeypatch.setattr(linear, "L2", (1e-2,))
+    monkeypatch.setattr(linear, "L2", (1e-2,))  # for speed, as the next
+    monkeypatch.setattr(linear, "ITERATIONS", 10)
     words = ["--task", "segmentation", "--ignore", *IGNORED, "--labels", "all", "6", "--pixels", "100", "--size", "32"]
     monkeypatch.setattr("sys.argv", ["probe", str(run), *words, "--device", "cpu"])
     rsdnet.probe.main()
