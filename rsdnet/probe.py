@@ -24,7 +24,7 @@ from rich.text import Text
 from torch import Tensor
 
 from rsdnet.distributed import ALONE, Ranks, open_ranks
-from rsdnet.errors import command
+from rsdnet.errors import DataError, command
 from rsdnet.evaluate import linear, segmentation
 from rsdnet.evaluate.contenders import contenders, load_encoder
 from rsdnet.evaluate.features import BATCH, Labelled, bands_of, labelled_modalities
@@ -91,6 +91,8 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
     """
     with ranks.together():
         checked(options)
+        if options.task != "segmentation" and (options.ignore or options.head != "linear"):
+            raise DataError("--ignore and --head fcn are for label maps: add --task segmentation, or leave them out")
         trained = load_encoder(options.run)
         cfg, databases = trained.cfg, options.data or trained.cfg.data.data
         modalities = labelled_modalities(databases)
@@ -161,15 +163,15 @@ def check(target: Labelled | LabelMaps, console: Console) -> None:
 
     Raises DataError on an empty train or test split.
     """
-    samples = target.samples
-    lines = [samples.databases.doubt, samples.report()]
+    said = [target.samples.databases.doubt, target.samples.report()]
+    if isinstance(target, LabelMaps):
+        said += target.report()
+    for line in filter(None, said):
+        console.print(line, style="yellow")
     target.require("train", "test")
     if unseen := target.unseen():
-        lines.append(f"the train split has no {target.of} of {', '.join(unseen)}, which the test split has")
-    if isinstance(target, LabelMaps):
-        lines += target.report()
-    for line in filter(None, lines):
-        console.print(line, style="yellow")
+        names = ", ".join(unseen)
+        console.print(f"the train split has no {target.of} of {names}, which the test split has", style="yellow")
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

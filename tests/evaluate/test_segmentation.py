@@ -347,6 +347,12 @@ def test_an_unknown_class_to_ignore_is_told(db: Path) -> None:
         maps_of(db, ("Snow",))
 
 
+@pytest.mark.parametrize("options", [{"ignore": ("Savanna",)}, {"head": "fcn"}])
+def test_options_of_label_maps_alone_are_told(run: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="add --task segmentation"):
+        probe(Options(run, **options), QUIET)
+
+
 def test_samples_without_a_map_are_left_out(db: Path, run: Path, tiny_db: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no label map of a labelled sample"):
         probe(Options(run, (tiny_db,), task="segmentation", device="cpu"), QUIET)
