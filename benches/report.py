@@ -75,11 +75,12 @@ def table_line(cells: Sequence[str]) -> str:
 
 
 def learning(rows: Sequence[Row]) -> str:
-    """F1 per band of the last hyper-parameters, a table for each data set and length; one line for each other run."""
+    """F1 per band of the last hyper-parameters, a table a data set, length and depth; a line for each other run."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         conditions = split(row["setting"])
-        groups.setdefault(tuple(conditions[name] for name in ("settings", "data", "probe", "steps")), []).append(row)
+        key = tuple(conditions.get(name, "") for name in ("settings", "data", "probe", "steps", "depth"))
+        groups.setdefault(key, []).append(row)
     last = split(rows[-1]["setting"])["settings"]
     ordered = sorted(groups.items(), key=lambda group: group[0][0] != last)  # the last hyper-parameters first
     return "\n\n".join(learning_table(group, current=key[0] == last) for key, group in ordered)
@@ -91,6 +92,7 @@ def learning_table(rows: Sequence[Row], current: bool) -> str:
     first, seeds = split(rows[0]["setting"]), len({split(row["setting"])["seed"] for row in rows})
     made = "; ".join(sorted({f"{row['versions']}, {row['machine']}" for row in rows}))
     kind = f"{int(first['steps']):,} steps on `{first['data']}`, probed on `{first['probe']}`"
+    kind += f" by {first['depth']}" if "depth" in first else ""  # earlier rows: by the last stage, the patch unscaled
     if not current or seeds == 1:
         single = dict(seed_scores(rows, contenders))["**mean of the bands**"]
         means = ", ".join(f"{name} {spread(scores)}" for name, scores in zip(contenders, single, strict=True))

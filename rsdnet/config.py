@@ -25,6 +25,8 @@ Aspect = Annotated[float, Field(ge=0.01, le=100)]
 Gain = Annotated[float, Field(ge=0, le=100)]
 Offset = Annotated[float, Field(ge=-1, le=1)]
 Decibel = Annotated[float, Field(ge=-100, le=100)]
+MOST_CHANNELS = 64
+View = Annotated[tuple[str, ...], Field(max_length=MOST_CHANNELS)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -67,12 +69,16 @@ class ViewConfig:
 
     modality: Literal["ms+sar", "ms", "sar"] = "ms+sar"
     """Sensors of the two views: one of each in random order, or both from one sensor (the paper's ablation)."""
-    channels: Annotated[int, Field(ge=1, le=64)] = 1
-    """Bands in a view: 1 or 3 in the paper."""
+    channels: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] = 1
+    """Bands in a view: 1 or 3 in the paper. Left at 1 it follows --ms-view and --sar-view."""
     ms_bands: tuple[str, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
     """Multispectral bands to draw from: the paper's ten of 10 and 20 m."""
     sar_bands: tuple[str, ...] = ("VV", "VH")
     """SAR bands to draw from."""
+    ms_view: View = ()
+    """Bands of every multispectral view, in this order, instead of drawn ones: B04,B03,B02. None: drawn."""
+    sar_view: View = ()
+    """Bands of every SAR view, likewise, and differences of two in dB: VV,VH,VV-VH. None: drawn."""
     size: Pixels = 128
     """Side of a view in pixels."""
     crop_scale: tuple[Crop, Crop] = (0.2, 1.0)
@@ -97,6 +103,20 @@ class ViewConfig:
     photographs); sigma 0.1 to 2 pixels, window a tenth of the side."""
     sar_looks: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Looks of the speckle added to SAR bands: the fewer, the more of it, from 1; 0: none."""
+
+    def __post_init__(self) -> None:
+        """Split the views' names at commas, and let `channels` follow them."""
+        for name in ("ms_view", "sar_view"):
+            names = tuple(part.strip() for word in getattr(self, name) for part in word.split(","))
+            object.__setattr__(self, name, names)
+        if self.channels == 1 and (fixed := self.fixed):
+            object.__setattr__(self, "channels", len(next(iter(fixed.values()))))
+
+    @property
+    def fixed(self) -> dict[str, tuple[str, ...]]:
+        """{sensor: channels of its view} of the run's sensors; {} where bands are drawn."""
+        given = {"ms": self.ms_view, "sar": self.sar_view}
+        return {name: given[name] for name in self.modality.split("+") if given[name]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +274,31 @@ def from_tables(tables: dict[str, Any], where: str) -> Config:
             raise DataError(f"{where}: views.{name}: the range ends at {high}, before it starts at {low}")
     if 0 < config.views.sar_looks < 1:
         raise DataError(f"{where}: views.sar_looks = {config.views.sar_looks}: use 1 or more, or 0 for no speckle")
+    _check_fixed(config.views, where)
     return config
+
+
+def _check_fixed(views: ViewConfig, where: str) -> None:
+    """Raise DataError on views of fixed bands that one encoder cannot see."""
+    given = [name for name, view in (("ms", views.ms_view), ("sar", views.sar_view)) if view]
+    fixed = views.fixed
+    for name in views.modality.split("+"):
+        if given and name not in fixed:
+            raise DataError(
+                f"{where}: views.{given[0]}_view is given, views.{name}_view is not: name a view of each sensor of "
+                f"modality {views.modality}"
+            )
+    if len({len(view) for view in fixed.values()}) > 1:
+        raise DataError(
+            f"{where}: views.ms_view has {len(views.ms_view)} channels, views.sar_view {len(views.sar_view)}: "
+            "one encoder sees both, so name as many of each"
+        )
+    for name, view in fixed.items():
+        if len(view) != views.channels:
+            raise DataError(
+                f"{where}: views.{name}_view has {len(view)} channels, but views.channels is {views.channels}: "
+                f"make it {len(view)}, or leave it out"
+            )
 
 
 def to_tables(config: Config) -> dict[str, dict[str, Any]]:
@@ -263,18 +307,35 @@ def to_tables(config: Config) -> dict[str, dict[str, Any]]:
     return {s: {k: v for k, v in table.items() if v is not None} for s, table in tables.items()}
 
 
-def read(path: Path) -> Config:
-    """The configuration in a TOML file with tables [data], [views], [model], [optim], [run], over the defaults.
+def read(*paths: Path) -> Config:
+    """The configuration in TOML files with tables [data], [views], [model], [optim], [run], over the defaults.
 
+    A key of several files has the last one's value.
     Raises DataError on a file that is not there or not TOML, an unknown key, or a value out of its type or range.
     """
+    files = {path: _load(path) for path in paths}
+    joined: dict[str, Any] = {}
+    for path, tables in files.items():
+        if not all(isinstance(table, dict) for table in tables.values()):
+            from_tables(tables, f"config {path}")  # raises: nothing but tables is known
+        for name, table in tables.items():
+            joined[name] = joined.get(name, {}) | table
     try:
-        tables = tomllib.loads(path.read_text("utf-8-sig"))
+        return from_tables(joined, f"config {', '.join(map(str, paths))}")
+    except DataError:
+        for path, tables in files.items():  # the file with the mistake, where it is one file's
+            from_tables(tables, f"config {path}")
+        raise
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise DataError(f"config {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, numbers of thousands of digits, nested deeply
         raise DataError(f"config {path} is not TOML: {error}") from None
-    return from_tables(tables, f"config {path}")
 
 
 def dumps(config: Config) -> str:

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from rsdnet import config, options
 from rsdnet.augment import band_table, hidden
-from rsdnet.config import Config
 from rsdnet.errors import command
 from rsdnet.files import aside, writable
 from rsdnet.pictures import pictures
@@ -25,8 +24,8 @@ class Options:
     """Database to look at."""
     out: tyro.conf.Positional[Path]
     """PNG to write."""
-    config: Path | None = None
-    """Configuration of the run (TOML); None: the defaults."""
+    config: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")] = ()
+    """Configuration of the run (TOML), as python -m rsdnet.train takes it; None: the defaults."""
     samples: Annotated[int, Field(ge=1, le=64)] = 6
     """Rows of the grid, spread evenly over the database."""
     pairs: Annotated[int, Field(ge=0, le=10)] = 2
@@ -59,7 +58,7 @@ def main() -> None:
     """The command."""
     asked = options.parse(Options, prog="python -m rsdnet.preview", description=__doc__)
     writable(asked.out, "PNG")
-    cfg = config.read(asked.config) if asked.config else Config()
+    cfg = config.read(*asked.config)
     cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(asked.db,)))
     rows = pictures(asked.db, cfg, samples=asked.samples, pairs=asked.pairs, split=asked.split)
     console = Console(markup=False)

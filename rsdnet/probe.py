@@ -24,16 +24,18 @@ from rich.text import Text
 from torch import Tensor
 
 from rsdnet.distributed import ALONE, Ranks, open_ranks
-from rsdnet.errors import command
-from rsdnet.evaluate import linear
+from rsdnet.errors import DataError, command
+from rsdnet.evaluate import linear, segmentation
 from rsdnet.evaluate.contenders import contenders, load_encoder
 from rsdnet.evaluate.features import BATCH, Labelled, bands_of, labelled_modalities
+from rsdnet.evaluate.label_maps import LabelMaps
 from rsdnet.evaluate.outcomes import Evaluation, Row, saved
 from rsdnet.files import aside
 from rsdnet.options import Seed, checked, parse, require_values
+from rsdnet.probefile import PROTOCOL
 from rsdnet.runfolder import probe_path
 
-PROTOCOL = 3  # of the evaluation: 3 has stages, intervals and every band; 2 drew from every class; 1 has no number
+METRICS = {"classes": "macro F1", "segmentation": "mIoU"}
 DEPTHS = ("stages", "last")  # always evaluated
 # The three-channel rows: true colour; both polarisations with the first once more.
 TRIPLES = {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV")}
@@ -49,8 +51,16 @@ class Options:
     """Folder of a pre-training run."""
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DB [DB ...]")] = ()
     """Labelled databases with train and test splits. None: the run's own."""
-    task: Literal["classes"] = "classes"
-    """The labels: classes, one a patch (macro F1)."""
+    task: Literal["classes", "segmentation"] = "classes"
+    """The labels: classes, one a patch (macro F1); segmentation, the pixels of label maps (mIoU)."""
+    head: Literal["linear", "fcn"] = "linear"
+    """Segmentation's classifier of pixels, on the maps of --features: linear (logistic regression) or fcn (a
+    convolution of 3 x 3 before it)."""
+    pixels: Annotated[int, Field(ge=2, le=10**7)] = segmentation.PIXELS
+    """Pixels of the train split, and of the val split, that segmentation's linear head is fitted and chosen on. Drawn
+    by --seed, of each class its share."""
+    ignore: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS [CLASS ...]")] = ()
+    """Classes whose pixels segmentation leaves out, by name: Savanna Snow/Ice for DFC2020."""
     features: Annotated[str, Field(pattern="^(last|stages|layer[1-4])$")] = "stages"
     """Features that the table shows: the encoder's output (last), the spatial means of its four stages side by side
     (stages), or of one (layer1 to layer4). Both last and stages are always evaluated."""
@@ -81,6 +91,8 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
     """
     with ranks.together():
         checked(options)
+        if options.task != "segmentation" and (options.ignore or options.head != "linear"):
+            raise DataError("--ignore and --head fcn are for label maps: add --task segmentation, or leave them out")
         trained = load_encoder(options.run)
         cfg, databases = trained.cfg, options.data or trained.cfg.data.data
         modalities = labelled_modalities(databases)
@@ -90,21 +102,28 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
         console.print(f"the database holds no labelled {name} patches: those bands are not probed", style="yellow")
     depths = tuple(dict.fromkeys((options.features, *DEPTHS)))
     opened: dict[str, tuple[Labelled, dict[str, Tensor]]] = {}
+    targets: dict[str, Labelled | LabelMaps] = {}
     with ranks.together():
         for modality in modalities:
             labelled = Labelled(
                 cfg, databases, modality, ranks, pool=bands_of(databases, modality), size=options.size,
                 trained=trained.inputs, statistics=options.statistics, batch=options.batch,
             )  # fmt: skip
-            check(labelled, console)
+            targets[modality] = labelled
+            if options.task == "segmentation":
+                targets[modality] = LabelMaps(labelled, options.ignore, console)
+            check(targets[modality], console)
             every = len(labelled.part("train"))
             trains = {each: labelled.drawn("train", number_of(each, every), options.seed) for each in options.labels}
             opened[modality] = labelled, trains
         identity = {
-            "protocol": PROTOCOL, "metric": "macro F1", "encoder": digest(trained.tensors),
+            "protocol": PROTOCOL, "metric": METRICS[options.task], "encoder": digest(trained.tensors),
             "labels": list(options.labels), "seed": options.seed, "features": options.features,
-            "samples": {name: own.identity() for name, (own, _) in opened.items()},
+            "size": options.size, "statistics": options.statistics,
+            "samples": {name: own.identity() for name, own in targets.items()},
         }  # fmt: skip
+        if options.task == "segmentation":
+            identity |= {"head": options.head, "pixels": options.pixels}
     path = path_of(options)
     if found := ranks.collect(None if options.force else saved(path, identity))[0]:
         console.print(f"{path} holds this evaluation already (--force to repeat it)")
@@ -114,9 +133,16 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
     outcomes: dict[str, linear.Outcomes] = {share: {depth: {} for depth in depths} for share in options.labels}
     for modality in modalities:
         labelled, trains = opened.pop(modality)  # the views that it keeps go before the next one's
-        views = [(name,) for name in labelled.bands]
+        views: list[tuple[str, ...]] = [(name,) for name in labelled.bands]
         views += [TRIPLES[modality]] * (set(TRIPLES[modality]) <= set(labelled.bands))
-        for share, by_depth in linear.evaluate(labelled, views, compared, trains, depths, console).items():
+        if isinstance(target := targets.pop(modality), LabelMaps):
+            found_here = segmentation.evaluate(
+                target, views, compared, trains, depths, console,
+                head=options.head, limit=options.pixels, seed=options.seed,
+            )  # fmt: skip
+        else:
+            found_here = linear.evaluate(labelled, views, compared, trains, depths, console)
+        for share, by_depth in found_here.items():
             for depth, rows in by_depth.items():
                 outcomes[share][depth] |= rows
     named = {"run": str(options.run), "data": [str(path) for path in databases]}
@@ -135,18 +161,20 @@ def number_of(labels: str, samples: int) -> int:
     return max(round(float(labels[:-1]) / 100 * samples), 1) if labels.endswith("%") else int(labels)
 
 
-def check(labelled: Labelled, console: Console) -> None:
-    """Warn of samples left out, labels without names and classes unseen in training.
+def check(target: Labelled | LabelMaps, console: Console) -> None:
+    """Warn of samples left out, labels without names, and classes that a split lacks.
 
     Raises DataError on an empty train or test split.
     """
-    if doubt := labelled.samples.databases.doubt:
-        console.print(doubt, style="yellow")
-    if report := labelled.samples.report():
-        console.print(report, style="yellow")
-    labelled.require("train", "test")
-    if unseen := labelled.unseen():
-        console.print(f"the train split has no sample of {', '.join(unseen)}, which the test split has", style="yellow")
+    said = [target.samples.databases.doubt, target.samples.report()]
+    if isinstance(target, LabelMaps):
+        said += target.report()
+    for line in filter(None, said):
+        console.print(line, style="yellow")
+    target.require("train", "test")
+    if unseen := target.unseen():
+        names = ", ".join(unseen)
+        console.print(f"the train split has no {target.of} of {names}, which the test split has", style="yellow")
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
@@ -162,7 +190,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     for share, by_depth in result["results"].items():
         shown = by_depth[result["features"]]
         labels = list(shown["mean_all"])
-        title = f"Linear evaluation, {share} labels, {result['features']}: {result['metric']}, 95 % interval"
+        kind = f"Segmentation, {result['head']} head" if "head" in result else "Linear evaluation"
+        title = f"{kind}, {share} labels, {result['features']}: {result['metric']}, 95 % interval"
         table = Table("band", title=title)
         for label in labels:
             table.add_column(label, justify="right")

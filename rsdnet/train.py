@@ -43,7 +43,8 @@ from rsdnet.training.run import Run
 from rsdnet.training.signals import Stopper
 
 DESCRIPTION = """Pre-train an encoder on Sentinel-1/2 patches by BYOL or SimSiam (RSDnet, arXiv 2205.02049).
---config FILE.toml sets any of these options by table and key; the command line goes over it.
+--config FILE.toml ... sets any of these options by table and key; of several files the last one's value counts, and the
+command line goes over them. recipes/ holds such files.
 Without --data it trains on embedded synthetic scenes, made on the first run, with the settings of rsdnet/demo.toml.
 On several GPUs: torchrun --nproc-per-node N -m rsdnet.train ...; on several machines: docs/cluster.md."""
 DEMO = Path(__file__).with_name("demo.toml")
@@ -159,19 +160,19 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
     Raises DataError on a mistake in either, or an unknown name.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config", type=Path)
+    first.add_argument("--config", type=Path, nargs="+")
     first.add_argument("--run", "--out", type=Path, dest="run")
     first.add_argument("--resume", action="store_true")
     first.add_argument("--data", nargs="*")
     known, _ = options.read(lambda: first.parse_known_args(argv), argv)
-    options.require_values(argv, "--data", "--knn-data", "--weights")
+    options.require_values(argv, "--data", "--knn-data", "--weights", "--ms-view", "--sar-view")
     saved = known.run / runfolder.CONFIG if known.resume and known.run else None
     if known.resume and not known.run:
         raise DataError("--resume needs the run to continue: --run FOLDER")
     if known.config:
         at = next(i for i, word in enumerate(argv) if word.split("=")[0] == "--config")
-        argv = argv[:at] + argv[at + (1 if "=" in argv[at] else 2) :]
-        base = config.read(known.config)
+        argv = argv[:at] + argv[at + (1 if "=" in argv[at] else 1 + len(known.config)) :]
+        base = config.read(*known.config)
     elif saved and saved.is_file():
         base = config.read(saved)
     else:

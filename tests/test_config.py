@@ -75,6 +75,39 @@ def test_a_mistake_in_the_file_is_one_line_that_names_it(tmp_path: Path, text: s
     assert words in str(caught.value)
 
 
+TEN = "B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12"
+
+
+def test_views_of_fixed_bands_set_the_channels(tmp_path: Path) -> None:
+    cfg = parse("--ms-view", "B04,B03,B02", "--sar-view", "VV,VH,VV-VH")
+    assert cfg.views.fixed == {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV-VH")}
+    assert cfg.views.channels == 3
+    path = tmp_path / "run.toml"
+    path.write_text('[views]\nms_view = ["B04", "B03", "B02"]\nsar_view = ["VV", "VH", "VV-VH"]\n')
+    assert config.read(path) == cfg
+    path.write_text(config.dumps(cfg))
+    assert config.read(path) == cfg
+    assert parse("--modality", "ms", "--ms-view", TEN).views.channels == 10
+    assert parse("--ms-view", "B04", "B03", "--modality", "ms", "--channels", "2").views.ms_view == ("B04", "B03")
+    assert Config().views.fixed == {}
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("--ms-view B04,B03,B02", "views.ms_view is given, views.sar_view is not"),
+        ("--modality sar --ms-view B04", "views.ms_view is given, views.sar_view is not"),
+        ("--ms-view B04,B03,B02 --sar-view VV,VH", "views.ms_view has 3 channels, views.sar_view 2: one encoder"),
+        ("--modality ms --ms-view B04,B03 --channels 3", "views.ms_view has 2 channels, but views.channels is 3"),
+        ("--modality sar --sar-view " + ",".join(["VV"] * 65), "views.channels = 65"),
+    ],
+)
+def test_views_that_one_encoder_cannot_see_are_refused(argv: str, words: str) -> None:
+    with pytest.raises(DataError, match="command line") as caught:
+        parse(*argv.split())
+    assert words in str(caught.value)
+
+
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_bytes(b"\xef\xbb\xbf[views]\r\nsize = 64\r\n")
     assert config.read(tmp_path / "c.toml").views.size == 64

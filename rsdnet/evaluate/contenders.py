@@ -4,14 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsdnet import config, runfolder
 from rsdnet.config import Config
 from rsdnet.data.identity import Identity
 from rsdnet.errors import DataError
-from rsdnet.evaluate.features import Labelled, frozen
+from rsdnet.evaluate.features import Labelled, frozen, frozen_maps
 from rsdnet.model.encoders import Encoder, encoder_of
 from rsdnet.model.stages import Features
 from rsdnet.training import checkpoint
@@ -19,13 +20,15 @@ from rsdnet.training.archive import Archive
 from rsdnet.training.precision import AUTOCAST, precision_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+WINDOWS = (3, 7)  # pixels a side; our choice
 
 
 class Contender(NamedTuple):
-    """Features (b, F) by depth of views (b, channels, S, S)."""
+    """Features (b, F) by depth, and maps (b, F, H, W), shallow first, of views (b, channels, S, S)."""
 
     channels: int
     features: Callable[[Tensor], Features]
+    maps: Callable[[Tensor], list[Tensor]]
 
     def of_bands(self, labelled: Labelled, names: Sequence[str], known: dict[str, Features]) -> Features:
         """(N, F) features by depth of the bands `names` of all samples; `known` keeps those of single bands.
@@ -42,6 +45,15 @@ class Contender(NamedTuple):
         depths = known[single[0]]
         return {depth: torch.cat([known[name][depth] for name in single], 1) for depth in depths}
 
+    def maps_of_bands(self, labelled: Labelled, names: Sequence[str], samples: np.ndarray) -> list[Tensor]:
+        """Maps (b, F, H, W) of the bands `names` of `samples` (b,) int64, joined as `of_bands` joins features."""
+        with torch.no_grad():
+            if self.channels == len(names) > 1:
+                return self.maps(labelled.rendered(names, samples))
+            single = dict.fromkeys(names)
+            every = [self.maps(labelled.rendered((name,) * self.channels, samples)) for name in single]
+        return [torch.cat(alike, 1) for alike in zip(*every, strict=True)]
+
 
 def contenders(encoder: Encoder, cfg: Config, device: torch.device, depths: Sequence[str]) -> dict[str, Contender]:
     """The pre-trained encoder, the weights that it started from, and statistics of the raw band."""
@@ -51,9 +63,10 @@ def contenders(encoder: Encoder, cfg: Config, device: torch.device, depths: Sequ
 
     def contender(network: Encoder) -> Contender:
         network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        return Contender(cfg.views.channels, frozen(network, device, dtype, depths))
+        features, maps = frozen(network, device, dtype, depths), frozen_maps(network, device, dtype)
+        return Contender(cfg.views.channels, features, maps)
 
-    raw = Contender(1, lambda views: {"last": band_statistics(views)})
+    raw = Contender(1, lambda views: {"last": band_statistics(views)}, lambda views: [pixel_statistics(views)])
     return {"pre-trained": contender(encoder), "random": contender(start), "raw statistics": raw}
 
 
@@ -63,6 +76,18 @@ def band_statistics(views: Tensor) -> Tensor:
     quantiles = torch.quantile(pixels, torch.tensor(QUANTILES, device=views.device), dim=2).movedim(0, -1)
     rest = (pixels.mean(2), pixels.std(2, correction=0), pixels.amin(2), pixels.amax(2))
     return torch.cat((torch.stack(rest, -1), quantiles), -1).flatten(1)
+
+
+def pixel_statistics(views: Tensor) -> Tensor:
+    """(b, C * 5, S, S): each pixel of views (b, C, S, S), and the mean and deviation of the windows about it."""
+    found = [views]
+    for window in WINDOWS:
+        mean, square = (
+            nn.functional.avg_pool2d(each, window, 1, window // 2, count_include_pad=False)
+            for each in (views, views.square())
+        )
+        found += [mean, (square - mean.square()).clamp(min=0).sqrt()]
+    return torch.cat(found, 1)
 
 
 class Trained(NamedTuple):

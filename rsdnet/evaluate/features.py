@@ -23,11 +23,11 @@ from rsdnet.data.samples import Samples
 from rsdnet.data.statistics import read_stats
 from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
-from rsdnet.evaluate.intervals import numbered
+from rsdnet.evaluate.intervals import apart, numbered
 from rsdnet.evaluate.stratified import stratified
 from rsdnet.hardware import free_bytes
 from rsdnet.kernels import ViewSpec, render_views
-from rsdnet.model.stages import Features, at, features_of
+from rsdnet.model.stages import Features, at, features_of, output_and_maps
 
 BATCH = 256  # samples encoded at once
 KEEP = 1 << 30  # bytes of views to keep for the next time they are asked for
@@ -63,8 +63,8 @@ class Labelled:
         del self.samples.catalog  # hundreds of bytes a sample, which is read again if it is asked for
         self.split = catalog.split
         """(N,) str: the samples' splits."""
-        self.groups = numbered(catalog.group)
-        """(N,) int64: the samples' groups, of samples that are not independent of each other."""
+        self.groups = apart(numbered(catalog.group), catalog.split)
+        """(N,) int64: the samples' groups, of samples that are not independent of each other; see `apart`."""
         self.classes, indices = np.unique(catalog.label.astype(np.int64), return_inverse=True)
         self.labels = torch.from_numpy(indices)
         """(N,) int64 in range(len(classes)). A class of the test split that the train split lacks counts as missed."""
@@ -110,6 +110,9 @@ class Labelled:
         label, names = int(self.classes[index]), self.samples.classes
         return names[label] if label < len(names) else str(label)
 
+    of = "sample"
+    """The thing that has a label."""
+
     def require(self, *splits: str) -> None:
         """Raise DataError where a split has no sample, or the train split has one class only."""
         for name in splits:
@@ -154,14 +157,17 @@ class Labelled:
         return 4 * len(self._starts()) * self.batch * len(names) * self.spec.size**2
 
     def _render(self, names: tuple[str, ...]) -> Iterator[Tensor]:
-        ids = np.array([bands.band_id(name) for name in names], np.int32)
-        for start in self._starts():
-            positions = self.positions[start : start + self.batch]
-            chosen = np.broadcast_to(ids, (len(positions), 1, len(ids))).copy()
-            data, records = self.samples.read(positions, chosen)
-            rows = torch.from_numpy(self.samples.rows[positions])
-            data, records, rows = (tensor.to(self.ranks.device) for tensor in (data, records, rows))
-            yield render_views(data, records, rows, self.table, self.spec, seed=0, epoch=0)[0]
+        every = np.arange(len(self.positions))
+        return (self.rendered(names, every[start : start + self.batch]) for start in self._starts())
+
+    def rendered(self, names: Sequence[str], samples: np.ndarray) -> Tensor:
+        """Views (b, len(names), S, S), float32, of `samples` (b,) int64; the channels are the bands `names`."""
+        positions, ids = self.positions[samples], np.array([bands.band_id(name) for name in names], np.int32)
+        chosen = np.broadcast_to(ids, (len(positions), 1, len(ids))).copy()
+        data, records = self.samples.read(positions, chosen)
+        rows = torch.from_numpy(self.samples.rows[positions])
+        data, records, rows = (tensor.to(self.ranks.device) for tensor in (data, records, rows))
+        return render_views(data, records, rows, self.table, self.spec, seed=0, epoch=0)[0]
 
     def _join(self, own: list[Tensor]) -> Tensor:
         """All ranks' features (N, F) in the order of the samples, of this rank's batches (b, F)."""
@@ -226,6 +232,24 @@ def frozen(
         return {depth: found[depth] for depth in dict.fromkeys(at(found, depth) for depth in depths)}
 
     return features
+
+
+def frozen_maps(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], list[Tensor]]:
+    """A function from views (b, C, S, S) to the maps of `output_and_maps`, float32, under the same settings.
+
+    Raises DataError on a network without maps.
+    """
+
+    def maps(views: Tensor) -> list[Tensor]:
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            _, found = output_and_maps(network, views.contiguous(memory_format=torch.channels_last))
+        if not found:
+            raise DataError(
+                "the encoder gives no maps of its stages, so pixels cannot be told apart: use --task classes"
+            )
+        return [each.float() for each in found]
+
+    return maps
 
 
 def labelled_modalities(databases: Sequence[Path], modality: str = "ms+sar") -> list[str]:

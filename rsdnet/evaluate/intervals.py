@@ -18,6 +18,19 @@ def numbered(groups: np.ndarray) -> np.ndarray:
     return np.unique(own.astype(str), return_inverse=True)[1]
 
 
+def apart(groups: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """(N,) int64 groups (N,), but of a part (N,) that has one group only each sample is a group of its own.
+
+    DFC2020's published test part is one folder: without this its interval would have no width.
+    """
+    found = groups.copy()
+    for part in np.unique(parts.astype(str)):
+        own = np.flatnonzero(parts == part)
+        if len(np.unique(groups[own])) == 1:
+            found[own] = found.max() + 1 + np.arange(len(own))
+    return np.unique(found, return_inverse=True)[1]
+
+
 def draws(groups: int, replicates: int = REPLICATES, seed: int = 0) -> Iterator[np.ndarray]:
     """(R, groups) int64, in blocks of replicates: how often each group is drawn, with replacement, `groups` in all."""
     rng = np.random.default_rng(seed)

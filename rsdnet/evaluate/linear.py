@@ -1,6 +1,6 @@
 """Linear evaluation of features: multinomial logistic regression, its penalty chosen on validation samples alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +14,7 @@ from rsdnet.evaluate.contenders import Contender
 from rsdnet.evaluate.features import Labelled
 from rsdnet.evaluate.folds import Fold, folds_of
 from rsdnet.evaluate.intervals import replicates_of
-from rsdnet.evaluate.outcomes import Outcome, Outcomes
-from rsdnet.model.stages import at
+from rsdnet.evaluate.outcomes import Outcome, Outcomes, arranged
 
 # Weight penalties to choose from, for all features alike; each fit starts from the last one's.
 L2 = (1e-2, 1e-3, 1e-4)
@@ -62,46 +61,55 @@ def evaluate(
                 for share, problem in problems.items()
             }
     scored = {job: found for part in ranks.collect(scored) for job, found in part.items()}
-    return {
-        share: {
-            depth: {
-                "+".join(names): {label: (own := scored[names, label][share])[at(own, depth)] for label in contenders}
-                for names in views
-            }
-            for depth in depths
-        }
-        for share in trains
-    }
+    return arranged(scored, views, list(contenders), list(trains), depths)
 
 
 def score(features: Tensor, problem: Problem) -> Outcome:
-    """Test scores of a linear classifier on `features` (N, F), float32, fitted on their device.
+    """Test scores of a linear classifier on `features` (N, F), float32, fitted on their device."""
+    labels = problem.labels.to(features.device)
+    chosen = choose(features, labels, problem.classes, problem.train, problem.folds, metrics.macro_f1)
+    predicted = predict(chosen.weights, chosen.scale(features[problem.test])).cpu().numpy()
+    return outcome(predicted, problem, chosen.l2, chosen.val)
 
-    Each fold stands for the whole while the penalty is chosen; of several, the train split is fitted again with it.
+
+class Choice(NamedTuple):
+    """A classifier of standardised features, its penalty, and the score by which that was chosen."""
+
+    weights: Tensor
+    scale: "Standard"
+    l2: float
+    val: float
+
+
+def choose(
+    features: Tensor, labels: Tensor, classes: int, train: Tensor, folds: Sequence[Fold],
+    score: Callable[[np.ndarray], np.ndarray],
+) -> Choice:  # fmt: skip
+    """The classifier of `features` (N, F) by `labels` (N,), fitted on their device, with the penalty of the best score.
+
+    score: of a confusion matrix. Each fold stands for the whole while the penalty is chosen; of several, the samples
+    `train` (n,) are fitted again with it.
     """
-    labels, classes = problem.labels.to(features.device), problem.classes
 
     def judged(fold: Fold) -> tuple[list[float], list[Tensor], Standard]:
-        """F1 on the fold's judges and weights, of every penalty."""
+        """Scores of the fold's judges and weights, of every penalty."""
         scale, weights, found = Standard.of(features[fold.fit]), None, list[Tensor]()
         x, shown = scale(features[fold.fit]), scale(features[fold.judge])
         for l2 in L2:
             weights = fit(x, labels[fold.fit], classes, l2, weights)
             found.append(weights)
-        scores = [metrics.macro_f1(_matrix(predict(each, shown), labels[fold.judge], classes)) for each in found]
+        scores = [score(_matrix(predict(each, shown), labels[fold.judge], classes)) for each in found]
         return [float(each) for each in scores], found, scale
 
-    outcomes = [judged(fold) for fold in problem.folds]
+    outcomes = [judged(fold) for fold in folds]
     means = np.mean([scores for scores, _, _ in outcomes], axis=0)
     best = int(means.argmax())
     if len(outcomes) == 1:
-        _, weights, scale = outcomes[0]
-        chosen = weights[best]
-    else:
-        scale = Standard.of(features[problem.train])
-        chosen = fit(scale(features[problem.train]), labels[problem.train], classes, L2[best])
-    predicted = predict(chosen, scale(features[problem.test])).cpu().numpy()
-    return outcome(predicted, problem, L2[best], float(means[best]))
+        _, found, scale = outcomes[0]
+        return Choice(found[best], scale, L2[best], float(means[best]))
+    scale = Standard.of(features[train])
+    weights = fit(scale(features[train]), labels[train], classes, L2[best])
+    return Choice(weights, scale, L2[best], float(means[best]))
 
 
 def outcome(predicted: np.ndarray, problem: Problem, l2: float, val_f1: float) -> Outcome:
@@ -128,6 +136,11 @@ class Standard(NamedTuple):
 
     def __call__(self, features: Tensor) -> Tensor:
         return (features - self.mean) / self.std
+
+    def folded(self, weights: Tensor) -> Tensor:
+        """(F + 1, classes): `weights` of standardised features, for features as they are."""
+        own = weights[:-1] / self.std[:, None]
+        return torch.cat((own, (weights[-1] - self.mean @ own)[None]))
 
 
 def fit(x: Tensor, y: Tensor, classes: int, l2: float, start: Tensor | None = None) -> Tensor:

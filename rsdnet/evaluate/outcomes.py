@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from rsdnet import bands
 from rsdnet.evaluate.intervals import interval
 from rsdnet.files import aside
+from rsdnet.model.stages import at
 
 Row = dict[str, Any]
 """JSON-able: "score" on the test split, "interval" [low, high] of 95 %, "val", the score on validation samples, and a
@@ -37,6 +38,23 @@ class Outcome(NamedTuple):
 
 Outcomes = dict[str, dict[str, dict[str, Outcome]]]
 """By depth, bands joined by +, contender."""
+
+
+def arranged(
+    scored: Mapping[tuple[tuple[str, ...], str], Mapping[str, Mapping[str, Outcome]]], views: Sequence[tuple[str, ...]],
+    contenders: Sequence[str], shares: Sequence[str], depths: Sequence[str],
+) -> dict[str, Outcomes]:  # fmt: skip
+    """Outcomes by share of the labels, of those by bands and contender, share and depth; of a depth that a contender
+    lacks, its last."""
+
+    def found(names: tuple[str, ...], share: str, depth: str) -> dict[str, Outcome]:
+        own = {label: scored[names, label][share] for label in contenders}
+        return {label: by_depth[at(by_depth, depth)] for label, by_depth in own.items()}
+
+    return {
+        share: {depth: {"+".join(names): found(names, share, depth) for names in views} for depth in depths}
+        for share in shares
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,7 +52,8 @@ def _changes(layout: Layout, listing: str) -> str:
     """
     try:
         sources = once(layout.sources())
-        drawn = [] if layout.split_by else draw(sources, layout.val, layout.test, layout.grouping()).sources
+        by = layout.grouping()
+        drawn = [] if by.block is not None else draw(sources, *layout.shares, by).sources
     except DataError as error:
         return " ".join(str(error).split())
     now = {source.name: source for source in sources if source.problem or source.images.keys() & {"ms", "sar"}}

@@ -72,7 +72,7 @@ def _prepare(layout: Layout) -> "Job | None":
     check_names(sources, layout.patch)
     recipe = layout.settled(layout.recipe())
     check_values(sources, recipe)
-    every, splits, unmet = draw(sources, layout.val, layout.test, layout.grouping())
+    every, splits, unmet = draw(sources, *layout.shares, layout.grouping())
     identity = layout.identity() | {"listing": digest(every), "version": _VERSION}
     if (folder / DATA).exists() and not (folder / JOURNAL).exists():
         raise DataError(f"{folder} holds a database that ingest did not begin: name another folder")

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,7 +46,7 @@ class Grouping:
 
     pattern: --group, "" for the layout's own groups. block: --split-by in km, None for none. unit: the layout's own
     group, in the plural. own: the origin of its own splits. path: the path of a source in which pattern is searched.
-    workers: as --workers.
+    workers: as --workers. seed: as --split-seed. named: whether groups that are held out are named in words.
     """
 
     pattern: str
@@ -55,6 +55,8 @@ class Grouping:
     own: str
     path: Callable[[Source], str]
     workers: int
+    seed: int = 0
+    named: bool = False
 
     def __str__(self) -> str:
         if self.block is not None:
@@ -71,14 +73,22 @@ def draw(sources: list[Source], val: float, test: float, by: Grouping) -> Drawn:
         sources = _matched(sources, by)
     elif by.block is not None:
         sources = _placed(sources, by)
-    drawn = assign_splits(sources, val, test)
+    drawn = assign_splits(sources, val, test, by.seed)
     taken = [source for source in sources if not source.problem and source.images.keys() & {"ms", "sar"}]
     free = [source for source in taken if source.split is None]
     groups = len({source.group for source in free})
     own = len(taken) - len(free)
     words = [f"{by.own}, for {own:,} sources"] if own else []
-    words += [f"drawn for {len(free):,} sources in {groups:,} {by}"] if free else []
+    words += (
+        [f"drawn for {len(free):,} sources in {groups:,} {by}{_held_out(drawn) if by.named else ''}"] if free else []
+    )
     return Drawn(drawn, "; ".join(words), [*_unmet(drawn, free, groups, val, test, by)])
+
+
+def _held_out(drawn: list[Source]) -> str:
+    """The groups in val and test, by name."""
+    held = {split: sorted({source.group for source in drawn if source.split == split}) for split in ("val", "test")}
+    return "".join(f", {split}: {', '.join(names)}" for split, names in held.items() if names)
 
 
 def _unmet(
@@ -96,12 +106,12 @@ def _unmet(
             yield f"no sample is in {name}, though --{name} is {share:g}: too few {by} to share out ({groups:,})"
 
 
-def assign_splits(sources: list[Source], val: float, test: float) -> list[Source]:
+def assign_splits(sources: list[Source], val: float, test: float, seed: int = 0) -> list[Source]:
     """The sources with a split each: their own, else that of all others of their group, else their group's.
 
-    Groups are ranked by the SHA-256 of their names; the first go to test, the next to val, the others to train. So the
-    split depends on names alone, no group is torn apart, and small data sets get each split that they have enough
-    groups for. Sources that are left out do not count.
+    Groups are ranked by the SHA-256 of their names, after the seed where it is not 0; the first go to test, the next to
+    val, the others to train. So the split depends on names and seed alone, no group is torn apart, and small data sets
+    get each split that they have enough groups for. Sources that are left out do not count.
     """
     settled: dict[str, set[str]] = {}
     for source in sources:
@@ -110,7 +120,7 @@ def assign_splits(sources: list[Source], val: float, test: float) -> list[Source
     known = {group: next(iter(splits)) for group, splits in settled.items() if len(splits) == 1}
     free = [source for source in sources if source.split is None and source.group not in known]
     groups = {source.group for source in free if not source.problem}
-    ranked = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
+    ranked = sorted(groups, key=lambda name: hashlib.sha256(f"{seed or ''}{name}".encode()).digest())
     tests = _share(len(groups), test, len(groups) - 1)
     vals = _share(len(groups), val, len(groups) - 1 - tests)
     drawn = dict.fromkeys((source.group for source in free), "train") | known
@@ -130,13 +140,19 @@ def parse_group(text: str) -> re.Pattern[str]:
         raise DataError(f"--group {text!r} is no regular expression ({error})") from error
 
 
-def parse_block(text: str) -> float | None:
-    """--split-by in km; None where it is empty. Raises DataError if it is not block:KM."""
-    if not text:
+def parse_block(text: str, names: Sequence[str] = ()) -> float | None:
+    """--split-by in km; None where it is empty or among the `names` that a layout takes, too.
+
+    Raises DataError if it is none of these nor block:KM.
+    """
+    if not text or text in names:
         return None
     match = re.fullmatch(r"block:([0-9]+(?:\.[0-9]+)?)", text)
     if not match or not _SMALLEST <= float(match[1]) <= _LARGEST:
-        raise DataError(f"--split-by is {text!r}, but must be block:KM with KM from {_SMALLEST} to {_LARGEST:g}")
+        others = "".join(f"{name} or " for name in names)
+        raise DataError(
+            f"--split-by is {text!r}, but must be {others}block:KM with KM from {_SMALLEST} to {_LARGEST:g}"
+        )
     return float(match[1])
 
 

@@ -10,11 +10,15 @@ FOLDER = Path("data/demo")
 PLACES, SIZE, PATCH, SEED = 300, 256, 64, 0
 
 
-def prepare(folder: Path = FOLDER) -> Path:
-    """The demo database below `folder`, made where it is not there (a minute or two). Raises DataError if it cannot."""
+def prepare(seed: int = SEED) -> Path:
+    """The demo database of the world `seed`, made where it is not there (a minute or two).
+
+    Raises DataError if it cannot be made.
+    """
+    folder = FOLDER if seed == SEED else FOLDER.with_name(f"{FOLDER.name}-{seed}")
     scenes, database = folder / "scenes", folder / "db"
     if not (database / "catalog.parquet").is_file():
-        _call("rsdnet.scenes", str(scenes), f"--places={PLACES}", f"--size={SIZE}", f"--seed={SEED}")
+        _call("rsdnet.scenes", str(scenes), f"--places={PLACES}", f"--size={SIZE}", f"--seed={seed}")
         _call("rsdnet.ingest", "sen12ms", str(scenes), str(database), f"--patch={PATCH}", f"--stride={PATCH}")
     return database
 

@@ -100,19 +100,22 @@ def test_a_table_has_the_last_row_of_each_comparison_and_missed_targets(kept: Ke
 def test_f1_is_averaged_over_seeds_and_single_bands(kept: Kept) -> None:
     scores = {(0, "B02"): 0.2, (1, "B02"): 0.4, (0, "VV"): 0.6, (1, "VV"): 0.6, (0, "B02+VV"): 0.9, (1, "B02+VV"): 0.9}
 
-    def add(settings: str, data: str, seeds: tuple[int, ...] = (0, 1)) -> None:
+    def add(settings: str, data: str, seeds: tuple[int, ...] = (0, 1), *, share: float = 1, **also: str) -> None:
         for (seed, band), f1 in scores.items():
-            setting = {"settings": settings, "data": data, "probe": data, "steps": 10, "seed": seed}
+            setting = {"settings": settings, "data": data, "probe": data, "steps": 10, "seed": seed, **also}
             if seed in seeds:
-                kept.tell(setting, band, "pre-trained", f1, "macro F1", digits=4)
+                kept.tell(setting, band, "pre-trained", share * f1, "macro F1", digits=4)
 
     add("a", "old")
     add("b", "one", seeds=(0,))
     add("b", "d")
+    add("b", "d", share=0.5, depth="last")
     text = report.learning(kept.rows)
     assert f"| B02 | {mean([0.2, 0.4]):.3f} ± {stdev([0.2, 0.4]):.3f} |" in text
     assert f"| **mean of the bands** | {mean([0.4, 0.5]):.3f} ± {stdev([0.4, 0.5]):.3f} |" in text
     assert "10 steps on `one`, probed on `one`, 1 seed: mean F1 pre-trained 0.400" in text
+    assert "10 steps on `d`, probed on `d` by last: macro F1" in text
+    assert f"| B02 | {mean([0.1, 0.2]):.3f} ± {stdev([0.1, 0.2]):.3f} |" in text
     assert text.index("on `d`") < text.index("on `old`, probed on `old` with the settings of commit")
 
 

@@ -29,11 +29,13 @@ TEXTS = {path.relative_to(REPO).as_posix(): path.read_text() for path in PAGES}
 # A page's words, and what runs in their place: small sources and databases, few samples.
 INSTEAD = {
     "/data/SEN12MS": "data/SEN12MS", "/data/mine": "data/mine", "128": "32", "1024": "16",
+    "/data/EuroSAT": "data/EuroSAT", "/data/DFC2020": "data/DFC2020", "imagenet:efficientnet-lite0": "runs/single",
     "SOURCE": "data/SEN12MS", "DB": "db/brought", "package.module:Layout": "rsdnet.ingest.layouts.sen12ms:Sen12ms",
 }  # fmt: skip
 # Options added to a command that has the word before the colon.
 ALSO = {
     "--data:rsdnet.train": "--steps=4 --size=24 --encoder=resnet18 --width=8 --hidden=32 --dim=16 --threads=1",
+    "--config:rsdnet.train": "--batch=16",
     "--speed:rsdnet.info": "--seconds=1",
     "rsdnet.preview:rsdnet.preview": "--samples=2",
 }
@@ -159,6 +161,7 @@ def own_commands(text: str) -> list[list[str]]:
     for line in [line for script in blocks(text, "sh") for line in lines(script)]:
         if line.startswith("python -m rsdnet.") and "$" not in line:
             words = [INSTEAD.get(word, word) for word in shlex.split(line, comments=True)[1:]]
+            words = [str(REPO / word) if word.startswith("recipes/") else word for word in words]
             added = (extra for key, extra in ALSO.items() if set(key.split(":")) <= set(words))
             found.append([*words, *" ".join(added).split()])
     return found
@@ -177,6 +180,8 @@ def make_sources(folder: Path) -> None:
         }
         for name, pixels in layers.items():
             geotiffs.write(folder / "data" / "mine" / name / f"{index}.tif", pixels)
+    geotiffs.eurosat(folder / "data" / "EuroSAT")
+    geotiffs.dfc2020(folder / "data" / "DFC2020")
 
 
 PYTHON = {page for page, text in TEXTS.items() if blocks(text, "python")}

@@ -62,3 +62,12 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert found.std() == pytest.approx(np.sqrt(0.02 / 3 / 3), abs=0.002)
     # one in 27 means is .7, one in 27 .9: more than the tails of 2.5 %
     assert intervals.interval(found) == pytest.approx((0.7, 0.9), abs=1e-9)
+
+
+def test_samples_of_a_part_of_one_group_stand_for_groups() -> None:
+    groups, parts = np.array([0, 0, 1, 2, 0, 2]), np.array(["a", "a", "b", "b", "a", "b"])
+    found = intervals.apart(groups, parts)
+    own = [set(found[parts == part].tolist()) for part in ("a", "b")]
+    assert [len(each) for each in own] == [3, 2]
+    assert own[0].isdisjoint(own[1])
+    assert found[3] == found[5]

@@ -57,6 +57,40 @@ def sen12ms(root: Path, places: int, size: int = 24, scenes: int = 4, seed: int 
     return root
 
 
+def eurosat(root: Path, each: int = 10, size: int = 16) -> Path:
+    """`each` patches of two classes in EuroSAT's layout, a class by the level of its bands; lists of the splits."""
+    rng = np.random.default_rng(0)
+    listed: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for level, name in enumerate(("Forest", "River"), start=1):
+        for number in range(1, each + 1):
+            layers = (1000 * level + rng.normal(0, 300, (13, size, size))).astype(np.uint16)
+            path = write(root / name / f"{name}_{number}.tif", layers)
+            split = "test" if number % 3 == 0 else "val" if number % 5 == 0 else "train"
+            listed[split].append(f"{path.name}\n")
+    for split, names in listed.items():
+        (root / f"eurosat-{split}.txt").write_text("".join(names))
+    return root
+
+
+def dfc2020(root: Path, places: int = 4, size: int = 16) -> Path:
+    """`places` quadruplets of each part of DFC2020: Forest and Water by the level of a pixel, Savanna at the edge."""
+    rng = np.random.default_rng(0)
+    for season, folder in (("ROIs0000_validation", "validation"), ("ROIs0000_test", "0")):
+        for place in range(places):
+            water = np.add.outer(np.arange(size), np.arange(size)) > rng.integers(size // 2, 3 * size // 2)
+            dfc = np.where(water, 10, 1).astype(np.uint8)
+            dfc[:, 0] = 3
+            layers = {
+                "s2": np.where(water, 1000, 3000) + rng.normal(0, 200, (13, size, size)),
+                "s1": np.where(water, -20, -10) + rng.normal(0, 1, (2, size, size)),
+            }
+            maps = {"lc": np.stack([np.where(water, 17, 1)] * 4).astype(np.uint8), "dfc": dfc[None]}
+            typed = {"s2": layers["s2"].astype(np.uint16), "s1": layers["s1"].astype(np.float32), **maps}
+            for kind, pixels in typed.items():
+                write(root / season / f"{kind}_{folder}" / f"{season}_{kind}_{place // 2}_p{place}.tif", pixels)
+    return root
+
+
 def pair(root: Path, name: str, s2: np.ndarray, s1: np.ndarray | None = None, **s2_profile: Any) -> None:
     """One S2 file and, unless None, one S1 file, below `root`/s2 and `root`/s1."""
     write(root / "s2" / f"{name}.tif", s2, **s2_profile)

@@ -15,7 +15,7 @@ from rsdnet.errors import DataError
 from rsdnet.ingest.files import counted, escaped, find_files, find_geotiffs, holds_database, is_utf8, subfolders
 from rsdnet.ingest.source import Recipe, S1Unit, S2Unit, Source, digest_of
 from rsdnet.ingest.splits import Grouping, parse_block, parse_group
-from rsdnet.options import Real, Share, Workers, checked
+from rsdnet.options import Real, Seed, Share, Workers, checked
 
 __all__ = ["Layout", "Offset", "find_files", "find_geotiffs", "parse_offset", "subfolders"]
 
@@ -60,6 +60,8 @@ class Layout:
     split_by: Annotated[str, tyro.conf.arg(metavar="block:KM")] = ""
     """Samples that belong into one split: those in the same block of KM x KM km, by the georeference of their files.
     Neighbouring blocks touch. Reads the head of every file before it begins."""
+    split_seed: Seed = 0
+    """Seed of the splits that are drawn: another one holds out other groups."""
     workers: Workers = 0
     """Processes that read; 0: one a core."""
     shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
@@ -75,15 +77,23 @@ class Layout:
     """The word for a `Source.group`, in the plural."""
     SPLITS: ClassVar[str] = "the data set's own"
     """Where `Source.split` comes from."""
+    SPLITS_BY: ClassVar[tuple[str, ...]] = ()
+    """Values of --split-by beside block:KM."""
 
     @cached_property
     def notices(self) -> list[str]:
         """Doubts of `sources` and `recipe`, a line each."""
         return []
 
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Shares of the groups without a split of their own that are drawn for val and test."""
+        return self.val, self.test
+
     def grouping(self) -> Grouping:
         """The grouping that the options ask for."""
-        return Grouping(self.group, parse_block(self.split_by), self.GROUPS, self.SPLITS, self.path_of, self.workers)
+        block = parse_block(self.split_by, self.SPLITS_BY)
+        return Grouping(self.group, block, self.GROUPS, self.SPLITS, self.path_of, self.workers, self.split_seed)
 
     def path_of(self, source: Source) -> str:
         """The path of a source in which --group is searched: of its first file, below SOURCE."""
@@ -160,7 +170,7 @@ class Layout:
         if self.group and self.split_by:
             raise DataError("--group and --split-by both say which samples belong together: give one of them")
         parse_group(self.group)
-        parse_block(self.split_by)
+        parse_block(self.split_by, self.SPLITS_BY)
 
 
 _MOST_OFFSET = 10_000  # DN

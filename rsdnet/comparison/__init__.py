@@ -1,0 +1,1 @@
+"""Comparison of runs by their evaluations: one JSON, and the forms in which it is shown."""
