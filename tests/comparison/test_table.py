@@ -204,6 +204,12 @@ def test_published_figures_stand_beside_the_papers_data_alone(runs: list[Path]) 
 
 def test_another_task_is_read_from_its_own_file(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "a", flat(0.5), name="segmentation", metric="mIoU")
+    tuned = run / "probe-finetune.json"
+    last = {"all": {"last": json.loads((run / "probe-segmentation.json").read_text())["results"]["all"]["last"]}}
+    content = {"protocol": 3, "metric": "macro F1", "features": "last", "samples": {"ms": {}}, "results": last}
+    tuned.write_text(json.dumps(content))
+    tuned.with_suffix(".safetensors").hardlink_to(run / "probe-segmentation.safetensors")
+    assert gather([run], "finetune")["features"] == "last"
     assert gather([run], "segmentation")["metric"] == "mIoU"
     with pytest.raises(DataError, match=r"there is no .*/a/probe\.json: run python -m rsdnet\.probe first"):
         gather([run])
