@@ -12,6 +12,7 @@ from rsdnet.errors import DataError
 
 PROTOCOL = 3  # of the evaluation: 3 has stages, intervals and every band; 2 drew from every class; 1 has no number
 MEANS = ("mean_ms", "mean_sar", "mean_all")  # of single bands: of a sensor, of all
+COMPARED = ("samples", "labels", "classes")  # of the samples; their bands may be others
 LARGEST = 3.4e38  # of a float32; a number beyond it counts as not finite
 
 
@@ -63,6 +64,20 @@ class ProbeFile:
     samples: Samples
     features: str = "stages"
     seed: int = 0
+    size: Any = None
+    statistics: Any = None
+
+    @property
+    def conditions(self) -> str:
+        """Scores of two evaluations compare only where these are the same."""
+        samples = {sensor: [own.get(key) for key in COMPARED] for sensor, own in self.samples.items()}
+        return str((samples, self.metric, self.seed, self.size, self.statistics))
+
+    @property
+    def headline(self) -> dict[str, Scores]:
+        """Means over all single bands by the first share of the labels, by depth of the features."""
+        by_depth = next(iter(self.results.values()), {})
+        return {depth: found.mean_all for depth, found in by_depth.items() if found.mean_all}
 
 
 def read(path: Path) -> tuple[ProbeFile, dict[str, Any]]:

@@ -39,8 +39,8 @@ class Options:
     """Evaluation to compare: multilabel, segmentation or finetune, of RUN/probe-NAME.json; none: RUN/probe.json."""
     labels: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARE [SHARE ...]")] = ()
     """Shares of the labels to show, such as all 10%% 1%%; none: those that all runs have."""
-    features: Annotated[str, Field(pattern="^(last|stages|layer[1-4])$")] = "stages"
-    """Features to compare by, as of rsdnet.probe."""
+    features: Annotated[str, Field(pattern="^(last|stages|layer[1-4]|)$")] = ""
+    """Features to compare by, as of rsdnet.probe; none: stages, or last of a fine-tuned encoder."""
     out: Path | None = None
     """Folder, or path without an ending, for table.json, .md, .csv, .tex and .png; none: the screen alone."""
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
@@ -27,6 +26,9 @@ CONFIG = Path(__file__).parents[2] / "rsdnet" / "demo.toml"
 PARTS = 5  # of the loss curve
 COMMANDS = {"rsdnet": "rsdnet.train", "reference": "benches.reference.train"}
 OURS, OTHER = COMMANDS
+DEPTHS = ("stages", "last")  # of the features that are probed
+Scores = dict[str, dict[str, list[float]]]
+"""F1 by depth and program, a number a seed."""
 # Student's t by seeds: two-sided 5 % for the loss, one-sided 5 % for F1, with 2 n - 2 degrees of freedom.
 TWO_SIDED = {2: 4.30, 3: 2.78, 4: 2.45, 5: 2.31}
 ONE_SIDED = {2: 2.92, 3: 2.13, 4: 1.94, 5: 1.86}
@@ -44,14 +46,15 @@ def learn(data: Path | None, seeds: Sequence[int], steps: int, threads: int, kep
         kept.tell(setting.conditions(), "loss and F1 after equal steps", OTHER, None, note=f"absent: {why}")
         return
     losses: dict[str, list[list[float]]] = {name: [] for name in COMMANDS}
-    scores: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    scores: Scores = {depth: {name: [] for name in COMMANDS} for depth in DEPTHS}
     with TemporaryDirectory(prefix="rsdnet-bench-") as place:
         for seed in seeds:
             for name, module in COMMANDS.items():
                 run = Path(place) / f"{name}-{seed}"
                 train(module, run, database, seed, steps, threads)
                 losses[name].append(curve(run))
-                scores[name].append(score(run, database, threads))
+                for depth, f1 in scores_of(run, database, threads).items():
+                    scores[depth][name].append(f1)
     tell(kept, setting, losses, scores)
 
 
@@ -90,14 +93,13 @@ def curve(run: Path) -> list[float]:
     return [mean(losses[begin:end]) for begin, end in pairwise(ends)]
 
 
-def score(run: Path, data: Path, threads: int) -> float:
-    """Macro F1 of a run's encoder by rsdnet's linear evaluation, the mean over single bands."""
-    with suppress(Absent):
-        peer("torchvision")  # torchmetrics imports it where it is installed, and can only if it was imported so
+def scores_of(run: Path, data: Path, threads: int) -> dict[str, float]:
+    """Macro F1 of a run's encoder by rsdnet's linear evaluation, the mean over single bands, by depth of features."""
     from rsdnet import probe
 
     torch.set_num_threads(threads or torch.get_num_threads())
-    return probe.probe(probe.Options(run, (data,)), Console(stderr=True))["mean_f1"]["pre-trained"]
+    found = probe.probe(probe.Options(run, (data,)), Console(stderr=True)).result["results"]["all"]
+    return {depth: found[depth]["mean_all"]["pre-trained"]["score"] for depth in DEPTHS}
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> float:
@@ -106,9 +108,9 @@ def welch(first: Sequence[float], second: Sequence[float]) -> float:
     return (mean(first) - mean(second)) / max(error, 1e-12)
 
 
-def tell(kept: Results, setting: Setting, losses: dict[str, list[list[float]]], scores: dict[str, list[float]]) -> None:
-    """A row for each part of the curve, and one for F1; `met` says whether they agree within the seeds' noise."""
-    seeds = len(scores[OURS])
+def tell(kept: Results, setting: Setting, losses: dict[str, list[list[float]]], scores: Scores) -> None:
+    """A row for each part of the curve and each depth's F1; `met` says whether they agree within the seeds' noise."""
+    seeds = len(losses[OURS])
 
     def row(what: str, apart: float, target: float, mine: Sequence[float], theirs: Sequence[float]) -> None:
         note = " against ".join(f"{mean(values):.4f} ± {stdev(values):.4f}" for values in (mine, theirs))
@@ -118,5 +120,7 @@ def tell(kept: Results, setting: Setting, losses: dict[str, list[list[float]]], 
         mine, theirs = ([run[n] for run in losses[name]] for name in COMMANDS)
         what = f"loss, part {n + 1} of {PARTS}, {seeds} seeds: apart by"
         row(what, abs(welch(mine, theirs)), TWO_SIDED[seeds], mine, theirs)
-    mine, theirs = scores[OURS], scores[OTHER]
-    row(f"F1, mean of the bands, {seeds} seeds: below by", welch(theirs, mine), ONE_SIDED[seeds], mine, theirs)
+    for depth, by_name in scores.items():
+        mine, theirs = by_name[OURS], by_name[OTHER]
+        what = f"F1 by {depth}, mean of the bands, {seeds} seeds: below by"
+        row(what, welch(theirs, mine), ONE_SIDED[seeds], mine, theirs)

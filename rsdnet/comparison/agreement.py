@@ -8,7 +8,10 @@ from rsdnet.comparison.results import Result
 from rsdnet.errors import DataError
 
 # Of a result, the parts that runs need not share: what was evaluated, and beside which contenders.
-OWN = {"run", "data", "encoder", "against", "labels", "features", "samples", "results", "seed"}
+OWN = {"run", "data", "encoder", "against", "rows", "labels", "features", "samples", "results", "seed"}
+# Of the samples, the parts that may differ: what a run standardises by, and a database's bands, whose digest is "data".
+APART = {"statistics", "bands"}
+WORDS = {"labels": "labels or splits", "data": "pixels", "maps": "label maps"}
 COMMAND = "python -m rsdnet.probe RUN"
 
 
@@ -38,9 +41,10 @@ def _differences(one: Result, other: Result, shares: Sequence[str]) -> Iterator[
         mine, theirs = both(lambda each, sensor=sensor: each.found.samples[sensor])  # type: ignore[misc]
         if mine.get("classes") != theirs.get("classes"):
             yield f"their classes are {_listed(mine)} against {_listed(theirs)}", same_data
-        for key, what in (("count", "number of samples"), ("samples", "samples"), ("labels", "labels or splits")):
+        apart = APART | ({"data"} if mine.get("bands") != theirs.get("bands") else set())
+        for key in [name for name in {**mine, **theirs} if name not in apart]:
             if mine.get(key) != theirs.get(key):
-                yield f"their {what} ({sensor}) differ", same_data
+                yield f"their {WORDS.get(key, key)} ({sensor}) differ", same_data
     for key in sorted((one.plain.keys() | other.plain.keys()) - OWN):
         mine, theirs = both(lambda each, key=key: each.plain.get(key))  # type: ignore[misc]
         if mine != theirs:

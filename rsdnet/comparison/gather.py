@@ -20,8 +20,9 @@ by band, "published". A row: "row", its name, "kind" (band, mean or several), "c
 not evaluated: "score", "interval" [low, high], "val", "seeds", the score of each, and "best"."""
 
 
-def gather(runs: Sequence[Path], name: str = "", labels: Sequence[str] = (), features: str = "stages") -> Comparison:
+def gather(runs: Sequence[Path], name: str = "", labels: Sequence[str] = (), features: str = "") -> Comparison:
     """The comparison of the evaluations `name` of `runs`. labels: shares to show; none: all that the runs share.
+    features: their depth; none: stages where all runs have it, as only frozen encoders do, otherwise the first run's.
 
     Raises DataError where an evaluation is absent or damaged, or the runs do not compare.
     """
@@ -29,6 +30,9 @@ def gather(runs: Sequence[Path], name: str = "", labels: Sequence[str] = (), fea
     agreement.require_alike(found, labels)
     shares = agreement.shares_of(found, labels)
     agreement.require_alike(found, shares)
+    if not features:
+        staged = all("stages" in each.found.results[share] for each in found for share in shares)
+        features = "stages" if staged else found[0].found.features
     agreement.require_depth(found, shares, features)
     columns = columns_of(found, shares, features)
     classes = {name for own in found[0].found.samples.values() for name in own.get("classes") or []}

@@ -8,6 +8,7 @@ import numpy as np
 
 from rsdnet.console import percent, size
 from rsdnet.health import COLLAPSED
+from rsdnet.probefile import Score
 from rsdnet.report.record import Record, Series
 
 
@@ -19,6 +20,12 @@ def figure(value: float) -> str:
 def score(value: float, sign: str = "") -> str:
     """A score with three digits; sign "+": a difference."""
     return f"{value:{sign}z.3f}" if math.isfinite(value) else "–"
+
+
+def interval(found: Score) -> str:
+    """A score and its interval of 95 %, where it has one."""
+    low, high = map(score, found.interval)
+    return score(found.score) + (f" ({low} to {high})" if math.isfinite(found.interval[0]) else "")
 
 
 class Metric(NamedTuple):

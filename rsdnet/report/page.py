@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +13,14 @@ from markupsafe import Markup
 from rsdnet import __version__, config
 from rsdnet.config import Config
 from rsdnet.console import percent
+from rsdnet.probefile import ProbeFile, Scores
 from rsdnet.report import charts, metrics
 from rsdnet.report.gallery import Gallery
-from rsdnet.report.metrics import Metric, figure, score
-from rsdnet.report.record import Record, Score, Series, flat
+from rsdnet.report.metrics import Metric, figure, interval, score
+from rsdnet.report.record import Record, Series, flat
 from rsdnet.report.summary import facts, notes
 
 TEMPLATE = Path(__file__).with_name("page.html")
-MEAN = "mean of the bands"  # the last row of the probe's table
 MOST = 24  # charts in a page
 CLIPPED = 400  # characters of a text that are shown
 
@@ -38,6 +37,14 @@ class Cell(NamedTuple):
 Table = tuple[list[str], list[tuple[str, list[Cell], bool]]]  # heads of columns, rows of (key, cells, marked)
 
 
+class Evaluated(NamedTuple):
+    """Scores of an evaluation. apart: the runs were evaluated on other data or otherwise."""
+
+    title: str
+    apart: bool
+    table: Table
+
+
 class Chart(NamedTuple):
     """A figure of the page. words: its caption; alt: its curves, in words."""
 
@@ -50,7 +57,7 @@ class Chart(NamedTuple):
 
 def page(records: Sequence[Record], galleries: Sequence[Gallery]) -> str:
     """The page, as HTML. galleries: one a run, or one for two that drew the same views."""
-    shown, probes = metrics.shown(records), [record.probe for record in records if record.probe]
+    shown = metrics.shown(records)
     groups: dict[str, list[Chart]] = {}
     for name, metric in list(shown.items())[:MOST]:
         groups.setdefault(metric.group, []).append(chart(records, name, metric))
@@ -68,8 +75,7 @@ def page(records: Sequence[Record], galleries: Sequence[Gallery]) -> str:
             groups=groups,
             undrawn=list(shown)[MOST:],
             profile=profile_table(records),
-            probe=probe_table(records),
-            apart=len({probe.conditions for probe in probes}) > 1,
+            probes=probe_tables(records),
             galleries=galleries,
             settings=settings_table(records),
             machine=table([(record.name, record.environment) for record in records]),
@@ -130,28 +136,50 @@ def profile_table(records: Sequence[Record]) -> Table:
     return table(columns)
 
 
-def probe_table(records: Sequence[Record]) -> Table:
-    """F1, and accuracy in brackets, by band and variant; of two runs also the change of the first variant."""
+def probe_tables(records: Sequence[Record]) -> list[Evaluated]:
+    """A table for each evaluation and share of the labels."""
+    found = []
+    for name in dict.fromkeys(name for record in records for name in record.probes):
+        probes = [record.probes[name] for record in records if name in record.probes]
+        apart = len({probe.conditions for probe in probes}) > 1
+        for share in dict.fromkeys(share for probe in probes for share in probe.results):
+            title = f"{name}: " * bool(name) + f"{probes[0].metric}, {probes[0].features}, {share} labels"
+            found.append(Evaluated(title, apart, probe_table(records, name, share)))
+    return found
+
+
+def probe_table(records: Sequence[Record], name: str, share: str) -> Table:
+    """Scores by band and contender, and means by depth; of two runs also the change of the first contender."""
     columns, first = list[tuple[str, Mapping[str, Any]]](), list[Mapping[str, Cell]]()
+    means = set[str]()
     for run, record in enumerate(records, 1):
-        if record.probe:
-            of, variants = f", {record.name}" if len(records) > 1 else "", record.probe.mean_f1
-            rows = record.probe.bands | {MEAN: {variant: Score(f1) for variant, f1 in variants.items()}}
-            cells = [{band: _score_cell(row, variant, run) for band, row in rows.items() if variant in row}
-                     for variant in variants]  # fmt: skip
-            columns += [(f"{variant}{of}", column) for variant, column in zip(variants, cells, strict=True)]
+        if name in record.probes and share in record.probes[name].results:
+            rows, marked = _probe_rows(record.probes[name], share)
+            of, means = f", {record.name}" if len(records) > 1 else "", means | marked
+            labels = list(dict.fromkeys(label for row in rows.values() for label in row))
+            cells = [{key: _score_cell(row, label, run) for key, row in rows.items() if label in row}
+                     for label in labels]  # fmt: skip
+            columns += [(f"{label}{of}", column) for label, column in zip(labels, cells, strict=True)]
             first += cells[:1]
     if len(first) == 2:
         one, other = first
         columns.append(("change", {band: score(other[band].bar - one[band].bar, "+") for band in one if band in other}))
-    return table(columns, {MEAN})
+    return table(columns, means)
 
 
-def _score_cell(row: dict[str, Score], variant: str, run: int) -> Cell:
-    """A variant's scores on a band; `row` holds those of all variants."""
-    f1, accuracy = row[variant].f1, row[variant].accuracy
-    best = f1 >= np.nanmax([-1, *(each.f1 for each in row.values())])
-    return Cell(score(f1) + (f" ({score(accuracy)})" if math.isfinite(accuracy) else ""), f1, run, bool(best))
+def _probe_rows(probe: ProbeFile, share: str) -> tuple[dict[str, Scores], set[str]]:
+    """Scores by band, of the depth that was asked for, and means of every depth; the names of the means."""
+    by_depth = probe.results[share]
+    rows = dict(by_depth[probe.features].bands) if probe.features in by_depth else {}
+    means = {f"{mean}, {depth}": row for depth, found in by_depth.items() for mean, row in found.means.items()}
+    return rows | means, set(means)
+
+
+def _score_cell(row: Scores, label: str, run: int) -> Cell:
+    """A contender's score in a row of all contenders."""
+    found = row[label].score
+    best = found >= np.nanmax([-1, *(each.score for each in row.values())])
+    return Cell(interval(row[label]), found, run, bool(best))
 
 
 def settings_table(records: Sequence[Record]) -> Table:

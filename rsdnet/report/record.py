@@ -4,31 +4,22 @@ A file or line that cannot be read is left out and named in `Record.notes`.
 """
 
 import json
-import math
 import tomllib
 from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from pydantic import AfterValidator, TypeAdapter
+from pydantic import TypeAdapter
 
+from rsdnet import probefile
 from rsdnet.errors import DataError
-from rsdnet.runfolder import CONFIG, ENCODER, ENVIRONMENT, METRICS, PROBE, PROFILE
+from rsdnet.probefile import Number, ProbeFile, bounded
+from rsdnet.runfolder import CONFIG, ENCODER, ENVIRONMENT, METRICS, PROFILE, evaluations
 
 T = TypeVar("T")
-COMPARED = ("samples", "labels", "classes")  # of a probe's samples; its bands may be others
-LARGEST = 3.4e38  # of a float32; a number beyond it counts as not finite
-
-
-def bounded(value: float | None) -> float:
-    """`value` as a float; NaN where it is not finite, beyond float32, or None, the loss of a skipped step."""
-    return float(value) if value is not None and abs(value) < LARGEST else math.nan
-
-
-Number = Annotated[float, AfterValidator(bounded)]
 
 
 class Series(NamedTuple):
@@ -41,34 +32,6 @@ class Series(NamedTuple):
     def finite(self) -> np.ndarray:
         """The finite values."""
         return np.extract(np.isfinite(self.values), self.values)
-
-
-@dataclass(frozen=True)
-class Score:
-    """Test scores of a linear classifier, in [0, 1]; accuracy: NaN of a mean."""
-
-    f1: Number
-    accuracy: Number = math.nan
-
-
-@dataclass(frozen=True)
-class Probe:
-    """probe.json: mean F1 by variant (pre-trained, random, raw statistics), and scores by band and variant."""
-
-    mean_f1: dict[str, Number]
-    bands: dict[str, dict[str, Score]]
-    samples: dict[str, dict[str, Any]] | None = None  # by sensor: digests of samples and labels, class names
-    data: Any = None  # paths; older files have these alone
-    limit: Any = None
-    size: Any = None
-    seed: Any = None
-    protocol: Any = None
-
-    @property
-    def conditions(self) -> str:
-        """Scores of two probes compare only where these are the same."""
-        samples = {m: [own.get(key) for key in COMPARED] for m, own in (self.samples or {}).items()}
-        return str((samples or self.data, self.limit, self.size, self.seed, self.protocol))
 
 
 @dataclass(frozen=True)
@@ -92,14 +55,15 @@ class Profile:
 
 @dataclass
 class Record:
-    """A run. config, environment: values by "table.key"; written: time of the last metrics, seconds since 1970."""
+    """A run. config, environment: values by "table.key"; probes: evaluations by name, "" of one label a patch; written:
+    time of the last metrics, seconds since 1970."""
 
     folder: Path
     name: str
     series: dict[str, Series] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
-    probe: Probe | None = None
+    probes: dict[str, ProbeFile] = field(default_factory=dict)
     profile: Profile | None = None
     notes: list[str] = field(default_factory=list)
     complete: bool = False
@@ -127,7 +91,7 @@ def read(folder: Path) -> Record:
         record = Record(folder, folder.resolve().name or str(folder), complete=(folder / ENCODER).is_file())
         _read_metrics(record)
         _read_config(record)
-        record.probe = _json(record, PROBE, Probe, "run python -m rsdnet.probe again with --force")
+        _read_probes(record)
         record.profile = _json(record, PROFILE, Profile, "run python -m rsdnet.train again with --profile")
         record.environment = flat(_json(record, ENVIRONMENT, dict[str, Any], "versions and machine are unknown") or {})
     except OSError as error:
@@ -185,6 +149,14 @@ def _read_config(record: Record) -> None:
         record.notes.append(f"There is no {CONFIG}: the settings are unknown.")
     except (ValueError, RecursionError) as error:
         record.notes.append(f"{CONFIG} is not TOML ({error}): the settings are unknown.")
+
+
+def _read_probes(record: Record) -> None:
+    for name, path in evaluations(record.folder).items():
+        try:
+            record.probes[name] = probefile.read(path)[0]
+        except DataError as error:
+            record.notes.append(f"{str(error).replace(str(path), path.name)}.")
 
 
 def _json(record: Record, name: str, kind: type[T], remedy: str) -> T | None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from rsdnet.console import duration, percent
 from rsdnet.health import Watch
-from rsdnet.report.metrics import FACTS, score, shown
+from rsdnet.probefile import Scores
+from rsdnet.report.metrics import FACTS, interval, shown
 from rsdnet.report.record import Record, bounded
 
 SLOWEST = 1e-3  # samples/s; a number below is damaged
@@ -31,8 +32,10 @@ def facts(record: Record) -> dict[str, Any]:
             found[f"{metric.title}, {metric.fact}"] = metric.show(float(FACTS[metric.fact](values)))
     share, seconds = time(record)
     found |= {"waiting for data": percent(share, 1), "time in steps": duration(seconds)}
-    if record.probe:
-        found |= {f"mean F1, {label}": score(f1) for label, f1 in record.probe.mean_f1.items()}
+    for name, probe in record.probes.items():
+        for depth, means in probe.headline.items():
+            title = f"{name}: " * bool(name) + f"mean {probe.metric}"
+            found |= {f"{title}, {label}, {depth}": interval(mean) for label, mean in means.items()}
     if record.written:
         found["last metrics"] = datetime.datetime.fromtimestamp(record.written).strftime("%Y-%m-%d %H:%M")
     return found
@@ -53,10 +56,18 @@ def notes(record: Record) -> list[str]:
         found.append(f"And {len(warnings) - WARNINGS:,} more such warnings later.")
     if (share := time(record)[0]) > WAITED:
         found.append(f"Training waited for data {percent(share, 1)} of the time.")
-    means = list(record.probe.mean_f1.values()) if record.probe else []
-    if len(means) > 1 and means[0] <= max(means[1:]):
-        found.append("On the mean of the bands, the pre-trained features are no better than the baselines.")
+    for name, probe in record.probes.items():
+        if worse := [depth for depth, means in probe.headline.items() if _no_better(means)]:
+            told = f"{name}, mean" if name else "Mean"
+            told += f" of the bands, {' and '.join(worse)}"
+            found.append(f"{told}: the pre-trained features are no better than the baselines.")
     return found
+
+
+def _no_better(means: Scores) -> bool:
+    """Whether the first contender is not above all others."""
+    first, *others = [each.score for each in means.values()]
+    return bool(others) and first <= max(others)
 
 
 def watched(record: Record) -> list[str]:

@@ -318,9 +318,10 @@ def test_rows_say_who_is_worse_beyond_the_seeds_noise(kept: Kept) -> None:
     high, low = [0.9, 0.92, 0.91], [0.5, 0.52, 0.48]
     for shift, mine, theirs in ((0.05, low, high), (1.0, high, low)):
         other = [[value + shift for value in run] for run in ours]
-        curves.tell(kept, TINY, {"rsdnet": ours, "reference": other}, {"rsdnet": mine, "reference": theirs})
+        scores = {depth: {"rsdnet": mine, "reference": theirs} for depth in curves.DEPTHS}
+        curves.tell(kept, TINY, {"rsdnet": ours, "reference": other}, scores)
     # curves alike and F1 far below the reference's; curves apart and F1 above it, which is not worse
-    assert [row["met"] for row in kept.rows] == ["yes"] * 5 + ["no"] + ["no"] * 5 + ["yes"]
+    assert [row["met"] for row in kept.rows] == ["yes"] * 5 + ["no"] * 2 + ["no"] * 5 + ["yes"] * 2
 
 
 # ---- many GPUs on paper ---------------------------------------------------------------------------------------------

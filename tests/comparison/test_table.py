@@ -204,6 +204,12 @@ def test_published_figures_stand_beside_the_papers_data_alone(runs: list[Path]) 
 
 def test_another_task_is_read_from_its_own_file(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "a", flat(0.5), name="segmentation", metric="mIoU")
+    tuned = run / "probe-finetune.json"
+    last = {"all": {"last": json.loads((run / "probe-segmentation.json").read_text())["results"]["all"]["last"]}}
+    content = {"protocol": 3, "metric": "macro F1", "features": "last", "samples": {"ms": {}}, "results": last}
+    tuned.write_text(json.dumps(content))
+    tuned.with_suffix(".safetensors").hardlink_to(run / "probe-segmentation.safetensors")
+    assert gather([run], "finetune")["features"] == "last"
     assert gather([run], "segmentation")["metric"] == "mIoU"
     with pytest.raises(DataError, match=r"there is no .*/a/probe\.json: run python -m rsdnet\.probe first"):
         gather([run])
@@ -219,6 +225,8 @@ OTHER = {
         r"their labels or splits \(ms\) differ; evaluate both on",
     ),
     "samples": ({"samples": {"ms": SAMPLES | {"samples": "x"}}}, r"their samples \(ms\) differ"),
+    "pixels": ({"samples": {"ms": SAMPLES | {"data": "x"}}}, r"their pixels \(ms\) differ"),
+    "ignored": ({"samples": {"ms": SAMPLES | {"ignored": ["Savanna"]}}}, r"their ignored \(ms\) differ"),
     "sensors": ({"samples": {"sar": SAMPLES}}, "no sensor in common"),
     "metric": ({"metric": "mIoU"}, "the metric is macro F1 against mIoU"),
     "statistics": ({"statistics": "run"}, "statistics is None against run; evaluate both with one --statistics"),
@@ -237,6 +245,14 @@ def test_runs_that_do_not_compare_are_refused(tmp_path: Path, name: str) -> None
     assert str(one) in str(caught.value)
     assert str(other) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_databases_of_more_bands_compare_by_those_of_both(tmp_path: Path) -> None:
+    held = {"samples": {"ms": SAMPLES | {"bands": {"ms": ["B02"]}, "data": "x", "statistics": {"B02": [0, 1]}}}}
+    one, other = evaluated(tmp_path / "a", flat(0.5)), evaluated(tmp_path / "b", {"B02": 0.6}, seeded(0, 3), **held)
+    found = gather([one, other])
+    assert rows_of(found)["mean_all"][1]["score"] == pytest.approx(0.6)
+    assert found["left_out"] == {"B04": ["3 channels"], "VV": ["3 channels"]}
 
 
 def test_options_that_the_runs_cannot_meet(runs: list[Path]) -> None:

@@ -78,17 +78,25 @@ def metrics(steps: int, seed: int = 0) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def scored(shift: float = 0.0) -> dict[str, Any]:
-    def score(f1: float) -> dict[str, float]:
-        return {"f1": f1, "accuracy": f1 + 0.01, "l2": 0.01, "val_f1": f1}
+def scored(shift: float = 0.0, metric: str = "macro F1") -> dict[str, Any]:
+    """An evaluation: the features of the last stage score 0.6 of those of all."""
 
-    bands = {
-        name: {"pre-trained": score(f1 + shift), "random": score(0.4111), "raw statistics": score(0.3222)}
-        for name, f1 in (("B02", 0.5123), ("VV", 0.3017))
-    }
-    means = {label: float(np.mean([row[label]["f1"] for row in bands.values()])) for label in bands["B02"]}
-    return {"encoder": "ab", "data": ["db"], "limit": 0, "size": 0, "mean_f1": means, "mean_val_f1": means,
-            "bands": bands}  # fmt: skip
+    def score(value: float) -> dict[str, Any]:
+        return {"score": value, "interval": [value - 0.02, value + 0.03], "val": value, "accuracy": 0.9, "l2": 0.01}
+
+    def depth(share: float) -> dict[str, Any]:
+        rows = {
+            "B02": {"pre-trained": 0.5123 + shift, "random": 0.4111, "raw statistics": 0.3222},
+            "VV": {"pre-trained": 0.3017 + shift, "random": 0.4111, "raw statistics": 0.3222},
+        }
+        means = {label: float(np.mean([row[label] for row in rows.values()])) for label in rows["B02"]}
+        named = rows | {"mean_all": means}
+        found = {name: {label: score(share * each) for label, each in row.items()} for name, row in named.items()}
+        return {"mean_all": found.pop("mean_all"), "bands": found}
+
+    samples = {"ms": {"samples": "ab", "labels": "cd", "classes": ["a", "b"]}}
+    return {"protocol": 3, "metric": metric, "encoder": "ab", "data": ["db"], "labels": ["all"], "seed": 0, "size": 0,
+            "samples": samples, "results": {"all": {"stages": depth(1), "last": depth(0.6)}}}  # fmt: skip
 
 
 def lines(rows: list[dict[str, Any]]) -> str:
@@ -124,10 +132,16 @@ def test_a_run_is_shown_with_the_numbers_of_its_files(tmp_path: Path) -> None:
         "time in steps": "0:00:12",
     }  # fmt: skip
     assert told.items() <= {row[0]: row[-1] for row in made.rows}.items()
-    assert ["B02", "0.512 (0.522)", "0.411 (0.421)", "0.322 (0.332)"] in made.rows
-    assert ["mean of the bands", "0.407", "0.411", "0.322"] in made.rows
-    assert re.findall(r"<strong>([^<]*)</strong>", html) == ["0.512 (0.522)", "0.411 (0.421)", "0.411"]  # the best
-    assert "no better than the baselines" in made.text
+    random = "0.411 (0.391 to 0.441)"
+    assert ["B02", "0.512 (0.492 to 0.542)", random, "0.322 (0.302 to 0.352)"] in made.rows
+    assert ["mean_all, stages", "0.407 (0.387 to 0.437)", random, "0.322 (0.302 to 0.352)"] in made.rows
+    lower = "0.247 (0.227 to 0.277)"
+    assert ["mean_all, last", "0.244 (0.224 to 0.274)", lower, "0.193 (0.173 to 0.223)"] in made.rows
+    best = ["0.512 (0.492 to 0.542)", random, random, lower]
+    assert re.findall(r"<strong>([^<]*)</strong>", html) == best
+    assert ["mean macro F1, pre-trained, stages", "0.407 (0.387 to 0.437)"] in made.rows  # of the summary
+    assert ["mean macro F1, pre-trained, last", "0.244 (0.224 to 0.274)"] in made.rows
+    assert "Mean of the bands, stages and last: the pre-trained features are no better than the baselines." in made.text
     assert ["optim.steps", "60", "0"] in made.rows
     assert ["optim.optimizer", "lars", "lars"] in made.rows
     assert [key for key in made.marked if "." in key] == ["optim.steps", "optim.batch"]
@@ -144,8 +158,9 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     assert [key for key in made.marked if "." in key] == ["optim.steps", "optim.lr"]
     assert ["steps", "60 of 60", "40 of 40"] in made.rows
     row = next(row for row in made.rows if row[0] == "B02")
-    assert row == ["B02", "0.512 (0.522)", "0.411 (0.421)", "0.322 (0.332)",
-                   "0.612 (0.622)", "0.411 (0.421)", "0.322 (0.332)", "+0.100"]  # fmt: skip
+    random, raw = "0.411 (0.391 to 0.441)", "0.322 (0.302 to 0.352)"
+    assert row == ["B02", "0.512 (0.492 to 0.542)", random, raw,
+                   "0.612 (0.592 to 0.642)", random, raw, "+0.100"]  # fmt: skip
     html = report(Options(tmp_path / "a", tmp_path / "b", samples=0))
     loss = html[html.index("<h4>Loss") : html.index("<h4>Spread")]
     assert (loss.count("<svg"), loss.count("curve run-1"), loss.count("curve run-2")) == (1, 1, 1)
@@ -218,19 +233,34 @@ def test_the_profile_is_a_table_with_bars(tmp_path: Path) -> None:
 
 
 def test_two_runs_of_one_name_and_two_protocols(tmp_path: Path) -> None:
-    elsewhere = scored() | {"data": ["another"]}
+    elsewhere = scored() | {"samples": {"ms": {"samples": "ab", "labels": "other", "classes": ["a", "b"]}}}
     one, two = write(tmp_path / "x" / "run", probe=scored()), write(tmp_path / "y" / "run", probe=elsewhere)
     made = page(one, two)
     assert ["", str(one), str(two)] in made.rows
     assert "do not compare" in made.text
 
 
+def test_every_evaluation_of_a_run_is_shown(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "a", probe=scored()), write(tmp_path / "b")
+    (one / "probe-segmentation.json").write_text(json.dumps(scored(0.2, "mIoU")))
+    (one / "probe_copy.json").write_text("no evaluation")
+    made = page(one, two)
+    for title in ("macro F1, stages, all labels", "segmentation: mIoU, stages, all labels"):
+        assert title in made.words
+    assert ["segmentation: mean mIoU, pre-trained, stages", "0.607 (0.587 to 0.637)", "–"] in made.rows
+    assert "b: Not probed yet" in made.text
+    assert "a: Mean of the bands, stages and last: the" in made.text
+    assert made.text.count("no better than the baselines") == 1
+
+
 def test_all_is_escaped(tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x^2$ #010101"
     rows = [row | {evil: float(row["step"])} for row in metrics(30)]
     probe = scored()
-    probe["bands"][evil] = probe["bands"]["B02"]
-    probe["mean_f1"][evil] = 0.5
+    stages = probe["results"]["all"]["stages"]
+    stages["bands"][evil] = stages["bands"]["B02"]
+    stages["mean_all"][evil] = stages["mean_all"]["random"]
+    probe["results"][evil], probe["metric"] = probe["results"]["all"], evil
     run = write(tmp_path / "<b>&amp;", rows=rows, probe=probe)
     with open(run / "config.toml", "a") as file:
         file.write(f"\n[extra]\n{json.dumps(evil)} = {json.dumps(evil)}\n")
@@ -302,8 +332,9 @@ NOT_FINITE = [row | {"loss": bad} for row, bad in zip(SHORT[10:], (math.nan, mat
 JUNK = "\0[]\n[1]\n{}\n\n" + "[" * 100_000 + '\n{"step": -1}\n{"step": true}\n'
 VAST = f'{{"step": 3, "loss": {"9" * 400}}}\n{{"step": 4, "loss": {"9" * 5000}}}\n{{"step": {2**60}, "loss": 1}}\n'
 HOLES = scored()
-HOLES["bands"]["VV"].pop("random")
-HOLES["bands"]["B02"]["random"]["f1"] = math.nan
+HOLES["results"]["all"]["stages"]["bands"]["VV"].pop("random")
+HOLES["results"]["all"]["stages"]["bands"]["B02"]["random"] |= {"score": math.nan, "interval": [math.nan] * 2}
+NOTHING = {"protocol": 3, "metric": "mIoU", "results": {}, "samples": {}}
 PHASES = [{"phase": "<b>", "ms": math.nan, "share": 7}, {"phase": "x", "ms": 1e999, "share": -3}]
 ODD = {  # file of the run, its content (None: there is none), words of the page
     "empty": ("metrics.jsonl", "", "holds no values yet"),
@@ -324,11 +355,19 @@ ODD = {  # file of the run, its content (None: there is none), words of the page
     "probe": ("probe.json", '{"bands": ', "probe.json is damaged"),
     "probe's shape": (
         "probe.json",
-        '{"bands": {"B02": {"x": {"f1": "y"}}}, "mean_f1": {}}',
+        json.dumps(NOTHING | {"results": {"all": {"stages": {"bands": {"B02": {"x": {"score": "y"}}}}}}}),
         "probe.json is damaged",
     ),
-    "probe's holes": ("probe.json", json.dumps(HOLES), "0.302 (0.312)"),
-    "probe of nothing": ("probe.json", '{"bands": {}, "mean_f1": {}}', "Linear evaluation"),
+    "probe's holes": ("probe.json", json.dumps(HOLES), "0.302 (0.282 to 0.332)"),
+    "probe of nothing": ("probe.json", json.dumps(NOTHING), "Linear evaluation"),
+    "probe of no depth": ("probe.json", json.dumps(NOTHING | {"results": {"5%": {}}}), "mIoU, stages, 5% labels"),
+    "earlier probe": (
+        "probe.json",
+        '{"protocol": 2, "bands": {}, "mean_f1": {}}',
+        "probe.json is of another protocol of evaluation (2, here 3): run python -m rsdnet.probe again with --force.",
+    ),
+    "probe without protocol": ("probe.json", '{"bands": {}, "mean_f1": {}}', "evaluation (none, here 3): run"),
+    "other probe": ("probe-finetune.json", "[]", "probe-finetune.json is damaged: run"),
     "profile": ("profile.json", '{"steps": 3, "phases": [{"phase": "x", "ms": null}]}', "profile.json is damaged"),
     "shares": ("profile.json", json.dumps({"steps": 3, "step_ms": 1, "phases": PHASES}), "<b>"),
     "environment": ("environment.json", "[]", "environment.json is damaged"),
