@@ -85,6 +85,7 @@ class Stream:
         ahead: int = 2,
         hints: str = "auto",
         damaged: str = "raise",
+        partners: Array | None = None,
     ) -> None: ...
     @property
     def steps_per_epoch(self) -> int: ...
@@ -109,6 +110,9 @@ def draw_bands(
     sar_pool: Sequence[int],
     modality: str,
 ) -> NDArray[np.int32]: ...
+def draw_partners(
+    seed: int, epoch: int, samples: Array, positions: Array, partners: Array, views: int
+) -> NDArray[np.int64]: ...
 def philox(key: Array, counter: Array) -> NDArray[np.uint32]: ...
 
 class Survey:

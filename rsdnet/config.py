@@ -48,6 +48,9 @@ class DataConfig:
     """Mean and standard deviation a band: the database's own (stats.json) or a published set (rsdnet/bands.py)."""
     weights: tuple[Annotated[float, Field(ge=0, le=1e9)], ...] = ()
     """Sampling weight of each database, normalised; none: each sample once an epoch."""
+    pair_seasons: bool = False
+    """Take the two views of a sample from two seasons of its place, drawn anew each epoch; SSL4EO-S12 alone. A place
+    with one season is paired with itself, and counted."""
     damaged: Literal["leave out", "raise"] = "leave out"
     """A sample that cannot be read is left out and counted, or ends the run."""
     cache: Literal["none", "host", "device"] = "none"

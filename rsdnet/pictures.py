@@ -72,17 +72,21 @@ def _patches(cfg: Config, samples: Samples, positions: np.ndarray, table: Tensor
 def _pair(cfg: Config, samples: Samples, positions: np.ndarray, table: Tensor, epoch: int) -> Iterator[Column]:
     """The two views of an epoch, as a run draws them."""
     chosen = samples.draw(positions, cfg.run.seed, epoch, views=2, channels=cfg.views.channels)
-    batch = _batch(samples, positions, chosen, cfg.run.seed, epoch)
+    shown = samples.shown(positions, cfg.run.seed, epoch, views=2) if cfg.data.pair_seasons else positions
+    batch = _batch(samples, positions, chosen, cfg.run.seed, epoch, shown)
     spec = spec_of(cfg.views, torch.float32, channels_last=False)
     for view, images in enumerate(_grey(training_views(batch, table, spec))):
         titles = ["view " + " ".join(bands.NAMES[band] for band in own) for own in chosen[:, view]]
         yield titles, images[:, : 3 if images.shape[1] >= 3 else 1].movedim(1, -1).squeeze(-1)
 
 
-def _batch(samples: Samples, positions: np.ndarray, chosen: np.ndarray, seed: int, epoch: int) -> Batch:
-    """The bands `chosen` (B, V, C ids) of the samples at `positions`."""
+def _batch(
+    samples: Samples, positions: np.ndarray, chosen: np.ndarray, seed: int, epoch: int, shown: np.ndarray | None = None
+) -> Batch:
+    """The bands `chosen` (B, V, C ids) of the samples at `positions` (B,), or of those that the views show, (B, V)."""
+    data, records = samples.read(positions if shown is None else shown, chosen)
     numbers = torch.from_numpy(samples.rows[positions])
-    return Batch(*samples.read(positions, chosen), numbers, torch.from_numpy(positions), seed, epoch, step=0)
+    return Batch(data, records, numbers, torch.from_numpy(positions), seed, epoch, step=0)
 
 
 def _grey(standardised: Tensor) -> Tensor:

@@ -16,34 +16,13 @@ namespace py = pybind11;
 namespace rsdnet {
 namespace {
 
-uint32_t parse_uint32(const char* name, int64_t value) {
-    if (value < 0 || value > UINT32_MAX) {
-        throw py::value_error(std::string(name) + " is " + std::to_string(value) +
-                              "; expected 0 to 2^32 - 1");
-    }
-    return static_cast<uint32_t>(value);
-}
-
-std::vector<uint32_t> parse_samples(const py::buffer& buffer) {
-    const Buffer samples(buffer, "samples");
-    samples.need<int64_t>();
-    if (samples.info.ndim != 1)
-        throw py::value_error("samples has shape " + samples.shape() + "; expected (B,)");
-    std::vector<uint32_t> rows;
-    rows.reserve(static_cast<size_t>(samples.info.size));
-    for (py::ssize_t i = 0; i < samples.info.size; ++i) {
-        rows.push_back(parse_uint32("a sample", samples.data<int64_t>()[i]));
-    }
-    return rows;
-}
-
 py::array_t<int32_t> draw(uint64_t seed, int64_t epoch, const py::buffer& samples, int64_t views,
                           int64_t channels, std::vector<int32_t> ms_pool, std::vector<int32_t> sar_pool,
                           const std::string& modality) {
     constexpr int64_t kMost = 1 << 16;
     if (views < 1 || views > kMost) throw py::value_error("views must be 1 to 65,536");
     if (channels < 1 || channels > kMost) throw py::value_error("channels must be 1 to 65,536");
-    const std::vector<uint32_t> rows = parse_samples(samples);
+    const std::vector<uint32_t> rows = parse_numbers(samples, "samples");
     const BandDraw spec{seed,
                         parse_uint32("epoch", epoch),
                         static_cast<uint32_t>(views),
@@ -62,6 +41,24 @@ py::array_t<int32_t> draw(uint64_t seed, int64_t epoch, const py::buffer& sample
         draw_bands(spec, rows.data(), rows.size(), out, scratch);
     }
     return bands;
+}
+
+py::array_t<int64_t> draw_partners(uint64_t seed, int64_t epoch, const py::buffer& samples,
+                                   const py::buffer& positions, const py::buffer& partners, int64_t views) {
+    const std::vector<uint32_t> numbers = parse_numbers(samples, "samples");
+    const std::vector<uint32_t> from = parse_numbers(positions, "positions");
+    const std::vector<uint32_t> next = parse_numbers(partners, "partners");
+    const uint32_t round = parse_uint32("epoch", epoch), count = parse_uint32("views", views);
+    if (numbers.size() != from.size()) throw py::value_error("samples and positions differ in length");
+    if (!is_permutation(next)) throw py::value_error("partners must hold each of the samples once");
+    py::array_t<int64_t> shown({static_cast<py::ssize_t>(from.size()), static_cast<py::ssize_t>(views)});
+    int64_t* out = shown.mutable_data();
+    for (size_t i = 0; i < from.size(); ++i) {
+        if (from[i] >= next.size()) throw py::index_error("there is no sample " + std::to_string(from[i]));
+        for (uint32_t view = 0; view < count; ++view)
+            *out++ = draw_partner(next, seed, round, numbers[i], from[i], view);
+    }
+    return shown;
 }
 
 py::array_t<uint32_t> philox_words(const py::buffer& key, const py::buffer& counter) {
@@ -95,6 +92,14 @@ void bind_draws(py::module_& module) {
                "samples: int64 (B,), rows of the catalog. ms_pool, sar_pool: band ids. modality: 'ms+sar'\n"
                "(the two sensors in random order), 'ms' or 'sar'. Raises ValueError for what is out of\n"
                "range.");
+    module.def(
+        "draw_partners", &draw_partners, py::arg("seed"), py::arg("epoch"), py::arg("samples"),
+        py::arg("positions"), py::arg("partners"), py::arg("views"),
+        "The samples that views show where they are of several acquisitions of a place, int64 (B, views):\n"
+        "view 0 the sample itself, each other view one of the rest of its place; a pure function of\n"
+        "(seed, epoch, sample, view).\n\n"
+        "samples: int64 (B,), rows of the catalog. positions: int64 (B,), of these samples in the\n"
+        "table. partners: int64 (N,), by position the next sample of its place, in a cycle.");
     module.def(
         "philox", &philox_words, py::arg("key"), py::arg("counter"),
         "Philox4x32-10 (Salmon et al. 2011): key uint32 (2,), counter uint32 (n, 4) to uint32 (n, 4).");

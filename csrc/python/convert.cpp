@@ -57,6 +57,27 @@ std::vector<std::string> parse_keys(const py::object& keys) {
     return names;
 }
 
+uint32_t parse_uint32(const char* name, int64_t value) {
+    if (value < 0 || value > UINT32_MAX) {
+        throw py::value_error(std::string(name) + " is " + std::to_string(value) +
+                              "; expected 0 to 2^32 - 1");
+    }
+    return static_cast<uint32_t>(value);
+}
+
+std::vector<uint32_t> parse_numbers(const py::buffer& buffer, const char* name) {
+    const Buffer given(buffer, name);
+    given.need<int64_t>();
+    if (given.info.ndim != 1)
+        throw py::value_error(std::string(name) + " has shape " + given.shape() + "; expected one dimension");
+    std::vector<uint32_t> numbers;
+    numbers.reserve(static_cast<size_t>(given.info.size));
+    const std::string one = std::string("one of ") + name;
+    for (py::ssize_t i = 0; i < given.info.size; ++i)
+        numbers.push_back(parse_uint32(one.c_str(), given.data<int64_t>()[i]));
+    return numbers;
+}
+
 std::string to_text(const std::vector<py::ssize_t>& shape) {
     std::string out = "(";
     for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);

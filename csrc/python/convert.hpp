@@ -24,6 +24,12 @@ std::vector<std::string> parse_keys(const pybind11::object& keys);
 // "ms+sar", "ms" or "sar". ValueError for anything else.
 Modality parse_modality(const std::string& name);
 
+// A whole number of 32 bits. ValueError that names it.
+uint32_t parse_uint32(const char* name, int64_t value);
+
+// An int64 array of one dimension that holds such numbers. ValueError or TypeError that names it.
+std::vector<uint32_t> parse_numbers(const pybind11::buffer& buffer, const char* name);
+
 // "(2, 3)"
 std::string to_text(const std::vector<pybind11::ssize_t>& shape);
 

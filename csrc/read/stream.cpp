@@ -58,7 +58,7 @@ Stream::Stream(const Table& table, StreamSpec spec, std::vector<Slot> slots)
     for (size_t slot = slots_.size(); slot > 0; --slot) free_.push_back(slot - 1);
     for (Plan& plan : plans_) {
         plan.due.resize(batch), plan.numbers.resize(batch), plan.failed.resize(batch);
-        plan.bands.resize(batch * bands_per_sample());
+        plan.bands.resize(batch * bands_per_sample()), plan.shown.resize(batch * parts());
         plan.records.resize(batch * bands_per_sample() * kRecordFields);
     }
     const SignalsBlocked blocked;
@@ -92,6 +92,9 @@ void Stream::check_spec() const {
                         ": has a share of the samples, but none that can be read");
         }
     }
+    const auto& partners = spec_.partners;
+    if (!partners.empty() && (partners.size() != table_.size() || !is_permutation(partners)))
+        throw Error("partners must hold each of the " + std::to_string(table_.size()) + " samples once");
     constexpr uint64_t kMost = uint64_t{1} << 32;
     const bool too_many =
         std::any_of(spec_.quotas.begin(), spec_.quotas.end(), [](uint64_t n) { return n > kMost; });
@@ -244,6 +247,12 @@ void Stream::draw(Plan& plan, Worker& worker) const {
         if (i + kDueAhead < range.count) table_.prefetch(plan.due[i + kDueAhead].sample);
         const Due& due = plan.due[i];
         plan.numbers[i] = static_cast<uint32_t>(table_.row(due.sample) + due.repeat * number_stride_);
+        for (uint32_t view = 0; view < parts(); ++view) {
+            plan.shown[i * parts() + view] =
+                spec_.partners.empty()
+                    ? due.sample
+                    : draw_partner(spec_.partners, spec_.seed, plan.epoch, plan.numbers[i], due.sample, view);
+        }
     }
     const size_t bands = bands_per_sample();
     if (spec_.bands.empty()) {
@@ -255,9 +264,10 @@ void Stream::draw(Plan& plan, Worker& worker) const {
                       plan.bands.begin() + static_cast<ptrdiff_t>(i * bands));
     }
     plan.bytes = 0;
-    for (size_t i = 0; i < range.count; ++i) {
-        table_.describe(plan.due[i].sample, &plan.bands[i * bands], bands, plan.bytes,
-                        &plan.records[i * bands * kRecordFields], worker.scratch);
+    const size_t each = bands_per_part();
+    for (size_t part = 0; part < range.count * parts(); ++part) {
+        table_.describe(plan.shown[part], &plan.bands[part * each], each, plan.bytes,
+                        &plan.records[part * each * kRecordFields], worker.scratch);
     }
     plan.count = range.count;
 }
@@ -275,9 +285,9 @@ bool Stream::is_cold(const Plan& plan, Worker& worker) const {
 
 size_t Stream::hint(const Plan& plan, Worker& worker) const {
     size_t asked = 0;
-    const size_t bands = bands_per_sample();
-    for (size_t i = 0; i < plan.count; ++i)
-        asked += table_.ask_ahead(plan.due[i].sample, &plan.bands[i * bands], bands, worker.scratch);
+    const size_t each = bands_per_part();
+    for (size_t part = 0; part < plan.count * parts(); ++part)
+        asked += table_.ask_ahead(plan.shown[part], &plan.bands[part * each], each, worker.scratch);
     return asked;
 }
 
@@ -304,7 +314,7 @@ void Stream::fill(Lock& lock, Worker& worker, Plan& plan) {
 void Stream::copy(Plan& plan, size_t begin, size_t end, Worker& worker, size_t& lost,
                   std::exception_ptr& error) const {
     const Slot& slot = slots_[plan.slot];
-    const size_t bands = bands_per_sample();
+    const size_t each = bands_per_part();
     for (size_t i = begin; i < end; ++i) {
         plan.failed[i] = 0;
         try {
@@ -312,8 +322,10 @@ void Stream::copy(Plan& plan, size_t begin, size_t end, Worker& worker, size_t& 
                 throw FileError("a slot has " + std::to_string(slot.capacity) + " bytes, a batch " +
                                 std::to_string(plan.bytes));
             }
-            table_.copy(plan.due[i].sample, &plan.records[i * bands * kRecordFields], bands, slot.data,
-                        worker.scratch, stores_);
+            for (size_t part = i * parts(); part < (i + 1) * parts(); ++part) {
+                table_.copy(plan.shown[part], &plan.records[part * each * kRecordFields], each, slot.data,
+                            worker.scratch, stores_);
+            }
         } catch (const FileError&) {
             error = std::current_exception();
             return;

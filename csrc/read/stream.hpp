@@ -41,7 +41,8 @@ struct StreamSpec {
     int threads;
     size_t ahead;  // batches planned before a slot is free
     Hints hints;
-    bool stand_in;  // another sample of its batch stands in for one that cannot be read
+    bool stand_in;                     // another sample of its batch stands in for one that cannot be read
+    std::vector<uint32_t> partners{};  // as draw_partner takes them; empty: all views are of one sample
 };
 
 struct Ready {
@@ -94,6 +95,7 @@ class Stream {
         std::exception_ptr error;
         std::vector<Due> due;
         std::vector<uint32_t> numbers;
+        std::vector<uint32_t> shown;  // samples whose bands are read: parts() of each that is due
         std::vector<int32_t> bands;
         std::vector<int64_t> records;
         std::vector<uint8_t> failed;  // by sample
@@ -119,6 +121,8 @@ class Stream {
     void finish(Plan& plan) const;
     Plan& plan_of(uint64_t ordinal) { return plans_[ordinal % plans_.size()]; }
     size_t bands_per_sample() const { return size_t{spec_.views} * spec_.channels; }
+    size_t parts() const { return spec_.partners.empty() ? 1 : spec_.views; }
+    size_t bands_per_part() const { return bands_per_sample() / parts(); }
 
     const Table& table_;
     StreamSpec spec_;

@@ -7,8 +7,14 @@
 namespace rsdnet {
 namespace {
 
-constexpr uint32_t kPairStream = 0;  // order of the two sensors; always drawn with view 0
-constexpr uint32_t kBandStream = 8;  // + channel / 4
+// Streams of Philox; the others: kernels/philox.py, permutation.hpp.
+constexpr uint32_t kPairStream = 0;     // order of the two sensors; always drawn with view 0
+constexpr uint32_t kPartnerStream = 5;  // acquisition of a place
+constexpr uint32_t kBandStream = 8;     // + channel / 4
+
+PhiloxKey key_of(uint64_t seed) {
+    return {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
+}
 
 bool shows_sar(const BandDraw& draw, PhiloxKey key, uint32_t sample, uint32_t view) {
     if (draw.modality != Modality::kMsAndSar) return draw.modality == Modality::kSar;
@@ -36,13 +42,33 @@ void draw_view(const BandDraw& draw, PhiloxKey key, uint32_t sample, uint32_t vi
 
 void draw_bands(const BandDraw& draw, const uint32_t* samples, size_t count, int32_t* bands,
                 std::vector<uint32_t>& scratch) {
-    const PhiloxKey key = {static_cast<uint32_t>(draw.seed), static_cast<uint32_t>(draw.seed >> 32)};
+    const PhiloxKey key = key_of(draw.seed);
     for (size_t row = 0; row < count; ++row) {
         for (uint32_t view = 0; view < draw.views; ++view) {
             draw_view(draw, key, samples[row], view, scratch, bands);
             bands += draw.channels;
         }
     }
+}
+
+bool is_permutation(const std::vector<uint32_t>& next) {
+    std::vector<bool> seen(next.size(), false);
+    for (const uint32_t position : next) {
+        if (position >= next.size() || seen[position]) return false;
+        seen[position] = true;
+    }
+    return true;
+}
+
+uint32_t draw_partner(const std::vector<uint32_t>& next, uint64_t seed, uint32_t epoch, uint32_t number,
+                      uint32_t sample, uint32_t view) {
+    uint32_t others = 0;
+    for (uint32_t other = next[sample]; other != sample; other = next[other]) ++others;
+    if (view == 0 || others == 0) return sample;
+    const uint32_t word = philox(key_of(seed), {number, epoch, view, kPartnerStream})[0];
+    uint32_t partner = next[sample];
+    for (uint32_t steps = philox_pick(word, others); steps > 0; --steps) partner = next[partner];
+    return partner;
 }
 
 }  // namespace rsdnet

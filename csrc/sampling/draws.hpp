@@ -1,5 +1,6 @@
-// Which band each channel of each view shows: drawn from (seed, epoch, sample, view) and nothing else, so
-// that the reader copies only the bands that are used. The same integers as rsdnet.kernels draws.
+// Which band each channel of each view shows, and of which acquisition of a place: drawn from (seed, epoch,
+// sample, view) and nothing else, so that the reader copies only the bands that are used. The bands are the
+// same integers as rsdnet.kernels draws.
 #pragma once
 
 #include <cstddef>
@@ -25,5 +26,14 @@ struct BandDraw {
 // `scratch` is memory to use.
 void draw_bands(const BandDraw& draw, const uint32_t* samples, size_t count, int32_t* bands,
                 std::vector<uint32_t>& scratch);
+
+// Whether `next` holds each of its own positions once, and so is made of cycles.
+bool is_permutation(const std::vector<uint32_t>& next);
+
+// The sample that a view shows where views are of several acquisitions of one place: view 0 `sample` itself,
+// any other one of the rest of its place, each as likely; the sample itself where it is alone.
+// next: by sample, the next one of its place, in a cycle. number: the sample's own, for the draws.
+uint32_t draw_partner(const std::vector<uint32_t>& next, uint64_t seed, uint32_t epoch, uint32_t number,
+                      uint32_t sample, uint32_t view);
 
 }  // namespace rsdnet

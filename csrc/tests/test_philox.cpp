@@ -48,4 +48,15 @@ TEST(each_pair_of_views_shows_both_sensors) {
     CHECK(sar_first > 400 && sar_first < 600);
 }
 
+TEST(a_partner_is_any_other_sample_of_the_place) {
+    const std::vector<uint32_t> next = {2, 1, 4, 3, 0};  // places {0, 2, 4}, {1}, {3}
+    CHECK(is_permutation(next) && !is_permutation({1, 1}) && !is_permutation({2, 0}));
+    int seen[5] = {};
+    for (uint32_t epoch = 0; epoch < 1000; ++epoch) {
+        CHECK(draw_partner(next, 7, epoch, 12, 2, 0) == 2 && draw_partner(next, 7, epoch, 12, 3, 1) == 3);
+        ++seen[draw_partner(next, 7, epoch, 12, 2, 1)];
+    }
+    CHECK(seen[0] > 400 && seen[4] > 400 && seen[0] + seen[4] == 1000);
+}
+
 }  // namespace rsdnet::test

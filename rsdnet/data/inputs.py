@@ -1,5 +1,6 @@
 """Inputs of a run by its configuration: samples, their identity, batches."""
 
+import numpy as np
 from rich.console import Console
 
 from rsdnet.config import Config
@@ -13,7 +14,7 @@ from rsdnet.errors import DataError
 
 
 def open_samples(cfg: Config, ranks: Ranks, console: Console) -> Samples:
-    """The samples that a run trains on; prints which were left out and the size of a cache.
+    """The samples that a run trains on; prints which were left out or held out, and the size of a cache.
 
     Raises DataError where a batch does not divide or fill, the weights do not fit, or the cache does not.
     """
@@ -24,6 +25,13 @@ def open_samples(cfg: Config, ranks: Ranks, console: Console) -> Samples:
     )  # fmt: skip
     if report := samples.report():
         console.print(report, style="yellow")
+    total = samples.splits.total()
+    if held := total - samples.splits[cfg.data.split] if cfg.data.split != "all" else 0:
+        how = f"--split {cfg.data.split}: {held:,} of {total:,} samples are in other splits and held out"
+        console.print(f"{how}; --split all takes all", highlight=False)
+    if cfg.data.pair_seasons and (alone := int((samples.partners == np.arange(len(samples))).sum())):
+        told = f"{alone:,} of {len(samples):,} samples are the only season of their place, and paired with themselves"
+        console.print(f"--pair-seasons: {told}", style="yellow", highlight=False)
     samples.steps_per_epoch(cfg.optim.batch)
     samples.quotas(cfg.data.weights)
     if cfg.data.cache != "none":
@@ -55,7 +63,7 @@ def open_loader(
     """A run's batches from step `start` to `stop`; fills the cache. progress: draw a bar."""
     samples.fill_cache(cfg.data.cache, ranks.device, progress=progress)
     return Loader(
-        samples, batch=cfg.optim.batch // ranks.world, seed=cfg.run.seed, bands=Drawn(2, cfg.views.channels),
-        weights=cfg.data.weights, start=start, stop=stop, part=Part(ranks.rank, ranks.world), device=ranks.device,
-        ring=Ring(cfg.data.slots, cfg.data.lookahead),
+        samples, batch=cfg.optim.batch // ranks.world, seed=cfg.run.seed,
+        bands=Drawn(2, cfg.views.channels, cfg.data.pair_seasons), weights=cfg.data.weights, start=start, stop=stop,
+        part=Part(ranks.rank, ranks.world), device=ranks.device, ring=Ring(cfg.data.slots, cfg.data.lookahead),
     )  # fmt: skip

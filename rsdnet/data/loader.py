@@ -49,10 +49,14 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Bands drawn for a sample: `views` views of `channels` bands each."""
+    """Bands drawn for a sample: `views` views of `channels` bands each.
+
+    pair_seasons: the first view is of the sample, any other of another season of its place.
+    """
 
     views: int = 2
     channels: int = 1
+    pair_seasons: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,7 +220,7 @@ class Loader(IterableDataset[Batch]):
         return {
             "seed": self.seed, "global_batch": self.batch * self.part.world, "samples": len(self.samples),
             "quotas": self.quotas, "drop_last": self.drop_last, "drawn": [self.drawn.views, self.drawn.channels],
-            "bands": self.bands, "identity": self._data,
+            "bands": self.bands, "pair_seasons": self.drawn.pair_seasons, "identity": self._data,
         }  # fmt: skip
 
     @functools.cached_property
@@ -260,6 +264,7 @@ class _Running:
             rank=loader.part.rank, world=loader.part.world, drop_last=loader.drop_last, first=first, last=last,
             threads=samples.threads, ahead=ring.lookahead, hints="auto" if ring.lookahead else "off",
             damaged="stand-in" if samples.damaged == "leave out" else "raise",
+            partners=samples.partners if loader.drawn.pair_seasons else None,
         )  # fmt: skip
         self.delivery: Delivery
         if loader.device.type == "cuda":

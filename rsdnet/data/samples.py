@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rsdnet import bands, hardware
-from rsdnet._reader import Reader, Table, draw_bands
-from rsdnet.data import cache
+from rsdnet._reader import Reader, Table, draw_bands, draw_partners
+from rsdnet.data import cache, seasons
 from rsdnet.data.cache import CacheLocation
 from rsdnet.data.catalog import Catalog
 from rsdnet.data.databases import Databases, Piece
@@ -65,6 +65,8 @@ class Samples:
         self.arena: Tensor | None = None
         """The cache, (N,) uint8, once `fill_cache` has made one."""
         self.left_out: Counter[str] = Counter()
+        self.splits: Counter[str] = Counter()
+        """Samples of the catalog that would do, by split: those of the other splits are held out."""
         self._hashes = np.empty(0, np.uint64)  # of the samples, as they were in the catalog when it was opened
         if labelled is not None:
             self.databases.require_one_list()
@@ -112,7 +114,9 @@ class Samples:
         """Add every sample that can be read to the table, piece by piece of the catalog."""
         found, hashes = 0, list[np.ndarray]()
         for piece in self.databases:
-            rows = np.flatnonzero(piece.catalog.mask(modality=self.modality, **select))
+            fit = piece.catalog.mask(modality=self.modality, labelled=select["labelled"])
+            self.splits.update(piece.catalog.split[fit].tolist())
+            rows = np.flatnonzero(fit & piece.catalog.mask(split=select["split"]))
             keys = {m: list(getattr(piece.catalog, m)[rows]) for m in self.modality.split("+")}
             numbers = (rows + piece.first).astype(np.int64)
             faults = self.table.add(piece.database, numbers, keys.get("ms"), keys.get("sar"))
@@ -133,15 +137,13 @@ class Samples:
 
     def _nothing(self, select: dict[str, Any]) -> str:
         """Why there is no sample to read: how many have which entries, and which splits."""
-        counts, splits = dict.fromkeys(("ms", "sar"), 0), Counter[str]()
+        counts = dict.fromkeys(("ms", "sar"), 0)
         for piece in self.databases:
             for modality in counts:
                 counts[modality] += int(piece.catalog.mask(modality=modality, **select).sum())
-            others = piece.catalog.mask(modality=self.modality, labelled=select["labelled"])
-            splits.update(piece.catalog.split[others].tolist())
         kind = " ".join(["no", *filter(None, [select["split"]]), *(["labelled"] if select["labelled"] else [])])
         there = ", ".join(f"{modality} {count}" for modality, count in counts.items())
-        elsewhere = ", ".join(f"{split} {count}" for split, count in splits.items())
+        elsewhere = ", ".join(f"{split} {count}" for split, count in self.splits.items())
         return f"{self.databases}: {kind} samples with {self.modality} entries (there are: {there})" + (
             f"; other splits hold such samples: {elsewhere}" if elsewhere else ""
         )
@@ -152,6 +154,29 @@ class Samples:
             return None
         count, first = sum(self.left_out.values()), next(iter(self.left_out))
         return f"left out {count} of {count + len(self)} samples that cannot be read; the first: {first}"
+
+    # ---- seasons of a place ------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def partners(self) -> np.ndarray:
+        """(N,) int64: by sample another season of its place, in a cycle; itself where there is no other.
+
+        Raises DataError where a database is not of SSL4EO-S12, or no place has two seasons.
+        """
+        places = list[tuple[str, str]]()
+        for piece, at, _ in self.pieces():
+            if piece.catalog.meta.get("layout") != seasons.LAYOUT:
+                folder = self.databases.folders[piece.database]
+                raise DataError(f"--pair-seasons: {folder} has no seasons of a place; ingest's {seasons.LAYOUT} has")
+            places += map(seasons.place_of, piece.catalog.samples[at])
+        found = seasons.cycles(places)
+        if (found == np.arange(len(self))).all():
+            raise DataError(f"--pair-seasons: {self.databases}: no place has two seasons among {len(self)} samples")
+        return found
+
+    def shown(self, positions: np.ndarray, seed: int, epoch: int, *, views: int) -> np.ndarray:
+        """(B, views): the samples whose bands the views of those at `positions` (B,) show, where seasons are paired."""
+        return draw_partners(seed, epoch, self.rows[positions], positions, self.partners, views)
 
     # ---- an epoch ----------------------------------------------------------------------------------------------------
 
@@ -209,18 +234,22 @@ class Samples:
         return draw_bands(seed, epoch, self.rows[positions], views, channels, *pools, self.modality)
 
     def read(self, positions: np.ndarray, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The raw bands `chosen` (B, V, C band ids) of the samples at `positions` (B,), for `render_views`.
+        """The raw bands `chosen` (B, V, C band ids) of the samples at `positions`, for `render_views`.
 
+        positions: (B,), or (B, V) where each view is of a sample of its own.
         Returns data (N,) uint8, or the cache on the device, and records (B, V, C, 5) int64.
         Raises ReaderError on an entry that cannot be read.
         """
         data, records = torch.empty(0, dtype=torch.uint8), torch.empty((*chosen.shape, 5), dtype=torch.int64)
-        needed = self.table.gather(positions, chosen, data.numpy(), records.numpy())
+        positions = positions.reshape(-1)
+        each = chosen.size // max(len(positions), 1)
+        chosen, flat = chosen.reshape(-1, each), records.numpy().reshape(-1, each, 5)
+        needed = self.table.gather(positions, chosen, data.numpy(), flat)
         if self.resident is not None:
             return self.resident, records.to(self.resident.device)
         while needed > len(data):
             data = torch.empty(needed, dtype=torch.uint8)
-            needed = self.table.gather(positions, chosen, data.numpy(), records.numpy())
+            needed = self.table.gather(positions, chosen, data.numpy(), flat)
         return data, records
 
     @functools.cached_property

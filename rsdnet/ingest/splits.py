@@ -79,9 +79,8 @@ def draw(sources: list[Source], val: float, test: float, by: Grouping) -> Drawn:
     groups = len({source.group for source in free})
     own = len(taken) - len(free)
     words = [f"{by.own}, for {own:,} sources"] if own else []
-    words += (
-        [f"drawn for {len(free):,} sources in {groups:,} {by}{_held_out(drawn) if by.named else ''}"] if free else []
-    )
+    named = _held_out(drawn) if by.named else ""
+    words += [f"drawn for {len(free):,} sources in {groups:,} {by}{named}"] if free else []
     return Drawn(drawn, "; ".join(words), [*_unmet(drawn, free, groups, val, test, by)])
 
 
@@ -149,10 +148,8 @@ def parse_block(text: str, names: Sequence[str] = ()) -> float | None:
         return None
     match = re.fullmatch(r"block:([0-9]+(?:\.[0-9]+)?)", text)
     if not match or not _SMALLEST <= float(match[1]) <= _LARGEST:
-        others = "".join(f"{name} or " for name in names)
-        raise DataError(
-            f"--split-by is {text!r}, but must be {others}block:KM with KM from {_SMALLEST} to {_LARGEST:g}"
-        )
+        wanted = " or ".join((*names, "block:KM"))
+        raise DataError(f"--split-by is {text!r}, but must be {wanted} with KM from {_SMALLEST} to {_LARGEST:g}")
     return float(match[1])
 
 

@@ -76,7 +76,8 @@ class Tally:
         yield f"splits: {', '.join(f'{self.splits[split]:,} {split}' for split in SPLITS)}; {splits}"
         if held := self.splits["val"] + self.splits["test"]:
             share = percent(held / self.samples)
-            yield f"held out of training: {held:,} of {self.samples:,} samples, {share}; rsdnet.train --split all takes all"
+            how = "rsdnet.train --split all takes all"
+            yield f"held out of training: {held:,} of {self.samples:,} samples, {share}; {how}"
         yield from self._labels(recipe)
         systems = f"; in {_counted(self.systems)}" if self.systems else ""
         yield f"grid: {_counted(self.sizes)}{systems}; {self.placed:,} of {self.samples:,} samples tell their place"

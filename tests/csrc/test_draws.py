@@ -73,7 +73,7 @@ def test_golden_bands(draw):
     [
         ({"modality": "both"}, "modality is 'both'"),
         ({"epoch": -1}, "epoch is -1"),
-        ({"samples": np.array([2**32])}, "a sample is 4294967296"),
+        ({"samples": np.array([2**32])}, "one of samples is 4294967296"),
         ({"samples": np.zeros((1, 1), np.int64)}, r"samples has shape \(1, 1\)"),
         ({"views": 0}, "views must be"),
         ({"ms_pool": []}, "ms_pool is empty"),
@@ -84,3 +84,17 @@ def test_draws_refuse_what_is_out_of_range(change, message):
     arguments |= {"ms_pool": [1], "sar_pool": [2], "modality": "ms+sar"}
     with pytest.raises(ValueError, match=message):
         _reader.draw_bands(**(arguments | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"partners": np.array([1, 1])}, ValueError, "partners must hold each of the samples once"),
+        ({"positions": np.array([2])}, IndexError, "there is no sample 2"),
+        ({"samples": np.arange(2)}, ValueError, "samples and positions differ in length"),
+    ],
+)
+def test_partners_refuse_what_is_out_of_range(change, error, message):
+    arguments = {"seed": 0, "epoch": 0, "samples": np.arange(1), "positions": np.arange(1), "views": 2}
+    with pytest.raises(error, match=message):
+        _reader.draw_partners(**({"partners": np.array([1, 0])} | arguments | change))

@@ -19,6 +19,7 @@ from rsdnet.options import Real, Seed, Share, Workers, checked
 
 __all__ = ["Layout", "Offset", "find_files", "find_geotiffs", "parse_offset", "subfolders"]
 
+_LATER = {"split_seed", "test_list"}  # options that ingests begun before they came do not note
 Side = Annotated[int, Field(ge=1, le=2**20)]
 
 
@@ -146,7 +147,9 @@ class Layout:
         found = {"layout": self.NAME, "source": str(self.source.resolve())} | {
             name: str((self.source / value).resolve()) if isinstance(value, Path) else value
             for name, value in vars(self).items()
-            if name in self.__dataclass_fields__ and name not in ("source", "db", "workers", "shard")
+            if name in self.__dataclass_fields__
+            and name not in ("source", "db", "workers", "shard")
+            and (value or name not in _LATER)
         }
         if str(found.get("offset")).endswith(_TABLE):  # its content decides
             table = parse_offset(found["offset"], self.source)
