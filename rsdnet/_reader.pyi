@@ -85,6 +85,8 @@ class Stream:
         ahead: int = 2,
         hints: str = "auto",
         damaged: str = "raise",
+        ms_view: Sequence[int] = (),
+        sar_view: Sequence[int] = (),
     ) -> None: ...
     @property
     def steps_per_epoch(self) -> int: ...
@@ -108,6 +110,8 @@ def draw_bands(
     ms_pool: Sequence[int],
     sar_pool: Sequence[int],
     modality: str,
+    ms_view: Sequence[int] = (),
+    sar_view: Sequence[int] = (),
 ) -> NDArray[np.int32]: ...
 def philox(key: Array, counter: Array) -> NDArray[np.uint32]: ...
 

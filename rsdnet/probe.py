@@ -23,6 +23,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from rsdnet.config import ViewConfig
+from rsdnet.data.fixed import fixed_views
 from rsdnet.distributed import ALONE, Ranks, open_ranks
 from rsdnet.errors import command
 from rsdnet.evaluate import linear
@@ -112,8 +114,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
     outcomes: dict[str, linear.Outcomes] = {share: {depth: {} for depth in depths} for share in options.labels}
     for modality in modalities:
         labelled, trains = opened.pop(modality)  # the views that it keeps go before the next one's
-        views = [(name,) for name in labelled.bands]
-        views += [TRIPLES[modality]] * (set(TRIPLES[modality]) <= set(labelled.bands))
+        views = views_of(labelled, cfg.views)
         for share, by_depth in linear.evaluate(labelled, views, compared, trains, depths, console).items():
             for depth, rows in by_depth.items():
                 outcomes[share][depth] |= rows
@@ -124,6 +125,16 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
 def path_of(options: Options) -> Path:
     """The file of the evaluation, one a task."""
     return probe_path(options.run, "" if options.task == "classes" else options.task)
+
+
+def views_of(labelled: Labelled, views: ViewConfig) -> list[tuple[str, ...]]:
+    """Channels of each view that is evaluated: every band, the three-channel views, and the run's fixed view."""
+    modality, held = labelled.samples.modality, set(labelled.bands)
+    found = [(name,) for name in labelled.bands]
+    found += [TRIPLES[modality]] * (held >= set(TRIPLES[modality]))
+    fixed = fixed_views(views).get(modality)
+    found += [fixed.names] if fixed and held >= set(fixed.bands) else []
+    return list(dict.fromkeys(found))
 
 
 def number_of(labels: str, samples: int) -> int:

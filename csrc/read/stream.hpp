@@ -42,6 +42,7 @@ struct StreamSpec {
     size_t ahead;  // batches planned before a slot is free
     Hints hints;
     bool stand_in;  // another sample of its batch stands in for one that cannot be read
+    std::vector<int32_t> ms_view{}, sar_view{};  // as in BandDraw
 };
 
 struct Ready {

@@ -7,8 +7,8 @@ samples, and a step number is all that resuming needs.
 import functools
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -21,7 +21,7 @@ from rsdnet.console import size
 from rsdnet.data.identity import Identity, comparable, differences
 from rsdnet.data.normalisation import joined
 from rsdnet.data.pinned import Delivery, DeviceDelivery, Gpu, HostDelivery, Shape, Slot
-from rsdnet.data.samples import Samples
+from rsdnet.data.samples import Samples, view_ids
 from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
 from rsdnet.hardware import free_memory
@@ -49,10 +49,14 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Bands drawn for a sample: `views` views of `channels` bands each."""
+    """Bands drawn for a sample: `views` views of `channels` bands each.
+
+    fixed: {"ms" or "sar": names of so many bands}, shown in this order by that sensor's views instead of drawn ones.
+    """
 
     views: int = 2
     channels: int = 1
+    fixed: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,8 @@ class Loader(IterableDataset[Batch]):
         """All that decides the batch at a step; ranks may differ if the global batch does not."""
         return {
             "seed": self.seed, "global_batch": self.batch * self.part.world, "samples": len(self.samples),
-            "quotas": self.quotas, "drop_last": self.drop_last, "drawn": [self.drawn.views, self.drawn.channels],
+            "quotas": self.quotas, "drop_last": self.drop_last,
+            "drawn": [self.drawn.views, self.drawn.channels, *(list(names) for names in self.drawn.fixed.values())],
             "bands": self.bands, "identity": self._data,
         }  # fmt: skip
 
@@ -259,7 +264,7 @@ class _Running:
             views=loader.drawn.views, channels=loader.drawn.channels, bands=loader.bands, quotas=loader.quotas,
             rank=loader.part.rank, world=loader.part.world, drop_last=loader.drop_last, first=first, last=last,
             threads=samples.threads, ahead=ring.lookahead, hints="auto" if ring.lookahead else "off",
-            damaged="stand-in" if samples.damaged == "leave out" else "raise",
+            damaged="stand-in" if samples.damaged == "leave out" else "raise", **view_ids(loader.drawn.fixed),
         )  # fmt: skip
         self.delivery: Delivery
         if loader.device.type == "cuda":
