@@ -130,7 +130,7 @@ def path_of(options: Options) -> Path:
 def views_of(labelled: Labelled, views: ViewConfig) -> list[tuple[str, ...]]:
     """Channels of each view that is evaluated: every band, the three-channel views, and the run's fixed view."""
     modality, held = labelled.samples.modality, set(labelled.bands)
-    found = [(name,) for name in labelled.bands]
+    found: list[tuple[str, ...]] = [(name,) for name in labelled.bands]
     found += [TRIPLES[modality]] * (held >= set(TRIPLES[modality]))
     fixed = fixed_views(views).get(modality)
     found += [fixed.names] if fixed and held >= set(fixed.bands) else []

@@ -95,15 +95,16 @@ py::array_t<uint32_t> philox_words(const py::buffer& key, const py::buffer& coun
 }  // namespace
 
 void bind_draws(py::module_& module) {
-    module.def("draw_bands", &draw, py::arg("seed"), py::arg("epoch"), py::arg("samples"), py::arg("views"),
-               py::arg("channels"), py::arg("ms_pool"), py::arg("sar_pool"), py::arg("modality"),
-               py::arg("ms_view") = std::vector<int32_t>{}, py::arg("sar_view") = std::vector<int32_t>{},
-               "Band ids of each view, int32 (B, views, channels): a pure function of (seed, epoch, sample,\n"
-               "view).\n\n"
-               "samples: int64 (B,), rows of the catalog. ms_pool, sar_pool: band ids. modality: 'ms+sar'\n"
-               "(the two sensors in random order), 'ms' or 'sar'. ms_view, sar_view: band ids that a sensor's\n"
-               "views show, one a channel and in this order, instead of drawn ones. Raises ValueError for\n"
-               "what is out of range.");
+    module.def(
+        "draw_bands", &draw, py::arg("seed"), py::arg("epoch"), py::arg("samples"), py::arg("views"),
+        py::arg("channels"), py::arg("ms_pool"), py::arg("sar_pool"), py::arg("modality"),
+        py::arg("ms_view") = std::vector<int32_t>{}, py::arg("sar_view") = std::vector<int32_t>{},
+        "Band ids of each view, int32 (B, views, channels): a pure function of (seed, epoch, sample,\n"
+        "view).\n\n"
+        "samples: int64 (B,), rows of the catalog. ms_pool, sar_pool: band ids. modality: 'ms+sar'\n"
+        "(the two sensors in random order), 'ms' or 'sar'. ms_view, sar_view: band ids that a sensor's\n"
+        "views show, one a channel and in this order, instead of drawn ones. Raises ValueError for\n"
+        "what is out of range.");
     module.def(
         "philox", &philox_words, py::arg("key"), py::arg("counter"),
         "Philox4x32-10 (Salmon et al. 2011): key uint32 (2,), counter uint32 (n, 4) to uint32 (n, 4).");

@@ -178,8 +178,11 @@ StreamStats Stream::stats() const {
 
 void Stream::serve() {
     Worker worker;
-    worker.draw = {spec_.seed,       0, spec_.views, spec_.channels, table_.pool(false), table_.pool(true),
-                   table_.modality(), spec_.ms_view, spec_.sar_view};
+    worker.draw = {spec_.seed,         0,
+                   spec_.views,        spec_.channels,
+                   table_.pool(false), table_.pool(true),
+                   table_.modality(),  spec_.ms_view,
+                   spec_.sar_view};
     worker.picked.reserve(std::max(table_.pool(false).size(), table_.pool(true).size()));
     Lock lock(mutex_);
     while (!stop_) {

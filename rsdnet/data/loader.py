@@ -258,13 +258,15 @@ class _Running:
 
     def __init__(self, loader: Loader, first: int, last: int) -> None:
         samples, ring, slots = loader.samples, loader.ring, loader.slots()
+        ms_view, sar_view = view_ids(loader.drawn.fixed)
         self.process = os.getpid()
         self.stream = _reader.Stream(
             samples.table, [slot.buffers() for slot in slots], seed=loader.seed, batch=loader.batch,
             views=loader.drawn.views, channels=loader.drawn.channels, bands=loader.bands, quotas=loader.quotas,
             rank=loader.part.rank, world=loader.part.world, drop_last=loader.drop_last, first=first, last=last,
             threads=samples.threads, ahead=ring.lookahead, hints="auto" if ring.lookahead else "off",
-            damaged="stand-in" if samples.damaged == "leave out" else "raise", **view_ids(loader.drawn.fixed),
+            damaged="stand-in" if samples.damaged == "leave out" else "raise",
+            ms_view=ms_view, sar_view=sar_view,
         )  # fmt: skip
         self.delivery: Delivery
         if loader.device.type == "cuda":

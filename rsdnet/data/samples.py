@@ -26,9 +26,10 @@ REASONS = 1000  # that are kept word for word; the rest are only counted
 REST = "further samples"
 
 
-def view_ids(fixed: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
-    """Views of fixed bands as the C++ reader takes them: {"ms_view": band ids, "sar_view": band ids}."""
-    return {f"{sensor}_view": [bands.band_id(name) for name in names] for sensor, names in fixed.items()}
+def view_ids(fixed: Mapping[str, Sequence[str]]) -> tuple[list[int], list[int]]:
+    """Band ids of the MS and of the SAR view as the C++ reader takes them; none where bands are drawn."""
+    ms, sar = ([bands.band_id(name) for name in fixed.get(sensor, ())] for sensor in ("ms", "sar"))
+    return ms, sar
 
 
 class Samples:
@@ -217,7 +218,7 @@ class Samples:
         fixed: {"ms" or "sar": band names}, one a channel, that the sensor's views show instead of drawn ones.
         """
         pools = self.pools["ms"].tolist(), self.pools["sar"].tolist()
-        return draw_bands(seed, epoch, self.rows[positions], views, channels, *pools, self.modality, **view_ids(fixed))
+        return draw_bands(seed, epoch, self.rows[positions], views, channels, *pools, self.modality, *view_ids(fixed))
 
     def read(self, positions: np.ndarray, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         """The raw bands `chosen` (B, V, C band ids) of the samples at `positions` (B,), for `render_views`.
