@@ -86,6 +86,8 @@ class Stream:
         hints: str = "auto",
         damaged: str = "raise",
         partners: Array | None = None,
+        ms_view: Sequence[int] = (),
+        sar_view: Sequence[int] = (),
     ) -> None: ...
     @property
     def steps_per_epoch(self) -> int: ...
@@ -109,6 +111,8 @@ def draw_bands(
     ms_pool: Sequence[int],
     sar_pool: Sequence[int],
     modality: str,
+    ms_view: Sequence[int] = (),
+    sar_view: Sequence[int] = (),
 ) -> NDArray[np.int32]: ...
 def draw_partners(
     seed: int, epoch: int, samples: Array, positions: Array, partners: Array, views: int

@@ -14,13 +14,12 @@ from torch import Tensor
 from rsdnet import bands, kernels
 from rsdnet.config import Config, ViewConfig
 from rsdnet.data.loader import Batch, Loader
-from rsdnet.data.normalisation import FULL_SCALE, ms_unit, statistics_of
+from rsdnet.data.normalisation import FULL_SCALE, ms_unit, sar_clip, statistics_of
 from rsdnet.kernels import ViewSpec
+from rsdnet.mixing import Mix
 from rsdnet.phases import Phase, untimed
 
 MS_NODATA = 0  # DN 0 is NO_DATA in Sentinel-2 products (ESA, Sentinel-2 PSD)
-# SEN12MS's statistics are of backscatter clipped to these dB (schmitt-muc/SEN12MS classification/main_train.py).
-SEN12MS_SAR_CLIP = (-25.0, 0.0)
 # An offset of more standard deviations of a band hides its texture. Published ones of the default bands are 333 DN and
 # more, 0.6 of the default offset; only B10, cirrus, has less than 100 DN.
 HIDES = 2.0
@@ -46,8 +45,10 @@ def spec_of(views: ViewConfig, dtype: torch.dtype, channels_last: bool) -> ViewS
 AHEAD = 2  # steps that the host may be ahead of a GPU: enough to keep it busy, and few batches in its memory
 
 
-def rendered(loader: Loader, table: Tensor, spec: ViewSpec, phase: Phase = untimed) -> Iterator[tuple[Batch, Tensor]]:
-    """The loader's batches, each with its views (V, B, C, S, S).
+def rendered(
+    loader: Loader, table: Tensor, spec: ViewSpec, phase: Phase = untimed, mix: Mix | None = None
+) -> Iterator[tuple[Batch, Tensor]]:
+    """The loader's batches, each with its views (V, B, C, S, S). mix: for differences of bands.
 
     On a GPU copy and rendering overlap with the step: they have streams of their own, and the current stream waits for
     them. phase: times "read" and "render".
@@ -65,7 +66,7 @@ def rendered(loader: Loader, table: Tensor, spec: ViewSpec, phase: Phase = untim
             if batch is None:
                 return
             with phase("render"):
-                made = training_views(batch, table, spec)
+                made = training_views(batch, table, spec, mix)
         if side:
             current = torch.cuda.current_stream(loader.device)
             current.wait_stream(side)
@@ -77,10 +78,11 @@ def rendered(loader: Loader, table: Tensor, spec: ViewSpec, phase: Phase = untim
                 stepped.popleft().synchronize()
 
 
-def training_views(batch: Batch, table: Tensor, spec: ViewSpec) -> Tensor:
+def training_views(batch: Batch, table: Tensor, spec: ViewSpec, mix: Mix | None = None) -> Tensor:
     """A batch's views as a run trains on them, (V, B, C, S, S)."""
     epoch = torch.full((), batch.epoch, dtype=torch.int64, device=batch.data.device)
-    return kernels.render_views(batch.data, batch.records, batch.samples, table, spec, seed=batch.seed, epoch=epoch)
+    shown = kernels.render_views(batch.data, batch.records, batch.samples, table, spec, seed=batch.seed, epoch=epoch)
+    return mix(shown, batch.records, spec.channels_last) if mix else shown
 
 
 def band_table(cfg: Config, statistics: Mapping[str, tuple[float, float]] | None = None) -> Tensor:
@@ -93,14 +95,15 @@ def band_table(cfg: Config, statistics: Mapping[str, tuple[float, float]] | None
     views = cfg.views
     scale = FULL_SCALE[ms_unit(cfg)]
     ms_offset = (scale * views.ms_offset[0], scale * views.ms_offset[1])
-    sar_clip = SEN12MS_SAR_CLIP if cfg.data.statistics == "SEN12MS L1C" else (-math.inf, math.inf)
     rows = {}
     for name, (mean, std) in (statistics or statistics_of(cfg)).items():
         std = std or 1.0  # a constant band deviates by 0: any std will do
         if bands.BANDS[name].modality == "ms":
             row = kernels.BandRow(mean, std, gain=views.ms_gain, offset=ms_offset, nodata=MS_NODATA)
         else:
-            row = kernels.BandRow(mean, std, offset=views.sar_offset, clip=sar_clip, looks=views.sar_looks or math.inf)
+            row = kernels.BandRow(
+                mean, std, offset=views.sar_offset, clip=sar_clip(cfg), looks=views.sar_looks or math.inf
+            )
         rows[bands.band_id(name)] = row
     return kernels.band_table(len(bands.NAMES), rows)
 

@@ -11,11 +11,15 @@ from torch import Tensor
 from rsdnet import bands
 from rsdnet.augment import band_table, spec_of, training_views
 from rsdnet.config import Config
+from rsdnet.data.differences import difference_statistics
+from rsdnet.data.fixed import fixed_views
+from rsdnet.data.inputs import drawn_of
 from rsdnet.data.loader import Batch
 from rsdnet.data.pools import pools_of
 from rsdnet.data.samples import Samples
 from rsdnet.errors import DataError
 from rsdnet.kernels import ViewSpec, render_views
+from rsdnet.mixing import Mix, mix_of
 
 SHOWN = 2.0  # standard deviations either side of the mean that a picture's grey levels span
 WHOLE = 128  # side of a whole patch's picture in pixels
@@ -40,9 +44,10 @@ def pictures(
     found = Samples(db, cfg.views.modality, pools_of(cfg.views), split=split)
     positions = np.unique(np.linspace(0, len(found) - 1, samples).round().astype(int))
     table = band_table(cfg)
+    mix = mix_of(fixed_views(cfg.views), table, difference_statistics(cfg, found))
     columns = [*_patches(cfg, found, positions, table)]
     for epoch in range(pairs):
-        columns += _pair(cfg, found, positions, table, epoch)
+        columns += _pair(cfg, found, positions, table, mix, epoch)
     rows = [[(titles[row], images[row].numpy()) for titles, images in columns] for row in range(len(positions))]
     for row, position in zip(rows, positions, strict=True):
         label = found.catalog.label[position]
@@ -69,14 +74,20 @@ def _patches(cfg: Config, samples: Samples, positions: np.ndarray, table: Tensor
             yield [name] * len(positions), images[:, at]
 
 
-def _pair(cfg: Config, samples: Samples, positions: np.ndarray, table: Tensor, epoch: int) -> Iterator[Column]:
+def _pair(
+    cfg: Config, samples: Samples, positions: np.ndarray, table: Tensor, mix: Mix | None, epoch: int
+) -> Iterator[Column]:
     """The two views of an epoch, as a run draws them."""
-    chosen = samples.draw(positions, cfg.run.seed, epoch, views=2, channels=cfg.views.channels)
-    shown = samples.shown(positions, cfg.run.seed, epoch, views=2) if cfg.data.pair_seasons else positions
-    batch = _batch(samples, positions, chosen, cfg.run.seed, epoch, shown)
+    drawn, fixed = drawn_of(cfg.views), fixed_views(cfg.views)
+    chosen = samples.draw(positions, cfg.run.seed, epoch, views=drawn.views, channels=drawn.channels, fixed=drawn.fixed)
+    seen = samples.shown(positions, cfg.run.seed, epoch, views=2) if cfg.data.pair_seasons else positions
+    batch = _batch(samples, positions, chosen, cfg.run.seed, epoch, seen)
     spec = spec_of(cfg.views, torch.float32, channels_last=False)
-    for view, images in enumerate(_grey(training_views(batch, table, spec))):
-        titles = ["view " + " ".join(bands.NAMES[band] for band in own) for own in chosen[:, view]]
+    for view, images in enumerate(_grey(training_views(batch, table, spec, mix))):
+        shown = [[bands.NAMES[band] for band in own] for own in chosen[:, view]]
+        if fixed:
+            shown = [list(fixed[bands.BANDS[own[0]].modality].names) for own in shown]
+        titles = ["view " + " ".join(own) for own in shown]
         yield titles, images[:, : 3 if images.shape[1] >= 3 else 1].movedim(1, -1).squeeze(-1)
 
 

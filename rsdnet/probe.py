@@ -23,6 +23,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from rsdnet.config import ViewConfig
+from rsdnet.data.fixed import fixed_views
 from rsdnet.distributed import ALONE, Ranks, open_ranks
 from rsdnet.errors import DataError, command
 from rsdnet.evaluate import linear, segmentation
@@ -133,8 +135,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
     outcomes: dict[str, linear.Outcomes] = {share: {depth: {} for depth in depths} for share in options.labels}
     for modality in modalities:
         labelled, trains = opened.pop(modality)  # the views that it keeps go before the next one's
-        views: list[tuple[str, ...]] = [(name,) for name in labelled.bands]
-        views += [TRIPLES[modality]] * (set(TRIPLES[modality]) <= set(labelled.bands))
+        views = views_of(labelled, cfg.views)
         if isinstance(target := targets.pop(modality), LabelMaps):
             found_here = segmentation.evaluate(
                 target, views, compared, trains, depths, console,
@@ -152,6 +153,16 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
 def path_of(options: Options) -> Path:
     """The file of the evaluation, one a task."""
     return probe_path(options.run, "" if options.task == "classes" else options.task)
+
+
+def views_of(labelled: Labelled, views: ViewConfig) -> list[tuple[str, ...]]:
+    """Channels of each view that is evaluated: every band, the three-channel views, and the run's fixed view."""
+    modality, held = labelled.samples.modality, set(labelled.bands)
+    found: list[tuple[str, ...]] = [(name,) for name in labelled.bands]
+    found += [TRIPLES[modality]] * (held >= set(TRIPLES[modality]))
+    fixed = fixed_views(views).get(modality)
+    found += [fixed.names] if fixed and held >= set(fixed.bands) else []
+    return list(dict.fromkeys(found))
 
 
 def number_of(labels: str, samples: int) -> int:

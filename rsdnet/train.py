@@ -25,6 +25,7 @@ from rich.console import Console
 from rsdnet import config, options, runfolder
 from rsdnet.augment import band_table, hidden, rendered, spec_of
 from rsdnet.config import Config
+from rsdnet.data.fixed import fixed_views
 from rsdnet.data.identity import shared
 from rsdnet.data.inputs import inputs_of, open_loader, open_samples
 from rsdnet.distributed import Ranks, open_ranks
@@ -32,6 +33,7 @@ from rsdnet.errors import DataError, Echo, command
 from rsdnet.evaluate.knn import KNN
 from rsdnet.hardware import keep_freed_memory
 from rsdnet.methods import METHODS
+from rsdnet.mixing import mix_of
 from rsdnet.model.encoders import ENCODERS
 from rsdnet.monitor.flops import matmul_peak, step_flops
 from rsdnet.monitor.metrics import Monitor
@@ -65,7 +67,11 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         if doubt := hidden(table):
             console.print(doubt, style="yellow", soft_wrap=True)
         table = table.to(ranks.device)
-        knn = KNN(cfg, cfg.run.knn_data or cfg.data.data, ranks.device, ranks) if cfg.run.knn_every else None
+        mix = mix_of(fixed_views(cfg.views), table, inputs["statistics"])
+        mix = mix.to(ranks.device) if mix else None
+        knn = None
+        if cfg.run.knn_every:
+            knn = KNN(cfg, cfg.run.knn_data or cfg.data.data, ranks.device, ranks, trained=inputs)
         if knn and (unsure := knn.parts[0][0].samples.databases.doubt):
             console.print(unsure, style="yellow", soft_wrap=True)
         run = Run(cfg, len(samples), ranks, inputs)
@@ -83,7 +89,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         Stopper() as stopper, run.archive, loader, open_monitor(run, console) as monitor,
         explained(cfg, ranks, run, samples.arena),
     ):  # fmt: skip
-        batches = rendered(loader, table, spec, profile.phase)
+        batches = rendered(loader, table, spec, profile.phase, mix)
         for _, views in profile.over(batches, monitor.pause):
             numbers = run.schedule()
             output = run.train_step.step(views)

@@ -25,6 +25,14 @@ def test_the_grid_holds_bands_and_pairs_of_views(tiny_db: Path) -> None:
     assert "smooth" in rows[0][0][0]
 
 
+def test_views_of_fixed_bands_are_named_by_their_channels(tiny_db: Path) -> None:
+    cfg = Config(views=ViewConfig(ms_view=("B04", "B03", "B02"), sar_view=("VV", "VH", "VV-VH")))
+    for row in pictures(tiny_db, cfg, samples=2, pairs=2):
+        shown = [(title, image) for title, image in row if title.startswith("view")]
+        assert sorted(title for title, _ in shown) == ["view B04 B03 B02"] * 2 + ["view VV VH VV-VH"] * 2
+        assert {image.shape for _, image in shown} == {(128, 128, 3)}
+
+
 def test_views_are_blurred_as_the_trainer_blurs_them(tiny_db: Path) -> None:
     def shown(*blur: float) -> list[list[tuple[str, np.ndarray]]]:
         cfg = Config(views=ViewConfig(blur=blur))  # type: ignore[arg-type]

@@ -18,7 +18,8 @@ namespace {
 
 py::array_t<int32_t> draw(uint64_t seed, int64_t epoch, const py::buffer& samples, int64_t views,
                           int64_t channels, std::vector<int32_t> ms_pool, std::vector<int32_t> sar_pool,
-                          const std::string& modality) {
+                          const std::string& modality, std::vector<int32_t> ms_view,
+                          std::vector<int32_t> sar_view) {
     constexpr int64_t kMost = 1 << 16;
     if (views < 1 || views > kMost) throw py::value_error("views must be 1 to 65,536");
     if (channels < 1 || channels > kMost) throw py::value_error("channels must be 1 to 65,536");
@@ -29,7 +30,13 @@ py::array_t<int32_t> draw(uint64_t seed, int64_t epoch, const py::buffer& sample
                         static_cast<uint32_t>(channels),
                         std::move(ms_pool),
                         std::move(sar_pool),
-                        parse_modality(modality)};
+                        parse_modality(modality),
+                        std::move(ms_view),
+                        std::move(sar_view)};
+    for (const auto* view : {&spec.ms_view, &spec.sar_view}) {
+        if (!view->empty() && view->size() != spec.channels)
+            throw py::value_error("a view of fixed bands needs one for each channel");
+    }
     if (spec.modality != Modality::kSar && spec.ms_pool.empty()) throw py::value_error("ms_pool is empty");
     if (spec.modality != Modality::kMs && spec.sar_pool.empty()) throw py::value_error("sar_pool is empty");
     py::array_t<int32_t> bands({static_cast<py::ssize_t>(rows.size()), static_cast<py::ssize_t>(views),
@@ -85,13 +92,16 @@ py::array_t<uint32_t> philox_words(const py::buffer& key, const py::buffer& coun
 }  // namespace
 
 void bind_draws(py::module_& module) {
-    module.def("draw_bands", &draw, py::arg("seed"), py::arg("epoch"), py::arg("samples"), py::arg("views"),
-               py::arg("channels"), py::arg("ms_pool"), py::arg("sar_pool"), py::arg("modality"),
-               "Band ids of each view, int32 (B, views, channels): a pure function of (seed, epoch, sample,\n"
-               "view).\n\n"
-               "samples: int64 (B,), rows of the catalog. ms_pool, sar_pool: band ids. modality: 'ms+sar'\n"
-               "(the two sensors in random order), 'ms' or 'sar'. Raises ValueError for what is out of\n"
-               "range.");
+    module.def(
+        "draw_bands", &draw, py::arg("seed"), py::arg("epoch"), py::arg("samples"), py::arg("views"),
+        py::arg("channels"), py::arg("ms_pool"), py::arg("sar_pool"), py::arg("modality"),
+        py::arg("ms_view") = std::vector<int32_t>{}, py::arg("sar_view") = std::vector<int32_t>{},
+        "Band ids of each view, int32 (B, views, channels): a pure function of (seed, epoch, sample,\n"
+        "view).\n\n"
+        "samples: int64 (B,), rows of the catalog. ms_pool, sar_pool: band ids. modality: 'ms+sar'\n"
+        "(the two sensors in random order), 'ms' or 'sar'. ms_view, sar_view: band ids that a sensor's\n"
+        "views show, one a channel and in this order, instead of drawn ones. Raises ValueError for\n"
+        "what is out of range.");
     module.def(
         "draw_partners", &draw_partners, py::arg("seed"), py::arg("epoch"), py::arg("samples"),
         py::arg("positions"), py::arg("partners"), py::arg("views"),

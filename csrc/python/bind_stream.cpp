@@ -91,7 +91,8 @@ std::unique_ptr<RunningStream> make(py::object table, const py::list& slots, uin
                                     std::optional<std::vector<uint64_t>> quotas, int64_t rank, int64_t world,
                                     bool drop_last, int64_t first, int64_t last, int64_t stride,
                                     int64_t threads, int64_t ahead, const std::string& hints,
-                                    const std::string& damaged, const std::optional<py::buffer>& partners) {
+                                    const std::string& damaged, const std::optional<py::buffer>& partners,
+                                    std::vector<int32_t> ms_view, std::vector<int32_t> sar_view) {
     constexpr int64_t kMostThreads = 1024, kMostAhead = 4096, kMostBands = 1 << 16;
     if (threads < 0 || threads > kMostThreads)
         throw py::value_error("threads must be 0 (all cores) to 1,024");
@@ -114,7 +115,9 @@ std::unique_ptr<RunningStream> make(py::object table, const py::list& slots, uin
         static_cast<size_t>(ahead),
         parse_hints(hints),
         parse_damaged(damaged),
-        parse_partners(partners)};
+        parse_partners(partners),
+        std::move(ms_view),
+        std::move(sar_view)};
     auto running = std::make_unique<RunningStream>();
     running->table = std::move(table);
     std::vector<Slot> memory;
@@ -173,6 +176,7 @@ void bind_stream(py::module_& module) {
              py::arg("drop_last") = true, py::arg("first") = 0, py::arg("last"), py::arg("stride") = 1,
              py::arg("threads") = 0, py::arg("ahead") = 2, py::arg("hints") = "auto",
              py::arg("damaged") = "raise", py::arg("partners") = py::none(),
+             py::arg("ms_view") = std::vector<int32_t>{}, py::arg("sar_view") = std::vector<int32_t>{},
              "slots: (data uint8 (M,), records int64 (batch, V, C, 5), samples int64 (batch,), positions\n"
              "int64 (batch,)), writable. bands: None to draw V = views of C = channels bands\n"
              "(rsdnet._reader.draw_bands), or band ids that are read of every sample (V = 1). quotas:\n"
@@ -183,7 +187,7 @@ void bind_stream(py::module_& module) {
              "batches planned before there is a slot for them. hints: tell the kernel what comes next;\n"
              "auto: where it is not in memory. damaged: an entry that cannot be read raises, or the next\n"
              "sample of its batch stands in. partners: views are of several acquisitions of a place, as\n"
-             "draw_partners has it.")
+             "draw_partners has it. ms_view, sar_view: as draw_bands takes them.")
         .def_property_readonly("steps_per_epoch",
                                [](const RunningStream& self) { return self.stream->steps_per_epoch(); })
         .def_property_readonly(

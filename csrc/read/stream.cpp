@@ -86,6 +86,10 @@ void Stream::check_spec() const {
         spec_.stride == 0 || slots_.empty()) {
         throw Error("a stream needs a batch, a slot, a stride and a rank below the world's size");
     }
+    for (const auto* view : {&spec_.ms_view, &spec_.sar_view}) {
+        if (!view->empty() && view->size() != spec_.channels)
+            throw Error("a view of fixed bands needs one for each channel");
+    }
     for (size_t d = 0; d < spec_.quotas.size(); ++d) {
         if (spec_.quotas[d] != 0 && table_.counts()[d] == 0) {
             throw Error(table_.reader().paths()[d] +
@@ -177,8 +181,11 @@ StreamStats Stream::stats() const {
 
 void Stream::serve() {
     Worker worker;
-    worker.draw = {spec_.seed,       0, spec_.views, spec_.channels, table_.pool(false), table_.pool(true),
-                   table_.modality()};
+    worker.draw = {spec_.seed,         0,
+                   spec_.views,        spec_.channels,
+                   table_.pool(false), table_.pool(true),
+                   table_.modality(),  spec_.ms_view,
+                   spec_.sar_view};
     worker.picked.reserve(std::max(table_.pool(false).size(), table_.pool(true).size()));
     Lock lock(mutex_);
     while (!stop_) {

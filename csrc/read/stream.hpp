@@ -43,6 +43,7 @@ struct StreamSpec {
     Hints hints;
     bool stand_in;                     // another sample of its batch stands in for one that cannot be read
     std::vector<uint32_t> partners{};  // as draw_partner takes them; empty: all views are of one sample
+    std::vector<int32_t> ms_view{}, sar_view{};  // as in BandDraw
 };
 
 struct Ready {

@@ -25,7 +25,13 @@ bool shows_sar(const BandDraw& draw, PhiloxKey key, uint32_t sample, uint32_t vi
 // Draws without replacement while the pool lasts, then starts a new round. `picked` is scratch, ascending.
 void draw_view(const BandDraw& draw, PhiloxKey key, uint32_t sample, uint32_t view,
                std::vector<uint32_t>& picked, int32_t* bands) {
-    const auto& pool = shows_sar(draw, key, sample, view) ? draw.sar_pool : draw.ms_pool;
+    const bool sar = shows_sar(draw, key, sample, view);
+    const auto& fixed = sar ? draw.sar_view : draw.ms_view;
+    if (!fixed.empty()) {
+        std::copy(fixed.begin(), fixed.end(), bands);
+        return;
+    }
+    const auto& pool = sar ? draw.sar_pool : draw.ms_pool;
     const auto n = static_cast<uint32_t>(pool.size());
     PhiloxCounter words{};
     for (uint32_t channel = 0; channel < draw.channels; ++channel) {

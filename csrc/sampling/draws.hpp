@@ -19,10 +19,12 @@ struct BandDraw {
     std::vector<int32_t> ms_pool;   // band ids, in the order of the pool
     std::vector<int32_t> sar_pool;  // band ids
     Modality modality;
+    // Band ids that a sensor's views show, one a channel and in this order; empty: drawn from its pool.
+    std::vector<int32_t> ms_view{}, sar_view{};
 };
 
 // Fills `bands`, shape (count, views, channels), with the band ids of `samples` (rows of the catalog).
-// Pools that are drawn from must not be empty.
+// Pools that are drawn from must not be empty; a view of fixed bands has a band for each channel.
 // `scratch` is memory to use.
 void draw_bands(const BandDraw& draw, const uint32_t* samples, size_t count, int32_t* bands,
                 std::vector<uint32_t>& scratch);

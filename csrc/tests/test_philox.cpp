@@ -59,4 +59,17 @@ TEST(a_partner_is_any_other_sample_of_the_place) {
     CHECK(seen[0] > 400 && seen[4] > 400 && seen[0] + seen[4] == 1000);
 }
 
+TEST(a_view_of_fixed_bands_shows_them_in_order) {
+    const BandDraw draw = {9, 0, 2, 3, {4, 2, 3}, {13, 14}, Modality::kMsAndSar, {4, 2, 3}, {14, 13, 14}};
+    std::vector<uint32_t> scratch;
+    for (uint32_t sample = 0; sample < 100; ++sample) {
+        int32_t bands[6];
+        draw_bands(draw, &sample, 1, bands, scratch);
+        const int32_t* const ms = bands[0] < 10 ? bands : bands + 3;
+        const int32_t* const sar = bands[0] < 10 ? bands + 3 : bands;
+        CHECK(ms[0] == 4 && ms[1] == 2 && ms[2] == 3);
+        CHECK(sar[0] == 14 && sar[1] == 13 && sar[2] == 14);
+    }
+}
+
 }  // namespace rsdnet::test

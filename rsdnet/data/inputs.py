@@ -3,7 +3,9 @@
 import numpy as np
 from rich.console import Console
 
-from rsdnet.config import Config
+from rsdnet.config import Config, ViewConfig
+from rsdnet.data.differences import difference_statistics
+from rsdnet.data.fixed import fixed_views, reads_of
 from rsdnet.data.identity import Identity
 from rsdnet.data.loader import Drawn, Loader, Part, Ring
 from rsdnet.data.normalisation import ms_unit, statistics_of
@@ -41,8 +43,9 @@ def open_samples(cfg: Config, ranks: Ranks, console: Console) -> Samples:
 
 def inputs_of(cfg: Config, samples: Samples) -> Identity:
     """The identity of a run's input: its samples, their side in pixels, the unit of MS, and the statistics that
-    standardise it."""
-    statistics = {name: list(values) for name, values in statistics_of(cfg).items()}
+    standardise it, of bands and of differences of bands."""
+    known = statistics_of(cfg) | difference_statistics(cfg, samples)
+    statistics = {name: list(values) for name, values in known.items()}
     return samples.identity | {"side": samples.side, "unit": ms_unit(cfg), "statistics": statistics}
 
 
@@ -57,6 +60,12 @@ def check_division(cfg: Config, world: int) -> None:
         )
 
 
+def drawn_of(views: ViewConfig, pair_seasons: bool = False) -> Drawn:
+    """The bands that a run's loader reads for a pair of views."""
+    reads = reads_of(fixed_views(views))
+    return Drawn(2, len(next(iter(reads.values()), ())) or views.channels, pair_seasons, reads)
+
+
 def open_loader(
     cfg: Config, samples: Samples, ranks: Ranks, start: int, stop: int, *, progress: bool = False
 ) -> Loader:
@@ -64,6 +73,6 @@ def open_loader(
     samples.fill_cache(cfg.data.cache, ranks.device, progress=progress)
     return Loader(
         samples, batch=cfg.optim.batch // ranks.world, seed=cfg.run.seed,
-        bands=Drawn(2, cfg.views.channels, cfg.data.pair_seasons), weights=cfg.data.weights, start=start, stop=stop,
+        bands=drawn_of(cfg.views, cfg.data.pair_seasons), weights=cfg.data.weights, start=start, stop=stop,
         part=Part(ranks.rank, ranks.world), device=ranks.device, ring=Ring(cfg.data.slots, cfg.data.lookahead),
     )  # fmt: skip

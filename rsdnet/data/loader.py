@@ -7,8 +7,8 @@ samples, and a step number is all that resuming needs.
 import functools
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -21,7 +21,7 @@ from rsdnet.console import size
 from rsdnet.data.identity import Identity, comparable, differences
 from rsdnet.data.normalisation import joined
 from rsdnet.data.pinned import Delivery, DeviceDelivery, Gpu, HostDelivery, Shape, Slot
-from rsdnet.data.samples import Samples
+from rsdnet.data.samples import Samples, view_ids
 from rsdnet.data.statistics import read_stats
 from rsdnet.errors import DataError
 from rsdnet.hardware import free_memory
@@ -52,11 +52,13 @@ class Drawn:
     """Bands drawn for a sample: `views` views of `channels` bands each.
 
     pair_seasons: the first view is of the sample, any other of another season of its place.
+    fixed: {"ms" or "sar": names of so many bands}, shown in this order by that sensor's views instead of drawn ones.
     """
 
     views: int = 2
     channels: int = 1
     pair_seasons: bool = False
+    fixed: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,8 @@ class Loader(IterableDataset[Batch]):
         """All that decides the batch at a step; ranks may differ if the global batch does not."""
         return {
             "seed": self.seed, "global_batch": self.batch * self.part.world, "samples": len(self.samples),
-            "quotas": self.quotas, "drop_last": self.drop_last, "drawn": [self.drawn.views, self.drawn.channels],
+            "quotas": self.quotas, "drop_last": self.drop_last,
+            "drawn": [self.drawn.views, self.drawn.channels, *(list(names) for names in self.drawn.fixed.values())],
             "bands": self.bands, "pair_seasons": self.drawn.pair_seasons, "identity": self._data,
         }  # fmt: skip
 
@@ -257,6 +260,7 @@ class _Running:
 
     def __init__(self, loader: Loader, first: int, last: int) -> None:
         samples, ring, slots = loader.samples, loader.ring, loader.slots()
+        ms_view, sar_view = view_ids(loader.drawn.fixed)
         self.process = os.getpid()
         self.stream = _reader.Stream(
             samples.table, [slot.buffers() for slot in slots], seed=loader.seed, batch=loader.batch,
@@ -265,6 +269,7 @@ class _Running:
             threads=samples.threads, ahead=ring.lookahead, hints="auto" if ring.lookahead else "off",
             damaged="stand-in" if samples.damaged == "leave out" else "raise",
             partners=samples.partners if loader.drawn.pair_seasons else None,
+            ms_view=ms_view, sar_view=sar_view,
         )  # fmt: skip
         self.delivery: Delivery
         if loader.device.type == "cuda":

@@ -4,6 +4,7 @@ A catalog's metadata names the units of a database: {"units": {"ms": "dn" or "by
 it MS is in DN (reflectance x 10,000) and SAR in dB.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from rsdnet.errors import DataError
 
 FULL_SCALE = {"dn": bands.REFLECTANCE, "byte": 255}
 """Of MS by unit: reflectance 1, and the highest level of a picture."""
+Pair = tuple[float, float]
+"""Mean and standard deviation; or the ends of a range."""
+# SEN12MS's statistics are of backscatter clipped to these dB (schmitt-muc/SEN12MS classification/main_train.py).
+SEN12MS_SAR_CLIP = (-25.0, 0.0)
 _LEAST = 2.0  # mean and standard deviation of DN lie far above it, those of reflectance below
 _MOST = 100.0  # neither mean nor standard deviation of backscatter in dB comes near it
 
@@ -88,9 +93,15 @@ def statistics_of(cfg: Config) -> dict[str, tuple[float, float]]:
         found = {name: bands.STATISTICS[dataset, level].get(name) for name in names}
     if missing := [name for name in names if found[name] is None]:
         raise DataError(
-            f"{source} has no statistics of {', '.join(missing)}: leave them out of --ms-bands and --sar-bands"
+            f"{source} has no statistics of {', '.join(missing)}: leave them out of "
+            + ("--ms-view and --sar-view" if cfg.views.fixed else "--ms-bands and --sar-bands")
         )
     return {name: value for name, value in found.items() if value}
+
+
+def sar_clip(cfg: Config) -> Pair:
+    """The range that a run clips backscatter to, in dB."""
+    return SEN12MS_SAR_CLIP if cfg.data.statistics == "SEN12MS L1C" else (-math.inf, math.inf)
 
 
 def joined(tables: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, tuple[float, float] | None]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rsdnet import bands
 from rsdnet.config import ViewConfig
+from rsdnet.data.fixed import fixed_views
 from rsdnet.errors import DataError
 
 Pools = dict[str, tuple[str, ...]]
@@ -11,9 +12,16 @@ Pools = dict[str, tuple[str, ...]]
 
 
 def pools_of(views: ViewConfig) -> Pools:
-    """The pools of a configuration. Raises DataError on a band that is unknown, of the other sensor or named twice."""
+    """The pools of a configuration: of a sensor with a view of fixed bands, those.
+
+    Raises DataError on a band that is unknown or of the other sensor, and on one named twice to draw from.
+    """
     pools: Pools = {}
+    fixed = fixed_views(views)
     for modality, names in (("ms", views.ms_bands), ("sar", views.sar_bands)):
+        if modality in fixed:
+            pools[modality] = fixed[modality].bands
+            continue
         option = f"views.{modality}_bands"
         pools[modality] = band_names(names, option) if names or modality in views.modality.split("+") else ()
         for name in pools[modality]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +24,12 @@ Damaged = Literal["leave out", "raise"]
 PAPER: Pools = {"ms": bands.MS, "sar": bands.SAR}
 REASONS = 1000  # that are kept word for word; the rest are only counted
 REST = "further samples"
+
+
+def view_ids(fixed: Mapping[str, Sequence[str]]) -> tuple[list[int], list[int]]:
+    """Band ids of the MS and of the SAR view as the C++ reader takes them; none where bands are drawn."""
+    ms, sar = ([bands.band_id(name) for name in fixed.get(sensor, ())] for sensor in ("ms", "sar"))
+    return ms, sar
 
 
 class Samples:
@@ -228,10 +234,16 @@ class Samples:
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
-    def draw(self, positions: np.ndarray, seed: int, epoch: int, *, views: int, channels: int) -> np.ndarray:
-        """Band ids (B, views, channels) of the samples at `positions` (B,): see kernels/draws.py, `draw_bands`."""
+    def draw(
+        self, positions: np.ndarray, seed: int, epoch: int, *, views: int, channels: int,
+        fixed: Mapping[str, Sequence[str]] = {},
+    ) -> np.ndarray:  # fmt: skip
+        """Band ids (B, views, channels) of the samples at `positions` (B,): see kernels/draws.py, `draw_bands`.
+
+        fixed: {"ms" or "sar": band names}, one a channel, that the sensor's views show instead of drawn ones.
+        """
         pools = self.pools["ms"].tolist(), self.pools["sar"].tolist()
-        return draw_bands(seed, epoch, self.rows[positions], views, channels, *pools, self.modality)
+        return draw_bands(seed, epoch, self.rows[positions], views, channels, *pools, self.modality, *view_ids(fixed))
 
     def read(self, positions: np.ndarray, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         """The raw bands `chosen` (B, V, C band ids) of the samples at `positions`, for `render_views`.

@@ -16,6 +16,7 @@ from rsdnet.augment import band_table
 from rsdnet.config import Config, ViewConfig
 from rsdnet.console import size as bytes_text
 from rsdnet.data.databases import Databases
+from rsdnet.data.fixed import reads_of, view_of
 from rsdnet.data.identity import Identity
 from rsdnet.data.normalisation import ms_unit, statistics_of
 from rsdnet.data.pools import pools_of
@@ -27,6 +28,7 @@ from rsdnet.evaluate.intervals import apart, numbered
 from rsdnet.evaluate.stratified import stratified
 from rsdnet.hardware import free_bytes
 from rsdnet.kernels import ViewSpec, render_views
+from rsdnet.mixing import mix_of
 from rsdnet.model.stages import Features, at, features_of, output_and_maps
 
 BATCH = 256  # samples encoded at once
@@ -49,11 +51,15 @@ class Labelled:
         statistics: Literal["database", "run"] = "database", batch: int = BATCH, keep: int = KEEP,
     ) -> None:  # fmt: skip
         self.bands = pool or pools_of(cfg.views)[modality]
-        own = dataclasses.replace(cfg.views, modality=modality, **{f"{modality}_bands": self.bands})  # type: ignore[arg-type]
+        own = dataclasses.replace(
+            cfg.views, modality=modality, ms_view=(), sar_view=(), **{f"{modality}_bands": self.bands}  # type: ignore[arg-type]
+        )  # fmt: skip
         own_cfg = dataclasses.replace(cfg, views=own, data=dataclasses.replace(cfg.data, data=databases))
         self.samples = Samples(databases, modality, pools_of(own), labelled=True, threads=cfg.data.reader_threads)
         known = trained or {}
         self.table = band_table(own_cfg, of_run(known, own_cfg) if statistics == "run" else None).to(ranks.device)
+        self.differences = {name: pair for name, pair in known.get("statistics", {}).items() if "-" in name}
+        """{name: (mean, standard deviation)} of the differences of bands that the run was trained on."""
         side = self.samples.side
         self.spec = ViewSpec.plain(size or scaled_side(cfg.views, known.get("side", side), side))
         self.ranks, self.batch, self.keep = ranks, min(batch, len(self.samples)), keep
@@ -103,6 +109,7 @@ class Labelled:
         names = [self._class_name(index) for index in range(len(self.classes))]
         ids = {band: bands.band_id(band) for band in self.samples.identity["bands"][self.samples.modality]}
         statistics = {band: self.table[index, :2].tolist() for band, index in ids.items()}
+        statistics |= {name: list(pair) for name, pair in self.differences.items()}
         labels = {"labels": digest.hexdigest(), "classes": names}
         return self.samples.identity | labels | {"statistics": statistics, "size": self.spec.size}
 
@@ -132,7 +139,8 @@ class Labelled:
         return [self._class_name(index) for index in sorted(tested - seen)]
 
     def views(self, names: tuple[str, ...]) -> Iterator[Tensor]:
-        """This rank's batches (b, len(names), S, S), float32, in order; the channels are the bands `names`."""
+        """This rank's batches (b, len(names), S, S), float32, in order; the channels are the bands `names`, and
+        differences of bands that the run was trained on."""
         needed = self._bytes(names)
         if names not in self._kept and needed <= self.keep:
             while self._kept and sum(map(self._bytes, self._kept)) + needed > self.keep:
@@ -162,12 +170,16 @@ class Labelled:
 
     def rendered(self, names: Sequence[str], samples: np.ndarray) -> Tensor:
         """Views (b, len(names), S, S), float32, of `samples` (b,) int64; the channels are the bands `names`."""
-        positions, ids = self.positions[samples], np.array([bands.band_id(name) for name in names], np.int32)
+        fixed = {self.samples.modality: view_of(names, "bands")}
+        mix = mix_of(fixed, self.table, self.differences)
+        ids = np.array([bands.band_id(name) for name in reads_of(fixed)[self.samples.modality]], np.int32)
+        positions = self.positions[samples]
         chosen = np.broadcast_to(ids, (len(positions), 1, len(ids))).copy()
         data, records = self.samples.read(positions, chosen)
         rows = torch.from_numpy(self.samples.rows[positions])
         data, records, rows = (tensor.to(self.ranks.device) for tensor in (data, records, rows))
-        return render_views(data, records, rows, self.table, self.spec, seed=0, epoch=0)[0]
+        shown = render_views(data, records, rows, self.table, self.spec, seed=0, epoch=0)
+        return (mix.to(self.ranks.device)(shown, records) if mix else shown)[0]
 
     def _join(self, own: list[Tensor]) -> Tensor:
         """All ranks' features (N, F) in the order of the samples, of this rank's batches (b, F)."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rsdnet.config import Config
+from rsdnet.data.fixed import fixed_views
+from rsdnet.data.identity import Identity
 from rsdnet.data.pools import pools_of
 from rsdnet.distributed import ALONE, Ranks
 from rsdnet.evaluate import metrics
@@ -29,36 +31,43 @@ class KNN:
     """kNN F1 of an encoder on labelled databases: the train split is the bank; val, or else test, the queries.
 
     cfg: of the run. limit: samples at most of either, always the same ones, of each class its share and one at least.
-    ranks: all of them call alike.
+    ranks: all of them call alike. trained: the identity of the run's input; None: unknown.
     Raises DataError where there is no label, no sample in a split, or one class only.
     """
 
     def __init__(
-        self, cfg: Config, databases: Sequence[Path], device: torch.device, ranks: Ranks = ALONE, limit: int = 2000
-    ) -> None:
+        self, cfg: Config, databases: Sequence[Path], device: torch.device, ranks: Ranks = ALONE, limit: int = 2000,
+        trained: Identity | None = None,
+    ) -> None:  # fmt: skip
         self.device, self.channels = device, cfg.views.channels
         ranks = dataclasses.replace(ranks, device=device)
-        self.parts: list[tuple[Labelled, tuple[str, ...], str]] = []
-        """Of each modality: the samples, the bands, the split of the queries."""
+        self.parts: list[tuple[Labelled, dict[str, tuple[str, ...]], str]] = []
+        """Of each modality: the samples, the channels of each view by its name, and the split of the queries."""
+        fixed = fixed_views(cfg.views)
         for modality in labelled_modalities(databases, cfg.views.modality):
-            labelled = Labelled(cfg, tuple(databases), modality, ranks, keep=KEEP)
+            pool = pools_of(cfg.views)[modality]
+            labelled = Labelled(cfg, tuple(databases), modality, ranks, pool=pool, trained=trained, keep=KEEP)
             queries = "val" if len(labelled.part("val")) else "test"
             labelled.require("train", queries)
             parts = [labelled.drawn(split, max(limit, len(labelled.classes))) for split in ("train", queries)]
             labelled.take(torch.cat(parts).sort().values.numpy())
-            self.parts.append((labelled, pools_of(cfg.views)[modality], queries))
+            views = {name: (name,) * self.channels for name in pool}
+            if fixed:
+                views = {"+".join(fixed[modality].names): fixed[modality].names}
+            self.parts.append((labelled, views, queries))
 
     def __call__(self, encoder: nn.Module, dtype: torch.dtype) -> dict[str, float]:
-        """{"knn_f1": mean over the bands, "knn_f1/B04": macro F1 of a band, ...}, the same on every rank.
+        """{"knn_f1": mean, "knn_f1/B04": macro F1 of a band, ...}, the same on every rank; of a run with views of fixed
+        bands those views, "knn_f1/B04+B03+B02", in place of single bands.
 
         dtype: of autocast; float32: none. The encoder, its modes and torch's random state are left as they are.
         """
         with evaluating(encoder):
             of = frozen(encoder, self.device, dtype, DEPTHS)
             each = {}
-            for labelled, names, queries in self.parts:
-                for name in names:
-                    stages = labelled.features((name,) * self.channels, of).values()
+            for labelled, views, queries in self.parts:
+                for name, names in views.items():
+                    stages = labelled.features(names, of).values()
                     features = torch.cat([nn.functional.normalize(stage, dim=1) for stage in stages], 1)
                     each[f"knn_f1/{name}"] = self._score(labelled, features, queries)
         return {"knn_f1": float(np.mean(list(each.values()))), **each}

@@ -77,6 +77,7 @@ def test_golden_bands(draw):
         ({"samples": np.zeros((1, 1), np.int64)}, r"samples has shape \(1, 1\)"),
         ({"views": 0}, "views must be"),
         ({"ms_pool": []}, "ms_pool is empty"),
+        ({"channels": 3, "ms_view": [1, 2]}, "needs one for each channel"),
     ],
 )
 def test_draws_refuse_what_is_out_of_range(change, message):

@@ -1,5 +1,6 @@
 """A small database, written by py-lmdb and safetensors alone, that other tests train on and probe."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import lmdb
@@ -24,8 +25,8 @@ def patch(rng: np.random.Generator, label: int, side: int) -> np.ndarray:
     return noise
 
 
-def make(folder: Path, samples: int = 60, seed: int = 0) -> Path:
-    """Write a database of `samples` labelled samples with ten MS bands and VV, VH into `folder`."""
+def make(folder: Path, samples: int = 60, seed: int = 0, ms_bands: Sequence[str] = bands.MS) -> Path:
+    """Write a database of `samples` labelled samples with `ms_bands` and VV, VH into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     labels = np.arange(samples, dtype=np.int32) % len(CLASSES)
@@ -33,7 +34,7 @@ def make(folder: Path, samples: int = 60, seed: int = 0) -> Path:
     with lmdb.open(str(folder), map_size=1 << 28) as environment, environment.begin(write=True) as transaction:
         for index, label in enumerate(labels):
             ms = {}
-            for name in bands.MS:
+            for name in ms_bands:
                 side = SIDE * 10 // bands.BANDS[name].resolution
                 ms[name] = (2000 + 300 * patch(rng, label, side)).clip(1).astype(np.uint16)
             sar = {name: (-12 + 3 * patch(rng, label, SIDE)).astype(np.float32) for name in ("VH", "VV")}
