@@ -1,8 +1,8 @@
 """Linear evaluation: `python -m rsdnet.probe RUN --data DB`. A classifier on frozen features, band by band.
 
-For every band one linear classifier (multinomial logistic regression) on the features of whole patches, as the paper
-evaluates (arXiv 2205.02049): macro F1 and accuracy on the test split. Beside it, under the same protocol: the weights
-that the encoder started from, and statistics of the raw band.
+For every band one linear classifier (logistic regression) on the features of whole patches, as the paper evaluates
+(arXiv 2205.02049): macro F1 and accuracy on the test split, or mean average precision of any number of labels a patch.
+Beside it, under the same protocol: the weights that the encoder started from, and statistics of the raw band.
 """
 
 import os
@@ -23,18 +23,22 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from rsdnet.data.catalog import Labelling
 from rsdnet.distributed import ALONE, Ranks, open_ranks
 from rsdnet.errors import command
-from rsdnet.evaluate import linear
+from rsdnet.evaluate import linear, multilabel
 from rsdnet.evaluate.contenders import contenders, load_encoder
 from rsdnet.evaluate.features import BATCH, Labelled, bands_of, labelled_modalities
-from rsdnet.evaluate.outcomes import Evaluation, Row, saved
+from rsdnet.evaluate.outcomes import Evaluation, Outcomes, Row, saved
+from rsdnet.evaluate.targets import UNCLEAR, require_labelling
 from rsdnet.files import aside
 from rsdnet.options import Seed, checked, parse, require_values
 from rsdnet.runfolder import probe_path
 
 PROTOCOL = 3  # of the evaluation: 3 has stages, intervals and every band; 2 drew from every class; 1 has no number
 DEPTHS = ("stages", "last")  # always evaluated
+METRICS = {"classes": "macro F1", "multilabel": "macro mAP"}  # the score of a task
+TASKS = {"classes": linear.evaluate, "multilabel": multilabel.evaluate}
 # The three-channel rows: true colour; both polarisations with the first once more.
 TRIPLES = {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV")}
 
@@ -49,8 +53,8 @@ class Options:
     """Folder of a pre-training run."""
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DB [DB ...]")] = ()
     """Labelled databases with train and test splits. None: the run's own."""
-    task: Literal["classes"] = "classes"
-    """The labels: classes, one a patch (macro F1)."""
+    task: Literal["classes", "multilabel"] = "classes"
+    """The labels: classes, one a patch (macro F1), or multilabel, any number a patch (mean average precision)."""
     features: Annotated[str, Field(pattern="^(last|stages|layer[1-4])$")] = "stages"
     """Features that the table shows: the encoder's output (last), the spatial means of its four stages side by side
     (stages), or of one (layer1 to layer4). Both last and stages are always evaluated."""
@@ -59,9 +63,14 @@ class Options:
     run with published statistics keeps them either way."""
     labels: Annotated[tuple[Share, ...], tyro.conf.arg(metavar="SHARE [SHARE ...]")] = ("all",)
     """Training samples whose labels are used: all, a share such as 1%%, or a number; several: one table each. Drawn by
-    --seed, of each class its share and one at least. The val split, which chooses the penalty, stays whole."""
+    --seed, of each class its share and one at least; of any number of labels a patch the rarest is its class. The val
+    split, which chooses the penalty, stays whole."""
     seed: Seed = 0
     """Seed of the draw of --labels."""
+    snow: Literal["leave-out", "keep"] = "leave-out"
+    """Patches with seasonal snow, where the database tells: leave them out, as published figures do, or keep them."""
+    clouds: Literal["leave-out", "keep"] = "leave-out"
+    """The same for patches with clouds or their shadow."""
     batch: Annotated[int, Field(ge=1, le=2**16)] = BATCH
     """Samples encoded at once."""
     size: Annotated[int, Field(ge=0, le=4096)] = 0
@@ -83,7 +92,9 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
         checked(options)
         trained = load_encoder(options.run)
         cfg, databases = trained.cfg, options.data or trained.cfg.data.data
-        modalities = labelled_modalities(databases)
+        require_labelling(databases, options.task)
+        labelling: Labelling = "several" if options.task == "multilabel" else "one"
+        modalities = labelled_modalities(databases, labelling=labelling)
     for line in trained.damaged:
         console.print(f"{line}; an earlier one is evaluated", style="yellow", soft_wrap=True)
     depths = tuple(dict.fromkeys((options.features, *DEPTHS)))
@@ -93,13 +104,14 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
             labelled = Labelled(
                 cfg, databases, modality, ranks, pool=bands_of(databases, modality), size=options.size,
                 trained=trained.inputs, statistics=options.statistics, batch=options.batch,
+                labelling=labelling, kept=[name for name in UNCLEAR if getattr(options, name) == "keep"],
             )  # fmt: skip
             check(labelled, console)
             every = len(labelled.part("train"))
             trains = {each: labelled.drawn("train", number_of(each, every), options.seed) for each in options.labels}
             opened[modality] = labelled, trains
         identity = {
-            "protocol": PROTOCOL, "metric": "macro F1", "encoder": digest(trained.tensors),
+            "protocol": PROTOCOL, "metric": METRICS[options.task], "encoder": digest(trained.tensors),
             "labels": list(options.labels), "seed": options.seed, "features": options.features,
             "samples": {name: own.identity() for name, (own, _) in opened.items()},
         }  # fmt: skip
@@ -109,12 +121,12 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
         return found
     with ranks.together():
         compared = contenders(trained.encoder, cfg, ranks.device, depths)
-    outcomes: dict[str, linear.Outcomes] = {share: {depth: {} for depth in depths} for share in options.labels}
+    outcomes: dict[str, Outcomes] = {share: {depth: {} for depth in depths} for share in options.labels}
     for modality in modalities:
         labelled, trains = opened.pop(modality)  # the views that it keeps go before the next one's
         views = [(name,) for name in labelled.bands]
         views += [TRIPLES[modality]] * (set(TRIPLES[modality]) <= set(labelled.bands))
-        for share, by_depth in linear.evaluate(labelled, views, compared, trains, depths, console).items():
+        for share, by_depth in TASKS[options.task](labelled, views, compared, trains, depths, console).items():
             for depth, rows in by_depth.items():
                 outcomes[share][depth] |= rows
     named = {"run": str(options.run), "data": [str(path) for path in databases]}
@@ -142,6 +154,8 @@ def check(labelled: Labelled, console: Console) -> None:
         console.print(doubt, style="yellow")
     if report := labelled.samples.report():
         console.print(report, style="yellow")
+    if labelled.left_out:
+        console.print(labelled.left_out)
     labelled.require("train", "test")
     if unseen := labelled.unseen():
         console.print(f"the train split has no sample of {', '.join(unseen)}, which the test split has", style="yellow")

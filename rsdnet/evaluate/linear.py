@@ -1,12 +1,16 @@
-"""Linear evaluation of features: multinomial logistic regression, its penalty chosen on validation samples alone."""
+"""Linear evaluation of features: logistic regression, its penalty chosen on validation samples alone.
 
-from collections.abc import Mapping, Sequence
+`CLASSES` tells one class a sample, multinomially; another `Task` brings its own loss and scores.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from rsdnet.console import track
 from rsdnet.evaluate import metrics
@@ -15,6 +19,7 @@ from rsdnet.evaluate.features import Labelled
 from rsdnet.evaluate.folds import Fold, folds_of
 from rsdnet.evaluate.intervals import replicates_of
 from rsdnet.evaluate.outcomes import Outcome, Outcomes
+from rsdnet.evaluate.targets import strata
 from rsdnet.model.stages import at
 
 # Weight penalties to choose from, for all features alike; each fit starts from the last one's.
@@ -23,29 +28,53 @@ ITERATIONS = 100  # of L-BFGS, at each penalty
 
 
 class Problem(NamedTuple):
-    """Labels (N,) int64 in range(classes) and groups (N,) of all samples, and the samples (n,) of each part."""
+    """Labels and groups (N,) of all samples, names of the classes, and the samples (n,) of each part.
+
+    labels: (N,) int64 in range(classes), or of several (N, classes) bool.
+    """
 
     labels: Tensor
     groups: np.ndarray
-    classes: int
+    names: list[str]
     train: Tensor
     test: Tensor
     folds: list[Fold]
 
+    @property
+    def classes(self) -> int:
+        """Their number."""
+        return len(self.names)
+
+    def test_groups(self) -> np.ndarray:
+        """(n,) int64 in range(number of groups), of the test samples."""
+        return np.unique(self.groups[self.test.numpy()], return_inverse=True)[1]
+
+
+class Task(NamedTuple):
+    """The labels' part in an evaluation, by logits (n, C) of samples and their labels, (n,) or (n, C).
+
+    loss: the mean over samples, to minimise. judge: the score that chooses the penalty. outcome: of the logits of the
+    test samples, the penalty and its score.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    judge: Callable[[Tensor, Tensor], float]
+    outcome: Callable[[Tensor, Problem, float, float], Outcome]
+
 
 def problem_of(labelled: Labelled, train: Tensor) -> Problem:
     """To tell the classes of `labelled` apart by its samples `train` (n,) int64."""
-    folds = folds_of(train, labelled.part("val"), labelled.labels, labelled.groups)
-    return Problem(labelled.labels, labelled.groups, len(labelled.classes), train, labelled.part("test"), folds)
+    folds = folds_of(train, labelled.part("val"), strata(labelled.labels), labelled.groups)
+    return Problem(labelled.labels, labelled.groups, labelled.names, train, labelled.part("test"), folds)
 
 
 def evaluate(
     labelled: Labelled, views: Sequence[tuple[str, ...]], contenders: Mapping[str, Contender],
-    trains: Mapping[str, Tensor], depths: Sequence[str], console: Console,
+    trains: Mapping[str, Tensor], depths: Sequence[str], console: Console, task: Task | None = None,
 ) -> dict[str, Outcomes]:  # fmt: skip
     """Outcomes by share of the labels, of `views`, each the bands of a view, at `depths` of every contender.
 
-    trains: (n,) int64 samples to train on, by share. Each rank fits its part of the classifiers.
+    trains: (n,) int64 samples to train on, by share. task: None: `CLASSES`. Each rank fits its part of the classifiers.
     """
     ranks, problems = labelled.ranks, {share: problem_of(labelled, train) for share, train in trains.items()}
     jobs = [(names, label) for names in views for label in contenders]
@@ -58,7 +87,7 @@ def evaluate(
         if ranks.rank < len(turn):
             own = {depth: each.to(ranks.device) for depth, each in features[ranks.rank].items()}
             scored[turn[ranks.rank]] = {
-                share: {depth: score(each, problem) for depth, each in own.items()}
+                share: {depth: score(each, problem, task or CLASSES) for depth, each in own.items()}
                 for share, problem in problems.items()
             }
     scored = {job: found for part in ranks.collect(scored) for job, found in part.items()}
@@ -74,22 +103,21 @@ def evaluate(
     }
 
 
-def score(features: Tensor, problem: Problem) -> Outcome:
+def score(features: Tensor, problem: Problem, task: Task | None = None) -> Outcome:
     """Test scores of a linear classifier on `features` (N, F), float32, fitted on their device.
 
     Each fold stands for the whole while the penalty is chosen; of several, the train split is fitted again with it.
     """
-    labels, classes = problem.labels.to(features.device), problem.classes
+    labels, classes, task = problem.labels.to(features.device), problem.classes, task or CLASSES
 
     def judged(fold: Fold) -> tuple[list[float], list[Tensor], Standard]:
-        """F1 on the fold's judges and weights, of every penalty."""
+        """Scores on the fold's judges and weights, of every penalty."""
         scale, weights, found = Standard.of(features[fold.fit]), None, list[Tensor]()
         x, shown = scale(features[fold.fit]), scale(features[fold.judge])
         for l2 in L2:
-            weights = fit(x, labels[fold.fit], classes, l2, weights)
+            weights = fit(x, labels[fold.fit], classes, l2, weights, task.loss)
             found.append(weights)
-        scores = [metrics.macro_f1(_matrix(predict(each, shown), labels[fold.judge], classes)) for each in found]
-        return [float(each) for each in scores], found, scale
+        return [task.judge(logits(each, shown), labels[fold.judge]) for each in found], found, scale
 
     outcomes = [judged(fold) for fold in problem.folds]
     means = np.mean([scores for scores, _, _ in outcomes], axis=0)
@@ -99,16 +127,14 @@ def score(features: Tensor, problem: Problem) -> Outcome:
         chosen = weights[best]
     else:
         scale = Standard.of(features[problem.train])
-        chosen = fit(scale(features[problem.train]), labels[problem.train], classes, L2[best])
-    predicted = predict(chosen, scale(features[problem.test])).cpu().numpy()
-    return outcome(predicted, problem, L2[best], float(means[best]))
+        chosen = fit(scale(features[problem.train]), labels[problem.train], classes, L2[best], loss=task.loss)
+    return task.outcome(logits(chosen, scale(features[problem.test])), problem, L2[best], float(means[best]))
 
 
 def outcome(predicted: np.ndarray, problem: Problem, l2: float, val_f1: float) -> Outcome:
     """Of classes `predicted` (n,) for the test samples."""
     truth = problem.labels[problem.test].numpy()
-    groups = np.unique(problem.groups[problem.test.numpy()], return_inverse=True)[1]
-    matrices = metrics.confusions(truth, predicted, problem.classes, groups)
+    matrices = metrics.confusions(truth, predicted, problem.classes, problem.test_groups())
     replicates, whole = replicates_of(matrices, metrics.macro_f1), matrices.sum(0)
     details = {"accuracy": float(metrics.accuracy(whole)), "l2": l2}
     return Outcome(float(metrics.macro_f1(whole)), val_f1, replicates, details)
@@ -130,10 +156,13 @@ class Standard(NamedTuple):
         return (features - self.mean) / self.std
 
 
-def fit(x: Tensor, y: Tensor, classes: int, l2: float, start: Tensor | None = None) -> Tensor:
-    """Weights (F + 1, classes) of multinomial logistic regression: mean cross entropy + l2/2 * |weights|^2.
+def fit(
+    x: Tensor, y: Tensor, classes: int, l2: float, start: Tensor | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+) -> Tensor:  # fmt: skip
+    """Weights (F + 1, classes) of logistic regression: loss + l2/2 * |weights|^2.
 
-    x: (N, F) standardised features. y: (N,) int64 in range(classes). start: weights to start from; None: zeros.
+    x: (N, F) standardised features. y: labels. start: weights to start from; None: zeros. loss: see `Task`.
     The last row is the bias, not penalised.
     """
     x = torch.cat((x, x.new_ones(len(x), 1)), 1)
@@ -143,18 +172,31 @@ def fit(x: Tensor, y: Tensor, classes: int, l2: float, start: Tensor | None = No
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(x @ weights, y) + 0.5 * l2 * weights[:-1].square().sum()
-        loss.backward()
-        return loss
+        total = loss(x @ weights, y) + 0.5 * l2 * weights[:-1].square().sum()
+        total.backward()
+        return total
 
     optimizer.step(closure)
     return weights.detach()
 
 
+def logits(weights: Tensor, x: Tensor) -> Tensor:
+    """(N, C) of standardised features x (N, F)."""
+    return x @ weights[:-1] + weights[-1]
+
+
 def predict(weights: Tensor, x: Tensor) -> Tensor:
     """Classes (N,) of standardised features x (N, F)."""
-    return (x @ weights[:-1] + weights[-1]).argmax(1)
+    return logits(weights, x).argmax(1)
 
 
-def _matrix(predicted: Tensor, truth: Tensor, classes: int) -> np.ndarray:
-    return metrics.confusion(truth.cpu().numpy(), predicted.cpu().numpy(), classes)
+def macro_f1(found: Tensor, labels: Tensor) -> float:
+    """Of the likeliest classes by logits (n, C)."""
+    matrix = metrics.confusion(labels.cpu().numpy(), found.argmax(1).cpu().numpy(), found.shape[1])
+    return float(metrics.macro_f1(matrix))
+
+
+CLASSES = Task(
+    cross_entropy, macro_f1, lambda found, problem, l2, val: outcome(found.argmax(1).cpu().numpy(), problem, l2, val)
+)
+"""One class a sample."""

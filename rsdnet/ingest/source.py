@@ -152,9 +152,8 @@ def check_values(sources: list[Source], recipe: Recipe) -> None:
                 f"sample {source.name} has the label {source.label}, but there are {len(classes)} class names"
             )
         if source.labels and not 0 <= min(source.labels) <= max(source.labels) < len(classes or ()):
-            raise DataError(
-                f"sample {source.name} has the labels {list(source.labels)}, but there are {len(classes or ())} class names"
-            )
+            named = f"there are {len(classes or ())} class names"
+            raise DataError(f"sample {source.name} has the labels {list(source.labels)}, but {named}")
 
 
 def once(sources: list[Source]) -> list[Source]:

@@ -118,8 +118,8 @@ class Tally:
             yield f"labels: {self.several:,} of {self.samples:,} samples, each any number of {many} classes"
         if self.snow or self.clouds:
             yield (
-                f"seasonal snow: {self.snow:,} samples, clouds or shadow: {self.clouds:,}; rsdnet.probe leaves them out "
-                "(--snow keep, --clouds keep take them)"
+                f"seasonal snow: {self.snow:,} samples, clouds or shadow: {self.clouds:,}; rsdnet.probe leaves them "
+                "out (--snow keep, --clouds keep take them)"
             )
         if not self.labelled and not self.mapped:
             if not self.several:

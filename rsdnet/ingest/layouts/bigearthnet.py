@@ -233,7 +233,7 @@ def _ids(names: list[str] | None, patch: str, path: Path) -> tuple[int, ...] | N
         return None
     if other := [name for name in names if name not in _IDS]:
         raise DataError(
-            f"{path} gives {patch} the label {other[0]!r}, which is none of the {len(CLASSES)} classes of BigEarthNet v2"
+            f"{path} gives {patch} the label {other[0]!r}, which is none of BigEarthNet v2's {len(CLASSES)} classes"
         )
     return tuple(sorted({_IDS[name] for name in names}))
 
