@@ -1,8 +1,8 @@
 """Linear evaluation: `python -m rsdnet.probe RUN --data DB`. A classifier on frozen features, band by band.
 
-For every band one linear classifier (multinomial logistic regression) on the features of whole patches, as the paper
-evaluates (arXiv 2205.02049): macro F1 and accuracy on the test split. Beside it, under the same protocol: the weights
-that the encoder started from, and statistics of the raw band.
+For every band one linear classifier (logistic regression) on the features of whole patches, as the paper evaluates
+(arXiv 2205.02049): macro F1 and accuracy on the test split, or mean average precision of any number of labels a patch.
+Beside it, under the same protocol: the weights that the encoder started from, and statistics of the raw band.
 """
 
 import os
@@ -24,21 +24,23 @@ from rich.text import Text
 from torch import Tensor
 
 from rsdnet.config import ViewConfig
+from rsdnet.data.catalog import Labelling
 from rsdnet.data.fixed import fixed_views
 from rsdnet.distributed import ALONE, Ranks, open_ranks
 from rsdnet.errors import DataError, command
-from rsdnet.evaluate import linear, segmentation
+from rsdnet.evaluate import linear, multilabel, segmentation
 from rsdnet.evaluate.contenders import contenders, load_encoder
 from rsdnet.evaluate.features import BATCH, Labelled, bands_of, labelled_modalities
 from rsdnet.evaluate.label_maps import LabelMaps
-from rsdnet.evaluate.outcomes import Evaluation, Row, saved
+from rsdnet.evaluate.outcomes import Evaluation, Outcomes, Row, saved
+from rsdnet.evaluate.targets import UNCLEAR, require_labelling
 from rsdnet.files import aside
 from rsdnet.options import Seed, checked, parse, require_values
 from rsdnet.probefile import PROTOCOL
 from rsdnet.runfolder import probe_path
 
-METRICS = {"classes": "macro F1", "segmentation": "mIoU"}
 DEPTHS = ("stages", "last")  # always evaluated
+METRICS = {"classes": "macro F1", "multilabel": "macro mAP", "segmentation": "mIoU"}
 # The three-channel rows: true colour; both polarisations with the first once more.
 TRIPLES = {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV")}
 
@@ -53,8 +55,9 @@ class Options:
     """Folder of a pre-training run."""
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DB [DB ...]")] = ()
     """Labelled databases with train and test splits. None: the run's own."""
-    task: Literal["classes", "segmentation"] = "classes"
-    """The labels: classes, one a patch (macro F1); segmentation, the pixels of label maps (mIoU)."""
+    task: Literal["classes", "multilabel", "segmentation"] = "classes"
+    """The labels: classes, one a patch (macro F1); multilabel, any number a patch (mean average precision);
+    segmentation, the pixels of label maps (mIoU)."""
     head: Literal["linear", "fcn"] = "linear"
     """Segmentation's classifier of pixels, on the maps of --features: linear (logistic regression) or fcn (a
     convolution of 3 x 3 before it)."""
@@ -71,9 +74,14 @@ class Options:
     run with published statistics keeps them either way."""
     labels: Annotated[tuple[Share, ...], tyro.conf.arg(metavar="SHARE [SHARE ...]")] = ("all",)
     """Training samples whose labels are used: all, a share such as 1%%, or a number; several: one table each. Drawn by
-    --seed, of each class its share and one at least. The val split, which chooses the penalty, stays whole."""
+    --seed, of each class its share and one at least; of any number of labels a patch the rarest is its class. The val
+    split, which chooses the penalty, stays whole."""
     seed: Seed = 0
     """Seed of the draw of --labels."""
+    snow: Literal["leave-out", "keep"] = "leave-out"
+    """Patches with seasonal snow, where the database tells: leave them out, as published figures do, or keep them."""
+    clouds: Literal["leave-out", "keep"] = "leave-out"
+    """The same for patches with clouds or their shadow."""
     batch: Annotated[int, Field(ge=1, le=2**16)] = BATCH
     """Samples encoded at once."""
     size: Annotated[int, Field(ge=0, le=4096)] = 0
@@ -97,7 +105,9 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
             raise DataError("--ignore and --head fcn are for label maps: add --task segmentation, or leave them out")
         trained = load_encoder(options.run)
         cfg, databases = trained.cfg, options.data or trained.cfg.data.data
-        modalities = labelled_modalities(databases)
+        require_labelling(databases, options.task)
+        labelling: Labelling = "several" if options.task == "multilabel" else "one"
+        modalities = labelled_modalities(databases, labelling=labelling)
     for line in trained.damaged:
         console.print(f"{line}; an earlier one is evaluated", style="yellow", soft_wrap=True)
     for name in sorted(set(cfg.views.modality.split("+")) - set(modalities)):
@@ -110,6 +120,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
             labelled = Labelled(
                 cfg, databases, modality, ranks, pool=bands_of(databases, modality), size=options.size,
                 trained=trained.inputs, statistics=options.statistics, batch=options.batch,
+                labelling=labelling, kept=[name for name in UNCLEAR if getattr(options, name) == "keep"],
             )  # fmt: skip
             targets[modality] = labelled
             if options.task == "segmentation":
@@ -132,7 +143,7 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
         return found
     with ranks.together():
         compared = contenders(trained.encoder, cfg, ranks.device, depths)
-    outcomes: dict[str, linear.Outcomes] = {share: {depth: {} for depth in depths} for share in options.labels}
+    outcomes: dict[str, Outcomes] = {share: {depth: {} for depth in depths} for share in options.labels}
     for modality in modalities:
         labelled, trains = opened.pop(modality)  # the views that it keeps go before the next one's
         views = views_of(labelled, cfg.views)
@@ -142,7 +153,8 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
                 head=options.head, limit=options.pixels, seed=options.seed,
             )  # fmt: skip
         else:
-            found_here = linear.evaluate(labelled, views, compared, trains, depths, console)
+            of_task = multilabel.evaluate if options.task == "multilabel" else linear.evaluate
+            found_here = of_task(labelled, views, compared, trains, depths, console)
         for share, by_depth in found_here.items():
             for depth, rows in by_depth.items():
                 outcomes[share][depth] |= rows
@@ -178,8 +190,7 @@ def check(target: Labelled | LabelMaps, console: Console) -> None:
     Raises DataError on an empty train or test split.
     """
     said = [target.samples.databases.doubt, target.samples.report()]
-    if isinstance(target, LabelMaps):
-        said += target.report()
+    said += target.report() if isinstance(target, LabelMaps) else [target.left_out]
     for line in filter(None, said):
         console.print(line, style="yellow")
     target.require("train", "test")

@@ -8,7 +8,8 @@ or null; the label map is tensor "Data"), `label` (int32 or null; the majority c
 or test). Its key-value metadata `rsdnet` is JSON: {"version": 1, "layout", "level", "patch", "classes": [names by label
 id], "values": {pixel value: label id}}, the last where the pixels of a label map are not label ids.
 Columns it may lack: `group` (text; the scene or location that no drawn split tears apart), `lon` and `lat` (float64 or
-null; the patch's centre in degrees of WGS 84).
+null; the patch's centre in degrees of WGS 84), `labels` (list of int32 or null; the ids of all its classes, which need
+"classes"), `contains_seasonal_snow` and `contains_cloud_or_shadow` (bool or null).
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,8 +29,12 @@ from rsdnet.files import aside
 VERSION = 1
 SPLITS = ("train", "val", "test")
 MODALITIES = ("ms+sar", "ms", "sar")
-COLUMNS = ("samples", "ms", "sar", "map", "label", "split", "group", "lon", "lat")
+CONDITIONS = ("contains_seasonal_snow", "contains_cloud_or_shadow")
+"""Columns of patches that benchmarks leave out."""
+COLUMNS = ("samples", "ms", "sar", "map", "label", "split", "group", "lon", "lat", "labels", *CONDITIONS)
 """The arrays of a `Catalog`."""
+Labelling = Literal["one", "several"]
+"""The labels of a sample: `label`, one class, or `labels`, any number of them."""
 DATA = "data.mdb"
 CATALOG = "catalog.parquet"
 STATS = "stats.json"
@@ -41,7 +46,7 @@ _KEYS = ("ms", "sar", "map")
 _COLUMNS = ("sample", *_KEYS, "label", "split")  # of every file
 _INT32 = (-(2**31), 2**31 - 1)
 _BOUNDS = {"lon": 180.0, "lat": 90.0}  # degrees
-_KNOWN = ("group", *_BOUNDS)  # of a file in which one value at least is known
+_KNOWN = ("group", *_BOUNDS, "labels", *CONDITIONS)  # of a file in which one value at least is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +55,9 @@ class Catalog:
 
     samples: (N,) str, unique. ms, sar, map: (N,) str or None, keys into the database. label: (N,) int32,
     -1 for none. split: (N,) str of `SPLITS`. classes: class names by label id. meta: the rest of the
-    catalog's metadata. group: (N,) str or None. lon, lat: (N,) float64 degrees, NaN for unknown; of these three an
-    empty array stands for N unknown ones.
+    catalog's metadata. group: (N,) str or None. lon, lat: (N,) float64 degrees, NaN for unknown. labels: (N,) tuples of
+    label ids, or None for unknown. contains_seasonal_snow, contains_cloud_or_shadow: (N,) bool or None. Of those from
+    group on an empty array stands for N unknown ones.
     """
 
     samples: np.ndarray
@@ -65,6 +71,9 @@ class Catalog:
     group: np.ndarray = field(default_factory=lambda: objects([]))
     lon: np.ndarray = field(default_factory=lambda: np.empty(0))
     lat: np.ndarray = field(default_factory=lambda: np.empty(0))
+    labels: np.ndarray = field(default_factory=lambda: objects([]))
+    contains_seasonal_snow: np.ndarray = field(default_factory=lambda: objects([]))
+    contains_cloud_or_shadow: np.ndarray = field(default_factory=lambda: objects([]))
 
     def __post_init__(self) -> None:
         for name in _KNOWN:
@@ -100,7 +109,10 @@ class Catalog:
         label = np.nan_to_num(given).clip(*_INT32).astype(np.int32)
         if (label != given).any():
             raise DataError(f"{path}: labels must be 32-bit integers or null: ingest again")
-        arrays = {name: objects(columns[name]) for name in (*_KEYS, "split", "group") if name in columns}
+        if "labels" in columns:
+            columns["labels"] = [ids if ids is None else tuple(ids) for ids in columns["labels"]]
+        plain = (*_KEYS, "split", "group", "labels", *CONDITIONS)
+        arrays = {name: objects(columns[name]) for name in plain if name in columns}
         try:
             arrays |= {name: np.array(columns[name], np.float64) for name in _BOUNDS if name in columns}
         except (TypeError, ValueError) as error:
@@ -125,6 +137,11 @@ class Catalog:
             raise DataError(f"{where}: sample {self.samples[empty[0]]!r} names neither an S2 nor an S1 entry")
         if len(self) and self.classes and int(self.label.max()) >= len(self.classes):
             raise DataError(f"{where}: label {self.label.max()}, but only {len(self.classes)} class names")
+        for sample, ids in zip(self.samples, self.labels, strict=True):
+            if ids and not all(id is not None and 0 <= id < len(self.classes) for id in ids):
+                raise DataError(
+                    f"{where}: labels {list(ids)} of sample {sample!r}, but {len(self.classes)} class names"
+                )
         for name, bound in _BOUNDS.items():
             if (beyond := np.abs(getattr(self, name)) > bound).any():
                 value, sample = getattr(self, name)[beyond][0], self.samples[beyond][0]
@@ -150,6 +167,10 @@ class Catalog:
         for name in _BOUNDS:
             if not (unknown := np.isnan(degrees := np.asarray(getattr(self, name), np.float64))).all():
                 columns[name] = pyarrow.array(degrees, mask=unknown)
+        kinds = {"labels": pyarrow.list_(pyarrow.int32())} | dict.fromkeys(CONDITIONS, pyarrow.bool_())
+        for name, kind in kinds.items():
+            if any(value is not None for value in getattr(self, name)):
+                columns[name] = pyarrow.array(list(getattr(self, name)), kind)
         meta = {"version": VERSION, **self.meta, "classes": list(self.classes)}
         table = pyarrow.table(columns).replace_schema_metadata({"rsdnet": json.dumps(meta)})
         with aside(path) as temporary:
@@ -160,9 +181,11 @@ class Catalog:
         return Catalog(**{name: getattr(self, name)[rows] for name in COLUMNS}, classes=self.classes, meta=self.meta)
 
     def mask(
-        self, *, split: str | None = None, modality: str | None = None, labelled: bool | None = None
+        self, *, split: str | None = None, modality: str | None = None, labelled: bool | Labelling | None = None
     ) -> np.ndarray:
         """(N,) bool: the samples of one split, with the entries a modality needs ("ms+sar": both).
+
+        labelled: with labels of a kind, or without one label; True stands for "one".
 
         None means any. Raises DataError for an unknown split or modality.
         """
@@ -175,8 +198,10 @@ class Catalog:
             keep &= self.split == split
         for name in modality.split("+") if modality else ():
             keep &= np.array([key is not None for key in getattr(self, name)], bool)
-        if labelled is not None:
-            keep &= (self.label >= 0) == labelled
+        if labelled == "several":
+            keep &= np.array([ids is not None for ids in self.labels], bool)
+        elif labelled is not None:
+            keep &= (self.label >= 0) == bool(labelled)
         return keep
 
 
@@ -233,6 +258,7 @@ def _opened(db: str | os.PathLike[str], *, buffered: bool = False) -> Iterator[t
 
 def _check_columns(path: Path, schema: Any) -> None:
     """Raise DataError where a pyarrow schema lacks a column of a catalog, or one has another type."""
+    import pyarrow
     from pyarrow import types
 
     texts = (types.is_string, types.is_large_string, types.is_string_view)
@@ -248,6 +274,12 @@ def _check_columns(path: Path, schema: Any) -> None:
             raise DataError(f"{path}: labels must be 32-bit integers or null, not {kind}: ingest again")
         if name != "label" and not any(is_text(values) for is_text in texts):
             raise DataError(f"{path}: column {name} must hold text, not {kind}: ingest again")
+    for name in ("labels", *CONDITIONS):
+        kind = schema.field(name).type if name in schema.names else pyarrow.null()
+        listed = (types.is_list(kind) or types.is_large_list(kind)) and types.is_integer(kind.value_type)
+        if not (types.is_null(kind) or (listed if name == "labels" else types.is_boolean(kind))):
+            wanted = "lists of label ids" if name == "labels" else "true or false"
+            raise DataError(f"{path}: column {name} must hold {wanted}, not {kind}: ingest again")
 
 
 def _held(file: Any) -> list[str]:
@@ -269,6 +301,4 @@ def _release_memory() -> None:
 
 def objects(values: Sequence[Any]) -> np.ndarray:
     """(N,) array of Python objects: a column of names, None where there is none."""
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
+    return np.fromiter(values, object, len(values))  # of tuples, too

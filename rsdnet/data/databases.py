@@ -151,7 +151,8 @@ class Databases:
             hashes.append(np.fromiter(map(hash, names), np.int64, len(names)))
             counts[piece.database] += len(names)
             mapped = np.array([key is not None for key in piece.catalog.map], bool)
-            labelled[piece.database] += int(((piece.catalog.label >= 0) | mapped).sum())
+            several = piece.catalog.mask(labelled="several")
+            labelled[piece.database] += int(((piece.catalog.label >= 0) | several | mapped).sum())
         values = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.int64)
         if twice := set(values[1:][values[1:] == values[:-1]].tolist()):
             found = Counter(name for piece in self._scan() for name in piece.catalog.samples if hash(name) in twice)
@@ -167,7 +168,8 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _unlabelled(catalog: Catalog) -> Catalog:
-    return replace(catalog, classes=(), label=np.full(len(catalog), -1, np.int32), map=objects([None] * len(catalog)))
+    none = objects([None] * len(catalog))
+    return replace(catalog, classes=(), label=np.full(len(catalog), -1, np.int32), map=none, labels=none)
 
 
 def quotas(weights: Sequence[float], counts: Sequence[int], named: Sequence[Path]) -> list[int]:

@@ -14,7 +14,7 @@ from rsdnet import bands, hardware
 from rsdnet._reader import Reader, Table, draw_bands, draw_partners
 from rsdnet.data import cache, seasons
 from rsdnet.data.cache import CacheLocation
-from rsdnet.data.catalog import Catalog
+from rsdnet.data.catalog import Catalog, Labelling
 from rsdnet.data.databases import Databases, Piece
 from rsdnet.data.identity import Identity, identity_of, sample_hashes
 from rsdnet.data.pools import Pools
@@ -54,7 +54,7 @@ class Samples:
         pools: Pools = PAPER,
         *,
         split: str | None = None,
-        labelled: bool | None = None,
+        labelled: bool | Labelling | None = None,
         threads: int = 0,
         damaged: Damaged = "leave out",
     ) -> None:

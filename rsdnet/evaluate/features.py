@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from rsdnet import bands
 from rsdnet.augment import band_table
 from rsdnet.config import Config, ViewConfig
 from rsdnet.console import size as bytes_text
+from rsdnet.data.catalog import Labelling
 from rsdnet.data.databases import Databases
 from rsdnet.data.fixed import reads_of, view_of
 from rsdnet.data.identity import Identity
@@ -26,6 +27,7 @@ from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
 from rsdnet.evaluate.intervals import apart, numbered
 from rsdnet.evaluate.stratified import stratified
+from rsdnet.evaluate.targets import clear, present, strata, targets_of
 from rsdnet.hardware import free_bytes
 from rsdnet.kernels import ViewSpec, render_views
 from rsdnet.mixing import mix_of
@@ -41,7 +43,8 @@ class Labelled:
     cfg, trained: of the run that is evaluated, and the identity of its input. pool: bands of the sensor; none: those
     of the run. size: pixels a side as the encoder sees them; 0: scaled as in training. statistics: mean and standard
     deviation a band, this database's or the run's. keep: bytes of views to keep on the device. ranks: each renders and
-    encodes whole batches, every world-th, so the features are those of one process.
+    encodes whole batches, every world-th, so the features are those of one process. labelling: the labels that a sample
+    must have. kept: of "snow" and "clouds", those whose samples are not left out.
     Raises DataError where there is no labelled sample.
     """
 
@@ -49,13 +52,14 @@ class Labelled:
         self, cfg: Config, databases: tuple[Path, ...], modality: str, ranks: Ranks, *,
         pool: tuple[str, ...] = (), size: int = 0, trained: Identity | None = None,
         statistics: Literal["database", "run"] = "database", batch: int = BATCH, keep: int = KEEP,
+        labelling: Labelling = "one", kept: Collection[str] = (),
     ) -> None:  # fmt: skip
         self.bands = pool or pools_of(cfg.views)[modality]
         own = dataclasses.replace(
             cfg.views, modality=modality, ms_view=(), sar_view=(), **{f"{modality}_bands": self.bands}  # type: ignore[arg-type]
         )  # fmt: skip
         own_cfg = dataclasses.replace(cfg, views=own, data=dataclasses.replace(cfg.data, data=databases))
-        self.samples = Samples(databases, modality, pools_of(own), labelled=True, threads=cfg.data.reader_threads)
+        self.samples = Samples(databases, modality, pools_of(own), labelled=labelling, threads=cfg.data.reader_threads)
         known = trained or {}
         self.table = band_table(own_cfg, of_run(known, own_cfg) if statistics == "run" else None).to(ranks.device)
         self.differences = {name: pair for name, pair in known.get("statistics", {}).items() if "-" in name}
@@ -71,11 +75,15 @@ class Labelled:
         """(N,) str: the samples' splits."""
         self.groups = apart(numbered(catalog.group), catalog.split)
         """(N,) int64: the samples' groups, of samples that are not independent of each other; see `apart`."""
-        self.classes, indices = np.unique(catalog.label.astype(np.int64), return_inverse=True)
-        self.labels = torch.from_numpy(indices)
-        """(N,) int64 in range(len(classes)). A class of the test split that the train split lacks counts as missed."""
+        self.classes, self.labels = targets_of(catalog, labelling)
+        """(N,) int64 in range(len(classes)), or of several (N, classes) bool. A class of the test split that the train
+        split lacks counts as missed."""
         self.positions = np.arange(len(self.samples))
         """(N,) of the samples, among those of the database, that are encoded."""
+        chosen, self.left_out = clear(catalog, kept)
+        """left_out: a line on samples with snow or clouds, or ""."""
+        if self.left_out:
+            self.take(np.flatnonzero(chosen))
 
     def _check_memory(self, channels: int) -> None:
         """Raise DataError where a batch of views is larger than the free memory."""
@@ -100,22 +108,23 @@ class Labelled:
     def drawn(self, split: str, limit: int, seed: int = 0) -> Tensor:
         """(n,) int64: where at most `limit` samples of a split are, drawn by `stratified`; 0: all of them."""
         every = self.part(split)
-        return every[torch.from_numpy(stratified(self.labels[every].numpy(), limit, seed))]
+        return every[torch.from_numpy(stratified(strata(self.labels[every]).numpy(), limit, seed))]
 
     def identity(self) -> dict[str, Any]:
         """The input of an evaluation on these samples, beside the encoder: JSON-able, without any path."""
         digest = hashlib.sha256(self.labels.numpy().astype("<i8").tobytes())
         digest.update("\0".join(self.split.tolist()).encode())
-        names = [self._class_name(index) for index in range(len(self.classes))]
         ids = {band: bands.band_id(band) for band in self.samples.identity["bands"][self.samples.modality]}
         statistics = {band: self.table[index, :2].tolist() for band, index in ids.items()}
         statistics |= {name: list(pair) for name, pair in self.differences.items()}
-        labels = {"labels": digest.hexdigest(), "classes": names}
+        labels = {"labels": digest.hexdigest(), "classes": self.names}
         return self.samples.identity | labels | {"statistics": statistics, "size": self.spec.size}
 
-    def _class_name(self, index: int) -> str:
-        label, names = int(self.classes[index]), self.samples.classes
-        return names[label] if label < len(names) else str(label)
+    @property
+    def names(self) -> list[str]:
+        """Of the classes."""
+        names = self.samples.classes
+        return [names[label] if label < len(names) else str(label) for label in self.classes.tolist()]
 
     of = "sample"
     """The thing that has a label."""
@@ -128,15 +137,16 @@ class Labelled:
                     f"{self.samples.databases}: no labelled sample in the {name} split, so an encoder cannot be judged "
                     "by it: name a database that has some"
                 )
-        if len(self.labels[self.part("train")].unique()) < 2:
+        if len(self.labels[self.part("train")].unique(dim=0)) < 2:
             raise DataError(
                 f"{self.samples.databases}: one class only in the train split, so there is nothing to tell apart"
             )
 
-    def unseen(self) -> list[str]:
-        """Names of the classes that the test split has and the train split has not."""
-        seen, tested = (set(self.labels[self.part(name)].tolist()) for name in ("train", "test"))
-        return [self._class_name(index) for index in sorted(tested - seen)]
+    def unseen(self, train: Tensor | None = None) -> list[str]:
+        """Names of the classes that the test split has and the samples `train` (n,) int64, or the train split, have
+        not."""
+        seen = present(self.labels[self.part("train") if train is None else train])
+        return [self.names[index] for index in sorted(present(self.labels[self.part("test")]) - seen)]
 
     def views(self, names: tuple[str, ...]) -> Iterator[Tensor]:
         """This rank's batches (b, len(names), S, S), float32, in order; the channels are the bands `names`, and
@@ -264,19 +274,21 @@ def frozen_maps(network: nn.Module, device: torch.device, dtype: torch.dtype) ->
     return maps
 
 
-def labelled_modalities(databases: Sequence[Path], modality: str = "ms+sar") -> list[str]:
+def labelled_modalities(databases: Sequence[Path], modality: str = "ms+sar", labelling: Labelling = "one") -> list[str]:
     """The sensors of `modality` that the databases hold labelled samples of.
 
     Raises DataError where they hold none, or the same label is another class from database to database.
     """
-    joined, counts, labelled = Databases(databases), Counter[str](), 0
+    joined, counts, labelled, several = Databases(databases), Counter[str](), 0, 0
     joined.require_one_list()
     for piece in joined:
-        labelled += int(piece.catalog.mask(labelled=True).sum())
-        counts.update({m: int(piece.catalog.mask(modality=m, labelled=True).sum()) for m in modality.split("+")})
+        labelled += int(piece.catalog.mask(labelled=labelling).sum())
+        several += int(piece.catalog.mask(labelled="several").sum())
+        counts.update({m: int(piece.catalog.mask(modality=m, labelled=labelling).sum()) for m in modality.split("+")})
     found = [m for m in modality.split("+") if counts[m]]
     if not found:
-        why = f"the {labelled} labelled samples have entries of the other sensor" if labelled else "none has a label"
+        why = "they have any number of labels each, not one" if several else "none has a label"
+        why = f"the {labelled} labelled samples have entries of the other sensor" if labelled else why
         raise DataError(
             f"{joined}: no labelled samples with {modality} entries ({why}), so an encoder cannot be judged by it: "
             "name a database that has some"

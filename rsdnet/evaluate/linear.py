@@ -1,4 +1,7 @@
-"""Linear evaluation of features: multinomial logistic regression, its penalty chosen on validation samples alone."""
+"""Linear evaluation of features: logistic regression, its penalty chosen on validation samples alone.
+
+`CLASSES` tells one class a sample, multinomially; another `Task` brings its own loss and scores.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -7,6 +10,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from rsdnet.console import track
 from rsdnet.evaluate import metrics
@@ -15,6 +19,7 @@ from rsdnet.evaluate.features import Labelled
 from rsdnet.evaluate.folds import Fold, folds_of
 from rsdnet.evaluate.intervals import replicates_of
 from rsdnet.evaluate.outcomes import Outcome, Outcomes, arranged
+from rsdnet.evaluate.targets import strata
 
 # Weight penalties to choose from, for all features alike; each fit starts from the last one's.
 L2 = (1e-2, 1e-3, 1e-4)
@@ -22,29 +27,53 @@ ITERATIONS = 100  # of L-BFGS, at each penalty
 
 
 class Problem(NamedTuple):
-    """Labels (N,) int64 in range(classes) and groups (N,) of all samples, and the samples (n,) of each part."""
+    """Labels and groups (N,) of all samples, names of the classes, and the samples (n,) of each part.
+
+    labels: (N,) int64 in range(classes), or of several (N, classes) bool.
+    """
 
     labels: Tensor
     groups: np.ndarray
-    classes: int
+    names: list[str]
     train: Tensor
     test: Tensor
     folds: list[Fold]
 
+    @property
+    def classes(self) -> int:
+        """Their number."""
+        return len(self.names)
+
+    def test_groups(self) -> np.ndarray:
+        """(n,) int64 in range(number of groups), of the test samples."""
+        return np.unique(self.groups[self.test.numpy()], return_inverse=True)[1]
+
+
+class Task(NamedTuple):
+    """The labels' part in an evaluation, by logits (n, C) of samples and their labels, (n,) or (n, C).
+
+    loss: the mean over samples, to minimise. judge: the score that chooses the penalty. outcome: of the logits of the
+    test samples, the penalty and its score.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    judge: Callable[[Tensor, Tensor], float]
+    outcome: Callable[[Tensor, Problem, float, float], Outcome]
+
 
 def problem_of(labelled: Labelled, train: Tensor) -> Problem:
     """To tell the classes of `labelled` apart by its samples `train` (n,) int64."""
-    folds = folds_of(train, labelled.part("val"), labelled.labels, labelled.groups)
-    return Problem(labelled.labels, labelled.groups, len(labelled.classes), train, labelled.part("test"), folds)
+    folds = folds_of(train, labelled.part("val"), strata(labelled.labels), labelled.groups)
+    return Problem(labelled.labels, labelled.groups, labelled.names, train, labelled.part("test"), folds)
 
 
 def evaluate(
     labelled: Labelled, views: Sequence[tuple[str, ...]], contenders: Mapping[str, Contender],
-    trains: Mapping[str, Tensor], depths: Sequence[str], console: Console,
+    trains: Mapping[str, Tensor], depths: Sequence[str], console: Console, task: Task | None = None,
 ) -> dict[str, Outcomes]:  # fmt: skip
     """Outcomes by share of the labels, of `views`, each the bands of a view, at `depths` of every contender.
 
-    trains: (n,) int64 samples to train on, by share. Each rank fits its part of the classifiers.
+    trains: (n,) int64 samples to train on, by share. task: None: `CLASSES`. Each rank fits its part of the classifiers.
     """
     ranks, problems = labelled.ranks, {share: problem_of(labelled, train) for share, train in trains.items()}
     jobs = [(names, label) for names in views for label in contenders]
@@ -57,19 +86,19 @@ def evaluate(
         if ranks.rank < len(turn):
             own = {depth: each.to(ranks.device) for depth, each in features[ranks.rank].items()}
             scored[turn[ranks.rank]] = {
-                share: {depth: score(each, problem) for depth, each in own.items()}
+                share: {depth: score(each, problem, task or CLASSES) for depth, each in own.items()}
                 for share, problem in problems.items()
             }
     scored = {job: found for part in ranks.collect(scored) for job, found in part.items()}
     return arranged(scored, views, list(contenders), list(trains), depths)
 
 
-def score(features: Tensor, problem: Problem) -> Outcome:
+def score(features: Tensor, problem: Problem, task: Task | None = None) -> Outcome:
     """Test scores of a linear classifier on `features` (N, F), float32, fitted on their device."""
-    labels = problem.labels.to(features.device)
-    chosen = choose(features, labels, problem.classes, problem.train, problem.folds, metrics.macro_f1)
-    predicted = predict(chosen.weights, chosen.scale(features[problem.test])).cpu().numpy()
-    return outcome(predicted, problem, chosen.l2, chosen.val)
+    labels, task = problem.labels.to(features.device), task or CLASSES
+    chosen = choose(features, labels, problem.classes, problem.train, problem.folds, task.judge, task.loss)
+    found = logits(chosen.weights, chosen.scale(features[problem.test]))
+    return task.outcome(found, problem, chosen.l2, chosen.val)
 
 
 class Choice(NamedTuple):
@@ -83,23 +112,22 @@ class Choice(NamedTuple):
 
 def choose(
     features: Tensor, labels: Tensor, classes: int, train: Tensor, folds: Sequence[Fold],
-    score: Callable[[np.ndarray], np.ndarray],
+    judge: Callable[[Tensor, Tensor], float], loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
 ) -> Choice:  # fmt: skip
-    """The classifier of `features` (N, F) by `labels` (N,), fitted on their device, with the penalty of the best score.
+    """The classifier of `features` (N, F) by `labels` (N,) or (N, C), fitted on their device, by the best penalty.
 
-    score: of a confusion matrix. Each fold stands for the whole while the penalty is chosen; of several, the samples
+    judge, loss: see `Task`. Each fold stands for the whole while the penalty is chosen; of several, the samples
     `train` (n,) are fitted again with it.
     """
 
     def judged(fold: Fold) -> tuple[list[float], list[Tensor], Standard]:
-        """Scores of the fold's judges and weights, of every penalty."""
+        """Scores on the fold's judges and weights, of every penalty."""
         scale, weights, found = Standard.of(features[fold.fit]), None, list[Tensor]()
         x, shown = scale(features[fold.fit]), scale(features[fold.judge])
         for l2 in L2:
-            weights = fit(x, labels[fold.fit], classes, l2, weights)
+            weights = fit(x, labels[fold.fit], classes, l2, weights, loss)
             found.append(weights)
-        scores = [score(_matrix(predict(each, shown), labels[fold.judge], classes)) for each in found]
-        return [float(each) for each in scores], found, scale
+        return [judge(logits(each, shown), labels[fold.judge]) for each in found], found, scale
 
     outcomes = [judged(fold) for fold in folds]
     means = np.mean([scores for scores, _, _ in outcomes], axis=0)
@@ -108,15 +136,14 @@ def choose(
         _, found, scale = outcomes[0]
         return Choice(found[best], scale, L2[best], float(means[best]))
     scale = Standard.of(features[train])
-    weights = fit(scale(features[train]), labels[train], classes, L2[best])
+    weights = fit(scale(features[train]), labels[train], classes, L2[best], loss=loss)
     return Choice(weights, scale, L2[best], float(means[best]))
 
 
 def outcome(predicted: np.ndarray, problem: Problem, l2: float, val_f1: float) -> Outcome:
     """Of classes `predicted` (n,) for the test samples."""
     truth = problem.labels[problem.test].numpy()
-    groups = np.unique(problem.groups[problem.test.numpy()], return_inverse=True)[1]
-    matrices = metrics.confusions(truth, predicted, problem.classes, groups)
+    matrices = metrics.confusions(truth, predicted, problem.classes, problem.test_groups())
     replicates, whole = replicates_of(matrices, metrics.macro_f1), matrices.sum(0)
     details = {"accuracy": float(metrics.accuracy(whole)), "l2": l2}
     return Outcome(float(metrics.macro_f1(whole)), val_f1, replicates, details)
@@ -143,10 +170,13 @@ class Standard(NamedTuple):
         return torch.cat((own, (weights[-1] - self.mean @ own)[None]))
 
 
-def fit(x: Tensor, y: Tensor, classes: int, l2: float, start: Tensor | None = None) -> Tensor:
-    """Weights (F + 1, classes) of multinomial logistic regression: mean cross entropy + l2/2 * |weights|^2.
+def fit(
+    x: Tensor, y: Tensor, classes: int, l2: float, start: Tensor | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+) -> Tensor:  # fmt: skip
+    """Weights (F + 1, classes) of logistic regression: loss + l2/2 * |weights|^2.
 
-    x: (N, F) standardised features. y: (N,) int64 in range(classes). start: weights to start from; None: zeros.
+    x: (N, F) standardised features. y: labels. start: weights to start from; None: zeros. loss: see `Task`.
     The last row is the bias, not penalised.
     """
     x = torch.cat((x, x.new_ones(len(x), 1)), 1)
@@ -156,18 +186,35 @@ def fit(x: Tensor, y: Tensor, classes: int, l2: float, start: Tensor | None = No
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(x @ weights, y) + 0.5 * l2 * weights[:-1].square().sum()
-        loss.backward()
-        return loss
+        total = loss(x @ weights, y) + 0.5 * l2 * weights[:-1].square().sum()
+        total.backward()
+        return total
 
     optimizer.step(closure)
     return weights.detach()
 
 
+def logits(weights: Tensor, x: Tensor) -> Tensor:
+    """(N, C) of standardised features x (N, F)."""
+    return x @ weights[:-1] + weights[-1]
+
+
 def predict(weights: Tensor, x: Tensor) -> Tensor:
     """Classes (N,) of standardised features x (N, F)."""
-    return (x @ weights[:-1] + weights[-1]).argmax(1)
+    return logits(weights, x).argmax(1)
 
 
-def _matrix(predicted: Tensor, truth: Tensor, classes: int) -> np.ndarray:
-    return metrics.confusion(truth.cpu().numpy(), predicted.cpu().numpy(), classes)
+def by_confusion(score: Callable[[np.ndarray], np.ndarray]) -> Callable[[Tensor, Tensor], float]:
+    """A judge of logits (n, C) and labels (n,): `score` of the confusion matrix of the likeliest classes."""
+
+    def judge(found: Tensor, labels: Tensor) -> float:
+        return float(score(metrics.confusion(labels.cpu().numpy(), found.argmax(1).cpu().numpy(), found.shape[1])))
+
+    return judge
+
+
+CLASSES = Task(
+    cross_entropy, by_confusion(metrics.macro_f1),
+    lambda found, problem, l2, val: outcome(found.argmax(1).cpu().numpy(), problem, l2, val),
+)  # fmt: skip
+"""One class a sample."""

@@ -21,7 +21,7 @@ from rsdnet.evaluate.dense import Heads, confusions, depths_of, enlarged, maps_a
 from rsdnet.evaluate.folds import folds_of
 from rsdnet.evaluate.intervals import replicates_of
 from rsdnet.evaluate.label_maps import LabelMaps
-from rsdnet.evaluate.linear import choose
+from rsdnet.evaluate.linear import by_confusion, choose
 from rsdnet.evaluate.outcomes import Outcome, Outcomes, arranged
 from rsdnet.evaluate.pixels import Pixels
 
@@ -105,7 +105,8 @@ class Fitting(NamedTuple):
             folds = folds_of(train, self.val, labels, groups)
             for depth in depths_of(len(stages), depths):
                 own = list(maps_at(stages, depth))
-                chosen = choose(torch.cat(own, 1), labels.to(device), len(maps.classes), train, folds, metrics.mean_iou)
+                shown, judge = torch.cat(own, 1), by_confusion(metrics.mean_iou)
+                chosen = choose(shown, labels.to(device), len(maps.classes), train, folds, judge)
                 head = Linear(chosen.scale.folded(chosen.weights), [each.shape[1] for each in own])
                 found[share, depth] = head, chosen.val, {"l2": chosen.l2, "pixels": len(train)}
         return found

@@ -58,16 +58,17 @@ def _changes(layout: Layout, listing: str) -> str:
         return " ".join(str(error).split())
     now = {source.name: source for source in sources if source.problem or source.images.keys() & {"ms", "sar"}}
     keys = {image.key for source in now.values() for image in source.images.values()}
-    before = dict[str, tuple[str | None, ...]]()
+    before = dict[str, tuple[Any, ...]]()
     folders = [layout.folder]
     if layout.part:
         siblings = (layout.db / shard.name for shard in shards.found(layout.db))
         folders = [folder for folder in siblings if (folder / catalog.CATALOG).is_file()]
     for piece in (piece for folder in folders for piece in Catalog.scan(folder)):
-        columns = (piece.samples, piece.ms, piece.sar, piece.split)
-        for sample, ms, sar, split in zip(*(column.tolist() for column in columns), strict=True):
-            own = (ms and whole_name(ms, keys), sar and whole_name(sar, keys), split)
-            before.setdefault(whole_name(sample, now), own)
+        columns = (piece.samples, piece.ms, piece.sar, piece.split, piece.labels)
+        for sample, ms, sar, split, labels in zip(*(column.tolist() for column in columns), strict=True):
+            name = whole_name(sample, now)
+            labels = now[name].labels if name in now and name != sample else labels  # a tile has none
+            before.setdefault(name, (ms and whole_name(ms, keys), sar and whole_name(sar, keys), split, labels))
     for line in (line for folder in folders for line in _lines(folder / LEFT_OUT)):
         before.setdefault(whole_name(line.split("\t")[0], now), ())
     every = not layout.part or len(folders) == layout.part.of  # else the new ones may be in other shards
@@ -81,12 +82,12 @@ def _changes(layout: Layout, listing: str) -> str:
     return ", ".join(told)
 
 
-def _differs(now: Source, before: tuple[str | None, ...]) -> bool:
-    """Whether a source differs from what it was ingested as: (S2 key, S1 key, split), () for left out."""
+def _differs(now: Source, before: tuple[Any, ...]) -> bool:
+    """Whether a source differs from what it was ingested as: (S2 key, S1 key, split, labels), () for left out."""
     if now.problem or not before:
         return bool(now.problem) and bool(before)
     keys = tuple(now.images[kind].key if kind in now.images else None for kind in ("ms", "sar"))
-    return keys != before[:2] or now.split not in (None, before[2])
+    return keys != before[:2] or now.split not in (None, before[2]) or now.labels != before[3]
 
 
 def check_entries(folder: Path, written: Iterable[Sequence[str | None]]) -> None:

@@ -31,6 +31,9 @@ class Row(NamedTuple):
     group: str
     lon: float | None
     lat: float | None
+    labels: tuple[int, ...] | None = None
+    snow: bool | None = None
+    clouds: bool | None = None
 
 
 @dataclass
@@ -129,7 +132,8 @@ def _add(
     if "ms" in cut or "sar" in cut:
         lon, lat = place or (None, None)
         row = Row(sample, keys.get("ms"), keys.get("sar"), keys.get("map"), label, split, source.group, lon, lat)
-        result.rows.append(row)
+        labels = None if suffix else source.labels  # a tile need not hold every class of its image
+        result.rows.append(row._replace(labels=labels, snow=source.snow, clouds=source.clouds))
         if split == "train":
             result.summaries.append(summarise_tile(cut.get("ms", {}), cut.get("sar", {})))
 

@@ -203,6 +203,9 @@ class Job:
             lon=np.array([row.lon for row in rows], np.float64),
             lat=np.array([row.lat for row in rows], np.float64),
             label=np.array([-1 if row.label is None else row.label for row in rows], np.int32),
+            labels=catalog.objects([None if row.labels is None else tuple(row.labels) for row in rows]),
+            contains_seasonal_snow=catalog.objects([row.snow for row in rows]),
+            contains_cloud_or_shadow=catalog.objects([row.clouds for row in rows]),
             classes=ids if recipe.class_names is None else recipe.class_names,
             meta=meta,
         )

@@ -48,7 +48,8 @@ class Source(NamedTuple):
 
     name: the sample's name. group: scene or location, which no split tears apart. images: by kind, "ms", "sar" or
     "map". split: the data set's own, None to draw one. label: its class id, None for the majority of the map. scheme:
-    key into `Recipe.classes` for the map's values. problem: the reason to leave it out, or "".
+    key into `Recipe.classes` for the map's values. problem: the reason to leave it out, or "". labels: ids of all its
+    classes. snow, clouds: whether it has seasonal snow, and clouds or their shadow. None for unknown.
     """
 
     name: str
@@ -58,6 +59,9 @@ class Source(NamedTuple):
     label: int | None = None
     scheme: str = ""
     problem: str = ""
+    labels: tuple[int, ...] | None = None
+    snow: bool | None = None
+    clouds: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,15 @@ class Recipe:
 
 
 def digest(sources: list[Source]) -> str:
-    """SHA-256 of the sources' names, splits, problems and keys: equal for the same files."""
-    lines = (
-        "\t".join((source.name, str(source.split), source.problem, *(image.key for image in source.images.values())))
-        for source in sources
-    )
-    return digest_of(lines)
+    """SHA-256 of the sources' names, splits, problems, keys and, where some are known, labels: equal for the same
+    files."""
+    return digest_of("\t".join(_digested(source)) for source in sources)
+
+
+def _digested(source: Source) -> Iterable[str]:
+    yield from (source.name, str(source.split), source.problem, *(image.key for image in source.images.values()))
+    if (known := (source.labels, source.snow, source.clouds)) != (None, None, None):
+        yield from map(str, known)
 
 
 def digest_of(lines: Iterable[str]) -> str:
@@ -144,6 +151,9 @@ def check_values(sources: list[Source], recipe: Recipe) -> None:
             raise DataError(
                 f"sample {source.name} has the label {source.label}, but there are {len(classes)} class names"
             )
+        if source.labels and not 0 <= min(source.labels) <= max(source.labels) < len(classes or ()):
+            named = f"there are {len(classes or ())} class names"
+            raise DataError(f"sample {source.name} has the labels {list(source.labels)}, but {named}")
 
 
 def once(sources: list[Source]) -> list[Source]:

@@ -9,6 +9,7 @@ from rsdnet import bands
 from rsdnet.console import percent, size
 from rsdnet.data.catalog import DATA, SPLITS
 from rsdnet.data.statistics import Accumulator, Summary
+from rsdnet.ingest.geotiffs import Row
 from rsdnet.ingest.source import IMPLAUSIBLE, Recipe
 
 LEFT_OUT, OFFSETS = "left_out.tsv", "offsets.tsv"
@@ -24,7 +25,8 @@ class Tally:
     """Counts and statistics by band. Its size does not grow with the data."""
 
     def __init__(self) -> None:
-        self.samples = self.left_out = self.sources = self.labelled = self.placed = self.mapped = 0
+        self.samples = self.left_out = self.sources = self.labelled = self.placed = self.mapped = self.several = 0
+        self.snow = self.clouds = 0
         self.highest = -1
         self.labels = set[int]()
         self.present = set[str]()
@@ -40,15 +42,18 @@ class Tally:
         """Count one source: its line of the journal, and its training tiles' statistics."""
         self.sources += 1
         self.samples += len(line["rows"])
-        for _, ms, sar, map_key, label, split, _, lon, _ in line["rows"]:
-            self.present |= {kind for kind, key in (("ms", ms), ("sar", sar)) if key is not None}
-            self.splits[split] += 1
-            self.labelled += label is not None
-            if label is not None:
-                self.labels.add(label)
-                self.highest = max(self.highest, label)
-            self.mapped += map_key is not None
-            self.placed += lon is not None
+        for row in (Row(*values) for values in line["rows"]):
+            self.present |= {kind for kind, key in (("ms", row.ms), ("sar", row.sar)) if key is not None}
+            self.splits[row.split] += 1
+            self.labelled += row.label is not None
+            if row.label is not None:
+                self.labels.add(row.label)
+                self.highest = max(self.highest, row.label)
+            self.mapped += row.map is not None
+            self.placed += row.lon is not None
+            self.several += row.labels is not None
+            self.snow += bool(row.snow)
+            self.clouds += bool(row.clouds)
         self.left_out += len(line["left"])
         self.reasons.update(kind for *_, kind in line["left"])
         if line["left"] and not self.first_reason:
@@ -112,8 +117,17 @@ class Tally:
 
     def _labels(self, recipe: Recipe) -> Iterator[str]:
         """Labels, classes, and pixels that are no class."""
+        if self.several:
+            many = len(recipe.class_names or ())
+            yield f"labels: {self.several:,} of {self.samples:,} samples, each any number of {many} classes"
+        if self.snow or self.clouds:
+            yield (
+                f"seasonal snow: {self.snow:,} samples, clouds or shadow: {self.clouds:,}; rsdnet.probe leaves them "
+                "out (--snow keep, --clouds keep take them)"
+            )
         if not self.labelled and not self.mapped:
-            yield "labels: none"
+            if not self.several:
+                yield "labels: none"
             return
         classes = len(recipe.class_names) if recipe.class_names else self.highest + 1
         how = ", each the majority of its label map" if self.mapped else ""
@@ -131,7 +145,7 @@ class Tally:
             yield f"{doubt} ({_sources(times)})"
         if count := self.reasons[IMPLAUSIBLE]:
             yield f"left out as another unit or as fill, which --implausible keep takes: {_sources(count)}"
-        if self.samples and not self.labelled and (self.mapped or recipe.class_names):
+        if self.samples and not self.labelled and not self.several and (self.mapped or recipe.class_names):
             yield "no sample got a label" + (": no pixel of the label maps is a class" if self.mapped else "")
         if self.pixels and self.covered < _COVERED * self.pixels:
             share = percent(self.covered / self.pixels)

@@ -1,16 +1,19 @@
 """BigEarthNet v2: `BigEarthNet-S2/<tile>/<patch>/<patch>_B02.tif`, `BigEarthNet-S1/<scene>/<patch>/<patch>_VV.tif`,
-`Reference_Maps/<tile>/<patch>/<patch>_reference_map.tif`, and `metadata.parquet`, which pairs S1 with S2.
+`Reference_Maps/<tile>/<patch>/<patch>_reference_map.tif`, and `metadata.parquet`, which pairs S1 with S2 and has their
+labels.
 
 Keys and values are rico-hdl's. Without metadata.parquet S1 and S2 stay unpaired: a sample each.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rsdnet import bands
+from rsdnet.data.catalog import CONDITIONS
 from rsdnet.errors import DataError
 from rsdnet.ingest.files import add, counted, subfolders
 from rsdnet.ingest.layouts.base import Layout
@@ -44,6 +47,7 @@ CLASSES: dict[str, tuple[int, ...]] = {
     "Inland waters": (511, 512),
     "Marine waters": (521, 522, 523),
 }
+_IDS = {name: label for label, name in enumerate(CLASSES)}
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class BigEarthNet(Layout):
 
     unlisted: Literal["leave-out", "keep"] = "leave-out"
     """Patches that metadata.parquet does not list: leave them out; or keep them, with the splits and pairs of
-    metadata_for_patches_with_snow_cloud_or_shadow.parquet where it lists them, else alone and with splits drawn."""
+    metadata_for_patches_with_snow_cloud_or_shadow.parquet where it lists them, else alone and with splits drawn.
+    rsdnet.probe leaves out those with snow, clouds or shadow unless asked for."""
 
     NAME = "bigearthnet"
     FILES = "BigEarthNet-S2/<tile>/<patch> nor BigEarthNet-S1/<scene>/<patch>"
@@ -74,12 +79,14 @@ class BigEarthNet(Layout):
             kinds = {"ms": s2.get(patch), "sar": s1.get(row.s1 or "") if row else None, "map": maps.get(patch)}
             images = {kind: image for kind, image in kinds.items() if image is not None}
             problem = self._problem(patch, row) or ("" if patch in s2 or not self._tables else "it has no S2 files")
-            found.append(Source(patch, _scene(images), images, row and row.split, scheme="corine", problem=problem))
+            source = Source(patch, _scene(images), images, scheme="corine", problem=problem)
+            found.append(source._replace(**(row or _Row()).facts()))
         paired = {source.images["sar"].key for source in found if "sar" in source.images}
         for patch in sorted(s1.keys() - paired):
             row = rows.get(patch_of.get(patch, ""))
             images = {"sar": s1[patch]}
-            found.append(Source(patch, _scene(images), images, row and row.split, problem=self._problem(patch, row)))
+            source = Source(patch, _scene(images), images, problem=self._problem(patch, row))
+            found.append(source._replace(**(row or _Row()).facts()))
         return found
 
     def _problem(self, patch: str, row: "_Row | None") -> str:
@@ -159,42 +166,76 @@ class BigEarthNet(Layout):
 
 
 class _Row(NamedTuple):
-    """A row of a table: the S1 patch of an S2 patch, and its split. problem: the reason to leave it out, or ""."""
+    """A row of a table: the S1 patch of an S2 patch, its split, label ids, and whether it has snow, and clouds or their
+    shadow; None for unknown. problem: the reason to leave it out, or ""."""
 
-    s1: str | None
-    split: str | None
+    s1: str | None = None
+    split: str | None = None
+    labels: tuple[int, ...] | None = None
+    snow: bool | None = None
+    clouds: bool | None = None
     problem: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """Fields of a `Source`."""
+        return {name: getattr(self, name) for name in ("split", "labels", "snow", "clouds")}
 
 
 def _read(path: Path, notices: list[str]) -> dict[str, _Row]:
     """The rows of a table by S2 patch; a row that contradicts itself or another has a problem.
 
-    Raises DataError if it cannot be read, or lacks a column.
+    Raises DataError if it cannot be read, lacks a column, or has a label that is none of the 19 classes.
     """
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = ("patch_id", "s1_name", "split")
-    try:
-        if lacking := [name for name in columns if name not in pyarrow.parquet.read_schema(path).names]:
-            raise DataError(f"{path} has no column {', '.join(lacking)}: is it BigEarthNet v2's?")
-        table = pyarrow.parquet.read_table(path, columns=list(columns))
-        values = [table.column(name).cast(pyarrow.string()).to_pylist() for name in columns]
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error})") from error
     rows: dict[str, _Row] = {}
     nameless = 0
-    for patch, s1, split in zip(*values, strict=True):
+    for patch, s1, split, names, snow, clouds in _values(path):
         if not patch:
             nameless += 1
             continue
         known = _SPLITS.get(split or "")
-        row = _Row(s1 or None, known, "" if known else f"{path.name} gives it no split that is known: {split}")
-        if rows.setdefault(patch, row)[:2] != row[:2]:
+        problem = "" if known else f"{path.name} gives it no split that is known: {split}"
+        row = _Row(s1 or None, known, _ids(names, patch, path), snow, clouds, problem)
+        if rows.setdefault(patch, row)[:-1] != row[:-1]:
             rows[patch] = row._replace(problem=f"{path.name} lists it more than once: with other values")
     if nameless:
         notices.append(f"rows of {path.name} without a patch_id, passed over: {nameless:,}")
     return rows
+
+
+def _values(path: Path) -> Iterator[tuple[Any, ...]]:
+    """Patch, S1 patch, split, names of its classes, snow, clouds or shadow, of each row; None for a column it lacks.
+
+    Raises DataError if it cannot be read, or lacks one of the first three.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    text, flag = pyarrow.string(), pyarrow.bool_()
+    needed = dict.fromkeys(("patch_id", "s1_name", "split"), text)
+    columns = needed | {"labels": pyarrow.list_(text)} | dict.fromkeys(CONDITIONS, flag)
+    try:
+        held = pyarrow.parquet.read_schema(path).names
+        if lacking := [name for name in needed if name not in held]:
+            raise DataError(f"{path} has no column {', '.join(lacking)}: is it BigEarthNet v2's?")
+        table = pyarrow.parquet.read_table(path, columns=[name for name in columns if name in held])
+        values = [
+            table.column(name).cast(kind).to_pylist() if name in held else [None] * len(table)
+            for name, kind in columns.items()
+        ]
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error})") from error
+    return zip(*values, strict=True)
+
+
+def _ids(names: list[str] | None, patch: str, path: Path) -> tuple[int, ...] | None:
+    """The label ids, ascending, of class names; None for unknown ones. Raises DataError on a name of no class."""
+    if names is None:
+        return None
+    if other := [name for name in names if name not in _IDS]:
+        raise DataError(
+            f"{path} gives {patch} the label {other[0]!r}, which is none of BigEarthNet v2's {len(CLASSES)} classes"
+        )
+    return tuple(sorted({_IDS[name] for name in names}))
 
 
 def _scene(images: dict[str, Image]) -> str:
