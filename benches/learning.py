@@ -6,6 +6,7 @@ to benches/results/learning.csv. The printed table is made from the rows of this
     python -m benches.learning --recipe single three-random ms simsiam --seeds 0 1 2 --worlds 0 7 --segmentation
 
 compares recipes, each trained and probed with every seed in every world: benches/ablations.py. Called again it goes on.
+With `--base rsdnet/demo.toml benches/ablations.toml --place-size 128 --threads 1` it takes three quarters of an hour.
 """
 
 import dataclasses
@@ -17,8 +18,9 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
@@ -47,6 +49,8 @@ class Options:
     """Seeds of weights, order and views."""
     worlds: tuple[Seed, ...] = ()
     """Worlds of the embedded synthetic data, made where they are not there, to compare recipes on; none: --data."""
+    place_size: Annotated[int, Field(ge=demo.PATCH, le=4096)] = demo.SIZE
+    """Side of a world's 300 places in pixels: smaller ones give fewer patches of the same number of scenes."""
     segmentation: bool = False
     """Compare recipes by segmentation, too."""
     steps: Count = 0
@@ -150,7 +154,7 @@ def databases(options: Options) -> Iterator[tuple[str, Path]]:
     if options.data:
         yield options.data.name, options.data
     for world in () if options.data else options.worlds or (demo.SEED,):
-        yield f"world{world}", demo.prepare(world)
+        yield f"world{world}-{options.place_size}px", demo.prepare(world, options.place_size)
 
 
 def compare(options: Options, kept: Results) -> None:

@@ -185,7 +185,8 @@ def make_sources(folder: Path) -> None:
 
 
 PYTHON = {page for page, text in TEXTS.items() if blocks(text, "python")}
-RUN = [page for page, text in TEXTS.items() if own_commands(text) or page in PYTHON]
+PAPER = "docs/paper.md"  # run by test_paper.py
+RUN = [page for page, text in TEXTS.items() if (own_commands(text) or page in PYTHON) and page != PAPER]
 
 
 @pytest.mark.parametrize("page", RUN)
