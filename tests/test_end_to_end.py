@@ -68,7 +68,7 @@ def test_ssl4eo_all_the_way(real_data: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     run = tmp_path / "run"
     command("preview", tmp_path / "db", tmp_path / "look.png", "--samples=2")
-    command("train", "--data", tmp_path / "db", "--run", run, "--steps=50", "--batch=16", *SMALL)
+    command("train", "--data", tmp_path / "db", "--run", run, "--steps=50", "--batch=16", "--pair-seasons", *SMALL)
     command("probe", run, "--data", tmp_path / "labelled")
     done = subprocess.run([sys.executable, "-m", "rsdnet.probe", str(run)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
