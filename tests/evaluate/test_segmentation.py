@@ -30,6 +30,7 @@ from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.sen12ms import Sen12ms
 from rsdnet.model.encoders import encoder_of
 from rsdnet.probe import Options, probe
+from rsdnet.synthetic.geotiffs import World, write_scenes
 from rsdnet.training import checkpoint
 from tests.support import geotiffs
 from tests.support.databases import write_database
@@ -253,6 +254,26 @@ def test_depths_of_maps() -> None:
     assert [dense.maps_at("abcd", depth) for depth in ("last", "layer1", "layer3")] == ["d", "a", "c"]
     assert dense.depths_of(1, ("stages", "last")) == ["last"]
     assert dense.depths_of(4, ("layer2", "stages", "last")) == ["layer2", "stages", "last"]
+
+
+def test_synthetic_scenes_are_segmented_better_than_by_the_most_frequent_class(
+    tmp_path: Path, compared: dict[str, Contender]
+) -> None:
+    write_scenes(tmp_path / "scenes", 12, World(5, 48), 1)
+    ingest(Sen12ms(tmp_path / "scenes", tmp_path / "db"))
+    labelled = Labelled(CFG, (tmp_path / "db",), "ms", ALONE, pool=("B03", "B08", "B11"), size=24)
+    maps = LabelMaps(labelled)
+    assert maps.side == 48
+    raw = {"raw statistics": compared["raw statistics"]}
+    found = evaluate(maps, [("B03", "B08", "B11")], raw, limit=1000)["stages"]["B03+B08+B11"]["raw statistics"]
+    counts = maps.pixels("test")
+    assert np.sum(found.details["confusion"]) == counts.sum() == len(maps.part("test")) * 48**2
+    assert found.score > 2 * counts.max() / counts.sum() / np.count_nonzero(counts)
+
+
+def test_a_sample_is_too_few_for_the_convolutional_head(maps: LabelMaps, compared: dict[str, Contender]) -> None:
+    with pytest.raises(DataError, match="fewer than two samples"):
+        next(fcn.epochs(maps, compared["random"], ("B02",), np.arange(1), ("last",), 0))
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
