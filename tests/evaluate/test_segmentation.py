@@ -384,3 +384,7 @@ def test_samples_without_a_map_are_left_out(db: Path, run: Path, tiny_db: Path, 
     some, every = maps_of(folder), maps_of(db)
     np.testing.assert_array_equal(some.counts, np.delete(every.counts, 3, 0))
     np.testing.assert_array_equal(some.labelled.positions, np.delete(np.arange(18), 3))
+    few = Labelled(CFG, (folder,), "ms", ALONE, pool=("B02",), size=SIDE)
+    few.take(np.arange(2, 18, 2))
+    few.take(np.arange(1, 8))
+    np.testing.assert_array_equal(LabelMaps(few, IGNORED).counts, every.counts[4::2])
