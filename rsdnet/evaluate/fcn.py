@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rsdnet.errors import DataError
 from rsdnet.evaluate.contenders import Contender
 from rsdnet.evaluate.dense import Head, Heads, confusions, depths_of, enlarged, maps_at
 from rsdnet.evaluate.folds import folds_of
@@ -76,7 +77,12 @@ def heads(
 def epochs(
     maps: LabelMaps, contender: Contender, names: Sequence[str], samples: np.ndarray, depths: Sequence[str], seed: int
 ) -> Iterator[dict[str, Head]]:
-    """Heads by depth after each epoch of training on `samples` (n,), in eval mode; they are trained on, not copied."""
+    """Heads by depth after each epoch of training on `samples` (n,), in eval mode; they are trained on, not copied.
+
+    Raises DataError on fewer samples than BatchNorm needs.
+    """
+    if len(samples) < 2:
+        raise DataError("--head fcn: fewer than two samples to train on: use more --labels, or --head linear")
     rng, made = np.random.default_rng(seed), dict[str, Head]()
     optimizer: torch.optim.Optimizer | None = None
     parts = -(-len(samples) // BATCH)

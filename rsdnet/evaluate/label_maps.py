@@ -124,18 +124,20 @@ class LabelMaps:
         }  # fmt: skip
 
     def _add(self) -> np.ndarray:
-        """Add every map that can be read to the table. (n,) int64: the samples that have them."""
+        """Add every map that can be read to the table. (n,) int64: the places in `labelled` of the samples with one."""
         found, folders = list[np.ndarray](), list[np.ndarray]()
+        wanted = np.zeros(len(self.samples), bool)
+        wanted[self.labelled.positions] = True
         for piece, rows, places in self.samples.pieces():
             keys = piece.catalog.map[rows]
-            there = np.flatnonzero([key is not None for key in keys])
+            there = np.flatnonzero(wanted[places] & np.array([key is not None for key in keys], bool))
             faults = self.table.add(piece.database, rows[there] + piece.first, list(keys[there]), None)
             self.left_out += [reason for _, reason in faults]
             there = np.delete(there, [index for index, _ in faults])
             found.append(there + places.start)
             folders.append(np.full(len(there), piece.database))
         self._folder = np.concatenate(folders)
-        return np.concatenate(found)
+        return np.searchsorted(self.labelled.positions, np.concatenate(found))
 
     def _common_side(self) -> int:
         """Pixels a side of every map. Raises DataError where they differ, or are of another grid than the patches."""

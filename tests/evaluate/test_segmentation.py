@@ -30,6 +30,7 @@ from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.sen12ms import Sen12ms
 from rsdnet.model.encoders import encoder_of
 from rsdnet.probe import Options, probe
+from rsdnet.synthetic.geotiffs import World, write_scenes
 from rsdnet.training import checkpoint
 from tests.support import geotiffs
 from tests.support.databases import write_database
@@ -255,6 +256,26 @@ def test_depths_of_maps() -> None:
     assert dense.depths_of(4, ("layer2", "stages", "last")) == ["layer2", "stages", "last"]
 
 
+def test_synthetic_scenes_are_segmented_better_than_by_the_most_frequent_class(
+    tmp_path: Path, compared: dict[str, Contender]
+) -> None:
+    write_scenes(tmp_path / "scenes", 12, World(5, 48), 1)
+    ingest(Sen12ms(tmp_path / "scenes", tmp_path / "db"))
+    labelled = Labelled(CFG, (tmp_path / "db",), "ms", ALONE, pool=("B03", "B08", "B11"), size=24)
+    maps = LabelMaps(labelled)
+    assert maps.side == 48
+    raw = {"raw statistics": compared["raw statistics"]}
+    found = evaluate(maps, [("B03", "B08", "B11")], raw, limit=1000)["stages"]["B03+B08+B11"]["raw statistics"]
+    counts = maps.pixels("test")
+    assert np.sum(found.details["confusion"]) == counts.sum() == len(maps.part("test")) * 48**2
+    assert found.score > 2 * counts.max() / counts.sum() / np.count_nonzero(counts)
+
+
+def test_a_sample_is_too_few_for_the_convolutional_head(maps: LabelMaps, compared: dict[str, Contender]) -> None:
+    with pytest.raises(DataError, match="fewer than two samples"):
+        next(fcn.epochs(maps, compared["random"], ("B02",), np.arange(1), ("last",), 0))
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -363,3 +384,7 @@ def test_samples_without_a_map_are_left_out(db: Path, run: Path, tiny_db: Path, 
     some, every = maps_of(folder), maps_of(db)
     np.testing.assert_array_equal(some.counts, np.delete(every.counts, 3, 0))
     np.testing.assert_array_equal(some.labelled.positions, np.delete(np.arange(18), 3))
+    few = Labelled(CFG, (folder,), "ms", ALONE, pool=("B02",), size=SIDE)
+    few.take(np.arange(2, 18, 2))
+    few.take(np.arange(1, 8))
+    np.testing.assert_array_equal(LabelMaps(few, IGNORED).counts, every.counts[4::2])
