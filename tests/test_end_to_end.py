@@ -27,7 +27,7 @@ def all_the_way(db: Path, run: Path, *options: str) -> dict[str, dict]:
     assert len(losses) == 50
     assert min(losses[-10:]) < max(losses[:10])
     command("probe", run, "--data", db)
-    return json.loads((run / "probe.json").read_text())["bands"]
+    return json.loads((run / "probe.json").read_text())["results"]["all"]["stages"]["bands"]
 
 
 def test_synthetic_scenes_all_the_way(tmp_path: Path) -> None:
@@ -38,6 +38,7 @@ def test_synthetic_scenes_all_the_way(tmp_path: Path) -> None:
     assert {"B02", "B12", "VV", "VH"} <= rows.keys()
     assert command("ingest", *argv)  # done already: says so
     assert "already" in command("probe", tmp_path / "run", "--data", tmp_path / "db")
+    assert "mean_sar" in command("table", tmp_path / "run")
 
 
 def test_terramesh_all_the_way(real_data: Path, tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_terramesh_all_the_way(real_data: Path, tmp_path: Path) -> None:
         "--val=0",
     )  # fmt: skip
     rows = all_the_way(tmp_path / "db", tmp_path / "run", "--batch=16")
-    assert len(rows) == 14
+    assert len(rows) == 16  # twelve MS bands and two of SAR, and three channels of each
 
 
 def test_three_channels_of_terramesh(real_data: Path, tmp_path: Path) -> None:

@@ -253,6 +253,8 @@ def test_databases_of_more_bands_compare_by_those_of_both(tmp_path: Path) -> Non
     found = gather([one, other])
     assert rows_of(found)["mean_all"][1]["score"] == pytest.approx(0.6)
     assert found["left_out"] == {"B04": ["3 channels"], "VV": ["3 channels"]}
+    seeds = gather([one, evaluated(tmp_path / "c", {"B02": 0.7}, seeded(1))])
+    assert rows_of(seeds)["B04"][0] is None  # a mean over the seeds is of all of them
 
 
 def test_options_that_the_runs_cannot_meet(runs: list[Path]) -> None:
