@@ -6,7 +6,7 @@ to benches/results/learning.csv. The printed table is made from the rows of this
     python -m benches.learning --recipe single three-random ms simsiam --seeds 0 1 2 --worlds 0 7 --segmentation
 
 compares recipes, each trained and probed with every seed in every world: benches/ablations.py. Called again it goes on.
-With `--base rsdnet/demo.toml benches/ablations.toml --place-size 128 --threads 1` it takes three quarters of an hour.
+A command of three quarters of an hour is in benches/ablations.toml.
 """
 
 import dataclasses
@@ -53,6 +53,10 @@ class Options:
     """Side of a world's 300 places in pixels: smaller ones give fewer patches of the same number of scenes."""
     segmentation: bool = False
     """Compare recipes by segmentation, too."""
+    bands: tuple[str, ...] = ()
+    """Rows of the evaluations, as of rsdnet.probe; none: all."""
+    pixels: Count = 0
+    """Pixels of segmentation's training, as of rsdnet.probe; 0: its default."""
     steps: Count = 0
     """Length of a run; 0: that of --base."""
     data: Path | None = None
@@ -94,9 +98,14 @@ def train(options: Options, run: Path, seed: int, data: Path | None, recipe: Seq
     call("train", *argv)
 
 
-def probed(options: Options, run: Path, *argv: object, task: str = "") -> dict[str, Any]:
+def probed(options: Options, run: Path, task: str = "") -> dict[str, Any]:
     """The result of a run's evaluation."""
-    call("probe", run, *(("--data", options.probe) if options.probe else ()), *argv)
+    argv: list[object] = ["--data", options.probe] if options.probe else []
+    argv += ["--bands", *options.bands] if options.bands else []
+    if task:
+        argv += ["--task", task]
+        argv += ["--pixels", options.pixels] if options.pixels else []
+    call("probe", run, *argv)
     result: dict[str, Any] = json.loads(probe_path(run, task).read_text())
     return result
 
@@ -169,8 +178,7 @@ def compare(options: Options, kept: Results) -> None:
         runs[recipe].append(run)
         train(options, run, seed, data, files[recipe])
         for task in tasks:
-            argv = ("--task", task) if task else ()
-            results.setdefault((task, recipe), []).append(probed(options, run, *argv, task=task))
+            results.setdefault((task, recipe), []).append(probed(options, run, task))
     setting = {"data": " ".join(named), "seeds": " ".join(map(str, options.seeds))}
     setting |= {
         "base": " ".join(path.name for path in options.base),

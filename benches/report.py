@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+from benches import ablations
 from benches.core.rows import RESULTS, Row, read, split
 from benches.gpu import report as gpu
 from benches.predict import rows as predicted
@@ -18,6 +19,7 @@ from rsdnet.options import parse
 PAGE = RESULTS.parents[1] / "docs" / "results.md"
 NO_ROWS = {
     "learning": "No rows yet: `python -m benches.learning` measures them.",
+    "ablations": "No rows yet: the command of benches/ablations.toml measures them.",
     "reader": "No rows yet: `pytest benches/bench_reader.py --rows=benches/results` measures them.",
     "training": "No rows yet: `python -m benches.end_to_end` and `pytest benches/bench_step.py` measure them.",
     "kernels": "No rows yet: no kernel has been measured on a GPU. `make bench` on one measures them.",
@@ -119,6 +121,14 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
+def ablation(rows: Sequence[Row]) -> str:
+    """A table for each metric: a line a recipe and contender, with intervals and the difference to the first recipe."""
+    found = []
+    for title, head, lines in ablations.tables(rows):
+        found.append("\n".join([*table_head(head), *map(table_line, lines), "", f"{title}."]))
+    return "\n\n".join(found)
+
+
 # ---- predictions --------------------------------------------------------------------------------------------
 
 
@@ -144,7 +154,7 @@ def page(folder: Path = RESULTS) -> str:
     text = (RESULTS / "template.md").read_text()
     found = {name: (predicted.read if name == "predicted" else read)(folder / f"{name}.csv") for name in NO_ROWS}
     for name, rows in found.items():
-        make = {"learning": learning, "predicted": predictions}.get(name, comparisons)
+        make = {"learning": learning, "ablations": ablation, "predicted": predictions}.get(name, comparisons)
         text = text.replace(f"{{{{ {name} }}}}", make(rows) if rows else NO_ROWS[name])
     return text.replace("{{ beside }}", beside(found["kernels"], found["predicted"]))
 

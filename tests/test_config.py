@@ -119,6 +119,24 @@ def test_a_file_of_an_older_run_is_read_without_its_access(tmp_path: Path) -> No
     assert config.read(path) == dataclasses.replace(Config(), data=config.DataConfig(slots=3))
 
 
+def test_of_several_files_the_last_ones_value_counts(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[views]\nsize = 64\nchannels = 3\n")
+    (tmp_path / "b.toml").write_text("[views]\nsize = 32\n[optim]\nlr = 0.3\n")
+    views, optim = ViewConfig(size=32, channels=3), OptimConfig(lr=0.3)
+    assert config.read(tmp_path / "a.toml", tmp_path / "b.toml") == Config(views=views, optim=optim)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("[views]\nsise = 1\n", "unknown key views.sise"), ("views = 3\n", "views")]
+)
+def test_of_several_files_the_one_with_the_mistake_is_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "a.toml").write_text("[views]\nsize = 64\n")
+    (tmp_path / "b.toml").write_text(text)
+    for order in ("ab", "ba"):
+        with pytest.raises(DataError, match=rf"^config \S*b\.toml: .*{words}"):
+            config.read(*(tmp_path / f"{name}.toml" for name in order))
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.toml"):
         config.read(tmp_path / "none.toml")

@@ -10,6 +10,8 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from safetensors.numpy import load
 
+from rsdnet.ingest.layouts.eurosat import CLASSES
+
 
 def write(path: Path, layers: np.ndarray, names: tuple[str, ...] = (), driver: str = "GTiff", **profile: Any) -> Path:
     """`layers`, (bands, H, W), as a GeoTIFF or by another driver, with band descriptions where `names` are given."""
@@ -57,13 +59,13 @@ def sen12ms(root: Path, places: int, size: int = 24, scenes: int = 4, seed: int 
     return root
 
 
-def eurosat(root: Path, each: int = 10, size: int = 16) -> Path:
-    """`each` patches of two classes in EuroSAT's layout, a class by the level of its bands; lists of the splits."""
+def eurosat(root: Path, each: int = 5, size: int = 16) -> Path:
+    """`each` patches of every class in EuroSAT's layout, a class by the level of its bands; lists of the splits."""
     rng = np.random.default_rng(0)
     listed: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    for level, name in enumerate(("Forest", "River"), start=1):
+    for level, name in enumerate(CLASSES, start=1):
         for number in range(1, each + 1):
-            layers = (1000 * level + rng.normal(0, 300, (13, size, size))).astype(np.uint16)
+            layers = (500 * level + rng.normal(0, 150, (13, size, size))).astype(np.uint16)
             path = write(root / name / f"{name}_{number}.tif", layers)
             split = "test" if number % 3 == 0 else "val" if number % 5 == 0 else "train"
             listed[split].append(f"{path.name}\n")
