@@ -94,7 +94,9 @@ def evaluate(
     return {
         share: {
             depth: {
-                "+".join(names): {label: (own := scored[names, label][share])[at(own, depth)] for label in contenders}
+                "+".join(names): {
+                    label: (by_depth := scored[names, label][share])[at(by_depth, depth)] for label in contenders
+                }
                 for names in views
             }
             for depth in depths

@@ -155,7 +155,7 @@ def test_labels_of_another_kind_are_refused(source: Path, run: Path, tiny_db: Pa
         probe(Options(run, data=(source / "db",)), quiet())
     with pytest.raises(DataError, match="samples have one label each, not any number: use --task classes"):
         probe(Options(run, data=(tiny_db,), task="multilabel"), quiet())
-    with pytest.raises(DataError, match="no labelled samples .*they have any number of labels each, not one"):
+    with pytest.raises(DataError, match=r"no labelled samples .*they have any number of labels each, not one"):
         KNN(CFG, (source / "db",), torch.device("cpu"))
 
 
