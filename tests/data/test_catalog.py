@@ -128,6 +128,29 @@ def test_columns_as_other_writers_type_them(tmp_path: Path) -> None:
     assert again.ms.tolist() == ["a_s2", "b_s2", None, "d_s2"]
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("labels", pa.array([0, 1, None, 1]), "column labels must hold lists of label ids, not int64"),
+        ("labels", pa.array([["land"], None, [], []]), "column labels must hold lists of label ids"),
+        ("labels", pa.array([[0, 1], [2], None, []]), "labels .2. of sample 'b', but 2 class names"),
+        (
+            "contains_seasonal_snow",
+            pa.array([0, 1, None, 1]),
+            "contains_seasonal_snow must hold true or false, not int",
+        ),
+    ],
+)
+def test_columns_of_several_labels_and_of_snow_are_checked(
+    tmp_path: Path, column: str, values: pa.Array, said: str
+) -> None:
+    catalog().write(tmp_path)
+    path = tmp_path / "catalog.parquet"
+    pq.write_table(pq.read_table(path).append_column(column, values), path)
+    with pytest.raises(DataError, match=said):
+        Catalog.read(tmp_path)
+
+
 @pytest.mark.parametrize("classes", ["abc", {"0": "a"}, [0, 1], None])
 def test_classes_that_are_no_list_of_names(tmp_path: Path, classes: object) -> None:
     catalog().write(tmp_path)
