@@ -10,7 +10,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as train.py says
 
 import dataclasses
-import hashlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,18 +24,19 @@ from torch import Tensor
 
 from rsdnet.distributed import ALONE, Ranks, open_ranks
 from rsdnet.errors import command
-from rsdnet.evaluate import linear
+from rsdnet.evaluate import finetune, linear
 from rsdnet.evaluate.contenders import contenders, load_encoder
 from rsdnet.evaluate.features import BATCH, Labelled, bands_of, labelled_modalities
+from rsdnet.evaluate.foreign import against
 from rsdnet.evaluate.outcomes import Evaluation, Row, saved
+from rsdnet.evaluate.rows import rows_of
+from rsdnet.evaluate.weights import digest
 from rsdnet.files import aside
 from rsdnet.options import Seed, checked, parse, require_values
 from rsdnet.runfolder import probe_path
 
 PROTOCOL = 3  # of the evaluation: 3 has stages, intervals and every band; 2 drew from every class; 1 has no number
 DEPTHS = ("stages", "last")  # always evaluated
-# The three-channel rows: true colour; both polarisations with the first once more.
-TRIPLES = {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV")}
 
 Share = Annotated[str, Field(pattern=r"^(all|[0-9]+(\.[0-9]+)?%|[0-9]+)$")]
 
@@ -51,6 +51,16 @@ class Options:
     """Labelled databases with train and test splits. None: the run's own."""
     task: Literal["classes"] = "classes"
     """The labels: classes, one a patch (macro F1)."""
+    finetune: bool = False
+    """Train encoder and linear head together, from each contender's weights, instead of the head alone; see
+    --epochs."""
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Passes of --finetune over the training samples, at each of three learning rates."""
+    against: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WEIGHTS [WEIGHTS ...]")] = ()
+    """Further encoders to compare with: a file of a ResNet's weights with torchvision's names, a run of rsdnet,
+    timm:NAME=FILE, or imagenet:efficientnet-lite0."""
+    bands: Annotated[tuple[str, ...], tyro.conf.arg(metavar="BANDS [BANDS ...]")] = ()
+    """Rows of the table, such as B08 or B04+B03+B02. None: every band, and three of each sensor."""
     features: Annotated[str, Field(pattern="^(last|stages|layer[1-4])$")] = "stages"
     """Features that the table shows: the encoder's output (last), the spatial means of its four stages side by side
     (stages), or of one (layer1 to layer4). Both last and stages are always evaluated."""
@@ -83,24 +93,29 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
         checked(options)
         trained = load_encoder(options.run)
         cfg, databases = trained.cfg, options.data or trained.cfg.data.data
-        modalities = labelled_modalities(databases)
+        held = {modality: bands_of(databases, modality) for modality in labelled_modalities(databases)}
+        shown = rows_of(options.bands, held)
     for line in trained.damaged:
         console.print(f"{line}; an earlier one is evaluated", style="yellow", soft_wrap=True)
-    depths = tuple(dict.fromkeys((options.features, *DEPTHS)))
+    depths = ("last",) if options.finetune else tuple(dict.fromkeys((options.features, *DEPTHS)))
     opened: dict[str, tuple[Labelled, dict[str, Tensor]]] = {}
     with ranks.together():
-        for modality in modalities:
+        for modality in shown:
             labelled = Labelled(
-                cfg, databases, modality, ranks, pool=bands_of(databases, modality), size=options.size,
+                cfg, databases, modality, ranks, pool=held[modality], size=options.size,
                 trained=trained.inputs, statistics=options.statistics, batch=options.batch,
             )  # fmt: skip
             check(labelled, console)
             every = len(labelled.part("train"))
             trains = {each: labelled.drawn("train", number_of(each, every), options.seed) for each in options.labels}
             opened[modality] = labelled, trains
+        sizes = {labelled.spec.size for labelled, _ in opened.values()}
+        others = against(options.against, databases, sizes)
         identity = {
             "protocol": PROTOCOL, "metric": "macro F1", "encoder": digest(trained.tensors),
-            "labels": list(options.labels), "seed": options.seed, "features": options.features,
+            "labels": list(options.labels), "seed": options.seed, "features": depths[0],
+            "rows": list(options.bands), "against": {label: each.described() for label, each in others.items()},
+            **({"finetune": finetune.settings(options.epochs)} if options.finetune else {}),
             "samples": {name: own.identity() for name, (own, _) in opened.items()},
         }  # fmt: skip
     path = path_of(options)
@@ -108,13 +123,16 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
         console.print(f"{path} holds this evaluation already (--force to repeat it)")
         return found
     with ranks.together():
-        compared = contenders(trained.encoder, cfg, ranks.device, depths)
+        compared = contenders(trained.encoder, cfg, ranks.device, depths, others)
     outcomes: dict[str, linear.Outcomes] = {share: {depth: {} for depth in depths} for share in options.labels}
-    for modality in modalities:
+    for modality, views in shown.items():
         labelled, trains = opened.pop(modality)  # the views that it keeps go before the next one's
-        views = [(name,) for name in labelled.bands]
-        views += [TRIPLES[modality]] * (set(TRIPLES[modality]) <= set(labelled.bands))
-        for share, by_depth in linear.evaluate(labelled, views, compared, trains, depths, console).items():
+        if options.finetune:
+            length = {"epochs": options.epochs, "seed": options.seed}
+            scored = finetune.evaluate(labelled, views, compared, trains, console, **length)
+        else:
+            scored = linear.evaluate(labelled, views, compared, trains, depths, console)
+        for share, by_depth in scored.items():
             for depth, rows in by_depth.items():
                 outcomes[share][depth] |= rows
     named = {"run": str(options.run), "data": [str(path) for path in databases]}
@@ -122,8 +140,9 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
 
 
 def path_of(options: Options) -> Path:
-    """The file of the evaluation, one a task."""
-    return probe_path(options.run, "" if options.task == "classes" else options.task)
+    """The file of the evaluation, one a task, and one more with fine-tuning."""
+    parts = [options.task] * (options.task != "classes") + ["finetune"] * options.finetune
+    return probe_path(options.run, "-".join(parts))
 
 
 def number_of(labels: str, samples: int) -> int:
@@ -147,20 +166,13 @@ def check(labelled: Labelled, console: Console) -> None:
         console.print(f"the train split has no sample of {', '.join(unseen)}, which the test split has", style="yellow")
 
 
-def digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of named tensors."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        total.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
-    return total.hexdigest()
-
-
 def show(result: dict[str, Any], console: Console) -> None:
     """Print the scores and their intervals per band, a table for each share of the labels."""
     for share, by_depth in result["results"].items():
         shown = by_depth[result["features"]]
-        labels = list(shown["mean_all"])
-        title = f"Linear evaluation, {share} labels, {result['features']}: {result['metric']}, 95 % interval"
+        labels = list(next(iter(shown["bands"].values())))
+        kind = "Fine-tuning" if "finetune" in result else "Linear evaluation"
+        title = f"{kind}, {share} labels, {result['features']}: {result['metric']}, 95 % interval"
         table = Table("band", title=title)
         for label in labels:
             table.add_column(label, justify="right")
@@ -170,9 +182,9 @@ def show(result: dict[str, Any], console: Console) -> None:
             table.add_row(name, *map(Text, [cell(row[label]) for label in labels], styles))
         table.add_section()
         for depth, found in by_depth.items():
-            for kind in ("mean_ms", "mean_sar", "mean_all"):
-                if kind in found:
-                    table.add_row(f"{kind}, {depth}", *[cell(found[kind][label]) for label in labels])
+            for mean in ("mean_ms", "mean_sar", "mean_all"):
+                if mean in found:
+                    table.add_row(f"{mean}, {depth}", *[cell(found[mean][label]) for label in labels])
         console.print(table)
 
 
@@ -189,7 +201,8 @@ def chart(result: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     shown = next(iter(result["results"].values()))[result["features"]]
-    labels, names = list(shown["mean_all"]), list(shown["bands"])
+    names = list(shown["bands"])
+    labels = list(shown["bands"][names[0]])
     figure, axes = plt.subplots(figsize=(1.5 + 0.75 * len(names), 3.6), layout="constrained")
     width = 0.8 / len(labels)
     for index, label in enumerate(labels):
@@ -197,8 +210,8 @@ def chart(result: dict[str, Any], path: Path) -> None:
         heights = np.array([each["score"] for each in own])
         errors = np.abs(np.array([each["interval"] for each in own]).T - heights)
         offsets = np.arange(len(names)) + (index - (len(labels) - 1) / 2) * width
-        title = f"{label} (mean {shown['mean_all'][label]['score']:.3f})"
-        axes.bar(offsets, heights, width, label=title, yerr=errors, error_kw={"linewidth": 0.6})
+        mean = f" (mean {shown['mean_all'][label]['score']:.3f})" if "mean_all" in shown else ""
+        axes.bar(offsets, heights, width, label=label + mean, yerr=errors, error_kw={"linewidth": 0.6})
     axes.set_xticks(range(len(names)), [name.replace("+", "+\n") for name in names])
     axes.set_ylabel(f"{result['metric']} on the test split")
     axes.set_ylim(0, 1)

@@ -153,15 +153,19 @@ class Labelled:
         """Of this rank's views, at most."""
         return 4 * len(self._starts()) * self.batch * len(names) * self.spec.size**2
 
+    def rendered(
+        self, at: np.ndarray, names: tuple[str, ...], spec: ViewSpec | None = None, seed: int = 0, epoch: int = 0
+    ) -> Tensor:
+        """Views (b, len(names), S, S), float32, of the samples at `at` (b,); spec None: whole and plain."""
+        ids, positions = np.array([bands.band_id(name) for name in names], np.int32), self.positions[at]
+        data, records = self.samples.read(positions, np.broadcast_to(ids, (len(positions), 1, len(ids))).copy())
+        rows = torch.from_numpy(self.samples.rows[positions])
+        data, records, rows = (tensor.to(self.ranks.device) for tensor in (data, records, rows))
+        return render_views(data, records, rows, self.table, spec or self.spec, seed=seed, epoch=epoch)[0]
+
     def _render(self, names: tuple[str, ...]) -> Iterator[Tensor]:
-        ids = np.array([bands.band_id(name) for name in names], np.int32)
         for start in self._starts():
-            positions = self.positions[start : start + self.batch]
-            chosen = np.broadcast_to(ids, (len(positions), 1, len(ids))).copy()
-            data, records = self.samples.read(positions, chosen)
-            rows = torch.from_numpy(self.samples.rows[positions])
-            data, records, rows = (tensor.to(self.ranks.device) for tensor in (data, records, rows))
-            yield render_views(data, records, rows, self.table, self.spec, seed=0, epoch=0)[0]
+            yield self.rendered(np.arange(start, min(start + self.batch, len(self.positions))), names)
 
     def _join(self, own: list[Tensor]) -> Tensor:
         """All ranks' features (N, F) in the order of the samples, of this rank's batches (b, F)."""
