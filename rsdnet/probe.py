@@ -2,7 +2,8 @@
 
 For every band one linear classifier (multinomial logistic regression) on the features of whole patches, as the paper
 evaluates (arXiv 2205.02049): macro F1 and accuracy on the test split. Beside it, under the same protocol: the weights
-that the encoder started from, and statistics of the raw band.
+that the encoder started from, statistics of the raw band, and weights from elsewhere (--against). With --finetune the
+encoders are trained too.
 """
 
 import os
@@ -224,7 +225,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """The command."""
-    require_values(sys.argv, "--data")
+    require_values(sys.argv, "--data", "--against", "--bands")
     options = parse(Options, prog="python -m rsdnet.probe", description=__doc__)
     with open_ranks(options.device) as ranks:
         console = Console(quiet=not ranks.main, markup=False)
