@@ -129,8 +129,9 @@ def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluatio
     for modality, views in shown.items():
         labelled, trains = opened.pop(modality)  # the views that it keeps go before the next one's
         if options.finetune:
-            length = {"epochs": options.epochs, "seed": options.seed}
-            scored = finetune.evaluate(labelled, views, compared, trains, console, **length)
+            scored = finetune.evaluate(
+                labelled, views, compared, trains, console, epochs=options.epochs, seed=options.seed
+            )
         else:
             scored = linear.evaluate(labelled, views, compared, trains, depths, console)
         for share, by_depth in scored.items():

@@ -132,8 +132,8 @@ class Tuned(nn.Module):
 
     def __init__(self, contender: Contender, labelled: Labelled, names: Names, classes: int) -> None:
         super().__init__()
-        self.network = copy.deepcopy(contender.network)
-        assert self.network is not None
+        assert contender.network is not None
+        self.network: nn.Module = copy.deepcopy(contender.network)
         self.channels, self.joined = contender.channels, contender.joins(len(names))
         self.scaled = contender.scaling(labelled, names)
         device = labelled.ranks.device
