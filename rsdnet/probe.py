@@ -205,7 +205,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
     shown = next(iter(result["results"].values()))[result["features"]]
     names = list(shown["bands"])
     labels = list(shown["bands"][names[0]])
-    figure, axes = plt.subplots(figsize=(1.5 + 0.75 * len(names), 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(max(1.5 + 0.75 * len(names), 7), 3.6), layout="constrained")
     width = 0.8 / len(labels)
     for index, label in enumerate(labels):
         own = [shown["bands"][name][label] for name in names]
@@ -218,7 +218,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
     axes.set_ylabel(f"{result['metric']} on the test split")
     axes.set_ylim(0, 1)
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(loc="upper right", ncols=len(labels), fontsize="small")
+    axes.legend(loc="upper right", ncols=min(len(labels), 3), fontsize="small")
     with aside(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     plt.close(figure)
