@@ -1,8 +1,9 @@
-"""Linear evaluation: `python -m rsdnet.probe RUN --data DB`. A classifier on frozen features, band by band.
+"""Evaluation: `python -m rsdnet.probe RUN --data DB`. A classifier on frozen features, band by band.
 
 For every band one linear classifier (logistic regression) on the features of whole patches, as the paper evaluates
-(arXiv 2205.02049): macro F1 and accuracy on the test split, or mean average precision of any number of labels a patch.
-Beside it, under the same protocol: the weights that the encoder started from, and statistics of the raw band.
+(arXiv 2205.02049): macro F1 on the test split; with --task multilabel mean average precision, with --task segmentation
+mIoU of the pixels. Beside it, under the same protocol: the weights that the encoder started from, statistics of the raw
+band, and weights from elsewhere (--against). With --finetune the encoders are trained too.
 """
 
 import os
@@ -10,46 +11,43 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as train.py says
 
 import dataclasses
-import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 from pydantic import Field
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
-from rsdnet.config import ViewConfig
 from rsdnet.data.catalog import Labelling
 from rsdnet.data.fixed import fixed_views
 from rsdnet.distributed import ALONE, Ranks, open_ranks
 from rsdnet.errors import DataError, command
-from rsdnet.evaluate import linear, multilabel, segmentation
-from rsdnet.evaluate.contenders import contenders, load_encoder
+from rsdnet.evaluate import finetune, linear, multilabel, segmentation
+from rsdnet.evaluate.contenders import Contender, Foreign, Trained, contenders, load_encoder
 from rsdnet.evaluate.features import BATCH, Labelled, bands_of, labelled_modalities
+from rsdnet.evaluate.foreign import against
 from rsdnet.evaluate.label_maps import LabelMaps
-from rsdnet.evaluate.outcomes import Evaluation, Outcomes, Row, saved
+from rsdnet.evaluate.outcomes import Evaluation, Outcomes, saved
+from rsdnet.evaluate.rows import Rows, rows_of
+from rsdnet.evaluate.shown import chart, show
 from rsdnet.evaluate.targets import UNCLEAR, require_labelling
-from rsdnet.files import aside
+from rsdnet.evaluate.weights import digest
 from rsdnet.options import Seed, checked, parse, require_values
 from rsdnet.probefile import PROTOCOL
 from rsdnet.runfolder import probe_path
 
 DEPTHS = ("stages", "last")  # always evaluated
 METRICS = {"classes": "macro F1", "multilabel": "macro mAP", "segmentation": "mIoU"}
-# The three-channel rows: true colour; both polarisations with the first once more.
-TRIPLES = {"ms": ("B04", "B03", "B02"), "sar": ("VV", "VH", "VV")}
 
 Share = Annotated[str, Field(pattern=r"^(all|[0-9]+(\.[0-9]+)?%|[0-9]+)$")]
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Evaluate a run's frozen encoder by a linear classifier a band."""
+    """Evaluate a run's encoder by a classifier a band."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a pre-training run."""
@@ -58,14 +56,12 @@ class Options:
     task: Literal["classes", "multilabel", "segmentation"] = "classes"
     """The labels: classes, one a patch (macro F1); multilabel, any number a patch (mean average precision);
     segmentation, the pixels of label maps (mIoU)."""
-    head: Literal["linear", "fcn"] = "linear"
-    """Segmentation's classifier of pixels, on the maps of --features: linear (logistic regression) or fcn (a
-    convolution of 3 x 3 before it)."""
-    pixels: Annotated[int, Field(ge=2, le=10**7)] = segmentation.PIXELS
-    """Pixels of the train split, and of the val split, that segmentation's linear head is fitted and chosen on. Drawn
-    by --seed, of each class its share."""
-    ignore: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS [CLASS ...]")] = ()
-    """Classes whose pixels segmentation leaves out, by name: Savanna Snow/Ice for DFC2020."""
+    bands: Annotated[tuple[str, ...], tyro.conf.arg(metavar="BANDS [BANDS ...]")] = ()
+    """Rows of the table, such as B08 or B04+B03+B02. None: every band, three of each sensor, and the run's fixed
+    views."""
+    against: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WEIGHTS [WEIGHTS ...]")] = ()
+    """Further encoders to compare with: a file of a ResNet's weights with torchvision's names, a run of rsdnet,
+    timm:NAME=FILE, or imagenet:efficientnet-lite0."""
     features: Annotated[str, Field(pattern="^(last|stages|layer[1-4])$")] = "stages"
     """Features that the table shows: the encoder's output (last), the spatial means of its four stages side by side
     (stages), or of one (layer1 to layer4). Both last and stages are always evaluated."""
@@ -77,7 +73,20 @@ class Options:
     --seed, of each class its share and one at least; of any number of labels a patch the rarest is its class. The val
     split, which chooses the penalty, stays whole."""
     seed: Seed = 0
-    """Seed of the draw of --labels."""
+    """Seed of the draw of --labels, of pixels, and of fine-tuning."""
+    head: Literal["linear", "fcn"] = "linear"
+    """Segmentation's classifier of pixels, on the maps of --features: linear (logistic regression) or fcn (a
+    convolution of 3 x 3 before it)."""
+    pixels: Annotated[int, Field(ge=2, le=10**7)] = segmentation.PIXELS
+    """Pixels of the train split, and of the val split, that segmentation's linear head is fitted and chosen on. Drawn
+    by --seed, of each class its share."""
+    ignore: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS [CLASS ...]")] = ()
+    """Classes whose pixels segmentation leaves out, by name: Savanna Snow/Ice for DFC2020."""
+    finetune: bool = False
+    """Train encoder and linear head together, from each contender's weights, instead of the head alone; see
+    --epochs."""
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Passes of --finetune over the training samples, at each of three learning rates."""
     snow: Literal["leave-out", "keep"] = "leave-out"
     """Patches with seasonal snow, where the database tells: leave them out, as published figures do, or keep them."""
     clouds: Literal["leave-out", "keep"] = "leave-out"
@@ -91,97 +100,145 @@ class Options:
     force: bool = False
     """Evaluate again even if the run holds the same evaluation already."""
 
+    @property
+    def labelling(self) -> Labelling:
+        """The kind of labels of a patch."""
+        return "several" if self.task == "multilabel" else "one"
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """Samples of one sensor with their labels or label maps, and those to train on by the share of the labels."""
+
+    target: Labelled | LabelMaps
+    labelled: Labelled
+    trains: dict[str, Tensor]
+
+    @classmethod
+    def open(
+        cls, options: Options, trained: Trained, databases: tuple[Path, ...], modality: str, ranks: Ranks,
+        console: Console,
+    ) -> "Subject":  # fmt: skip
+        """Raises DataError on samples that cannot judge an encoder."""
+        labelled = Labelled(
+            trained.cfg, databases, modality, ranks, pool=bands_of(databases, modality), size=options.size,
+            trained=trained.inputs, statistics=options.statistics, batch=options.batch, labelling=options.labelling,
+            kept=[name for name in UNCLEAR if getattr(options, name) == "keep"],
+        )  # fmt: skip
+        target = LabelMaps(labelled, options.ignore, console) if options.task == "segmentation" else labelled
+        check(target, console)
+        every = len(labelled.part("train"))
+        trains = {share: labelled.drawn("train", number_of(share, every), options.seed) for share in options.labels}
+        for share, train in trains.items():
+            if share != "all" and (unseen := labelled.unseen(train)):
+                console.print(f"{share} labels: no training sample of {', '.join(unseen)}", style="yellow")
+        return cls(target, labelled, trains)
+
 
 def probe(options: Options, console: Console, ranks: Ranks = ALONE) -> Evaluation:
     """The evaluation: its "results" {share of the labels: {depth: {"bands": {name: {contender: Row}}, "mean_ms",
     "mean_sar", "mean_all": {contender: Row of the mean over single bands}}}}; "metric" names the rows' "score".
 
     On every rank the same: each encodes its part of the samples and fits its part of the classifiers.
-    Raises DataError on an option out of its range, and on samples that cannot judge an encoder.
+    Raises DataError on an option out of its range or place, and on samples that cannot judge an encoder.
     """
     with ranks.together():
         checked(options)
-        if options.task != "segmentation" and (options.ignore or options.head != "linear"):
-            raise DataError("--ignore and --head fcn are for label maps: add --task segmentation, or leave them out")
+        require_fitting(options)
         trained = load_encoder(options.run)
-        cfg, databases = trained.cfg, options.data or trained.cfg.data.data
+        databases = options.data or trained.cfg.data.data
         require_labelling(databases, options.task)
-        labelling: Labelling = "several" if options.task == "multilabel" else "one"
-        modalities = labelled_modalities(databases, labelling=labelling)
+        modalities = labelled_modalities(databases, labelling=options.labelling)
+        held = {modality: bands_of(databases, modality) for modality in modalities}
+        rows = rows_of(options.bands, held, fixed_views(trained.cfg.views))
     for line in trained.damaged:
         console.print(f"{line}; an earlier one is evaluated", style="yellow", soft_wrap=True)
-    for name in sorted(set(cfg.views.modality.split("+")) - set(modalities)):
+    for name in sorted(set(trained.cfg.views.modality.split("+")) - set(modalities)):
         console.print(f"the database holds no labelled {name} patches: those bands are not probed", style="yellow")
-    depths = tuple(dict.fromkeys((options.features, *DEPTHS)))
-    opened: dict[str, tuple[Labelled, dict[str, Tensor]]] = {}
-    targets: dict[str, Labelled | LabelMaps] = {}
     with ranks.together():
-        for modality in modalities:
-            labelled = Labelled(
-                cfg, databases, modality, ranks, pool=bands_of(databases, modality), size=options.size,
-                trained=trained.inputs, statistics=options.statistics, batch=options.batch,
-                labelling=labelling, kept=[name for name in UNCLEAR if getattr(options, name) == "keep"],
-            )  # fmt: skip
-            targets[modality] = labelled
-            if options.task == "segmentation":
-                targets[modality] = LabelMaps(labelled, options.ignore, console)
-            check(targets[modality], console)
-            every = len(labelled.part("train"))
-            trains = {each: labelled.drawn("train", number_of(each, every), options.seed) for each in options.labels}
-            opened[modality] = labelled, trains
-        identity = {
-            "protocol": PROTOCOL, "metric": METRICS[options.task], "encoder": digest(trained.tensors),
-            "labels": list(options.labels), "seed": options.seed, "features": options.features,
-            "size": options.size, "statistics": options.statistics,
-            "samples": {name: own.identity() for name, own in targets.items()},
-        }  # fmt: skip
-        if options.task == "segmentation":
-            identity |= {"head": options.head, "pixels": options.pixels}
+        opened = {name: Subject.open(options, trained, databases, name, ranks, console) for name in rows}
+        others = against(options.against, databases, {subject.labelled.spec.size for subject in opened.values()})
+    identity = identity_of(options, trained, opened, others)
     path = path_of(options)
     if found := ranks.collect(None if options.force else saved(path, identity))[0]:
         console.print(f"{path} holds this evaluation already (--force to repeat it)")
         return found
     with ranks.together():
-        compared = contenders(trained.encoder, cfg, ranks.device, depths)
-    outcomes: dict[str, Outcomes] = {share: {depth: {} for depth in depths} for share in options.labels}
-    for modality in modalities:
-        labelled, trains = opened.pop(modality)  # the views that it keeps go before the next one's
-        views = views_of(labelled, cfg.views)
-        if isinstance(target := targets.pop(modality), LabelMaps):
-            found_here = segmentation.evaluate(
-                target, views, compared, trains, depths, console,
-                head=options.head, limit=options.pixels, seed=options.seed,
-            )  # fmt: skip
-        else:
-            of_task = multilabel.evaluate if options.task == "multilabel" else linear.evaluate
-            found_here = of_task(labelled, views, compared, trains, depths, console)
-        for share, by_depth in found_here.items():
-            for depth, rows in by_depth.items():
-                outcomes[share][depth] |= rows
+        compared = contenders(trained.encoder, trained.cfg, ranks.device, depths_of(options), others)
+    outcomes = evaluated(options, opened, rows, compared, console)
     named = {"run": str(options.run), "data": [str(path) for path in databases]}
     return Evaluation.of({**identity, **named}, outcomes)
 
 
+def evaluated(
+    options: Options, opened: dict[str, Subject], rows: Rows, compared: Mapping[str, Contender], console: Console
+) -> dict[str, Outcomes]:
+    """Outcomes of all sensors, by the share of the labels; empties `opened`."""
+    depths = depths_of(options)
+    found: dict[str, Outcomes] = {share: {depth: {} for depth in depths} for share in options.labels}
+    for modality, views in rows.items():
+        subject = opened.pop(modality)  # the views that it keeps go before the next one's
+        task = multilabel.SEVERAL if options.task == "multilabel" else linear.CLASSES
+        if isinstance(subject.target, LabelMaps):
+            scored = segmentation.evaluate(
+                subject.target, views, compared, subject.trains, depths, console,
+                head=options.head, limit=options.pixels, seed=options.seed,
+            )  # fmt: skip
+        elif options.finetune:
+            scored = finetune.evaluate(
+                subject.target, views, compared, subject.trains, console,
+                epochs=options.epochs, seed=options.seed, task=task,
+            )  # fmt: skip
+        else:
+            scored = linear.evaluate(subject.target, views, compared, subject.trains, depths, console, task)
+        for share, by_depth in scored.items():
+            for depth, outcomes in by_depth.items():
+                found[share][depth] |= outcomes
+    return found
+
+
+def identity_of(
+    options: Options, trained: Trained, opened: Mapping[str, Subject], others: Mapping[str, Foreign]
+) -> dict[str, Any]:
+    """All that the scores depend on, JSON-able."""
+    found = {
+        "protocol": PROTOCOL, "metric": METRICS[options.task], "encoder": digest(trained.tensors),
+        "labels": list(options.labels), "seed": options.seed, "features": depths_of(options)[0],
+        "size": options.size, "statistics": options.statistics, "rows": list(options.bands),
+        "against": {label: each.described() for label, each in others.items()},
+        "samples": {name: subject.target.identity() for name, subject in opened.items()},
+    }  # fmt: skip
+    if options.task == "segmentation":
+        found |= {"head": options.head, "pixels": options.pixels}
+    if options.finetune:
+        found |= {"finetune": finetune.settings(options.epochs)}
+    return found
+
+
+def require_fitting(options: Options) -> None:
+    """Raise DataError on options of another task than the one asked for."""
+    if options.task != "segmentation" and (options.ignore or options.head != "linear"):
+        raise DataError("--ignore and --head fcn are for label maps: add --task segmentation, or leave them out")
+    if options.task == "segmentation" and options.finetune:
+        raise DataError("--finetune is for --task classes and multilabel: leave it out, or try --head fcn")
+
+
+def depths_of(options: Options) -> tuple[str, ...]:
+    """Depths to evaluate, the one that is shown first."""
+    return ("last",) if options.finetune else tuple(dict.fromkeys((options.features, *DEPTHS)))
+
+
 def path_of(options: Options) -> Path:
-    """The file of the evaluation, one a task."""
-    return probe_path(options.run, "" if options.task == "classes" else options.task)
+    """The file of the evaluation, one a task, and one more with fine-tuning."""
+    parts = [options.task] * (options.task != "classes") + ["finetune"] * options.finetune
+    return probe_path(options.run, "-".join(parts))
 
 
-def views_of(labelled: Labelled, views: ViewConfig) -> list[tuple[str, ...]]:
-    """Channels of each view that is evaluated: every band, the three-channel views, and the run's fixed view."""
-    modality, held = labelled.samples.modality, set(labelled.bands)
-    found: list[tuple[str, ...]] = [(name,) for name in labelled.bands]
-    found += [TRIPLES[modality]] * (held >= set(TRIPLES[modality]))
-    fixed = fixed_views(views).get(modality)
-    found += [fixed.names] if fixed and held >= set(fixed.bands) else []
-    return list(dict.fromkeys(found))
-
-
-def number_of(labels: str, samples: int) -> int:
-    """Of `samples`, the number that `--labels` asks for; 0: all."""
-    if labels == "all":
+def number_of(share: str, samples: int) -> int:
+    """Of `samples`, the number that a share of the labels asks for; 0: all."""
+    if share == "all":
         return 0
-    return max(round(float(labels[:-1]) / 100 * samples), 1) if labels.endswith("%") else int(labels)
+    return max(round(float(share[:-1]) / 100 * samples), 1) if share.endswith("%") else int(share)
 
 
 def check(target: Labelled | LabelMaps, console: Console) -> None:
@@ -189,9 +246,7 @@ def check(target: Labelled | LabelMaps, console: Console) -> None:
 
     Raises DataError on an empty train or test split.
     """
-    said = [target.samples.databases.doubt, target.samples.report()]
-    said += target.report() if isinstance(target, LabelMaps) else [target.left_out]
-    for line in filter(None, said):
+    for line in filter(None, (target.samples.databases.doubt, target.samples.report(), *target.report())):
         console.print(line, style="yellow")
     target.require("train", "test")
     if unseen := target.unseen():
@@ -199,72 +254,10 @@ def check(target: Labelled | LabelMaps, console: Console) -> None:
         console.print(f"the train split has no {target.of} of {names}, which the test split has", style="yellow")
 
 
-def digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of named tensors."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        total.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
-    return total.hexdigest()
-
-
-def show(result: dict[str, Any], console: Console) -> None:
-    """Print the scores and their intervals per band, a table for each share of the labels."""
-    for share, by_depth in result["results"].items():
-        shown = by_depth[result["features"]]
-        labels = list(shown["mean_all"])
-        kind = f"Segmentation, {result['head']} head" if "head" in result else "Linear evaluation"
-        title = f"{kind}, {share} labels, {result['features']}: {result['metric']}, 95 % interval"
-        table = Table("band", title=title)
-        for label in labels:
-            table.add_column(label, justify="right")
-        for name, row in shown["bands"].items():
-            best = max(row[label]["score"] for label in labels)
-            styles = ["bold" if row[label]["score"] == best else "" for label in labels]
-            table.add_row(name, *map(Text, [cell(row[label]) for label in labels], styles))
-        table.add_section()
-        for depth, found in by_depth.items():
-            for kind in ("mean_ms", "mean_sar", "mean_all"):
-                if kind in found:
-                    table.add_row(f"{kind}, {depth}", *[cell(found[kind][label]) for label in labels])
-        console.print(table)
-
-
-def cell(row: Row) -> str:
-    """A score and its interval."""
-    return "{score:.3f} ({interval[0]:.3f}-{interval[1]:.3f})".format(**row)
-
-
-def chart(result: dict[str, Any], path: Path) -> None:
-    """Draw the scores per band as grouped bars, with intervals; of the first share of the labels."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    shown = next(iter(result["results"].values()))[result["features"]]
-    labels, names = list(shown["mean_all"]), list(shown["bands"])
-    figure, axes = plt.subplots(figsize=(1.5 + 0.75 * len(names), 3.6), layout="constrained")
-    width = 0.8 / len(labels)
-    for index, label in enumerate(labels):
-        own = [shown["bands"][name][label] for name in names]
-        heights = np.array([each["score"] for each in own])
-        errors = np.abs(np.array([each["interval"] for each in own]).T - heights)
-        offsets = np.arange(len(names)) + (index - (len(labels) - 1) / 2) * width
-        title = f"{label} (mean {shown['mean_all'][label]['score']:.3f})"
-        axes.bar(offsets, heights, width, label=title, yerr=errors, error_kw={"linewidth": 0.6})
-    axes.set_xticks(range(len(names)), [name.replace("+", "+\n") for name in names])
-    axes.set_ylabel(f"{result['metric']} on the test split")
-    axes.set_ylim(0, 1)
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(loc="upper right", ncols=len(labels), fontsize="small")
-    with aside(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    plt.close(figure)
-
-
 def main() -> None:
     """The command."""
-    require_values(sys.argv, "--data")
+    for option in ("--data", "--bands", "--against"):
+        require_values(sys.argv, option)
     options = parse(Options, prog="python -m rsdnet.probe", description=__doc__)
     with open_ranks(options.device) as ranks:
         console = Console(quiet=not ranks.main, markup=False)

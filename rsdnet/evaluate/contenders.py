@@ -1,14 +1,15 @@
-"""The feature extractors that a probe compares: the pre-trained encoder, its initial weights, raw statistics."""
+"""The feature extractors that a probe compares: pre-trained, random and foreign encoders, raw statistics."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsdnet import config, runfolder
+from rsdnet import bands, config, runfolder
 from rsdnet.config import Config
 from rsdnet.data.identity import Identity
 from rsdnet.errors import DataError
@@ -19,55 +20,144 @@ from rsdnet.training import checkpoint
 from rsdnet.training.archive import Archive
 from rsdnet.training.precision import AUTOCAST, precision_of
 
+BUILT_IN = ("pre-trained", "random", "raw statistics")  # labels of the contenders that are always there
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 WINDOWS = (3, 7)  # pixels a side; our choice
 
 
+class Scale(NamedTuple):
+    """A band's values as a network takes them: (value within [low, high] - mean) / std, in the unit of the data."""
+
+    mean: float
+    std: float
+    low: float = -math.inf
+    high: float = math.inf
+
+
+class Foreign(NamedTuple):
+    """An encoder with weights from elsewhere, for views of `channels`.
+
+    sha256: of the weights. scales: by band; None: values standardised as every other contender's. normalisation: that
+    in words.
+    """
+
+    network: nn.Module
+    channels: int
+    sha256: str
+    normalisation: str = "that of the data"
+    scales: Mapping[str, Scale] | None = None
+
+    def described(self) -> dict[str, str]:
+        """What tells it from another, JSON-able."""
+        return {"rule": rule(self.channels), "normalisation": self.normalisation, "sha256": self.sha256}
+
+
 class Contender(NamedTuple):
-    """Features (b, F) by depth, and maps (b, F, H, W), shallow first, of views (b, channels, S, S)."""
+    """Features (b, F) by depth of views (b, channels, S, S).
+
+    network: that gives them, in `dtype` on a GPU; None: no network. scales: of a network with a normalisation of its
+    own, by band.
+    """
 
     channels: int
     features: Callable[[Tensor], Features]
-    maps: Callable[[Tensor], list[Tensor]]
+    network: nn.Module | None = None
+    dtype: torch.dtype = torch.float32
+    scales: Mapping[str, Scale] | None = None
 
     def of_bands(self, labelled: Labelled, names: Sequence[str], known: dict[str, Features]) -> Features:
         """(N, F) features by depth of the bands `names` of all samples; `known` keeps those of single bands.
 
-        As many bands as there are channels go in as one view; one band is repeated over the channels; several bands of
-        a contender with one channel give their features side by side.
+        As many bands as there are channels, or more, go in as one view; several bands of a contender with one channel,
+        or with more channels than bands, give their features side by side.
         """
-        if self.channels == len(names) > 1:
-            return labelled.features(tuple(names), self.features)
+        if self.joins(len(names)):
+            return self._of_view(labelled, tuple(names))
         single = list(dict.fromkeys(names))
         for name in single:
             if name not in known:
-                known[name] = labelled.features((name,) * self.channels, self.features)
+                known[name] = self._of_view(labelled, (name,))
         depths = known[single[0]]
         return {depth: torch.cat([known[name][depth] for name in single], 1) for depth in depths}
 
     def maps_of_bands(self, labelled: Labelled, names: Sequence[str], samples: np.ndarray) -> list[Tensor]:
-        """Maps (b, F, H, W) of the bands `names` of `samples` (b,) int64, joined as `of_bands` joins features."""
+        """Maps (b, F, H, W), shallow first, of the bands `names` of `samples` (b,) int64, joined as `of_bands` joins
+        features; of raw statistics one, of each pixel's surroundings."""
         with torch.no_grad():
-            if self.channels == len(names) > 1:
-                return self.maps(labelled.rendered(names, samples))
-            single = dict.fromkeys(names)
-            every = [self.maps(labelled.rendered((name,) * self.channels, samples)) for name in single]
+            if self.joins(len(names)):
+                return self._maps(labelled, names, samples)
+            every = [self._maps(labelled, (name,), samples) for name in dict.fromkeys(names)]
         return [torch.cat(alike, 1) for alike in zip(*every, strict=True)]
 
+    def _maps(self, labelled: Labelled, names: Sequence[str], samples: np.ndarray) -> list[Tensor]:
+        views = spread(self.scaling(labelled, names)(labelled.rendered(names, samples)), self.channels)
+        return frozen_maps(self.network, views.device, self.dtype)(views) if self.network else [pixel_statistics(views)]
 
-def contenders(encoder: Encoder, cfg: Config, device: torch.device, depths: Sequence[str]) -> dict[str, Contender]:
-    """The pre-trained encoder, the weights that it started from, and statistics of the raw band."""
+    def joins(self, count: int) -> bool:
+        """Whether `count` bands, more than one, go in as one view."""
+        return 1 < self.channels <= count
+
+    def scaling(self, labelled: Labelled, names: Sequence[str]) -> Callable[[Tensor], Tensor]:
+        """A function from views (b, k, S, S) of the bands `names` of `labelled` to the same as the network wants them.
+
+        Bands without a scale of the network's own stay as they are.
+        """
+        if self.scales is None:
+            return lambda views: views
+        rendered = labelled.table[[bands.band_id(name) for name in names], :2]
+        wanted = [self.scales.get(name, Scale(*each)) for name, each in zip(names, rendered.tolist(), strict=True)]
+        mean, std = rendered.T[..., None, None]
+        own = torch.tensor(wanted, device=mean.device).T[..., None, None]
+        return lambda views: ((views * std + mean).clamp(own[2], own[3]) - own[0]) / own[1]
+
+    def _of_view(self, labelled: Labelled, names: tuple[str, ...]) -> Features:
+        scaled = self.scaling(labelled, names)
+        return labelled.features(names, lambda views: self.features(spread(scaled(views), self.channels)))
+
+
+def spread(views: Tensor, channels: int) -> Tensor:
+    """Views (b, k, S, S) of k bands as (b, channels, S, S), for k = 1 or k >= channels.
+
+    One band goes into every channel: a first convolution acts as if it were summed over its channels. Of more bands
+    than channels, channel c takes the sum of bands c, c + channels, ..., times channels / k: as if the convolution were
+    repeated over k bands (timm, adapt_input_conv).
+    """
+    count = views.shape[1]
+    if count == channels:
+        return views
+    if count == 1:
+        return views.expand(-1, channels, -1, -1)
+    return torch.stack([views[:, first::channels].sum(1) for first in range(channels)], 1) * (channels / count)
+
+
+def rule(channels: int) -> str:
+    """How bands enter a network of `channels`, in words: see `spread`."""
+    if channels == 1:
+        return "one band at a time, several side by side"
+    return (
+        f"first convolution summed over its {channels} channels for one band, as it is for {channels}, repeated for "
+        f"more, times {channels}/bands; fewer side by side"
+    )
+
+
+def contenders(
+    encoder: Encoder, cfg: Config, device: torch.device, depths: Sequence[str], against: Mapping[str, Foreign] = {}
+) -> dict[str, Contender]:
+    """The pre-trained encoder, the weights that it started from, statistics of the raw band, and those of `against`."""
     torch.manual_seed(cfg.run.seed)
     start = encoder_of(cfg)
     dtype = AUTOCAST[precision_of(cfg, device)]
 
-    def contender(network: Encoder) -> Contender:
+    def contender(network: nn.Module, channels: int, scales: Mapping[str, Scale] | None = None) -> Contender:
         network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        features, maps = frozen(network, device, dtype, depths), frozen_maps(network, device, dtype)
-        return Contender(cfg.views.channels, features, maps)
+        return Contender(channels, frozen(network, device, dtype, depths), network, dtype, scales)
 
-    raw = Contender(1, lambda views: {"last": band_statistics(views)}, lambda views: [pixel_statistics(views)])
-    return {"pre-trained": contender(encoder), "random": contender(start), "raw statistics": raw}
+    return {
+        "pre-trained": contender(encoder, cfg.views.channels),
+        "random": contender(start, cfg.views.channels),
+        "raw statistics": Contender(1, lambda views: {"last": band_statistics(views)}),
+        **{label: contender(each.network, each.channels, each.scales) for label, each in against.items()},
+    }
 
 
 def band_statistics(views: Tensor) -> Tensor:
@@ -107,16 +197,19 @@ def load_encoder(run: Path) -> Trained:
     Raises DataError where the folder holds neither or they are damaged.
     """
     path, archive = run / runfolder.ENCODER, Archive(run)
-    damaged: list[str] = []
     if path.is_file():
-        tensors, meta = checkpoint.load(path)
-    elif archive.exists():
+        return trained_of(path, *checkpoint.load(path))
+    if archive.exists():
         path, tensors, meta, damaged = archive.load()
-        tensors = checkpoint.under("model", tensors)
-        tensors = {n.removeprefix("online.encoder."): t for n, t in tensors.items() if n.startswith("online.encoder.")}
-    else:
-        raise DataError(f"{run} holds no encoder and no checkpoint: name the folder of a pre-training run")
+        return trained_of(path, tensors, meta)._replace(damaged=damaged)
+    raise DataError(f"{run} holds no encoder and no checkpoint: name the folder of a pre-training run")
+
+
+def trained_of(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Trained:
+    """The encoder of the content of a file of a run, its encoder's or a checkpoint. Raises DataError on a misfit."""
+    if model := checkpoint.under("model", tensors):
+        tensors = {n.removeprefix("online.encoder."): t for n, t in model.items() if n.startswith("online.encoder.")}
     cfg = config.from_tables(meta["config"], str(path))
     encoder = encoder_of(cfg)
     checkpoint.restore(encoder, tensors, str(path))
-    return Trained(encoder, cfg, tensors, meta.get("inputs", {}), damaged)
+    return Trained(encoder, cfg, tensors, meta.get("inputs", {}), [])

@@ -148,6 +148,13 @@ class Labelled:
         seen = present(self.labels[self.part("train") if train is None else train])
         return [self.names[index] for index in sorted(present(self.labels[self.part("test")]) - seen)]
 
+    def report(self) -> list[str]:
+        """Lines on the samples left out, and on classes that the test split lacks."""
+        tested = present(self.labels[self.part("test")])
+        absent = [name for index, name in enumerate(self.names) if index not in tested]
+        told = f"the test split has no {self.of} of {', '.join(absent)}: left out of the scores" if absent else ""
+        return [line for line in (self.left_out, told) if line]
+
     def views(self, names: tuple[str, ...]) -> Iterator[Tensor]:
         """This rank's batches (b, len(names), S, S), float32, in order; the channels are the bands `names`, and
         differences of bands that the run was trained on."""
@@ -178,8 +185,13 @@ class Labelled:
         every = np.arange(len(self.positions))
         return (self.rendered(names, every[start : start + self.batch]) for start in self._starts())
 
-    def rendered(self, names: Sequence[str], samples: np.ndarray) -> Tensor:
-        """Views (b, len(names), S, S), float32, of `samples` (b,) int64; the channels are the bands `names`."""
+    def rendered(
+        self, names: Sequence[str], samples: np.ndarray, spec: ViewSpec | None = None, seed: int = 0, epoch: int = 0
+    ) -> Tensor:
+        """Views (b, len(names), S, S), float32, of `samples` (b,) int64; the channels are the bands `names`.
+
+        spec: None: whole patches, as they are.
+        """
         fixed = {self.samples.modality: view_of(names, "bands")}
         mix = mix_of(fixed, self.table, self.differences)
         ids = np.array([bands.band_id(name) for name in reads_of(fixed)[self.samples.modality]], np.int32)
@@ -188,7 +200,7 @@ class Labelled:
         data, records = self.samples.read(positions, chosen)
         rows = torch.from_numpy(self.samples.rows[positions])
         data, records, rows = (tensor.to(self.ranks.device) for tensor in (data, records, rows))
-        shown = render_views(data, records, rows, self.table, self.spec, seed=0, epoch=0)
+        shown = render_views(data, records, rows, self.table, spec or self.spec, seed=seed, epoch=epoch)
         return (mix.to(self.ranks.device)(shown, records) if mix else shown)[0]
 
     def _join(self, own: list[Tensor]) -> Tensor:

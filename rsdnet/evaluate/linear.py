@@ -52,13 +52,13 @@ class Problem(NamedTuple):
 class Task(NamedTuple):
     """The labels' part in an evaluation, by logits (n, C) of samples and their labels, (n,) or (n, C).
 
-    loss: the mean over samples, to minimise. judge: the score that chooses the penalty. outcome: of the logits of the
-    test samples, the penalty and its score.
+    loss: the mean over samples, to minimise. judge: the score that chooses a setting. outcome: of the logits of the
+    test samples, with the settings chosen and their score.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
     judge: Callable[[Tensor, Tensor], float]
-    outcome: Callable[[Tensor, Problem, float, float], Outcome]
+    outcome: Callable[[Tensor, Problem, dict[str, float], float], Outcome]
 
 
 def problem_of(labelled: Labelled, train: Tensor) -> Problem:
@@ -98,7 +98,7 @@ def score(features: Tensor, problem: Problem, task: Task | None = None) -> Outco
     labels, task = problem.labels.to(features.device), task or CLASSES
     chosen = choose(features, labels, problem.classes, problem.train, problem.folds, task.judge, task.loss)
     found = logits(chosen.weights, chosen.scale(features[problem.test]))
-    return task.outcome(found, problem, chosen.l2, chosen.val)
+    return task.outcome(found, problem, {"l2": chosen.l2}, chosen.val)
 
 
 class Choice(NamedTuple):
@@ -140,13 +140,13 @@ def choose(
     return Choice(weights, scale, L2[best], float(means[best]))
 
 
-def outcome(predicted: np.ndarray, problem: Problem, l2: float, val_f1: float) -> Outcome:
-    """Of classes `predicted` (n,) for the test samples."""
+def outcome(predicted: np.ndarray, problem: Problem, settings: dict[str, float], val: float) -> Outcome:
+    """Of classes `predicted` (n,) for the test samples; settings: of the classifier."""
     truth = problem.labels[problem.test].numpy()
     matrices = metrics.confusions(truth, predicted, problem.classes, problem.test_groups())
     replicates, whole = replicates_of(matrices, metrics.macro_f1), matrices.sum(0)
-    details = {"accuracy": float(metrics.accuracy(whole)), "l2": l2}
-    return Outcome(float(metrics.macro_f1(whole)), val_f1, replicates, details)
+    details = {"accuracy": float(metrics.accuracy(whole)), **settings}
+    return Outcome(float(metrics.macro_f1(whole)), val, replicates, details)
 
 
 class Standard(NamedTuple):
@@ -215,6 +215,6 @@ def by_confusion(score: Callable[[np.ndarray], np.ndarray]) -> Callable[[Tensor,
 
 CLASSES = Task(
     cross_entropy, by_confusion(metrics.macro_f1),
-    lambda found, problem, l2, val: outcome(found.argmax(1).cpu().numpy(), problem, l2, val),
+    lambda found, problem, settings, val: outcome(found.argmax(1).cpu().numpy(), problem, settings, val),
 )  # fmt: skip
 """One class a sample."""

@@ -4,36 +4,17 @@ Scores are scikit-learn's, over the classes that the test split has: mean averag
 micro) and F1 at a probability of 0.5.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from rsdnet.evaluate import linear, metrics
-from rsdnet.evaluate.contenders import Contender
-from rsdnet.evaluate.features import Labelled
+from rsdnet.evaluate import metrics
 from rsdnet.evaluate.intervals import draws
 from rsdnet.evaluate.linear import Problem, Task
-from rsdnet.evaluate.outcomes import Outcome, Outcomes
+from rsdnet.evaluate.outcomes import Outcome
 
 AT_ONCE = 1 << 20  # numbers of a block of replicates
 _TINY = np.finfo(np.float64).tiny
-
-
-def evaluate(
-    labelled: Labelled, views: Sequence[tuple[str, ...]], contenders: Mapping[str, Contender],
-    trains: Mapping[str, Tensor], depths: Sequence[str], console: Console,
-) -> dict[str, Outcomes]:  # fmt: skip
-    """As `linear.evaluate`, of labels (N, C). Names the classes that the test split or a share of the labels lacks."""
-    tested = labelled.labels[labelled.part("test")].any(0)
-    if absent := [name for name, there in zip(labelled.names, tested.tolist(), strict=True) if not there]:
-        console.print(f"classes without a test sample, left out of the scores: {', '.join(absent)}", style="yellow")
-    for share, train in trains.items():
-        if share != "all" and (unseen := labelled.unseen(train)):
-            console.print(f"{share} labels: no training sample of {', '.join(unseen)}", style="yellow")
-    return linear.evaluate(labelled, views, contenders, trains, depths, console, SEVERAL)
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -51,8 +32,8 @@ def macro_map(logits: Tensor, labels: Tensor) -> float:
     return float(average_precision_score(truth[:, there], found[:, there])) if there.any() else 0.0
 
 
-def outcome(logits: Tensor, problem: Problem, l2: float, val: float) -> Outcome:
-    """Scores of the test samples' logits (n, C)."""
+def outcome(logits: Tensor, problem: Problem, settings: dict[str, float], val: float) -> Outcome:
+    """Scores of the test samples' logits (n, C); settings: of the classifier."""
     from sklearn.metrics import average_precision_score, f1_score
 
     truth, found = problem.labels[problem.test].numpy(), logits.float().cpu().numpy()
@@ -67,7 +48,7 @@ def outcome(logits: Tensor, problem: Problem, l2: float, val: float) -> Outcome:
         "average_precision": {
             name: None if np.isnan(each) else float(each) for name, each in zip(problem.names, precision, strict=True)
         },
-        "l2": l2,
+        **settings,
     }
     groups = problem.test_groups()
     replicates = [

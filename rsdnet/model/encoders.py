@@ -78,8 +78,10 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-# He et al. 2016, table 1: block and number of blocks in each of the four stages.
-DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+# Block and number of blocks in each of the four stages.
+Blocks = tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]
+# He et al. 2016, table 1.
+DEPTHS: dict[str, Blocks] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
@@ -89,14 +91,14 @@ DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 class ResNet(Encoder):
     """torchvision's ResNet without its last layer `fc`.
 
-    name: "resnet18", "resnet34" or "resnet50". width: channels of the first stage, 64 in torchvision.
-    recompute: activation checkpointing, block by block.
+    blocks: "resnet18", "resnet34", "resnet50", or a block and the depths of four stages. width: channels of the first
+    stage, 64 in torchvision. recompute: activation checkpointing, block by block.
     """
 
-    def __init__(self, name: str, channels: int, width: int = 64, recompute: bool = False) -> None:
+    def __init__(self, blocks: str | Blocks, channels: int, width: int = 64, recompute: bool = False) -> None:
         super().__init__()
         self.width, self.recompute = width, recompute
-        block, depths = DEPTHS[name]
+        block, depths = DEPTHS[blocks] if isinstance(blocks, str) else blocks
         self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -104,11 +106,11 @@ class ResNet(Encoder):
         inputs = width
         for stage, depth in enumerate(depths):
             planes = width * 2**stage
-            blocks = []
+            stack = []
             for index in range(depth):
-                blocks.append(block(inputs, planes, 2 if stage > 0 and index == 0 else 1))
+                stack.append(block(inputs, planes, 2 if stage > 0 and index == 0 else 1))
                 inputs = planes * block.expansion
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*stack))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.features = inputs
         for module in self.modules():
@@ -181,18 +183,23 @@ def resnet(name: str, cfg: Config) -> ResNet:
 
 
 def timm_encoder(name: str, cfg: Config) -> nn.Module:
-    """timm's model `name`, pooled, without its classifier and with untrained weights.
+    """`timm_model` of a configuration."""
+    return timm_model(name, cfg.views.channels)
+
+
+def timm_model(name: str, channels: int) -> nn.Module:
+    """timm's model `name` for views of `channels`, pooled, without its classifier and with untrained weights.
 
     Raises DataError where timm is not installed or has no such model.
     """
     try:
         import timm
-    except ImportError as error:
-        raise DataError(f"--encoder timm:{name} needs timm ({error}): pip install 'rsdnet[timm]'") from None
+    except (ImportError, RuntimeError) as error:  # the latter from a torchvision that does not fit torch
+        raise DataError(f"timm:{name} needs timm ({error}): pip install 'rsdnet[timm]'") from None
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models())
         raise DataError(f"timm has no model {name}" + (f": did you mean {' or '.join(close)}?" if close else ""))
-    make = functools.partial(timm.create_model, name, pretrained=False, in_chans=cfg.views.channels, num_classes=0)
+    make = functools.partial(timm.create_model, name, pretrained=False, in_chans=channels, num_classes=0)
     try:
         return make(dynamic_img_size=True)  # vision transformers, which else take views of one size
     except TypeError:

@@ -84,7 +84,7 @@ def test_a_name_that_timm_lacks(fake_timm: dict) -> None:
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(DataError, match=r"--encoder timm:resnet18 needs timm .*pip install 'rsdnet\[timm\]'"):
+    with pytest.raises(DataError, match=r"timm:resnet18 needs timm .*pip install 'rsdnet\[timm\]'"):
         encoder_of(of_timm("resnet18"))
 
 
