@@ -49,8 +49,8 @@ class Options:
     """Seeds of weights, order and views."""
     worlds: tuple[Seed, ...] = ()
     """Worlds of the embedded synthetic data, made where they are not there, to compare recipes on; none: --data."""
-    place_size: Annotated[int, Field(ge=demo.PATCH, le=4096)] = demo.SIZE
-    """Side of a world's 300 places in pixels: smaller ones give fewer patches of the same number of scenes."""
+    places: Annotated[int, Field(ge=1, le=10**6)] = demo.PLACES
+    """Places of a world, of 16 patches each."""
     segmentation: bool = False
     """Compare recipes by segmentation, too."""
     bands: tuple[str, ...] = ()
@@ -163,7 +163,7 @@ def databases(options: Options) -> Iterator[tuple[str, Path]]:
     if options.data:
         yield options.data.name, options.data
     for world in () if options.data else options.worlds or (demo.SEED,):
-        yield f"world{world}-{options.place_size}px", demo.prepare(world, options.place_size)
+        yield f"world{world}-places{options.places}", demo.prepare(world, options.places)
 
 
 def compare(options: Options, kept: Results) -> None:

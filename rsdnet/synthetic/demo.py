@@ -10,15 +10,15 @@ FOLDER = Path("data/demo")
 PLACES, SIZE, PATCH, SEED = 300, 256, 64, 0
 
 
-def prepare(seed: int = SEED, size: int = SIZE) -> Path:
-    """The demo database of the world `seed`, its places `size` px wide, made where it is not there (a minute or two).
+def prepare(seed: int = SEED, places: int = PLACES) -> Path:
+    """The demo database of `places` places of the world `seed`, made where it is not there (a minute or two).
 
     Raises DataError if it cannot be made.
     """
-    folder = FOLDER if (seed, size) == (SEED, SIZE) else FOLDER.with_name(f"{FOLDER.name}-{seed}-{size}px")
+    folder = FOLDER if (seed, places) == (SEED, PLACES) else FOLDER.with_name(f"{FOLDER.name}-{seed}-{places}")
     scenes, database = folder / "scenes", folder / "db"
     if not (database / "catalog.parquet").is_file():
-        _call("rsdnet.scenes", str(scenes), f"--places={PLACES}", f"--size={size}", f"--seed={seed}")
+        _call("rsdnet.scenes", str(scenes), f"--places={places}", f"--size={SIZE}", f"--seed={seed}")
         _call("rsdnet.ingest", "sen12ms", str(scenes), str(database), f"--patch={PATCH}", f"--stride={PATCH}")
     return database
 

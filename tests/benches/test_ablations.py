@@ -45,7 +45,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             evaluate(Path(words[1]), "-segmentation" if "segmentation" in words else "")
 
     monkeypatch.setattr(learning, "call", call)
-    monkeypatch.setattr(demo, "prepare", lambda world, size: Path(f"data/{world}-{size}"))
+    monkeypatch.setattr(demo, "prepare", lambda world, places: Path(f"data/{world}-{places}"))
     return called
 
 
