@@ -130,7 +130,7 @@ class Subject:
         every = len(labelled.part("train"))
         trains = {share: labelled.drawn("train", number_of(share, every), options.seed) for share in options.labels}
         for share, train in trains.items():
-            if share != "all" and (unseen := labelled.unseen(train)):
+            if share != "all" and options.task != "segmentation" and (unseen := labelled.unseen(train)):
                 console.print(f"{share} labels: no training sample of {', '.join(unseen)}", style="yellow")
         return cls(target, labelled, trains)
 

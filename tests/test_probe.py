@@ -45,7 +45,7 @@ def test_the_classifier_is_scikit_learns(l2: float) -> None:
 def problem(labels: torch.Tensor, groups: np.ndarray, train: int, test: int, *folds: Fold) -> linear.Problem:
     """The first `train` samples to train on, the next `test` to test on."""
     parts = torch.arange(train + test).split([train, test])
-    return linear.Problem(labels, groups, int(labels.max()) + 1, *parts, list(folds))
+    return linear.Problem(labels, groups, [*map(str, range(int(labels.max()) + 1))], *parts, list(folds))
 
 
 def test_scores_are_scikit_learns() -> None:
@@ -53,7 +53,7 @@ def test_scores_are_scikit_learns() -> None:
     truth, predicted, groups = rng.integers(0, 5, 200), rng.integers(0, 6, 200), rng.integers(0, 30, 200)
     labels = torch.from_numpy(np.concatenate(([5], truth)))  # a class that the test split lacks
     asked = problem(labels, np.concatenate(([0], groups)), 1, 200)
-    found = linear.outcome(predicted, asked, 0.1, 0.7)
+    found = linear.outcome(predicted, asked, {"l2": 0.1}, 0.7)
     assert found.details == {"accuracy": pytest.approx(accuracy_score(truth, predicted)), "l2": 0.1}
     f1 = f1_score(truth, predicted, average="macro", labels=np.unique(truth))
     assert found.score == pytest.approx(f1, abs=1e-6)
@@ -69,7 +69,7 @@ def test_the_whole_classifier_is_within_noise_of_scikit_learns() -> None:
     x = (0.7 * rng.normal(size=(4, 12))[y] + rng.normal(size=(900, 12))).astype(np.float32)
     train, val, test = np.split(np.arange(900), [300, 500])
     asked = linear.Problem(
-        torch.from_numpy(y), np.arange(900), 4, torch.from_numpy(train), torch.from_numpy(test),
+        torch.from_numpy(y), np.arange(900), [*"abcd"], torch.from_numpy(train), torch.from_numpy(test),
         [Fold(torch.from_numpy(train), torch.from_numpy(val))],
     )  # fmt: skip
     found = linear.score(torch.from_numpy(x), asked)
@@ -94,7 +94,7 @@ def test_without_validation_samples_folds_by_group_choose_the_penalty() -> None:
     for fit, judge in folds:
         assert not set(groups[fit]) & set(groups[judge])
         assert sorted([*fit.tolist(), *judge.tolist()]) == train.tolist()
-    found = linear.score(torch.from_numpy(x), linear.Problem(labels, groups, 2, train, test, folds))
+    found = linear.score(torch.from_numpy(x), linear.Problem(labels, groups, ["a", "b"], train, test, folds))
     assert 0.8 < found.val < 1.0
     assert found.val == pytest.approx(found.score, abs=0.1)
 
@@ -304,7 +304,7 @@ def test_a_share_of_the_labels_has_every_class_of_data_that_are_sorted_by_class(
     """36 training samples, 12 of each class."""
     trained: list[list[int]] = []
 
-    def score(features: torch.Tensor, asked: linear.Problem) -> Outcome:
+    def score(features: torch.Tensor, asked: linear.Problem, task: linear.Task) -> Outcome:
         trained.append(asked.train.tolist())
         assert asked.labels[asked.train].bincount().tolist() == [len(asked.train) // 3] * 3
         assert [len(fold.judge) for fold in asked.folds] == [12]  # val stays whole
@@ -350,7 +350,7 @@ def held(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
     """Whether a run holds the evaluation on a database already, whose results it is given here."""
     evaluated = 0
 
-    def evaluate(labelled: Any, views: Any, compared: Any, trains: Any, depths: Any, console: Any) -> dict[str, Any]:
+    def evaluate(labelled: Any, views: Any, compared: Any, trains: Any, depths: Any, *_: Any) -> dict[str, Any]:
         nonlocal evaluated
         evaluated += 1
         row = {"B02": {"pre-trained": Outcome(0.5, 0.5, np.full(3, 0.5), {})}}

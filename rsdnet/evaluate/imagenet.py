@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from rsdnet import bands
-from rsdnet.augment import SEN12MS_SAR_CLIP
+from rsdnet.data.normalisation import SEN12MS_SAR_CLIP
 from rsdnet.errors import DataError
 from rsdnet.evaluate.contenders import Scale
 from rsdnet.evaluate.weights import fill, weights_of

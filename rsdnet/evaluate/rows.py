@@ -28,7 +28,7 @@ def rows_of(asked: Sequence[str], held: Mapping[str, Sequence[str]], fixed: Mapp
         found = {sensor: [(name,) for name in pool] for sensor, pool in held.items()}
         for sensor, pool in held.items():
             found[sensor] += [TRIPLES[sensor]] * (set(TRIPLES[sensor]) <= set(pool))
-            found[sensor] += [shown[sensor]] * (sensor in shown)
+            found[sensor] += [shown[sensor]] if sensor in shown else []
     return {sensor: list(dict.fromkeys(names)) for sensor, names in found.items() if names}
 
 

@@ -15,7 +15,7 @@ from rsdnet.distributed import ALONE
 from rsdnet.evaluate import finetune
 from rsdnet.evaluate.contenders import contenders
 from rsdnet.evaluate.features import Labelled
-from rsdnet.evaluate.linear import problem_of
+from rsdnet.evaluate.linear import CLASSES, problem_of
 from rsdnet.model.encoders import encoder_of
 from rsdnet.probe import Options, path_of, probe
 from tests.support.runs import run_of
@@ -25,7 +25,7 @@ def job_of(labelled: Labelled, names: tuple[str, ...] = ("B02",), channels: int 
     cfg = Config(views=ViewConfig(size=20, channels=channels), model=ModelConfig(encoder="resnet18", width=4))
     start = contenders(encoder_of(cfg), cfg, ALONE.device, ("last",))["random"]
     problem = problem_of(labelled, labelled.part("train"))
-    return finetune.Job(start, labelled, names, problem, finetune.CLASSES, epochs, 0, lambda: None)
+    return finetune.Job(start, labelled, names, problem, CLASSES, epochs, 0, lambda: None)
 
 
 @pytest.fixture

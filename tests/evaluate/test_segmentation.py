@@ -24,7 +24,7 @@ from rsdnet.evaluate import dense, fcn, folds, linear, pixels, segmentation
 from rsdnet.evaluate.contenders import Contender, contenders, pixel_statistics
 from rsdnet.evaluate.features import Labelled
 from rsdnet.evaluate.label_maps import LabelMaps
-from rsdnet.evaluate.linear import Standard, choose
+from rsdnet.evaluate.linear import Standard, by_confusion, choose
 from rsdnet.evaluate.metrics import mean_iou
 from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.sen12ms import Sen12ms
@@ -173,7 +173,7 @@ def test_the_linear_head_is_scikit_learns(maps: LabelMaps, compared: dict[str, C
     every = torch.arange(len(drawn.sample))
     x = torch.cat(pixels.features(maps, compared["random"], ("B02",), drawn), 1)
     parts = folds.folds_of(every, every[:0], torch.from_numpy(drawn.label), maps.labelled.groups[drawn.sample])
-    chosen = choose(x, torch.from_numpy(drawn.label), len(maps.classes), every, parts, mean_iou)
+    chosen = choose(x, torch.from_numpy(drawn.label), len(maps.classes), every, parts, by_confusion(mean_iou))
     scaled = Standard.of(x)(x).numpy().astype(np.float64)
     peer = LogisticRegression(C=1 / (chosen.l2 * len(x)), max_iter=500).fit(scaled, drawn.label)
     ours = (torch.cat((x, torch.ones(len(x), 1)), 1) @ chosen.scale.folded(chosen.weights)).argmax(1).numpy()
