@@ -1,8 +1,8 @@
 """Recipes beside each other: scores over the same seeds and worlds, as rows of benches/results/ablations.csv.
 
-A row is of one recipe, contender and mean over single bands: the mean of its runs. Its interval of 95 % holds the
-spread of the test scenes and that of the runs (`rsdnet.evaluate.intervals.over_runs`), as does that of its difference
-to the first recipe, taken run by run.
+A row is of one recipe, contender and mean over single bands, or view of several: the mean of its runs. Its interval of
+95 % holds the spread of the test scenes and that of the runs (`rsdnet.evaluate.intervals.over_runs`), as does that of
+its difference to the first recipe, taken run by run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,6 @@ from rsdnet.evaluate.outcomes import replicates_path
 
 PRE_TRAINED = "pre-trained"
 SHARED = "raw statistics"  # has no weights: the same for every recipe
-KINDS = ("mean_ms", "mean_sar", "mean_all")
 LABELS, DEPTH = "all", "stages"
 
 
@@ -36,20 +35,23 @@ class Scores(NamedTuple):
 
 
 Found = dict[tuple[str, str], Scores]
-"""By mean and contender."""
+"""By mean, or bands of a view, and contender."""
 
 
 def found(paths: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> Found:
     """The scores of a recipe's runs. results: the content of the evaluations `paths`."""
     kept = [load_file(replicates_path(path)) for path in paths]
     first = results[0]["results"][LABELS][DEPTH]
+    single = [name for name in first["bands"] if name in BANDS]
+    groups = {f"mean_{sensor}": [n for n in single if BANDS[n].modality == sensor] for sensor in ("ms", "sar")}
+    groups |= {"mean_all": single} | {name: [name] for name in first["bands"] if name not in BANDS}
     joined: Found = {}
-    for kind in (kind for kind in KINDS if kind in first):
-        names = [n for n in first["bands"] if n in BANDS and kind in ("mean_all", f"mean_{BANDS[n].modality}")]
-        for label in first[kind]:
-            scores = [result["results"][LABELS][DEPTH][kind][label]["score"] for result in results]
+    for what, names in groups.items():
+        for label in first["bands"][names[0]] if names else ():
+            rows = [result["results"][LABELS][DEPTH]["bands"] for result in results]
+            scores = [np.mean([own[name][label]["score"] for name in names]) for own in rows]
             of_runs = [np.mean([one[f"{LABELS}/{DEPTH}/{name}/{label}"] for name in names], 0) for one in kept]
-            joined[kind, label] = Scores(np.array(scores), np.array(of_runs, float))
+            joined[what, label] = Scores(np.array(scores), np.array(of_runs, float))
     return joined
 
 
@@ -76,7 +78,7 @@ def tables(rows: Sequence[Row]) -> Iterator[tuple[str, list[str], list[list[str]
     for row in rows:
         groups.setdefault((row["setting"], row["unit"]), {})[row["contender"], row["what"]] = row  # the last one counts
     for (setting, unit), group in groups.items():
-        kinds = [kind for kind in KINDS if any(what == kind for _, what in group)]
+        kinds = list(dict.fromkeys(what for _, what in group))
         names = list(dict.fromkeys(name for name, _ in group))
         lines = [[name, *(cell(group.get((name, kind))) for kind in kinds)] for name in names]
         yield f"{unit}; {setting}", ["recipe", *kinds], lines
