@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsdnet import bands, config, runfolder
+from rsdnet import config, runfolder
 from rsdnet.config import Config
 from rsdnet.data.identity import Identity
 from rsdnet.errors import DataError
@@ -104,10 +104,11 @@ class Contender(NamedTuple):
         """
         if self.scales is None:
             return lambda views: views
-        rendered = labelled.table[[bands.band_id(name) for name in names], :2]
-        wanted = [self.scales.get(name, Scale(*each)) for name, each in zip(names, rendered.tolist(), strict=True)]
-        mean, std = rendered.T[..., None, None]
-        own = torch.tensor(wanted, device=mean.device).T[..., None, None]
+        rendered = [labelled.scale(name) for name in names]
+        wanted = [self.scales.get(name, Scale(*each)) for name, each in zip(names, rendered, strict=True)]
+        device = labelled.ranks.device
+        mean, std = torch.tensor(rendered, device=device).T[..., None, None]
+        own = torch.tensor(wanted, device=device).T[..., None, None]
         return lambda views: ((views * std + mean).clamp(own[2], own[3]) - own[0]) / own[1]
 
     def _of_view(self, labelled: Labelled, names: tuple[str, ...]) -> Features:

@@ -185,6 +185,11 @@ class Labelled:
         every = np.arange(len(self.positions))
         return (self.rendered(names, every[start : start + self.batch]) for start in self._starts())
 
+    def scale(self, name: str) -> tuple[float, float]:
+        """Mean and standard deviation by which a band, or a difference of bands, is standardised."""
+        mean, std = self.differences[name] if "-" in name else self.table[bands.band_id(name), :2].tolist()
+        return mean, std
+
     def rendered(
         self, names: Sequence[str], samples: np.ndarray, spec: ViewSpec | None = None, seed: int = 0, epoch: int = 0
     ) -> Tensor:

@@ -5,12 +5,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from rsdnet.evaluate.contenders import load_encoder
+from rsdnet.distributed import ALONE
+from rsdnet.evaluate.contenders import Contender, Scale, load_encoder
+from rsdnet.evaluate.features import Labelled
 from rsdnet.probe import Options, probe
 from tests.support import tiny
 from tests.support.forked import losses, metrics, train
@@ -64,3 +67,14 @@ def test_the_probe_has_a_row_of_each_fixed_view(run: Path) -> None:
     statistics = found.result["samples"]["sar"]["statistics"]
     assert statistics["VV-VH"] == load_encoder(run).inputs["statistics"]["VV-VH"]
     json.dumps(found.result)
+
+
+def test_a_contender_with_bytes_of_its_own_sees_a_difference_as_it_is_rendered(run: Path) -> None:
+    trained = load_encoder(run)
+    labelled = Labelled(trained.cfg, trained.cfg.data.data, "sar", ALONE, pool=("VV", "VH"), trained=trained.inputs)
+    byte = Contender(3, lambda views: {"last": views.mean((2, 3))}, scales={"VV": Scale(-12.0, 3.0)})
+    names = ("VV", "VH", "VV-VH")
+    plain = labelled.rendered(names, np.arange(4))
+    (mean, std), seen = labelled.scale("VV"), byte.scaling(labelled, names)(plain)
+    torch.testing.assert_close(seen[:, 0], (plain[:, 0] * std + mean + 12) / 3, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(seen[:, 1:], plain[:, 1:], rtol=1e-4, atol=1e-4)
