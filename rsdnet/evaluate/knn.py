@@ -17,6 +17,7 @@ from rsdnet.distributed import ALONE, Ranks
 from rsdnet.evaluate import metrics
 from rsdnet.evaluate.features import Labelled, frozen, labelled_modalities
 from rsdnet.model.stages import STAGES
+from rsdnet.monitor.projections import effective_rank
 
 # Wu et al. 2018 (arXiv 1805.01978), section 3.4: temperature 0.07 and 200 neighbours in a bank of 1.28 million. Of two
 # thousand 200 would be a whole class; 20 is what Caron et al. 2021 (arXiv 2104.14294) take throughout.
@@ -57,20 +58,21 @@ class KNN:
             self.parts.append((labelled, views, queries))
 
     def __call__(self, encoder: nn.Module, dtype: torch.dtype) -> dict[str, float]:
-        """{"knn_f1": mean, "knn_f1/B04": macro F1 of a band, ...}, the same on every rank; of a run with views of fixed
-        bands those views, "knn_f1/B04+B03+B02", in place of single bands.
+        """{"knn_f1": mean, "feature_rank": mean effective rank of the features, "knn_f1/B04": macro F1 of a band, ...},
+        the same on every rank; of a run with views of fixed bands those views, "knn_f1/B04+B03+B02", in place of bands.
 
         dtype: of autocast; float32: none. The encoder, its modes and torch's random state are left as they are.
         """
         with evaluating(encoder):
             of = frozen(encoder, self.device, dtype, DEPTHS)
-            each = {}
+            each, ranks = {}, []
             for labelled, views, queries in self.parts:
                 for name, names in views.items():
                     stages = labelled.features(names, of).values()
                     features = torch.cat([nn.functional.normalize(stage, dim=1) for stage in stages], 1)
                     each[f"knn_f1/{name}"] = self._score(labelled, features, queries)
-        return {"knn_f1": float(np.mean(list(each.values()))), **each}
+                    ranks.append(float(effective_rank(features[labelled.part(queries)])))
+        return {"knn_f1": float(np.mean(list(each.values()))), "feature_rank": float(np.mean(ranks)), **each}
 
     def _score(self, labelled: Labelled, features: Tensor, queries: str) -> float:
         """Macro F1 of the samples of the split `queries`."""

@@ -63,6 +63,10 @@ METRICS = {
         "kNN F1", "Macro F1 of nearest neighbours in the frozen features: mean of the bands; shaded: worst to best.",
         _LEARNING, "last", score, around="knn_f1/",
     ),
+    "feature_rank": Metric(
+        "Feature rank", "Effective rank of the frozen features of all stages: how many directions they fill.",
+        _LEARNING, "last",
+    ),
     "grad_norm": Metric("Gradient norm", "Length of the gradient of all weights.", _LEARNING, log=True),
     "trust_median": Metric(
         "LARS trust ratios", "Factor on each tensor's step: median; shaded: least to greatest.",
