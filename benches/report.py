@@ -4,6 +4,7 @@ The prose stands in benches/results/template.md, so no figure of the page is typ
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from benches import ablations
 from benches.core.rows import RESULTS, Row, read, split
 from benches.gpu import report as gpu
 from benches.predict import rows as predicted
+from rsdnet.comparison import texts
 from rsdnet.errors import DataError, command
 from rsdnet.options import parse
 
@@ -156,6 +158,8 @@ def page(folder: Path = RESULTS) -> str:
     for name, rows in found.items():
         make = {"learning": learning, "ablations": ablation, "predicted": predictions}.get(name, comparisons)
         text = text.replace(f"{{{{ {name} }}}}", make(rows) if rows else NO_ROWS[name])
+    for path in sorted(folder.glob("*.json")):  # of rsdnet.table
+        text = text.replace(f"{{{{ {path.stem} }}}}", texts.markdown(json.loads(path.read_text())).strip())
     return text.replace("{{ beside }}", beside(found["kernels"], found["predicted"]))
 
 

@@ -1,5 +1,6 @@
 """An evaluation as a table on the screen and as a chart."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,22 @@ def show(result: dict[str, Any], console: Console) -> None:
         title = f"{kind(result)}, {share} labels, {result['features']}: {result['metric']}, 95 % interval"
         table = Table("band", title=title)
         for label in labels:
-            table.add_column(Text(label), justify="right")
+            table.add_column(Text(label), justify="right", overflow="fold")
         for name, row in shown["bands"].items():
             best = max(row[label]["score"] for label in labels)
             styles = ["bold" if row[label]["score"] == best else "" for label in labels]
             table.add_row(name, *map(Text, [cell(row[label]) for label in labels], styles))
         table.add_section()
         for depth, found in by_depth.items():
-            for mean in MEANS:
-                if mean in found:
-                    table.add_row(f"{mean}, {depth}", *[cell(found[mean][label]) for label in labels])
+            for mean in means_of(found):
+                table.add_row(f"{mean}, {depth}", *[cell(found[mean][label]) for label in labels])
         console.print(table)
+
+
+def means_of(found: Mapping[str, Any]) -> list[str]:
+    """The means of an evaluation at one depth; of one sensor its own alone, which is that of all."""
+    own = [mean for mean in MEANS if mean in found]
+    return own if len(own) == len(MEANS) else own[:1]
 
 
 def kind(result: dict[str, Any]) -> str:
@@ -44,7 +50,8 @@ def kind(result: dict[str, Any]) -> str:
 
 def cell(row: Row) -> str:
     """A score and its interval."""
-    return "{score:.3f} ({interval[0]:.3f}-{interval[1]:.3f})".format(**row)
+    low, high = (f"{end:.3f}".removeprefix("0") for end in row["interval"])
+    return f"{row['score']:.3f} ({low}-{high})"
 
 
 def chart(result: dict[str, Any], path: Path) -> None:
@@ -57,7 +64,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
     shown = next(iter(result["results"].values()))[result["features"]]
     names = list(shown["bands"])
     labels = list(shown["bands"][names[0]])
-    figure, axes = plt.subplots(figsize=(max(1.5 + 0.75 * len(names), 5), 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(max(1.5 + 0.75 * len(names), 7), 3.6), layout="constrained")
     width = 0.8 / len(labels)
     for index, label in enumerate(labels):
         own = [shown["bands"][name][label] for name in names]
@@ -70,7 +77,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
     axes.set_ylabel(f"{result['metric']} on the test split")
     axes.set_ylim(0, 1)
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(loc="upper right", ncols=min(len(labels), 3), fontsize="small")
+    axes.legend(loc="upper right", ncols=2, fontsize="small")
     with aside(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     plt.close(figure)
