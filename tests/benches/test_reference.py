@@ -220,10 +220,10 @@ def test_schedules_are_rsdnets(steps: int, step: int, base: float, tau: float) -
 
 
 def test_a_run_leaves_what_the_probe_reads(database: Path, tmp_path: Path) -> None:
-    from rsdnet.evaluate.variants import load_encoder
+    from rsdnet.evaluate.contenders import load_encoder
 
     reference.train(config(database), tmp_path / "run", workers=0)
-    encoder, cfg, weights, _ = load_encoder(tmp_path / "run")
+    encoder, cfg, weights, *_ = load_encoder(tmp_path / "run")
     assert cfg.model == MODEL
     assert encoder(torch.randn(2, 1, 32, 32)).shape == (2, encoder.features)
     assert weights.keys() == encoder.state_dict().keys()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from rsdnet.config import Config, ModelConfig, OptimConfig, ViewConfig
 from rsdnet.errors import DataError
-from rsdnet.evaluate.variants import load_encoder
+from rsdnet.evaluate.contenders import load_encoder
 from rsdnet.methods import METHODS
 from rsdnet.model.encoders import ENCODERS, encoder_of
 from rsdnet.train import main
@@ -39,7 +39,7 @@ def test_by_name_on_the_command_line(tiny_db: Path, tmp_path: Path) -> None:
     assert "tau" not in lines[0]
     assert "knn_f1" in lines[-1]
     assert "complete" in train("--run", tmp_path / "run", "--resume").stdout
-    encoder, cfg, tensors, _ = load_encoder(tmp_path / "run")
+    encoder, cfg, tensors, *_ = load_encoder(tmp_path / "run")
     assert cfg.model.encoder == "tests.support.toys:toy_encoder"
     assert tensors.keys() == load_file(tmp_path / "run" / "encoder.safetensors").keys() == {"0.weight", "0.bias"}
     assert encoder(torch.zeros(2, 1, 20, 20)).shape == (2, 7)
