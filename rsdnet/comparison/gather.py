@@ -59,9 +59,10 @@ def table(found: Sequence[Result], columns: Sequence[Column], share: str, depth:
     single = [name for name in bands.BANDS if name in names]
     common = [name for name in single if all(column.has(share, depth, name) for column in columns)]
     rows = [row(name, "band", [name], columns, share, depth) for name in single]
-    for mean, sensor in (("mean_ms", "ms"), ("mean_sar", "sar"), ("mean_all", "")):
-        if own := [name for name in common if bands.BANDS[name].modality == sensor or not sensor]:
-            rows.append(row(mean, "mean", own, columns, share, depth))
+    means = {f"mean_{sensor}": [n for n in common if bands.BANDS[n].modality == sensor] for sensor in ("ms", "sar")}
+    if all(means.values()):
+        means["mean_all"] = common
+    rows += [row(mean, "mean", own, columns, share, depth) for mean, own in means.items() if own]
     return rows + [row(name, "several", [name], columns, share, depth) for name in names if name not in single]
 
 
