@@ -6,7 +6,7 @@ to benches/results/learning.csv. The printed table is made from the rows of this
     python -m benches.learning --recipe single three-random ms simsiam --seeds 0 1 2 --worlds 0 7 --segmentation
 
 compares recipes, each trained and probed with every seed in every world: benches/ablations.py. Called again it goes on.
-A command of three quarters of an hour is in benches/ablations.toml.
+A command of 24 short runs is in benches/ablations.toml.
 """
 
 import dataclasses
