@@ -210,7 +210,7 @@ def test_a_pages_commands_run_one_after_another(page: str, tmp_path: Path) -> No
 
 def test_the_commands_of_the_readme_are_run() -> None:
     assert {words[1] for words in own_commands(TEXTS["README.md"])} == {
-        f"rsdnet.{name}" for name in ("ingest", "info", "preview", "train", "probe", "report")
+        f"rsdnet.{name}" for name in ("ingest", "info", "preview", "train", "probe", "table", "report")
     }
     assert {"README.md", "docs/data.md", "docs/reader.md"} <= set(RUN)
 
