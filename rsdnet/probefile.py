@@ -13,6 +13,7 @@ from rsdnet.errors import DataError
 PROTOCOL = 3  # of the evaluation: 3 has stages, intervals and every band; 2 drew from every class; 1 has no number
 MEANS = ("mean_ms", "mean_sar", "mean_all")  # of single bands: of a sensor, of all
 COMPARED = ("samples", "labels", "classes")  # of the samples; their bands may be others
+AGAIN = "run python -m rsdnet.probe again with --force"
 LARGEST = 3.4e38  # of a float32; a number beyond it counts as not finite
 
 
@@ -85,7 +86,6 @@ def read(path: Path) -> tuple[ProbeFile, dict[str, Any]]:
 
     Raises DataError where there is no such file, or it is damaged or of another protocol.
     """
-    remedy = "run python -m rsdnet.probe again with --force"
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def read(path: Path) -> tuple[ProbeFile, dict[str, Any]]:
         plain = json.loads(content)
         if isinstance(plain, dict) and ("results" not in plain or plain.get("protocol") != PROTOCOL):
             theirs = plain.get("protocol", "none")
-            raise DataError(f"{path} is of another protocol of evaluation ({theirs}, here {PROTOCOL}): {remedy}")
+            raise DataError(f"{path} is of another protocol of evaluation ({theirs}, here {PROTOCOL}): {AGAIN}")
         return TypeAdapter(ProbeFile).validate_python(plain), plain
     except (ValidationError, ValueError, RecursionError):
-        raise DataError(f"{path} is damaged: {remedy}") from None
+        raise DataError(f"{path} is damaged: {AGAIN}") from None

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from rsdnet import config, probefile, runfolder
 from rsdnet.errors import DataError
 from rsdnet.evaluate.outcomes import replicates_path
-from rsdnet.probefile import Depth, ProbeFile, Score
+from rsdnet.probefile import AGAIN, Depth, ProbeFile, Score
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,6 @@ class Result:
         if key not in self.replicates:
             raise DataError(f"{self.run}: the evaluation holds no replicates of {key}: {AGAIN}")
         return self.replicates[key]
-
-
-AGAIN = "run python -m rsdnet.probe again with --force"
 
 
 def read(run: Path, name: str = "") -> Result:

@@ -22,8 +22,9 @@ class Fold(NamedTuple):
 def folds_of(train: Tensor, val: Tensor, labels: Tensor, groups: np.ndarray) -> list[Fold]:
     """The validation split as one fold; without one, at most five folds of the train split, by class and by group.
 
-    train, val: (n,) int64 samples of a split. labels, groups: (N,) of all samples. No group lies on both sides of a
-    fold; of one group only, samples stand for groups. Where no class has two samples, by group alone.
+    train, val: (n,) int64 samples of a split. labels, groups: (N,) of all samples; of several labels a sample, those of
+    `targets.strata`. No group lies on both sides of a fold; of one group only, samples stand for groups. Where no class
+    has two samples, by group alone.
     Raises DataError where one sample is all that there is.
     """
     if len(val):
@@ -35,7 +36,7 @@ def folds_of(train: Tensor, val: Tensor, labels: Tensor, groups: np.ndarray) -> 
     own = groups[train.numpy()]
     if len(np.unique(own)) == 1:
         own = np.arange(len(own))
-    strata = labels[train] if labels.dim() == 1 else labels[train].argmax(1)  # of several classes, the first
+    strata = labels[train]
     count, most = min(FOLDS, len(np.unique(own))), int(strata.bincount().max())
     stratified = StratifiedGroupKFold(min(count, most), shuffle=True, random_state=0) if most > 1 else GroupKFold(count)
     with warnings.catch_warnings():

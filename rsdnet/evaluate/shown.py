@@ -11,8 +11,7 @@ from rich.text import Text
 
 from rsdnet.evaluate.outcomes import Row
 from rsdnet.files import aside
-
-MEANS = ("mean_ms", "mean_sar", "mean_all")
+from rsdnet.probefile import MEANS
 
 
 def show(result: dict[str, Any], console: Console) -> None:
