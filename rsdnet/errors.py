@@ -11,6 +11,18 @@ class DataError(Exception):
     """Bad input. The message is one line: what is wrong, where, and what to do."""
 
 
+IMPLAUSIBLE = "unit or fill"
+"""The kind of reason of images whose values do not fit their unit."""
+
+
+class Unfit(DataError):
+    """An image that cannot be taken. kind: the kind of reason, by which those left out are counted."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class Echo(DataError):
     """The error of another rank of the run, which says it itself."""
 

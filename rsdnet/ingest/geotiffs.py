@@ -9,11 +9,11 @@ from safetensors.numpy import save
 
 from rsdnet import bands
 from rsdnet.data.statistics import Summary, summarise, valid
-from rsdnet.errors import DataError
+from rsdnet.errors import DataError, Unfit
 from rsdnet.ingest import raster
 from rsdnet.ingest.grid import compare, described, positions
 from rsdnet.ingest.images import IDS, Facts, Picture, read_image
-from rsdnet.ingest.source import Recipe, Source, Unfit
+from rsdnet.ingest.source import Recipe, Source
 from rsdnet.ingest.tiles import NAMES, Layers, coverage, size_of, tiles
 
 LONGEST_KEY = 511  # bytes; LMDB's MDB_MAXKEYSIZE

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
 
-from rsdnet.ingest.source import Unfit
+from rsdnet.errors import Unfit
 
 # Greatest distance between the middle pixels of two images of one grid, px. SSL4EO-S12's S1 and S2 lie 3.0 px apart.
 _SHIFT = 3.5

@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rsdnet import plausible
 from rsdnet.data.catalog import MAP_TENSOR
-from rsdnet.ingest import labels, plausible, raster, units
+from rsdnet.errors import Unfit
+from rsdnet.ingest import labels, raster, units
 from rsdnet.ingest.grid import Grid, compare
 from rsdnet.ingest.raster import Layer, Raster
 from rsdnet.ingest.s2_offset import DARK, Evidence, evidence, subtract
-from rsdnet.ingest.source import Image, Recipe, Source, Unfit
+from rsdnet.ingest.source import Image, Recipe, Source
 from rsdnet.ingest.tiles import NAMES, Layers
 
 IDS = "ids"
@@ -77,7 +79,7 @@ def _sar(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Reci
     unit = recipe.s1_unit
     if not recipe.implausible:
         for name, layer in wanted.items():
-            plausible.check_fill(name, layer, "sar", unit)
+            plausible.check_fill(name, layer.path, layer.pixels, layer.invalid, "sar", unit)
     layers = {name: units.s1(layer, unit) for name, layer in wanted.items()}
     if not recipe.implausible:
         plausible.check_s1(path, layers, unit)
@@ -96,7 +98,7 @@ def _ms(path: str, wanted: dict[str, Layer], tags: dict[str, str], recipe: Recip
     layers = {name: layer for name, (layer, _) in converted.items()}
     if not recipe.implausible:
         for name, layer in wanted.items():
-            plausible.check_fill(name, layer, "ms", unit)
+            plausible.check_fill(name, layer.path, layer.pixels, layer.invalid, "ms", unit)
         plausible.check_s2(path, layers, unit, first.pixels.dtype)
     for name, layer in wanted.items():
         facts.note(_types("S2", layer, layers[name].dtype, ", reflectance as DN" if unit == "reflectance" else ""))

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rsdnet.errors import DataError
+from rsdnet.errors import DataError, Unfit
 from rsdnet.ingest.raster import Layer, Raster
-from rsdnet.ingest.source import Unfit
 
 MOST = 255  # classes that --classes can name: a map of theirs is stored in 8 bits, 255 for no class
 NONE = 65535  # stored for no class in a map without named classes

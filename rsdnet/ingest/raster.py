@@ -13,9 +13,8 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from rsdnet import bands
-from rsdnet.errors import DataError
+from rsdnet.errors import DataError, Unfit
 from rsdnet.ingest.grid import Grid, grid_of
-from rsdnet.ingest.source import Unfit
 
 # An unreadable file is reported once, with its sample; GDAL's own messages would double it.
 logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rsdnet.bands import REFLECTANCE
-from rsdnet.errors import DataError
-from rsdnet.ingest.source import Unfit
+from rsdnet.errors import DataError, Unfit
 
 OFFSET = 1000
 _FIRST = "20220125"  # the first day of baseline 04.00 (ESA, Sentinel-2 Products Specification, RADIO_ADD_OFFSET)

@@ -14,17 +14,7 @@ from rsdnet.errors import DataError
 S2Unit = Literal["dn", "reflectance", "byte"]
 S1Unit = Literal["db", "power", "amplitude"]
 DIGEST = "2:"  # how a digest of this kind begins
-IMPLAUSIBLE = "unit or fill"
-"""The kind of reason of images whose values do not fit their unit."""
 _TILE = re.compile(r"_y\d+_x\d+$")  # the suffix of a tile's name
-
-
-class Unfit(DataError):
-    """A source that is left out. kind: the kind of reason, by which those left out are counted."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 class Image(NamedTuple):

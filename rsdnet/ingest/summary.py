@@ -9,8 +9,9 @@ from rsdnet import bands
 from rsdnet.console import percent, size
 from rsdnet.data.catalog import DATA, SPLITS
 from rsdnet.data.statistics import Accumulator, Summary
+from rsdnet.errors import IMPLAUSIBLE
 from rsdnet.ingest.geotiffs import Row
-from rsdnet.ingest.source import IMPLAUSIBLE, Recipe
+from rsdnet.ingest.source import Recipe
 
 LEFT_OUT, OFFSETS = "left_out.tsv", "offsets.tsv"
 _UNITS = {"dn": "DN", "reflectance": "reflectance, stored as DN", "byte": "8-bit levels"}

@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from rsdnet.console import progress
-from rsdnet.errors import DataError
+from rsdnet.errors import IMPLAUSIBLE, DataError
 from rsdnet.ingest.geotiffs import Result
 from rsdnet.ingest.s2_offset import settle
-from rsdnet.ingest.source import IMPLAUSIBLE, Recipe, Source
+from rsdnet.ingest.source import Recipe, Source
 from rsdnet.ingest.workers import results
 
 _LOOKED, _BYTES = 128, 1 << 30  # sources, and bytes of their files, that are looked at, at most

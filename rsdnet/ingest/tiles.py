@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rsdnet.ingest.source import Unfit
+from rsdnet.errors import Unfit
 
 Layers = dict[str, np.ndarray]  # (H, W) by canonical band name; a label map's is "Data"
 NAMES = {"ms": "S2", "sar": "S1", "map": "label map"}

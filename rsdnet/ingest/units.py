@@ -8,8 +8,9 @@ and NaN in floats; types unknown to the kernels (float64, 32- and 64-bit integer
 import numpy as np
 
 from rsdnet import bands
+from rsdnet.errors import IMPLAUSIBLE, Unfit
 from rsdnet.ingest.raster import Layer
-from rsdnet.ingest.source import IMPLAUSIBLE, S1Unit, S2Unit, Unfit
+from rsdnet.ingest.source import S1Unit, S2Unit
 
 NATIVE = ("uint8", "int16", "uint16", "float16", "float32")  # the kernels' types
 # A scale tag up to this turns DN into reflectance (0.0001 as a rule); a larger one stays in DN.

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rsdnet.bands import REFLECTANCE
-from rsdnet.ingest.raster import Layer
-from rsdnet.ingest.source import IMPLAUSIBLE, Unfit
+from rsdnet.errors import IMPLAUSIBLE, Unfit
 
 _DB = 100.0  # Sentinel-1's backscatter lies between about -45 and 30 dB
 _NO_DB = 60.0  # dB, beyond which several pixels of one exact value are no backscatter
@@ -32,19 +31,21 @@ _REFLECTED = 13.0  # greatest value of floats that are reflectance
 _PROBE = 1021  # pixels looked at for a frequent value
 
 
-def check_fill(name: str, layer: Layer, kind: str, unit: str) -> None:
-    """Raise Unfit if a band, as its file holds it, has values that are likely fill. kind: "ms" or "sar"."""
-    pixels = layer.pixels
+def check_fill(name: str, path: str, pixels: np.ndarray, invalid: np.ndarray | None, kind: str, unit: str) -> None:
+    """Raise Unfit if a band, as its file holds it, has values that are likely fill.
+
+    pixels: (H, W). invalid: (H, W) bool, pixels without data; None: none. kind: "ms" or "sar".
+    """
     if unit == "byte" or pixels.dtype.kind == "c":
         return
     keep = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, bool)
     if (kind == "ms" and pixels.dtype.kind != "f") or unit in ("power", "amplitude"):
         keep &= pixels != 0  # no data anyway
-    values = pixels[keep if layer.invalid is None else keep & ~layer.invalid]
+    values = pixels[keep if invalid is None else keep & ~invalid]
     if values.size and (fill := _fill(values, kind, unit)) is not None:
         share = np.count_nonzero(values == fill) / pixels.size
         option = "--s2-nodata" if kind == "ms" else "--s1-nodata"
-        told = f"{layer.path}: {share:.1%} of {name} is exactly {fill:.9g}"
+        told = f"{path}: {share:.1%} of {name} is exactly {fill:.9g}"
         raise Unfit(IMPLAUSIBLE, f"{told}, likely fill: give {option} {fill:.9g}")
 
 
