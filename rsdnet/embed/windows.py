@@ -110,7 +110,9 @@ def spread_out(maps: Tensor, side: int) -> Tensor:
     return interpolate(maps, (side, side), mode="bilinear", align_corners=False, antialias=maps.shape[-1] > side)
 
 
-def valid_pixels(values: Mapping[str, np.ndarray], nodata: Mapping[str, float | None], shape: tuple[int, int]) -> np.ndarray:
+def valid_pixels(
+    values: Mapping[str, np.ndarray], nodata: Mapping[str, float | None], shape: tuple[int, int]
+) -> np.ndarray:
     """(H, W) bool: pixels of a region of `shape` that are valid in all bands. nodata: by band, beside NaN."""
     valid = np.ones(shape, bool)
     for name, band in values.items():
