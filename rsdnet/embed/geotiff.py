@@ -106,15 +106,16 @@ def profile(coding: Coding, layers: int, size: tuple[int, int], grid: Grid | Non
     """Of rasterio, for the output."""
     found = {
         "driver": "GTiff", "count": layers, "height": size[0], "width": size[1], "nodata": coding.nodata,
-        "tiled": True, "blockxsize": TILE, "blockysize": TILE, "compress": "deflate", "zlevel": 1, "bigtiff": "IF_SAFER",
-        "interleave": "pixel" if layers <= 4 else "band", "predictor": 2, "dtype": coding.dtype.name,
+        "tiled": True, "blockxsize": TILE, "blockysize": TILE, "bigtiff": "IF_SAFER",
+        "compress": "deflate", "zlevel": 1, "interleave": "pixel" if layers <= 4 else "band", "predictor": 2,
+        "dtype": coding.dtype.name,
     }  # fmt: skip
     if coding.kind == "float16":  # GDAL before 3.11 has no type of its own for 16-bit floats, and reads float32
         found |= {"dtype": "float32", "nbits": 16, "predictor": 3}
     if coding.kind == "byte" and layers == 3:
         found["photometric"] = "RGB"
     if grid is not None:
-        found |= {"crs": grid.crs, "transform": Affine(*grid.matrix.ravel()) * Affine.scale(cell)}
+        found |= {"crs": grid.crs, "transform": Affine(*(grid.matrix * (cell, cell, 1)).ravel())}
     return found
 
 

@@ -90,8 +90,8 @@ class Job:
         held = sum(path.stat().st_size for path in self.parts.folder.glob("*.bin"))
         if 2 * self.bytes - held > free:
             raise DataError(
-                f"{self.out} takes up to {size(self.bytes)}, and its blocks as much until it is whole, but {size(free)} "
-                "are free: use --pca, a larger --cell, --features last or --type int8, or another disk"
+                f"{self.out} takes up to {size(self.bytes)}, and its blocks as much until it is whole, but "
+                f"{size(free)} are free: use --pca, a larger --cell, --features last, --type int8, or another disk"
             )
 
     # ---- values ------------------------------------------------------------------------------------------------------

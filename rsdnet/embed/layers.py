@@ -1,4 +1,4 @@
-"""The layers of an output: stage maps of each row of bands, side by side, or their projection; of one batch of windows."""
+"""The layers of an output: stage maps of each row of bands, side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Finished blocks of an output, in the folder `OUT.tif.parts` until all are there: an interrupted embedding continues."""
+"""Finished blocks of an output, in the folder `OUT.tif.parts` until all are there, so that an embedding continues."""
 
 import contextlib
 import json

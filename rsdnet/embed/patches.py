@@ -191,7 +191,7 @@ def _groups(samples: Samples, most: int) -> Iterator[tuple[int, Catalog]]:
 def _table(sensor: str, catalog: Catalog, vectors: np.ndarray) -> pyarrow.Table:
     count, width = vectors.shape
     labels = [int(label) if label >= 0 else None for label in catalog.label]
-    known = {label: name for label, name in enumerate(catalog.classes)}
+    known = dict(enumerate(catalog.classes))
     offsets = pyarrow.array(np.arange(count + 1, dtype=np.int32) * width)
     columns = {
         "sample": list(catalog.samples), "sensor": [sensor] * count, "key": list(getattr(catalog, sensor)),

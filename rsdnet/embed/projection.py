@@ -47,7 +47,7 @@ class Fit(NamedTuple):
     def load(cls, path: Path) -> "Fit":
         """Of `save`."""
         with np.load(path) as found:
-            return cls(*(found[name] if name in found else None for name in cls._fields))
+            return cls(*(found.get(name, None) for name in cls._fields))
 
     def apply(self, layers: Layers, maps: list[Tensor]) -> list[tuple[int, Tensor]]:
         """Each stage's maps (B, c, h, w), projected where there are components, with the first layer they add to."""

@@ -1,0 +1,50 @@
+"""Small scenes, and the embedding command called in this process."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+from scipy.ndimage import gaussian_filter
+
+from rsdnet.embed import __main__ as embed
+from tests.support import geotiffs
+
+TEN, TWENTY = ("B04", "B08"), ("B05", "B11")
+ORIGIN = (500_000, 5_000_000)
+
+
+def values(count: int, height: int, width: int, seed: int) -> np.ndarray:
+    """(count, height, width) uint16: smooth DN from about 500 on, of which some are under 800."""
+    rng = np.random.default_rng(seed)
+    smooth = np.stack([gaussian_filter(rng.normal(size=(height, width)), 3) for _ in range(count)])
+    return (2000 + 600 * smooth / smooth.std()).clip(300, 9000).astype(np.uint16)
+
+
+def georeferenced(metres: float, **profile: Any) -> dict[str, Any]:
+    return {"crs": "EPSG:32632", "transform": from_origin(*ORIGIN, metres, metres), **profile}
+
+
+def scene(folder: Path, height: int = 53, width: int = 62) -> list[Path]:
+    """A file of two bands of 10 m, whose upper left corner has no data in B08, and one of two of 20 m."""
+    ten, twenty = values(2, height, width, 0), values(2, -(-height // 2), -(-width // 2), 1)
+    ten[1, :27, :30] = 0
+    return [
+        geotiffs.write(folder / "ten.tif", ten, TEN, **georeferenced(10)),
+        geotiffs.write(folder / "twenty.tif", twenty, TWENTY, **georeferenced(20)),
+    ]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """`python -m rsdnet.embed WORDS` on the CPU: its exit status. Raises DataError."""
+    monkeypatch.setattr(sys, "argv", ["rsdnet.embed", *map(str, words), "--device=cpu"])
+    return embed.main()
+
+
+def read(path: Path) -> np.ndarray:
+    """(layers, height, width) of a GeoTIFF."""
+    with rasterio.open(path) as file:
+        return file.read()
