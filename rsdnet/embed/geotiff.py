@@ -1,6 +1,5 @@
 """The GeoTIFF of an embedding: its types, and its assembly from finished blocks."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from rsdnet.embed.parts import Parts
 from rsdnet.embed.windows import Block
-from rsdnet.errors import FULL, DataError
+from rsdnet.errors import DataError
 from rsdnet.files import aside
 from rsdnet.ingest.grid import Grid
 from rsdnet.ingest.raster import GDAL
@@ -93,13 +92,10 @@ def assemble(
                     show(done)
             _require_whole(temporary, parts, blocks, coding)
         except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
-            raise _no_space(out, error) from error
-
-
-def _no_space(out: Path, error: Exception) -> DataError:
-    full = any(os.strerror(code) in f"{error} {error.__cause__}" for code in FULL)
-    why = f"no space to write {out}" if full else f"{out} could not be written whole ({error.__cause__ or error})"
-    return DataError(f"{why}: finished blocks are safe; free some space and run the same command again")
+            raise DataError(
+                f"no space to write {out}, or a fault of its disk ({error.__cause__ or error}): finished blocks are "
+                "safe; free some and run the same command again"
+            ) from error
 
 
 def profile(coding: Coding, layers: int, size: tuple[int, int], grid: Grid | None, cell: int) -> dict[str, Any]:

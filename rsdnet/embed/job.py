@@ -86,13 +86,17 @@ class Job:
         """Raise DataError where the output has too many layers, or the disk has no room for it and its blocks."""
         if self.count > MOST:
             raise DataError(f"{self.count} layers are more than a GeoTIFF holds ({MOST}): fewer rows, or --pca")
-        free = shutil.disk_usage(self.out.absolute().parent).free
+        free = self._free()
         held = sum(path.stat().st_size for path in self.parts.folder.glob("*.bin"))
         if 2 * self.bytes - held > free:
             raise DataError(
                 f"{self.out} takes up to {size(self.bytes)}, and its blocks as much until it is whole, but "
                 f"{size(free)} are free: use --pca, a larger --cell, --features last, --type int8, or another disk"
             )
+
+    def _free(self) -> int:
+        """Bytes that the disk of the output has left."""
+        return shutil.disk_usage(self.out.absolute().parent).free
 
     # ---- values ------------------------------------------------------------------------------------------------------
 
@@ -178,9 +182,10 @@ class Job:
             )
         with ranks.together():
             self._embed_rest(blocks, fit, ranks, console)
-        if ranks.main:
-            self._assemble(blocks, fit, console)
-            parts.remove()
+        with ranks.together():
+            if ranks.main:
+                self._assemble(blocks, fit, console)
+                parts.remove()
 
     def _embed_rest(self, blocks: Sequence[Block], fit: Fit, ranks: Ranks, console: Console) -> None:
         """Embed this rank's share of the blocks that are not finished."""
@@ -199,6 +204,11 @@ class Job:
         return Coding(self.kind, fit.low, fit.high)
 
     def _assemble(self, blocks: Sequence[Block], fit: Fit, console: Console) -> None:
+        if (free := self._free()) < self.bytes:
+            raise DataError(
+                f"no space to write {self.out}: it takes up to {size(self.bytes)}, and {size(free)} are free; finished "
+                "blocks are safe; free some and run the same command again"
+            )
         tags = dict(self.tags)
         if fit.variance is not None:
             tags["RSDNET_EXPLAINED_VARIANCE"] = " ".join(f"{share:.4f}" for share in fit.variance)

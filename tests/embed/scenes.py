@@ -1,8 +1,12 @@
 """Small scenes, and the embedding command called in this process."""
 
+import multiprocessing
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +15,12 @@ from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
 from rsdnet.embed import __main__ as embed
+from rsdnet.embed import job
+from rsdnet.errors import command
 from tests.support import geotiffs
+from tests.support.forked import PATIENCE, environments
+
+FORK = multiprocessing.get_context("fork")  # of one thread: nothing is imported twice
 
 TEN, TWENTY = ("B04", "B08"), ("B05", "B11")
 ORIGIN = (500_000, 5_000_000)
@@ -48,3 +57,42 @@ def read(path: Path) -> np.ndarray:
     """(layers, height, width) of a GeoTIFF."""
     with rasterio.open(path) as file:
         return file.read()
+
+
+def small_blocks() -> None:
+    """Blocks of 32 x 32 pixels, until the process ends or `mock.patch.stopall`."""
+    mock.patch.object(job, "TILE", 32).start()
+    mock.patch.object(job, "LARGEST", 32).start()
+
+
+class Child:
+    """The command in a process of its own, or on several ranks; `prepare`, a picklable function, is called first."""
+
+    def __init__(self, folder: Path, *words: object, ranks: int = 1, prepare: Callable[[], None] | None = None) -> None:
+        folder.mkdir()
+        self.said = [folder / f"rank{rank}" for rank in range(ranks)]
+        argv = [*map(str, words), "--device=cpu"]
+        processes = [
+            FORK.Process(target=_main, args=(argv, environment, said, prepare))
+            for environment, said in zip(environments(ranks), self.said, strict=True)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(PATIENCE)
+        self.statuses = [process.exitcode for process in processes]
+
+    def text(self, stream: str) -> str:
+        """What all ranks printed on "out" or "err"."""
+        return "".join(said.with_suffix(f".{stream}").read_text() for said in self.said)
+
+
+def _main(argv: list[str], environment: dict[str, str], said: Path, prepare: Callable[[], None] | None) -> None:
+    for descriptor, suffix in ((1, ".out"), (2, ".err")):
+        os.dup2(os.open(said.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.environ.update(environment)
+    sys.argv = ["rsdnet.embed", *argv]
+    small_blocks()
+    if prepare is not None:
+        prepare()
+    command(embed.main)
