@@ -169,10 +169,15 @@ class Job:
         with ranks.together():
             if ranks.main:
                 identity = {**self.identity, "block": self.tiling.block}
-                if parts.begin(identity, fresh=force):
+                if continued := parts.begin(identity, fresh=force):
                     done = sum(map(parts.has, blocks))
                     console.print(f"continuing {self.out} after {done:,} of {len(blocks):,} blocks")
-                fit = self.fit()
+                try:
+                    fit = self.fit()
+                except DataError:
+                    if not continued:
+                        parts.remove()
+                    raise
         ranks.barrier()
         fit = fit if ranks.main else self.fit()
         if fit.variance is not None:
