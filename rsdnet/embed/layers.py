@@ -62,7 +62,7 @@ class Layers:
             for channel in range(each.channels)
         ]
 
-    def maps(self, values: Mapping[str, np.ndarray]) -> list[Tensor]:
+    def maps(self, values: Mapping[str, Tensor]) -> list[Tensor]:
         """Maps (B, c, h, w) of each of `stages`, of windows (B, h, w) by band."""
         found: dict[int, list[Tensor]] = {}
         for row, names in enumerate(self.rows):
@@ -82,7 +82,7 @@ def _chosen(features: str, count: int) -> range:
 
 def windowed(
     values: Mapping[str, np.ndarray], height: int, places: Sequence[tuple[int, int]], side: int
-) -> dict[str, Any]:
+) -> dict[str, Tensor]:
     """Windows (B, h, w) by band, cut from the bands of a region `height` px high, each in its own resolution.
 
     places: (top, left) of each window in the region, px. side: of the windows, px.

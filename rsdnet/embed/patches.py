@@ -98,7 +98,7 @@ class Sensor(NamedTuple):
 
     def vectors(self, first: int, count: int, batch: int, depth: str) -> np.ndarray:
         """(count, F) float32 of the patches from `first` on."""
-        found = []
+        found = list[np.ndarray]()
         for start in range(first, first + count, batch):
             positions = np.arange(start, min(start + batch, first + count))
             stored = self.stored._replace(positions=positions)
@@ -119,7 +119,11 @@ def embed_database(
         console.print(f"{sensor.name}: {count:,} patches; rows: {rows}")
         if line := sensor.stored.samples.report():
             console.print(line)
-    about = {"encoder": digest(encoder.network.state_dict()), "features": depth, "version": rsdnet.__version__}
+    about: dict[str, Any] = {
+        "encoder": digest(encoder.network.state_dict()),
+        "features": depth,
+        "version": rsdnet.__version__,
+    }
     about |= {"commit": commit(), "rows": {each.name: list(map("+".join, each.rows)) for each in sensors}}
     total = sum(len(sensor.stored.samples) for sensor in sensors)
     with progress("embed", total, "patches", console=console) as show, ranks.together():
@@ -195,7 +199,7 @@ def _table(sensor: str, catalog: Catalog, vectors: np.ndarray) -> pyarrow.Table:
     offsets = pyarrow.array(np.arange(count + 1, dtype=np.int32) * width)
     columns = {
         "sample": list(catalog.samples), "sensor": [sensor] * count, "key": list(getattr(catalog, sensor)),
-        "split": list(catalog.split), "label": labels, "class": [known.get(label) for label in labels],  # type: ignore[call-overload]
+        "split": list(catalog.split), "label": labels, "class": [known.get(int(label)) for label in catalog.label],
         "labels": list(catalog.labels), "group": list(catalog.group),
         "lon": [None if np.isnan(each) else each for each in catalog.lon],
         "lat": [None if np.isnan(each) else each for each in catalog.lat],

@@ -182,7 +182,7 @@ class Scene:
 
     def read(self, top: int, left: int, height: int, width: int) -> dict[str, np.ndarray]:
         """Values by band, each in its own resolution, of a region in pixels; it may reach beyond the edge."""
-        region, found = Region(self.shape, top, left, height, width), {}
+        region, found = Region(self.shape, top, left, height, width), dict[str, np.ndarray]()
         with rasterio.Env(**raster.GDAL):
             for kind, image in self.images.items():
                 found |= read_image(kind, image, Source("scene", "", self.images), self.recipe, Facts(), region).layers

@@ -1,4 +1,4 @@
-"""A region of an image, and the part of each of its files that lies there: files of 10, 20 and 60 m, north up or not."""
+"""A region of an image, and the part of each of its files that lies there: of 10, 20 and 60 m, north up or not."""
 
 from collections.abc import Collection
 from typing import NamedTuple
