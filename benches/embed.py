@@ -5,7 +5,7 @@ $RSDNET_REAL_DATA (default ../shared/data), side by side, or without them synthe
 a user types, in a process of its own.
 
 - Seams: mean absolute difference of neighbouring output pixels across the borders of windows that do not overlap, in
-  units of that of all other neighbours, a layer at a time. Borders of patches are left out of both.
+  units of that of all other neighbours; each layer by its deviation. Borders of patches are left out of both.
 - Memory: the most that the process held, with torch and the network.
 - Loss by 8 bits: macro F1 of a logistic regression on the vectors of the test patches, float32 less int8.
 """
@@ -37,6 +37,7 @@ from rsdnet.embed.geotiff import Coding
 from rsdnet.embed.projection import fitted
 from rsdnet.errors import DataError, command
 from rsdnet.options import Positive, Threads, parse
+from rsdnet.runfolder import ENCODER
 from rsdnet.synthetic import demo
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -53,8 +54,8 @@ class Options:
 
     rows: Path | None = None
     """Folder whose embed.csv gets the rows; None: they are shown alone."""
-    encoder: Path | None = None
-    """Encoder, or folder of a run; None: one that is trained here."""
+    run: Path = Path("runs/embed")
+    """Folder of the run whose encoder is used, trained where it is not there."""
     steps: Positive = 300
     """Of the training."""
     places: Positive = 60
@@ -124,14 +125,15 @@ def embedded(encoder: Path, scene: Path, options: Options, *words: str) -> Embed
 
 
 def seams(maps: np.ndarray, window: int) -> float:
-    """Mean over the layers of maps (C, H, W): differences across window borders over those elsewhere, both axes."""
-    ratios = []
+    """Of maps (C, H, W), each by its deviation: mean difference across window borders over that elsewhere."""
+    scaled = maps / maps.std((1, 2), keepdims=True)
+    borders, inside = list[float](), list[float]()
     for axis in (1, 2):
-        steps = np.abs(np.diff(maps, axis=axis)).mean(3 - axis)  # (C, n - 1)
-        at = np.arange(1, steps.shape[1] + 1)
-        between, patch = at % window == 0, at % PATCH == 0
-        ratios.append(steps[:, between & ~patch].mean(1) / steps[:, ~between & ~patch].mean(1))
-    return float(np.mean(ratios))
+        steps = np.abs(np.diff(scaled, axis=axis)).mean((0, 3 - axis))
+        at = np.arange(1, len(steps) + 1)
+        borders += steps[(at % window == 0) & (at % PATCH != 0)].tolist()
+        inside += steps[(at % window != 0) & (at % PATCH != 0)].tolist()
+    return float(np.mean(borders) / np.mean(inside))
 
 
 def score(table: pyarrow.Table, quantised: bool) -> float:
@@ -198,12 +200,11 @@ def main() -> None:
 
     kept = Results("embed", options.rows, show, PACKAGES)
     database = demo.prepare(places=options.places)
+    if not (options.run / ENCODER).exists():
+        argv = ("--data", database, "--run", options.run, f"--steps={options.steps}", "--width=16", "--device=cpu")
+        call("rsdnet.train", "--config", DEMO, *argv, threads=options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        encoder = options.encoder or Path(folder) / "run"
-        if not options.encoder:
-            call("rsdnet.train", "--config", DEMO, "--data", database, "--run", encoder, f"--steps={options.steps}",
-                 "--width=16", "--device=cpu", threads=options.threads)  # fmt: skip
-        measure(options, encoder, database, kept, Path(folder))
+        measure(options, options.run, database, kept, Path(folder))
 
 
 if __name__ == "__main__":

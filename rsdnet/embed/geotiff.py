@@ -87,8 +87,8 @@ def assemble(
             with rasterio.open(temporary, "w", **profile(coding, len(names), size, grid, cell)) as file:
                 _describe(file, coding, names, tags)
                 for done, block in enumerate(blocks, 1):
-                    for first, last, pixels in _groups(parts, block, coding):
-                        file.write(pixels, list(range(first + 1, last + 1)), window=_window(block))
+                    for indices, window, pixels in _pieces(parts, block, coding):
+                        file.write(pixels, indices, window=window)
                     show(done)
             _require_whole(temporary, parts, blocks, coding)
         except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
@@ -124,23 +124,22 @@ def _describe(file: Any, coding: Coding, names: Sequence[str], tags: dict[str, A
         file.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
-def _window(block: Block) -> Window:
-    return Window(block.left, block.top, block.width, block.height)
-
-
-def _groups(parts: Parts, block: Block, coding: Coding) -> Iterator[tuple[int, int, np.ndarray]]:
-    """The layers of a finished block in groups: (first, last + 1, their values)."""
-    found = parts.read(block)
-    for first in range(0, parts.layers, _GROUP):
-        group = np.asarray(found[first : first + _GROUP])
-        yield first, first + len(group), group.astype(np.float32) if coding.kind == "float16" else group
+def _pieces(parts: Parts, block: Block, coding: Coding) -> Iterator[tuple[list[int], Window, np.ndarray]]:
+    """A finished block in pieces of a few layers and a row of tiles: indices of the layers, window, and values."""
+    for top in range(0, block.height, TILE):
+        window = Window(block.left, block.top + top, block.width, min(TILE, block.height - top))
+        for first in range(0, parts.layers, _GROUP):
+            # mapped anew each time: pages of a mapping count as memory until it ends
+            piece = np.array(parts.read(block)[first : first + _GROUP, top : top + TILE])
+            piece = piece.astype(np.float32) if coding.kind == "float16" else piece
+            yield list(range(first + 1, first + len(piece) + 1)), window, piece
 
 
 def _require_whole(path: Path, parts: Parts, blocks: Sequence[Block], coding: Coding) -> None:
     """Raise RasterioError where the file does not hold the blocks: GDAL tells no error of its last writes."""
     with rasterio.open(path) as file:
         for block in blocks:
-            for first, last, pixels in _groups(parts, block, coding):
-                found = file.read(list(range(first + 1, last + 1)), window=_window(block))
+            for indices, window, pixels in _pieces(parts, block, coding):
+                found = file.read(indices, window=window)
                 if not np.array_equal(found, pixels, equal_nan=coding.kind == "float16"):
                     raise rasterio.errors.RasterioIOError("it does not hold what was written")

@@ -1,6 +1,7 @@
 """The plan of a scene's embedding, from the command's options: rows, recipe, windows; and its words to the user."""
 
 import math
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -153,13 +154,13 @@ def words(job: Job, facts: Facts) -> list[str]:
     lines = [f"scene: {tiling.shape[1]:,} x {tiling.shape[0]:,} px; rows: {rows}", *notes, *subtracted]
     lines += [f"not sure of: {doubt}" for doubt in facts.doubts]
     lines += pixel_words(scene, job.layers, tiling.window)
-    height, width = tiling.out
+    (height, width), held = tiling.out, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     lines.append(
         f"windows of {tiling.window} px, {tiling.stride} apart, seen as {job.layers.size} px; output: {width:,} x "
         f"{height:,} px, {job.count:,} layers, {size(job.bytes)} before compression"
     )
     lines.append(
-        f"memory: {size(job.needed(tiling.block))} for blocks of {tiling.block} px, beside torch and the network"
+        f"memory: {size(job.needed(tiling.block))} for blocks of {tiling.block} px, beside {size(held)} held already"
     )
     return lines
 
