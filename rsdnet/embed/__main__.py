@@ -51,7 +51,10 @@ def main() -> int:
         try:
             embed(options, ranks, console)
         except KeyboardInterrupt:
-            console.print("interrupted: finished blocks are safe; the same command continues")
+            again = "nothing was written; run the same command again"
+            console.print(
+                f"interrupted: {again if options.db else 'finished blocks are safe; the same command continues'}"
+            )
             return INTERRUPTED
     return 0
 
