@@ -1,0 +1,48 @@
+"""Files and folders that are complete or absent, several at once."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rsdnet.errors import DataError
+from rsdnet.files import PART
+
+
+def require_free(paths: tuple[Path, ...], force: bool) -> None:
+    """Raise DataError where one of `paths` exists, or lies in no folder. force: files may exist."""
+    for path in paths:
+        if not path.absolute().parent.is_dir():
+            raise DataError(f"{path}: there is no folder {path.absolute().parent}; make it first")
+        if path.exists() and not force:
+            raise DataError(f"{path} exists: name another, or replace it with --force")
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, whose content moves there when the block ends; after an error it is removed.
+
+    Files of the same names are replaced, one by one and the last in the alphabet first; others stay.
+    """
+    temporary = Path(tempfile.mkdtemp(prefix=".export-", suffix=PART, dir=folder))
+    try:
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            if path.is_file():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+        for path in sorted(temporary.iterdir()):
+            move(path, folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename `source` to `target`; of a folder that exists, each file in it."""
+    if source.is_dir() and target.is_dir():
+        for path in sorted(source.iterdir()):
+            move(path, target / path.name)
+    else:
+        os.replace(source, target)
