@@ -4,6 +4,7 @@ https://github.com/huggingface/hub-docs/blob/main/modelcard.md. All of it comes 
 are there, from its run's metrics and evaluations; no path of this machine stands in it.
 """
 
+import dataclasses
 import math
 import platform
 import re
@@ -21,8 +22,9 @@ from rsdnet.bands import BANDS
 from rsdnet.comparison.gather import gather
 from rsdnet.comparison.texts import markdown
 from rsdnet.errors import DataError
+from rsdnet.evaluate.weights import digest
 from rsdnet.export.plan import Plan
-from rsdnet.export.targets.base import Target
+from rsdnet.export.targets.base import Target, weights
 from rsdnet.provenance import commit
 from rsdnet.report import record
 from rsdnet.report.metrics import figure
@@ -43,19 +45,20 @@ UNITS = {"dn": "DN", "byte": "8-bit level", "db": "dB"}
 OURS = "pre-trained"
 
 
-def card(plan: Plan, to: str, target: Target, run: Path, checked: str) -> str:
-    """The card. run: a folder that may hold the run's metrics and evaluations. checked: on the model, read back."""
+def card(plan: Plan, to: str, target: Target, run: Path | None, checked: str) -> str:
+    """The card. run: the run's folder; None: unknown. checked: on the model, read back."""
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    evaluations = dict(evaluated(run))
-    known = known_run(run)
+    environment = Environment(keep_trailing_newline=True, autoescape=False, **options)  # Markdown
+    environment.filters["cell"] = cell
+    evaluations = dict(evaluated(run, digest(weights(plan)))) if run else {}
+    known = known_run(run) if run else None
     return (
-        Environment(keep_trailing_newline=True, autoescape=False, **options)  # Markdown
-        .from_string(TEMPLATE.read_text())
+        environment.from_string(TEMPLATE.read_text())
         .render(
             plan=plan, file=plan.encoder.file, target=target, to=to, checked=checked, licence=licence(plan.licence),
             datasets=[slug(each.name) for each in plan.encoder.file.data],
-            index=[index(plan.name, evaluations)] if evaluations else [],
-            bands=band_rows(plan), tables=tables(run, evaluations), loading=target.loading(plan),
+            index=[index(Path(plan.name).stem, evaluations)] if evaluations else [],
+            bands=band_rows(plan), tables=tables(run, evaluations) if run else [], loading=target.loading(plan),
             facts=facts(known) if known else {}, curve=list(curve(known)) if known else [],
             recipe=tomli_w.dumps(settings(plan)), command=command(plan, to),
             made={"rsdnet": __version__, "commit": commit(), "python": platform.python_version(),
@@ -74,19 +77,25 @@ def licence(name: str) -> dict[str, str]:
     return {"license": "other", "license_name": name.lower()}
 
 
+def cell(value: object) -> str:
+    """A text in a table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
 def slug(name: str) -> str:
     """A name as the hub takes it."""
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "unnamed"
 
 
-def evaluated(run: Path) -> Iterator[tuple[str, tuple[probefile.ProbeFile, list[str]]]]:
-    """The run's sound evaluations by name, with the names of their databases."""
+def evaluated(run: Path, own: str) -> Iterator[tuple[str, tuple[probefile.ProbeFile, list[str]]]]:
+    """The evaluations, by name, of the weights whose digest is `own`, with the names of their databases."""
     for name, path in runfolder.evaluations(run).items():
         try:
             found, plain = probefile.read(path)
         except DataError:
-            continue  # of an earlier protocol, or damaged: not this encoder's results
-        yield name, (found, [Path(str(each)).name for each in plain.get("data") or []])
+            continue  # of an earlier protocol, or damaged
+        if plain.get("encoder") == own:  # else of an earlier step
+            yield name, (found, [Path(str(each)).name for each in plain.get("data") or []])
 
 
 def index(name: str, evaluations: dict[str, tuple[probefile.ProbeFile, list[str]]]) -> dict[str, Any]:
@@ -127,7 +136,7 @@ def tables(run: Path, evaluations: dict[str, Any]) -> list[str]:
 def known_run(run: Path) -> record.Record | None:
     """The run's files; None: there are none."""
     try:
-        return record.read(run)
+        return dataclasses.replace(record.read(run), probes={})  # they have tables of their own
     except DataError:
         return None
 
@@ -149,9 +158,13 @@ def band_rows(plan: Plan) -> list[list[str]]:
         clip = f"{band.clip[0]:g} to {band.clip[1]:g}" if band.clip else "none"
         nodata = "NaN" if band.nodata is None else f"{band.nodata:g} or NaN"
         seen = "yes" if name in trained else "no"
-        rows.append([name, f"{band.mean:.7g}", f"{band.std:.7g}", UNITS[band.unit], clip, nodata, band.level, seen])
+        rows.append(
+            [name, f"{band.mean:.7g}", f"{band.std:.7g}", UNITS[band.unit], clip, nodata, band.level or "unknown", seen]
+        )
     for name, (mean, std) in file.differences.items():
-        rows.append([name, f"{mean:.7g}", f"{std:.7g}", "dB", "that of the bands", "as in its bands", "", "yes"])
+        rows.append(
+            [name, f"{mean:.7g}", f"{std:.7g}", "dB", "that of the bands", "as in the bands", "as the bands", "yes"]
+        )
     return rows
 
 

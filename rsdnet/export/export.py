@@ -1,7 +1,6 @@
 """From an encoder to another library's file, read back and compared, and its model card."""
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +17,7 @@ from rsdnet.export.staging import require_free, staged
 from rsdnet.export.targets import TARGETS
 from rsdnet.export.targets.base import Target, imported
 from rsdnet.options import checked, parse
+from rsdnet.runfolder import ENCODER
 
 Name = Literal["torchvision", "timm", "torchgeo", "onnx", "torchscript"]
 CLOSE = 1e-4  # of the greatest feature: float32, summed in another order
@@ -55,11 +55,11 @@ def export(asked: Options, console: Console) -> None:
     require_fitting(asked, target)
     out = asked.out.absolute()
     beside = out / "README.md" if target.folder else out.with_suffix(".md")
-    require_free((asked.out, *(() if target.folder else (asked.out.with_suffix(".md"),))), asked.force)
+    require_free((asked.out,) if target.folder else (asked.out, asked.out.with_suffix(".md")), asked.force)
     encoder = load(asked.encoder)
     plan = plan_of(encoder, out.name, asked.bands, asked.preprocessing, asked.features, asked.licence)
     contents = target.contents(plan)
-    with staged(out.parent) as folder:
+    with staged(out) as folder:
         made = folder / out.name
         if target.folder:
             made.mkdir()
@@ -69,8 +69,8 @@ def export(asked: Options, console: Console) -> None:
         told = f"not read back, {target.reader} cannot be imported: {reader}"
         if not isinstance(reader, str):
             told = f"{target.reader} gives the same features, up to {difference(target, plan, made)}"
-        checked = "not read back" if isinstance(reader, str) else told
-        text = card.card(plan, asked.to, target, run_of(asked.encoder), checked)
+        told_there = "it was not" if isinstance(reader, str) else told  # a reason may hold a path of this machine
+        text = card.card(plan, asked.to, target, run_of(asked.encoder), told_there)
         (folder / beside.relative_to(out.parent)).write_text(text, encoding="utf-8")
     console.print(f"{asked.out}: {told}", soft_wrap=True)
     console.print(f"model card: {asked.out.parent / beside.relative_to(out.parent)}", soft_wrap=True)
@@ -95,7 +95,7 @@ def difference(target: Target, plan: Plan, path: Path) -> str:
 
     Raises DataError where it is more than rounding.
     """
-    given, expected = (plan.example, plan.expected()) if target.graph else (plan.views, plan.output())
+    given, expected = (plan.example, plan.expected) if target.graph else (plan.views, plan.output)
     network = target.opened(plan, path)
     with torch.inference_mode():
         found = network(given)
@@ -105,9 +105,11 @@ def difference(target: Target, plan: Plan, path: Path) -> str:
     return f"{apart:.1g} of {scale:.2g}"
 
 
-def run_of(encoder: Path) -> Path:
-    """The folder of a run that may hold more than its encoder."""
-    return encoder if encoder.is_dir() else encoder.parent
+def run_of(encoder: Path) -> Path | None:
+    """The run's folder; None of a file that has left it."""
+    if encoder.is_dir():
+        return encoder
+    return encoder.parent if encoder.name == ENCODER else None
 
 
 def main() -> None:

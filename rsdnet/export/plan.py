@@ -23,7 +23,8 @@ BATCH = 3  # samples of the example; neither 0 nor 1, which torch.export takes f
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """An export. encoder: on the CPU, in float32. rows: see `FromBands`. name: of the file or folder.
+    """An export. encoder: on the CPU. rows: see `FromBands`. name: of the file or folder. size: pixels a side of a
+    whole training patch as the encoder sees it.
 
     preprocessing: inside or outside of the exported graph. depth: of its features. licence: as SPDX names it, or "".
     """
@@ -31,14 +32,10 @@ class Plan:
     encoder: Encoder
     rows: tuple[Row, ...]
     name: str
+    size: int
     preprocessing: Preprocessing = "inside"
     depth: str = "stages"
     licence: str = ""
-
-    @property
-    def size(self) -> int:
-        """Pixels a side of a whole training patch as the encoder sees it."""
-        return scaled_side(self.encoder.cfg.views, self.encoder.file.side, self.encoder.file.side)
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -66,10 +63,9 @@ class Plan:
         return self.preprocessing == "inside"
 
     def module(self) -> nn.Module:
-        """The module of ONNX and TorchScript."""
-        if self.inside:
-            return FromBands(self.encoder, self.rows, self.depth).eval()
-        return FromViews(self.encoder.network, self.depth).eval()
+        """The module of ONNX and TorchScript, for inference."""
+        inside = FromBands(self.encoder, self.rows, self.depth) if self.inside else None
+        return (inside or FromViews(self.encoder.network, self.depth)).eval().requires_grad_(False)
 
     @cached_property
     def views(self) -> Tensor:
@@ -91,20 +87,25 @@ class Plan:
         """An example of the module's input."""
         return self.values if self.inside else self.views
 
+    @cached_property
     def output(self) -> Tensor:
         """The network's output for `views`."""
         with torch.inference_mode():
             found: Tensor = self.encoder.network(self.views)
         return found
 
+    @cached_property
     def expected(self) -> Tensor:
-        """Features of `example`, by `rsdnet.load` where the graph takes raw values."""
+        """Features of `example`, by `rsdnet.load` where the graph takes raw values, in float32."""
         if not self.inside:
             with torch.inference_mode():
                 return features_of(self.encoder.network, self.views)[self.depth]
+        cfg = self.encoder.cfg
+        exact = dataclasses.replace(cfg, run=dataclasses.replace(cfg.run, precision="fp32"))
+        encoder = Encoder(self.encoder.network, exact, self.encoder.file, self.encoder.device)
         planes = dict(zip(self.bands, self.values.unbind(1), strict=True))
         found = [
-            self.encoder.features(
+            encoder.features(
                 {name: planes[name] for name in view_of(row, "bands").bands},
                 bands=row, depth=self.depth, size=self.size, check=False,
             )
@@ -141,8 +142,7 @@ def plan_of(
         if unseen := [each for each in (*row.bands, *row.differences) if each not in known]:
             raise DataError(f"--bands: the encoder has no statistics of {unseen[0]}: it has those of {' '.join(known)}")
         rows = (row.names,)
-    exact = dataclasses.replace(encoder.cfg, run=dataclasses.replace(encoder.cfg.run, precision="fp32"))
-    plan = Plan(Encoder(encoder.network, exact, encoder.file, torch.device("cpu")), rows, name)
+    plan = Plan(encoder, rows, name, size_of(encoder))
     with torch.inference_mode():
         found = features_of(encoder.network, plan.views[:1])
     if depth != "stages" and depth not in found:
@@ -150,6 +150,18 @@ def plan_of(
     return dataclasses.replace(
         plan, preprocessing=preprocessing, depth=at(found, depth), licence=licence or encoder.file.licence
     )
+
+
+def size_of(encoder: Encoder) -> int:
+    """Pixels a side of a whole training patch, scaled as in training; of an encoder that takes no such view, as a
+    transformer of larger steps, those of a view in training."""
+    size = scaled_side(encoder.cfg.views, encoder.file.side, encoder.file.side)
+    try:
+        with torch.inference_mode():
+            encoder.network(torch.zeros(1, encoder.channels, size, size))
+    except Exception:  # of many types, by encoder
+        return encoder.file.size
+    return size
 
 
 def _generator() -> torch.Generator:

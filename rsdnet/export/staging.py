@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,20 +20,21 @@ def require_free(paths: tuple[Path, ...], force: bool) -> None:
 
 
 @contextlib.contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A new folder in `folder`, whose content moves there when the block ends; after an error it is removed.
+def staged(out: Path) -> Iterator[Path]:
+    """A new folder beside `out`, whose content moves there when the block ends, `out` last; an error removes it.
 
-    Files of the same names are replaced, one by one and the last in the alphabet first; others stay.
+    Files of the same names are replaced; others, in a folder that was there, stay.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=".export-", suffix=PART, dir=folder))
+    temporary = out.with_name(f".{out.name}{PART}")
+    shutil.rmtree(temporary, ignore_errors=True)  # a killed process's
+    temporary.mkdir()
     try:
         yield temporary
-        for path in sorted(temporary.rglob("*")):
-            if path.is_file():
-                with path.open("rb+") as file:
-                    os.fsync(file.fileno())
-        for path in sorted(temporary.iterdir()):
-            move(path, folder / path.name)
+        for path in filter(Path.is_file, temporary.rglob("*")):
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == out.name):
+            move(path, out.with_name(path.name))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

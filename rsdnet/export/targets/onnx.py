@@ -71,13 +71,12 @@ def loading(plan: Plan) -> str:
     before = comment(plan, plan.bands, ", numpy") + "\n" if plan.inside else standardising(plan, "np")
     given = "patches" if plan.inside else "views"
     return f"""\
-import numpy as np
-import onnxruntime
+{"import numpy as np" + chr(10) if not plan.inside else ""}import onnxruntime
 
 session = onnxruntime.InferenceSession("{plan.name}", providers=["CPUExecutionProvider"])
 
 {before}\
-(features,) = session.run(None, {{"{entry(plan)}": {given}}})  # (B, {plan.expected().shape[1]})
+(features,) = session.run(None, {{"{entry(plan)}": {given}}})  # (B, {plan.expected.shape[1]})
 """
 
 

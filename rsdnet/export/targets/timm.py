@@ -22,8 +22,8 @@ def config(plan: Plan) -> dict[str, Any]:
     network, channels = plan.encoder.network, plan.encoder.channels
     own: dict[str, Any] = getattr(network, "pretrained_cfg", {"first_conv": "conv1", "classifier": "fc"})
     arguments: dict[str, Any] = {"in_chans": channels}
-    if getattr(getattr(network, "patch_embed", None), "dynamic_img_pad", None) is not None:
-        arguments["dynamic_img_size"] = True  # as rsdnet.model.encoders.timm_model makes it
+    if getattr(network, "dynamic_img_size", False):  # as rsdnet.model.encoders.timm_model makes it
+        arguments["dynamic_img_size"] = True
     mean, std = scale(plan)
     return {
         "architecture": architecture(plan, "timm", timm=True),
@@ -65,7 +65,7 @@ import torch
 network = timm.create_model("local-dir:{plan.name}", pretrained=True).eval()
 
 {standardising(plan, "torch")}\
-features = network(views)  # (B, {plan.encoder.network.features})
+features = network(views)  # (B, {plan.output.shape[1]})
 """
 
 

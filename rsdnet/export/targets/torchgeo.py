@@ -30,7 +30,7 @@ def opened(plan: Plan, path: Path) -> Network:
 
 
 def loading(plan: Plan) -> str:
-    name = architecture(plan, "torchgeo", timm=True)
+    name, length = architecture(plan, "torchgeo", timm=True), plan.output.shape[1]
     return f"""\
 import torch
 from torchgeo.trainers import ClassificationTask
@@ -41,7 +41,7 @@ task = ClassificationTask(
 network = task.model.eval()
 
 {standardising(plan, "torch")}\
-features = network.forward_head(network.forward_features(views), pre_logits=True)  # (B, {plan.encoder.network.features})
+features = network.forward_head(network.forward_features(views), pre_logits=True)  # (B, {length})
 """
 
 

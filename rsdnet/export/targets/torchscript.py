@@ -37,7 +37,7 @@ import torch
 network = torch.jit.load("{plan.name}")
 
 {before}\
-features = network({"patches" if plan.inside else "views"})  # (B, {plan.expected().shape[1]})
+features = network({"patches" if plan.inside else "views"})  # (B, {plan.expected.shape[1]})
 """
 
 

@@ -49,7 +49,7 @@ network.load_state_dict({read})
 network.eval()
 
 {standardising(plan, "torch")}\
-features = network(views)  # (B, {plan.encoder.network.features})
+features = network(views)  # (B, {plan.output.shape[1]})
 """
 
 
