@@ -30,7 +30,7 @@ class Options:
     encoder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ENCODER")]
     """encoder.safetensors, or the folder of a run, whose metrics and evaluations then stand in the model card too."""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
-    """File to write, for timm a folder. The model card is OUT/README.md, or beside a file, with its name and .md."""
+    """File to write, for timm a folder. The model card is OUT/README.md, or beside a file OUT.md."""
     to: Name
     """Target: a state dict of torchvision's ResNets (.pth, .safetensors), a folder for timm and the Hugging Face hub, a
     checkpoint for torchgeo's trainers (.ckpt), or the encoder as a graph, onnx (.onnx) or torchscript (.pt)."""
@@ -54,8 +54,8 @@ def export(asked: Options, console: Console) -> None:
     target = TARGETS[asked.to]
     require_fitting(asked, target)
     out = asked.out.absolute()
-    beside = out / "README.md" if target.folder else out.with_suffix(".md")
-    require_free((asked.out,) if target.folder else (asked.out, asked.out.with_suffix(".md")), asked.force)
+    beside = out / "README.md" if target.folder else out.with_name(f"{out.name}.md")
+    require_free([asked.out] if target.folder else [asked.out, asked.out.with_name(beside.name)], asked.force)
     encoder = load(asked.encoder)
     plan = plan_of(encoder, out.name, asked.bands, asked.preprocessing, asked.features, asked.licence)
     contents = target.contents(plan)

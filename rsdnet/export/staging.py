@@ -3,14 +3,14 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rsdnet.errors import DataError
 from rsdnet.files import PART
 
 
-def require_free(paths: tuple[Path, ...], force: bool) -> None:
+def require_free(paths: Sequence[Path], force: bool) -> None:
     """Raise DataError where one of `paths` exists, or lies in no folder. force: files may exist."""
     for path in paths:
         if not path.absolute().parent.is_dir():

@@ -207,7 +207,7 @@ def front(text: str) -> dict[str, str]:
 
 def test_the_card_tells_of_the_encoder_and_names_no_path(files: dict[str, Path], tmp_path: Path) -> None:
     run(files["drawn"], tmp_path / "a.pt", "--to=torchscript")
-    text = (tmp_path / "a.md").read_text()
+    text = (tmp_path / "a.pt.md").read_text()
     assert str(tmp_path) not in text
     assert str(files["drawn"].parent) not in text
     keys = front(text)
@@ -236,7 +236,7 @@ def test_a_licence_given_goes_before_the_files(tmp_path: Path) -> None:
     file = encoders.write(tmp_path / "e.safetensors", "drawn", licence="MIT")
     for words, expected in (((), "mit"), (("--licence=CC0-1.0", "--force"), "cc0-1.0")):
         run(file, tmp_path / "a.pt", "--to=torchscript", "--preprocessing=outside", *words)
-        assert front((tmp_path / "a.md").read_text())["license"] == expected
+        assert front((tmp_path / "a.pt.md").read_text())["license"] == expected
 
 
 # ---- what does not serve ---------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_a_licence_given_goes_before_the_files(tmp_path: Path) -> None:
         (["wide", ".", "--to=torchvision"], "writes a file"),
         (["wide", "there.pt", "--to=timm"], "is a file: --to timm writes a folder"),
         (["wide", "there.pt", "--to=torchvision"], "there.pt exists: name another, or replace it with --force"),
-        (["wide", "card.pt", "--to=torchscript"], "card.md exists"),
+        (["wide", "card.pt", "--to=torchscript"], "card.pt.md exists"),
         (["wide", "nowhere/a.pt", "--to=torchscript"], "there is no folder"),
         (["wide", "a.pth", "--to=torchvision", "--bands", "B04"], "--bands is of --to onnx and --to torchscript"),
         (["wide", "a.pt", "--to=torchscript", "--bands", "B11"], "the encoder has no statistics of B11"),
@@ -267,12 +267,12 @@ def test_what_does_not_serve_is_one_line(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("there.pt", "card.md"):
+    for name in ("there.pt", "card.pt.md"):
         (tmp_path / name).write_text("mine")
     with pytest.raises(DataError, match=re.escape(said)) as caught:
         run(files.get(words[0], words[0]), *words[1:])
     assert "\n" not in str(caught.value)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"there.pt": "mine", "card.md": "mine"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"there.pt": "mine", "card.pt.md": "mine"}
 
 
 def test_a_model_that_reads_back_otherwise_is_not_written(
