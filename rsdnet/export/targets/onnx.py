@@ -13,19 +13,17 @@ from torch import Tensor
 from rsdnet.errors import DataError
 from rsdnet.export.plan import Plan
 from rsdnet.export.targets.base import Network, Target, comment, imported, standardising
-from rsdnet.model.encoders import ResNet
 
 
 def contents(plan: Plan) -> dict[str, bytes]:
-    """The graph, with `Plan.metadata`. The batch is dynamic; of a ResNet height and width too."""
+    """The graph, with `Plan.metadata`, for batches of any number of views of `Plan.size`."""
     if isinstance(reason := imported("onnxscript"), str):
         raise DataError(f"--to onnx needs onnxscript ({reason}): pip install 'rsdnet[onnx]'")
-    free = {0: "batch", 2: "height", 3: "width"} if isinstance(plan.encoder.network, ResNet) else {0: "batch"}
-    dims = {axis: torch.export.Dim(name) for axis, name in free.items()}
+    shapes = ({0: torch.export.Dim("batch")},)
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
-                plan.module(), (plan.example,), dynamo=True, dynamic_shapes=(dims,), input_names=[entry(plan)],
+                plan.module(), (plan.example,), dynamo=True, dynamic_shapes=shapes, input_names=[entry(plan)],
                 output_names=["features"], verbose=False,
             )  # fmt: skip
     except Exception as error:  # of many types, from models that cannot be traced
