@@ -48,7 +48,7 @@ def raw(names: tuple[str, ...], batch: int, seed: int = 0) -> np.ndarray:
     shape = (batch, SIDE, SIDE)
     values = [rng.normal(-12, 9, shape) if name in encoders.SAR else rng.normal(1000, 300, shape) for name in names]
     values = np.stack(values, 1).astype(np.float32)
-    values[:, :, 0, :3], values[0, :, 5:7], values[-1, 0, 3, 3] = np.nan, 0, np.inf
+    values[:, :, 0, :3], values[0, :, 5:7], values[-1, 0, 3, 3], values[-1, -1, 9:12] = np.nan, 0, np.inf, np.nan
     return values
 
 
