@@ -15,7 +15,7 @@ from rsdnet.export import card
 from rsdnet.export.plan import Plan, plan_of
 from rsdnet.export.staging import require_free, staged
 from rsdnet.export.targets import TARGETS
-from rsdnet.export.targets.base import Target, imported
+from rsdnet.export.targets.base import Target, first_line, imported
 from rsdnet.options import checked, parse
 from rsdnet.runfolder import ENCODER
 
@@ -65,14 +65,10 @@ def export(asked: Options, console: Console) -> None:
             made.mkdir()
         for name, content in contents.items():
             (made / name).write_bytes(content)
-        reader = imported(target.reader)
-        told = f"not read back, {target.reader} cannot be imported: {reader}"
-        if not isinstance(reader, str):
-            told = f"{target.reader} gives the same features, up to {difference(target, plan, made)}"
-        told_there = "it was not" if isinstance(reader, str) else told  # a reason may hold a path of this machine
-        text = card.card(plan, asked.to, target, run_of(asked.encoder), told_there)
+        compared, reason = read_back(target, plan, made)
+        text = card.card(plan, asked.to, target, run_of(asked.encoder), compared)
         (folder / beside.relative_to(out.parent)).write_text(text, encoding="utf-8")
-    console.print(f"{asked.out}: {told}", soft_wrap=True)
+    console.print(f"{asked.out}: {compared}{reason}", soft_wrap=True)
     console.print(f"model card: {asked.out.parent / beside.relative_to(out.parent)}", soft_wrap=True)
 
 
@@ -90,19 +86,24 @@ def require_fitting(asked: Options, target: Target) -> None:
         raise DataError(f"{asked.out}: --to {asked.to} writes a file: name it {' or '.join(target.suffixes)}")
 
 
-def difference(target: Target, plan: Plan, path: Path) -> str:
-    """The greatest difference of features by the written model, and the greatest feature, in words.
+def read_back(target: Target, plan: Plan, path: Path) -> tuple[str, str]:
+    """The greatest difference of features by the written model, in words; where its library is not there, the reason.
 
-    Raises DataError where it is more than rounding.
+    Raises DataError where the library cannot read it, or the difference is more than rounding.
     """
+    if isinstance(reader := imported(target.reader), str):
+        return "not compared", f", since {target.reader} cannot be imported: {reader}"
     given, expected = (plan.example, plan.expected) if target.graph else (plan.views, plan.output)
-    network = target.opened(plan, path)
-    with torch.inference_mode():
-        found = network(given)
+    try:
+        with torch.inference_mode():
+            found = target.opened(plan, path)(given)
+    except Exception as error:  # of many types, from libraries of other versions
+        told = f"{target.reader} {getattr(reader, '__version__', '')} cannot read it ({first_line(error)})"
+        raise DataError(f"{plan.name}: {told}: nothing was written") from None
     apart, scale = float((found - expected).abs().max()), float(expected.abs().max())
     if not apart <= CLOSE * max(scale, 1):
         raise DataError(f"{plan.name}: {target.reader} gives other features, by up to {apart:.2g}: nothing was written")
-    return f"{apart:.1g} of {scale:.2g}"
+    return f"{target.reader} gives the same features, up to {apart:.1g} of {scale:.2g}", ""
 
 
 def run_of(encoder: Path) -> Path | None:

@@ -27,14 +27,16 @@ def staged(out: Path) -> Iterator[Path]:
     """
     temporary = out.with_name(f".{out.name}{PART}")
     shutil.rmtree(temporary, ignore_errors=True)  # a killed process's
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         yield temporary
         for path in filter(Path.is_file, temporary.rglob("*")):
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == out.name):
             move(path, out.with_name(path.name))
+    except OSError as error:  # a full disk names no file
+        raise DataError(f"{out} cannot be written ({error.strerror}): make room, or name another place") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

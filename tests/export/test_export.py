@@ -1,5 +1,7 @@
 """Exports: read back by their libraries, without rsdnet, with other batches; cards; input that does not serve."""
 
+import dataclasses
+import errno
 import json
 import re
 import subprocess
@@ -16,7 +18,7 @@ from torch import Tensor
 import rsdnet
 from rsdnet.encoder import Encoder
 from rsdnet.errors import DataError
-from rsdnet.export import card, export
+from rsdnet.export import card
 from rsdnet.export.export import main
 from rsdnet.export.targets import TARGETS
 from rsdnet.model.encoders import ResNet
@@ -286,10 +288,32 @@ def test_a_model_that_reads_back_otherwise_is_not_written(
         network = target.opened(plan, path)
         return lambda x: network(x) * 1.001
 
-    monkeypatch.setitem(TARGETS, "torchscript", export.dataclasses.replace(target, opened=other))
+    monkeypatch.setitem(TARGETS, "torchscript", dataclasses.replace(target, opened=other))
     with pytest.raises(DataError, match=r"torch gives other features, by up to .*: nothing was written"):
         run(files["drawn"], tmp_path / "a.pt", "--to=torchscript", "--preprocessing=outside", "--force")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_library_that_cannot_read_the_file_is_one_line(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(plan: Any, path: Path) -> Any:
+        raise RuntimeError("unknown form\nof a file")
+
+    monkeypatch.setitem(TARGETS, "torchscript", dataclasses.replace(TARGETS["torchscript"], opened=opened))
+    with pytest.raises(DataError, match=r"torch 2\..* cannot read it \(unknown form\): nothing was written"):
+        run(files["drawn"], tmp_path / "a.pt", "--to=torchscript")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_nothing(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DataError, match=r"a\.pt cannot be written \(No space left on device\)"):
+        run(files["drawn"], tmp_path / "a.pt", "--to=torchscript")
+    assert not list(tmp_path.iterdir())
 
 
 def test_force_replaces_own_files_alone(files: dict[str, Path], tmp_path: Path) -> None:

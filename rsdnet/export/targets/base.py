@@ -64,7 +64,12 @@ def imported(name: str) -> ModuleType | str:
     try:
         return importlib.import_module(name)
     except Exception as error:  # of many types, from a package that does not fit torch
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        return first_line(error)
+
+
+def first_line(error: Exception) -> str:
+    """Of an error's message, or its type."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def standardising(plan: Plan, library: str) -> str:

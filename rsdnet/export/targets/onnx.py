@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsdnet.errors import DataError
 from rsdnet.export.plan import Plan
-from rsdnet.export.targets.base import Network, Target, comment, imported, standardising
+from rsdnet.export.targets.base import Network, Target, comment, first_line, imported, standardising
 
 
 def contents(plan: Plan) -> dict[str, bytes]:
@@ -27,8 +27,8 @@ def contents(plan: Plan) -> dict[str, bytes]:
                 output_names=["features"], verbose=False,
             )  # fmt: skip
     except Exception as error:  # of many types, from models that cannot be traced
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"--to onnx: torch.onnx cannot export this encoder ({reason}): try --to torchscript") from None
+        told = f"--to onnx: torch.onnx cannot export this encoder ({first_line(error)})"
+        raise DataError(f"{told}: try --to torchscript") from None
     assert program is not None
     program.model.metadata_props.update(plan.metadata())
     return {"": program.model_proto.SerializeToString()}
