@@ -112,7 +112,7 @@ COMMANDS: dict[str, Callable[[], Command]] = {
     "benches.learning": lambda: command("benches.learning"),
     "benches.step_on_cpu": lambda: command("benches.step_on_cpu"),
 }
-FLAGS = {"benches.report", "benches.resources", "rsdnet.table"}  # commands without a numeric option
+FLAGS = {"benches.report", "benches.resources", "rsdnet.export", "rsdnet.table"}  # commands without a numeric option
 
 
 def test_every_command_is_tried() -> None:
