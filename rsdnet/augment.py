@@ -14,12 +14,11 @@ from torch import Tensor
 from rsdnet import bands, kernels
 from rsdnet.config import Config, ViewConfig
 from rsdnet.data.loader import Batch, Loader
-from rsdnet.data.normalisation import FULL_SCALE, ms_unit, sar_clip, statistics_of
+from rsdnet.data.normalisation import FULL_SCALE, MS_NODATA, ms_unit, sar_clip, statistics_of
 from rsdnet.kernels import ViewSpec
 from rsdnet.mixing import Mix
 from rsdnet.phases import Phase, untimed
 
-MS_NODATA = 0  # DN 0 is NO_DATA in Sentinel-2 products (ESA, Sentinel-2 PSD)
 # An offset of more standard deviations of a band hides its texture. Published ones of the default bands are 333 DN and
 # more, 0.6 of the default offset; only B10, cirrus, has less than 100 DN.
 HIDES = 2.0

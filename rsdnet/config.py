@@ -185,7 +185,7 @@ class RunConfig:
     __pydantic_config__ = STRICT
     FREE_ON_RESUME: ClassVar = {
         "run", "resume", "threads", "cuda_graph", "log_every", "checkpoint_every", "keep", "keep_every", "max_skipped",
-        "knn_every", "knn_data", "profile", "tensorboard",
+        "knn_every", "knn_data", "profile", "tensorboard", "licence",
     }  # fmt: skip
 
     run: Annotated[Path | None, tyro.conf.arg(aliases=["--out"])] = None
@@ -229,6 +229,8 @@ class RunConfig:
     """Steps to profile, after a few to warm up: RUN/profile.json, a table, and RUN/trace.json for chrome://tracing."""
     tensorboard: bool = False
     """Also write TensorBoard events into the run."""
+    licence: Annotated[str, Field(max_length=100)] = ""
+    """Licence of the weights as SPDX names it, for the encoder's file and its model card: CC-BY-4.0; none: unknown."""
 
 
 @dataclasses.dataclass(frozen=True)

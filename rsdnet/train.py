@@ -78,7 +78,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         open_folder(run, console)
     if run.step >= run.steps:
         if ranks.main and not (run.folder / runfolder.ENCODER).is_file():
-            run.export()
+            run.export(samples)
         console.print(f"{run.folder} is complete: {run.steps} steps")
         return 0
     spec = spec_of(cfg.views, run.dtype, cfg.run.channels_last)
@@ -109,7 +109,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         console.print(f"stopped at step {run.step} of {run.steps}; go on with --run {run.folder} --resume")
         return 128 + stop
     if ranks.main:
-        run.export()
+        run.export(samples)
     console.print(f"{run.folder}: {run.steps} steps done; the encoder is {run.folder / runfolder.ENCODER}")
     return 0
 

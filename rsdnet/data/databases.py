@@ -16,6 +16,7 @@ import numpy as np
 
 from rsdnet.data import shards
 from rsdnet.data.catalog import COLUMNS, VERSION, Catalog, objects, read_meta
+from rsdnet.encoderfile import DataSet
 from rsdnet.errors import DataError
 
 FEW = 3  # class names in a message
@@ -56,6 +57,15 @@ class Databases:
 
     def __len__(self) -> int:
         return sum(self.counts)
+
+    def described(self) -> tuple[DataSet, ...]:
+        """Each named database, without its path."""
+        counts, metas, found = iter(self.counts), iter(self._meta), list[DataSet]()
+        for path, parts in zip(self.named, self._parts, strict=True):
+            own = [(next(counts), next(metas)) for _ in parts]
+            layout, level = (str(own[0][1].get(key) or "") for key in ("layout", "level"))
+            found.append(DataSet(path.resolve().name, layout, level, sum(count for count, _ in own)))
+        return tuple(found)
 
     def __str__(self) -> str:
         return ", ".join(str(path) for path in self.named)

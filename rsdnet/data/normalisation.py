@@ -5,7 +5,7 @@ it MS is in DN (reflectance x 10,000) and SAR in dB.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rsdnet.errors import DataError
 
 FULL_SCALE = {"dn": bands.REFLECTANCE, "byte": 255}
 """Of MS by unit: reflectance 1, and the highest level of a picture."""
+MS_NODATA = 0  # DN 0 is NO_DATA in Sentinel-2 products (ESA, Sentinel-2 PSD)
 Pair = tuple[float, float]
 """Mean and standard deviation; or the ends of a range."""
 # SEN12MS's statistics are of backscatter clipped to these dB (schmitt-muc/SEN12MS classification/main_train.py).
@@ -97,6 +98,22 @@ def statistics_of(cfg: Config) -> dict[str, tuple[float, float]]:
             + ("--ms-view and --sar-view" if cfg.views.fixed else "--ms-bands and --sar-bands")
         )
     return {name: value for name, value in found.items() if value}
+
+
+def known_statistics(cfg: Config, used: Mapping[str, Sequence[float]]) -> dict[str, Pair]:
+    """{band: (mean, standard deviation)} of all bands of a run's sensors that its source of statistics knows.
+
+    used: those that standardised the run's input, which stand as they are.
+    """
+    sensors = cfg.views.modality.split("+")
+    names = [name for name, band in bands.BANDS.items() if band.modality in sensors]
+    if cfg.data.statistics == "database":
+        found = joined([read_stats(path)["bands"] for path in cfg.data.data], names)
+    else:
+        dataset, level = cfg.data.statistics.rsplit(" ", 1)
+        found = {name: bands.STATISTICS[dataset, level].get(name) for name in names}
+    own = {name: (float(pair[0]), float(pair[1])) for name, pair in used.items() if name in bands.BANDS}
+    return {name: pair for name in names if (pair := own.get(name) or found[name])}
 
 
 def sar_clip(cfg: Config) -> Pair:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from rsdnet import config, runfolder
 from rsdnet.config import Config
 from rsdnet.data.identity import Identity
 from rsdnet.errors import DataError
-from rsdnet.evaluate.features import Labelled, frozen, frozen_maps
+from rsdnet.evaluate.features import frozen, frozen_maps
 from rsdnet.model.encoders import Encoder, encoder_of
 from rsdnet.model.stages import Features
 from rsdnet.training import checkpoint
@@ -52,6 +52,22 @@ class Foreign(NamedTuple):
         return {"rule": rule(self.channels), "normalisation": self.normalisation, "sha256": self.sha256}
 
 
+class Shown(Protocol):
+    """Samples that are rendered by bands on a device, as `rsdnet.evaluate.features.Labelled` does."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def features(self, names: tuple[str, ...], of: Callable[[Tensor], Features]) -> Features:
+        """(N, F) features by depth of all samples."""
+
+    def rendered(self, names: Sequence[str], samples: np.ndarray) -> Tensor:
+        """Views (b, len(names), S, S) of `samples` (b,) int64."""
+
+    def scale(self, name: str) -> tuple[float, float]:
+        """Mean and standard deviation of a band."""
+
+
 class Contender(NamedTuple):
     """Features (b, F) by depth of views (b, channels, S, S).
 
@@ -65,7 +81,7 @@ class Contender(NamedTuple):
     dtype: torch.dtype = torch.float32
     scales: Mapping[str, Scale] | None = None
 
-    def of_bands(self, labelled: Labelled, names: Sequence[str], known: dict[str, Features]) -> Features:
+    def of_bands(self, labelled: Shown, names: Sequence[str], known: dict[str, Features]) -> Features:
         """(N, F) features by depth of the bands `names` of all samples; `known` keeps those of single bands.
 
         As many bands as there are channels, or more, go in as one view; several bands of a contender with one channel,
@@ -80,7 +96,7 @@ class Contender(NamedTuple):
         depths = known[single[0]]
         return {depth: torch.cat([known[name][depth] for name in single], 1) for depth in depths}
 
-    def maps_of_bands(self, labelled: Labelled, names: Sequence[str], samples: np.ndarray) -> list[Tensor]:
+    def maps_of_bands(self, labelled: Shown, names: Sequence[str], samples: np.ndarray) -> list[Tensor]:
         """Maps (b, F, H, W), shallow first, of the bands `names` of `samples` (b,) int64, joined as `of_bands` joins
         features; of raw statistics one, of each pixel's surroundings."""
         with torch.no_grad():
@@ -89,7 +105,7 @@ class Contender(NamedTuple):
             every = [self._maps(labelled, (name,), samples) for name in dict.fromkeys(names)]
         return [torch.cat(alike, 1) for alike in zip(*every, strict=True)]
 
-    def _maps(self, labelled: Labelled, names: Sequence[str], samples: np.ndarray) -> list[Tensor]:
+    def _maps(self, labelled: Shown, names: Sequence[str], samples: np.ndarray) -> list[Tensor]:
         views = spread(self.scaling(labelled, names)(labelled.rendered(names, samples)), self.channels)
         return frozen_maps(self.network, views.device, self.dtype)(views) if self.network else [pixel_statistics(views)]
 
@@ -97,7 +113,7 @@ class Contender(NamedTuple):
         """Whether `count` bands, more than one, go in as one view."""
         return 1 < self.channels <= count
 
-    def scaling(self, labelled: Labelled, names: Sequence[str]) -> Callable[[Tensor], Tensor]:
+    def scaling(self, labelled: Shown, names: Sequence[str]) -> Callable[[Tensor], Tensor]:
         """A function from views (b, k, S, S) of the bands `names` of `labelled` to the same as the network wants them.
 
         Bands without a scale of the network's own stay as they are.
@@ -106,12 +122,12 @@ class Contender(NamedTuple):
             return lambda views: views
         rendered = [labelled.scale(name) for name in names]
         wanted = [self.scales.get(name, Scale(*each)) for name, each in zip(names, rendered, strict=True)]
-        device = labelled.ranks.device
+        device = labelled.device
         mean, std = torch.tensor(rendered, device=device).T[..., None, None]
         own = torch.tensor(wanted, device=device).T[..., None, None]
         return lambda views: ((views * std + mean).clamp(own[2], own[3]) - own[0]) / own[1]
 
-    def _of_view(self, labelled: Labelled, names: tuple[str, ...]) -> Features:
+    def _of_view(self, labelled: Shown, names: tuple[str, ...]) -> Features:
         scaled = self.scaling(labelled, names)
         return labelled.features(names, lambda views: self.features(spread(scaled(views), self.channels)))
 
@@ -147,18 +163,25 @@ def contenders(
     """The pre-trained encoder, the weights that it started from, statistics of the raw band, and those of `against`."""
     torch.manual_seed(cfg.run.seed)
     start = encoder_of(cfg)
-    dtype = AUTOCAST[precision_of(cfg, device)]
-
-    def contender(network: nn.Module, channels: int, scales: Mapping[str, Scale] | None = None) -> Contender:
-        network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        return Contender(channels, frozen(network, device, dtype, depths), network, dtype, scales)
-
     return {
-        "pre-trained": contender(encoder, cfg.views.channels),
-        "random": contender(start, cfg.views.channels),
+        "pre-trained": contender(encoder, cfg, cfg.views.channels, device, depths),
+        "random": contender(start, cfg, cfg.views.channels, device, depths),
         "raw statistics": Contender(1, lambda views: {"last": band_statistics(views)}),
-        **{label: contender(each.network, each.channels, each.scales) for label, each in against.items()},
+        **{
+            label: contender(each.network, cfg, each.channels, device, depths, each.scales)
+            for label, each in against.items()
+        },
     }
+
+
+def contender(
+    network: nn.Module, cfg: Config, channels: int, device: torch.device, depths: Sequence[str],
+    scales: Mapping[str, Scale] | None = None,
+) -> Contender:  # fmt: skip
+    """The network on `device`, in the precision of the run `cfg`, for views of `channels`."""
+    dtype = AUTOCAST[precision_of(cfg, device)]
+    network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return Contender(channels, frozen(network, device, dtype, depths), network, dtype, scales)
 
 
 def band_statistics(views: Tensor) -> Tensor:

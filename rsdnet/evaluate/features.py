@@ -126,6 +126,11 @@ class Labelled:
         names = self.samples.classes
         return [names[label] if label < len(names) else str(label) for label in self.classes.tolist()]
 
+    @property
+    def device(self) -> torch.device:
+        """Of the views."""
+        return self.ranks.device
+
     of = "sample"
     """The thing that has a label."""
 

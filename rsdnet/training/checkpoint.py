@@ -5,6 +5,7 @@ Several of them over time: archive.py.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from rsdnet.errors import DataError
 from rsdnet.files import aside
 
-FORMAT = "rsdnet-3"
+VERSION = 3
+FORMAT = f"rsdnet-{VERSION}"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
@@ -96,6 +98,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            if (newer := re.fullmatch(r"rsdnet-(\d+)", metadata.get("format", ""))) and int(newer[1]) > VERSION:
+                raise DataError(f"{path} is of a newer rsdnet ({newer[0]}, this one reads {FORMAT}): update rsdnet")
             if metadata.get("format") != FORMAT:
                 raise DataError(f"{path} is not a checkpoint of rsdnet ({FORMAT})")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from rsdnet import __version__, config, runfolder
 from rsdnet.config import Config
+from rsdnet.data.described import encoder_file
 from rsdnet.data.identity import Identity, comparable, differences
+from rsdnet.data.samples import Samples
 from rsdnet.distributed import Ranks, check_replicas
+from rsdnet.encoderfile import KEY
 from rsdnet.errors import DataError
 from rsdnet.files import aside, lock, sweep
 from rsdnet.provenance import commit
@@ -197,9 +200,15 @@ class Run:
             )
         return [] if comparable(then) else [f"{path} does not say which data it was trained on: they were not compared"]
 
-    def export(self) -> None:
-        """Write the encoder alone, under its own parameter names: torchvision's for our ResNets."""
-        meta = {"step": self.step, "inputs": self.inputs, "config": config.to_tables(self.cfg)}
+    def export(self, samples: Samples) -> None:
+        """Write the encoder alone, under its own parameter names: torchvision's for our ResNets; and the facts by which
+        it is used without this run and its `samples`."""
+        found = self.environment()
+        versions = {name: str(found[name]) for name in ("rsdnet", "python", *PACKAGES)}
+        facts = encoder_file(
+            self.cfg, samples, self.inputs, step=self.step, versions=versions, commit=found["commit"]
+        )  # fmt: skip
+        meta = {"step": self.step, "inputs": self.inputs, "config": config.to_tables(self.cfg), KEY: facts.to_json()}
         checkpoint.save(self.folder / runfolder.ENCODER, self.encoder.state_dict(), meta)
 
 
