@@ -82,7 +82,7 @@ def _raster(kind: str, key: str, blob: bytes) -> Raster:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise Unfit("damaged", f"{key}: its value is no safetensors ({error})") from error
     layers, untaken = dict[str, Layer](), list[str]()
-    for name, pixels in tensors.items():
+    for name, pixels in sorted(tensors.items()):
         try:
             band = name if kind == "map" else bands.canonical(name)
         except DataError:
@@ -95,7 +95,7 @@ def _raster(kind: str, key: str, blob: bytes) -> Raster:
             raise Unfit("schema", f"{key}: {name} is {pixels.dtype} {list(pixels.shape)}, which training cannot read")
         layers[band] = Layer(key, pixels, None, 1, 0)
     if kind == "map" and (MAP_TENSOR not in layers or layers[MAP_TENSOR].pixels.ndim != 2):
-        raise Unfit("schema", f"{key} has no tensor {MAP_TENSOR} of two dimensions: it has {', '.join(tensors)}")
+        raise Unfit("schema", f"{key} has no tensor {MAP_TENSOR} of two dimensions")
     return Raster(layers, None, {}, tuple(untaken), False, {})
 
 

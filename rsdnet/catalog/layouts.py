@@ -110,9 +110,8 @@ class Adoption:
         """Raise DataError where no key is of this data set."""
         if not found:
             first = ", ".join(repr(key) for key in keys[:: max(1, len(keys) // _SHOWN)][:_SHOWN])
-            raise DataError(
-                f"{self.db} holds no key of {self.NAME}, {self.KEYS}: its keys are {first}, of another layout?"
-            )
+            told = f"{self.db} holds no key of {self.NAME} ({self.KEYS}), but {first}"
+            raise DataError(f"{told}: name the layout of its data set")
 
     def _tell_untaken(self, what: str, keys: Sequence[str]) -> None:
         if keys:

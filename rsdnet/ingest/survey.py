@@ -40,7 +40,7 @@ def survey(
     ):
         looked = list[Result]()
         for result in read:
-            result.entries = []  # the values are not needed
+            result.entries, result.summaries = [], []  # the values are not needed
             looked.append(result)
             show(len(looked))
     left = [(kind, f"{sample}: {reason}") for result in looked for sample, reason, kind in result.left]

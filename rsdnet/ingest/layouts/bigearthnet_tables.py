@@ -203,7 +203,7 @@ def _values(path: Path) -> Iterator[tuple[Any, ...]]:
             for name, kind in columns.items()
         ]
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error})") from error
+        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
     return zip(*values, strict=True)
 
 
