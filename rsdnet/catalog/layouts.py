@@ -149,7 +149,8 @@ class BigEarthNet(Adoption):
     _MAP: ClassVar[str] = "_reference_map"
 
     def sources(self, keys: Sequence[str]) -> list[Source]:
-        s2, s1, maps, other = {}, {}, {}, []
+        s2, s1, maps = dict[str, Image](), dict[str, Image](), dict[str, Image]()
+        other = list[str]()
         for key in keys:
             patch = key.removesuffix(self._MAP)
             if not self._FORM.fullmatch(patch):

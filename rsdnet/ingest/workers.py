@@ -23,7 +23,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-Work = Callable[[Source, Recipe], Result]
+Work = Callable[..., Result]
+"""`ingest_source`, or another that takes a source and `recipe`."""
 
 
 def results(

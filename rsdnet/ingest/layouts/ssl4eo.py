@@ -44,8 +44,8 @@ class Ssl4eo(Layout):
     def sources(self) -> list[Source]:
         s2, s1 = (self.source / name for name in (COLLECTIONS[self.s2_level][0], "s1"))
         self.tell_unread(("s1", "s2a", "s2c"))
-        listed = ({place: _listed(folder / place) for place in subfolders(folder)} for folder in (s2, s1))
-        found = Products(*listed, self.s2_level, _image)
+        listed = [{place: _listed(folder / place) for place in subfolders(folder)} for folder in (s2, s1)]
+        found = Products(listed[0], listed[1], self.s2_level, _image)
         self.notices.extend(found.one_sensor(s2, s1))
         return [*found.samples()]
 
