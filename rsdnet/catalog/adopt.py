@@ -78,7 +78,8 @@ def _prepare(asked: Adoption) -> "Job":
     every, splits, unmet = draw(sources, asked.val, asked.test, asked.grouping())
     work = partial(ingest_source, read=partial(read_entry, database, asked.offset), keep=False)
     survey(every, recipe, asked.workers, asked.db, work, partial(_settle, asked.offset))
-    identity = asked.identity() | {"bytes": database.size, "version": _VERSION, "listing": digest(every)}
+    identity = asked.identity() | {"bytes": database.size, "changed": database.changed}
+    identity |= {"version": _VERSION, "listing": digest(every)}
     journal = _begin(asked, identity)
     return Job(asked, every, recipe, database, work, identity, journal, splits, [*asked.notices, *unmet])
 
@@ -143,7 +144,7 @@ def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     if not (name := differing(before, now)):
         return
     how = f"with {name} {before.get(name)!r}, now it is {now.get(name)!r}"
-    how = "of other entries or metadata" if name in ("listing", "bytes") else how
+    how = "when data.mdb or the metadata were others" if name in ("listing", "bytes", "changed") else how
     raise _Differs(f"{folder / ADOPTION} was begun {how}: use the same, or --force to begin anew")
 
 
@@ -194,9 +195,13 @@ class Job:
     def _restore(self) -> None:
         """Take up the last state: lines after it are forgotten."""
         state, done = self.journal.path.with_name(STATE), 0
-        if self.journal.done and state.exists():
+        if not self.journal.done:
+            state.unlink(missing_ok=True)  # of an adoption before this one
+        elif state.exists():
             remedy = f"delete it and {ADOPTION}, and run the same command again"
             done = read_done(state, remedy)
+            if done > self.journal.done:
+                raise DataError(f"{state} is of {done:,} samples, {ADOPTION} of {self.journal.done:,}: {remedy}")
             for band, counts in read_histograms(state, remedy):
                 self.tally.bands.setdefault(band, Accumulator()).add(counts)
         self.journal.cut(done)

@@ -228,7 +228,7 @@ def _number(x: Any) -> TypeGuard[float]:
 
 def write_histograms(path: Path, counted: Mapping[str, Accumulator], done: int = 0) -> None:
     """Write {band: counts}: of a shard as `HISTOGRAMS` beside its `stats.json`. done: a number for `read_done`."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     tensors, rest = dict[str, np.ndarray](), dict[str, Any]()
     for band, total in counted.items():
@@ -241,7 +241,8 @@ def write_histograms(path: Path, counted: Mapping[str, Accumulator], done: int =
             moments = moments if kind == "count" else None  # beside the first kind of floats alone
         rest[band] = total.invalid
     with aside(path) as temporary:
-        save_file(tensors, temporary, metadata={"rsdnet": json.dumps(rest), "done": str(done)})
+        # not save_file, to which a full disk is no OSError
+        temporary.write_bytes(save(tensors, {"rsdnet": json.dumps(rest), "done": str(done)}))
 
 
 def read_done(path: Path, remedy: str) -> int:

@@ -1,5 +1,6 @@
 """Adoption in place: the catalog and the statistics that ingest makes of the same files, and not a byte of data.mdb."""
 
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from rsdnet.catalog.adopt import ADOPTION, INTERRUPTED, STATE, adopt
 from rsdnet.catalog.layouts import Adoption, BigEarthNet, EuroSat, Ssl4eo
 from rsdnet.data.catalog import COLUMNS, Catalog, read_meta
 from rsdnet.errors import DataError
+from rsdnet.files import lock
 from rsdnet.info.info import info
 from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts import bigearthnet, eurosat, ssl4eo
@@ -198,11 +200,59 @@ def test_ctrl_c_in_a_patch_and_at_the_catalog(
         assert "interrupted: 27 of 27 samples are counted; the same command continues" in capsys.readouterr().out
     with pytest.raises(DataError, match=r"was begun with max_invalid 0\.05, now it is 0\.1: use the same, or --force"):
         adopt(ben_of(ben, db, max_invalid=0.1))
-    with pytest.raises(DataError, match="of other entries or metadata"):
+    with pytest.raises(DataError, match=r"was begun when data\.mdb or the metadata were others"):
         adopt(replace(ben_of(ben, db), metadata=()))
     assert adopt(ben_of(ben, db, force=True)) == 0  # goes on: the options are the same
     assert f"continuing {db} after 27 of 27" in capsys.readouterr().out
     same(db, tmp_path / "whole")
+
+
+def test_a_state_of_before_is_not_taken_up(
+    ben: Path, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adopt(ben_of(ben, db, out=tmp_path / "whole"))
+    monkeypatch.setattr(module, "_SECONDS", 0.0)
+    for options in ({"max_invalid": 0.5}, {"force": True}):  # the second forgets the first
+        with monkeypatch.context() as patch:
+            crash(patch, "write_histograms", 0 if "force" in options else 5, KeyboardInterrupt())
+            assert adopt(ben_of(ben, db, **options)) == INTERRUPTED
+    assert not (db / STATE).exists()
+    adopt(ben_of(ben, db))
+    same(db, tmp_path / "whole")
+
+
+def test_a_disk_that_is_full_and_a_folder_that_is_read_only(
+    ben: Path, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        crash(patch, "write_histograms", 0, OSError(errno.ENOSPC, "No space left on device"))
+        with pytest.raises(DataError, match=r"no space to write .*; free some and run the same command again$"):
+            adopt(ben_of(ben, db))
+    with monkeypatch.context() as patch:
+        crash(patch, "Journal", 0, OSError(errno.EROFS, "Read-only file system"))
+        with pytest.raises(DataError, match=r"Read-only file system.*; make it writable, or give --out FOLDER$"):
+            adopt(ben_of(ben, db))
+    assert adopt(ben_of(ben, db)) == 0
+
+
+def test_two_at_once_and_a_database_that_changes(ben: Path, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        crash(patch, "write_stats", 0, KeyboardInterrupt())
+        assert adopt(ben_of(ben, db)) == INTERRUPTED
+    with open(db / ADOPTION, "rb") as file:
+        lock(file, "")
+        with pytest.raises(DataError, match="another adoption is writing to it"):
+            adopt(ben_of(ben, db, force=True))
+    os.utime(db / "data.mdb")
+    with pytest.raises(DataError, match=r"was begun when data\.mdb or the metadata were others: .* --force"):
+        adopt(ben_of(ben, db))
+    with monkeypatch.context() as patch:
+        original = module.write_histograms
+        patch.setattr(
+            module, "write_histograms", lambda *words, **more: (os.utime(db / "data.mdb"), original(*words, **more))
+        )
+        with pytest.raises(DataError, match="has changed while it was read: run the command again with --force"):
+            adopt(ben_of(ben, db, force=True))
 
 
 def test_memory_does_not_grow_with_the_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
