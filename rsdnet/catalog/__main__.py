@@ -10,7 +10,8 @@ import sys
 import tyro
 
 from rsdnet.catalog.adopt import adopt
-from rsdnet.catalog.layouts import ADOPTIONS, Adoption
+from rsdnet.catalog.base import Adoption
+from rsdnet.catalog.layouts import ADOPTIONS
 from rsdnet.errors import command
 from rsdnet.options import checked, read
 

@@ -6,26 +6,24 @@ same bytes. Memory grows with the number of samples, by about 4 KB each, not wit
 """
 
 import contextlib
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from rsdnet._reader import Reader
+from rsdnet.catalog.base import Adoption
 from rsdnet.catalog.entries import Database, offsets_told, read_entry
-from rsdnet.catalog.layouts import Adoption
+from rsdnet.catalog.folders import ADOPTION, STATE, begin, check_folders, writing
 from rsdnet.console import progress, size
-from rsdnet.data import shards
-from rsdnet.data.catalog import CATALOG, DATA, JOURNAL
+from rsdnet.data.catalog import DATA
 from rsdnet.data.statistics import Accumulator, read_done, read_histograms, write_histograms, write_stats
 from rsdnet.errors import DataError
 from rsdnet.ingest.geotiffs import Row, ingest_source
-from rsdnet.ingest.journal import Journal, differing
+from rsdnet.ingest.journal import Journal
 from rsdnet.ingest.results import catalog_of, write_list
 from rsdnet.ingest.s2_offset import OFFSET, Evidence
 from rsdnet.ingest.source import Recipe, Source, check_names, check_values, digest
@@ -33,10 +31,8 @@ from rsdnet.ingest.splits import draw
 from rsdnet.ingest.summary import LEFT_OUT, Tally
 from rsdnet.ingest.survey import survey
 from rsdnet.ingest.workers import Work, results
-from rsdnet.ingest.writer import space_for
 
 INTERRUPTED = 130  # the shell's status for SIGINT
-ADOPTION, STATE = "adoption.journal", "adoption.state"
 _VERSION = 1  # of the journal's lines, and of the rules by which entries are judged
 _SECONDS = 30.0  # between two states: the most that an interruption repeats
 _LINES = 1 << 16  # of the journal, between two states, at most
@@ -61,7 +57,7 @@ def adopt(asked: Adoption) -> int:
 
 def _prepare(asked: Adoption) -> "Job":
     """List the samples, look at some, and begin the journal or open it."""
-    _check_folders(asked)
+    check_folders(asked)
     database = Database.of(asked.db)
     keys = Reader([asked.db]).keys()
     if not keys:
@@ -80,7 +76,7 @@ def _prepare(asked: Adoption) -> "Job":
     survey(every, recipe, asked.workers, asked.db, work, partial(_settle, asked.offset))
     identity = asked.identity() | {"bytes": database.size, "changed": database.changed}
     identity |= {"version": _VERSION, "listing": digest(every)}
-    journal = _begin(asked, identity)
+    journal = begin(asked, identity)
     return Job(asked, every, recipe, database, work, identity, journal, splits, [*asked.notices, *unmet])
 
 
@@ -97,66 +93,6 @@ def _settle(policy: str, found: Sequence[Evidence]) -> None:
     if policy != "keep" and near and 2 * len(near) > len(found):
         what = f"{len(near)} of {len(found)} S2 patches looked at have their darkest pixels just above DN {OFFSET:,}"
         raise DataError(_refusal(f"{what}, as with {_OFFSET}", near[0].path))
-
-
-def _check_folders(asked: Adoption) -> None:
-    """Raise DataError where there is no database to adopt, or a catalog that may not be replaced."""
-    db, home = asked.db, asked.home
-    if not db.is_dir():
-        raise DataError(f"{db} is no folder: name the folder of a database")
-    if (db / JOURNAL).exists():
-        raise DataError(f"{db} is being ingested: run its `python -m rsdnet.ingest` command again, not this one")
-    if not (db / DATA).is_file():
-        below = sorted(path.parent.name for path in db.glob(f"*/{DATA}"))
-        hint = f", but its folders {', '.join(below[:3])} do: adopt each by itself" if below else ""
-        raise DataError(f"{db} holds no {DATA}{hint}")
-    if shards.found(db):
-        raise DataError(f"{db} holds shards of an ingest beside {DATA}: name another folder")
-    if home.exists() and not home.is_dir():
-        raise DataError(f"{home} is a file: name a folder for the catalog")
-    if (home / DATA).exists() and not os.path.samefile(home / DATA, db / DATA):
-        raise DataError(f"{home} holds another database: name another folder for --out")
-    if (home / CATALOG).exists() and not (home / ADOPTION).exists() and not asked.force:
-        raise DataError(f"{home / CATALOG} exists: --force replaces it and stats.json")
-
-
-def _begin(asked: Adoption, identity: dict[str, Any]) -> Journal:
-    """The journal of this adoption, begun or opened; with --out also the link to data.mdb."""
-    home = asked.home
-    with _writing(asked, "nothing is written yet"):
-        home.mkdir(parents=True, exist_ok=True)
-        if not os.path.lexists(home / DATA):
-            (home / DATA).symlink_to((asked.db / DATA).resolve())
-        try:
-            return Journal(home, identity, ADOPTION, _compare)
-        except _Differs:
-            if not asked.force:
-                raise
-        (home / ADOPTION).unlink()
-        return Journal(home, identity, ADOPTION, _compare)
-
-
-class _Differs(DataError):
-    """The journal is of an adoption with other options, or of another database."""
-
-
-def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    if not (name := differing(before, now)):
-        return
-    how = f"with {name} {before.get(name)!r}, now it is {now.get(name)!r}"
-    how = "when data.mdb or the metadata were others" if name in ("listing", "bytes", "changed") else how
-    raise _Differs(f"{folder / ADOPTION} was begun {how}: use the same, or --force to begin anew")
-
-
-@contextlib.contextmanager
-def _writing(asked: Adoption, done: str) -> Iterator[None]:
-    """A folder that may not be written to, and a full disk, become a DataError of one line."""
-    try:
-        with space_for(asked.home, done):
-            yield
-    except DataError as error:
-        readonly = not asked.out and isinstance(error.__cause__, OSError) and "no space" not in str(error)
-        raise DataError(f"{error}, or give --out FOLDER") if readonly else error from error.__cause__
 
 
 @dataclass
@@ -183,7 +119,7 @@ class Job:
         try:
             self._restore()
             self._read_rest()
-            with _writing(self.asked, "all statistics are safe"):
+            with writing(self.asked, "all statistics are safe"):
                 self._finish()
         except KeyboardInterrupt:
             done = f"{self.journal.done:,} of {len(self.every):,} samples are counted"
@@ -233,7 +169,7 @@ class Job:
 
     def _save(self, lines: list[dict[str, Any]]) -> None:
         """Journal lines, then the statistics up to them."""
-        with _writing(self.asked, f"{self.journal.done:,} samples are counted"):
+        with writing(self.asked, f"{self.journal.done:,} samples are counted"):
             self.journal.append(lines)
             write_histograms(self.journal.path.with_name(STATE), self.tally.bands, done=self.journal.done)
 

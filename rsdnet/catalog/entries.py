@@ -3,17 +3,19 @@
 Values are read with pread, in threads: no map of the file grows in memory, and Python's lock is free meanwhile.
 """
 
+import io
 import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from rsdnet import bands
 from rsdnet._reader import Reader, extents
+from rsdnet.catalog.base import OffsetPolicy
 from rsdnet.data.catalog import DATA, MAP_TENSOR
 from rsdnet.errors import DataError, Unfit
 from rsdnet.ingest.images import Facts, Picture, picture_of
@@ -42,20 +44,20 @@ class Database(NamedTuple):
         """The value of an entry. Raises DataError if there is none, or it cannot be read."""
         reader, file = _opened(self)
         ((offset, size),) = extents(reader, [key]).tolist()
-        value = os.pread(file, size, offset)
+        value = os.pread(file.fileno(), size, offset)
         if len(value) < size:
             raise DataError(f"{self.folder}: entry {key} ends after {len(value):,} of {size:,} bytes")
         return value
 
 
 @lru_cache(maxsize=1)
-def _opened(database: Database) -> tuple[Reader, int]:
-    return Reader([database.folder], threads=1), os.open(f"{database.folder}/{DATA}", os.O_RDONLY)
+def _opened(database: Database) -> tuple[Reader, io.FileIO]:
+    return Reader([database.folder], threads=1), io.FileIO(f"{database.folder}/{DATA}")
 
 
 def read_entry(
     database: Database,
-    offset: Literal["refuse", "leave-out", "keep"],
+    offset: OffsetPolicy,
     kind: str,
     image: Image,
     source: Source,
@@ -69,7 +71,9 @@ def read_entry(
     try:
         picture = picture_of(kind, image.key, [file], source, recipe, facts)
     except Unfit as unfit:
-        raise Unfit(unfit.kind, unfit.fault + _IN_PLACE) if unfit.advice else unfit from None
+        if not unfit.advice:
+            raise
+        raise Unfit(unfit.kind, unfit.fault + _IN_PLACE) from None
     if kind == "ms":
         _check_offset(evidence(image.key, {}, picture.layers.values()), offset, facts)
     return picture

@@ -117,11 +117,15 @@ class Tables:
             for patch, row in rows.items()
         }
 
+    @property
+    def names(self) -> set[str]:
+        """The S2 and S1 patches of the rows."""
+        return _patches(self.rows)
+
     @cached_property
     def _unclear(self) -> set[str]:
         """The S2 and S1 patches that the second table lists, where it is there."""
-        rows = {patch: row for path in self.paths if path.name == UNCLEAR for patch, row in _read(path, []).items()}
-        return {*rows, *(row.s1 for row in rows.values() if row.s1)}
+        return set().union(*(_patches(_read(path, [])) for path in self.paths if path.name == UNCLEAR))
 
     def _problem(self, patch: str, row: "Row | None") -> str:
         """The reason to leave out a patch with this row of the tables, or none."""
@@ -159,6 +163,10 @@ class Row(NamedTuple):
     def facts(self) -> dict[str, Any]:
         """Fields of a `Source`."""
         return {name: getattr(self, name) for name in ("split", "labels", "snow", "clouds")}
+
+
+def _patches(rows: Mapping[str, Row]) -> set[str]:
+    return {*rows, *(row.s1 for row in rows.values() if row.s1)}
 
 
 def _read(path: Path, notices: list[str]) -> dict[str, Row]:
