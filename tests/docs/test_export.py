@@ -105,7 +105,9 @@ def test_the_card_holds_the_runs_scores_and_no_path(folder: Path) -> None:
     run(folder, words)
     text = (folder / "scored" / "README.md").read_text()
     assert str(folder) not in text
-    probed = json.loads((folder / "runs" / "single" / "probe.json").read_text())
+    file = folder / "runs" / "single" / "probe.json"
+    before = file.read_text()
+    probed = json.loads(before)
     scores = {name: row["pre-trained"]["score"] for name, row in probed["results"]["all"]["stages"]["bands"].items()}
     (index,) = json.loads(dict(re.findall(r"^(\S+): (.+)$", text, re.MULTILINE))["model-index"])
     (result,) = index["results"]
@@ -115,8 +117,9 @@ def test_the_card_holds_the_runs_scores_and_no_path(folder: Path) -> None:
         assert found[f"macro F1, {name}, stages, all labels"] == pytest.approx(score, abs=1e-4)
         assert re.search(rf"^\| {name} \| .*{score:.3f}", text, re.MULTILINE)
     probed["encoder"] = "other weights"
-    (folder / "runs" / "single" / "probe.json").write_text(json.dumps(probed))
+    file.write_text(json.dumps(probed))
     run(folder, [*words, "--force"])
+    file.write_text(before)
     text = (folder / "scored" / "README.md").read_text()
     assert "There is no evaluation of these weights" in text
     assert "model-index" not in text
@@ -127,3 +130,5 @@ def test_the_hub_reads_the_card(folder: Path) -> None:
     run(folder, ["-m", "rsdnet.export", "runs/single", "--to=timm", "hub", "--licence=CC-BY-4.0"])
     data = hub.ModelCard.load(folder / "hub" / "README.md").data
     assert (data.license, data.library_name, data.datasets) == ("cc-by-4.0", "timm", ["sen12ms"])
+    assert {each.metric_type for each in data.eval_results} == {"f1"}
+    assert {each.dataset_name for each in data.eval_results} == {"sen12ms"}

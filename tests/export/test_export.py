@@ -88,9 +88,9 @@ sys.modules["rsdnet"] = None  # cannot be imported
 import numpy as np
 import torch
 for name in sys.argv[1:]:
-    facts = {"rsdnet.json": ""}
+    facts = {"facts.json": ""}
     network = torch.jit.load(f"{name}.pt", _extra_files=facts)
-    assert json.loads(facts["rsdnet.json"])["preprocessing"] == "inside"
+    assert json.loads(facts["facts.json"])["preprocessing"] == "inside"
     for batch in (1, 4):
         given = torch.from_numpy(np.load(f"{name}-{batch}.npy"))
         np.save(f"{name}-{batch}-found.npy", network(given).numpy())

@@ -10,7 +10,7 @@ import torch
 from rsdnet.export.plan import Plan
 from rsdnet.export.targets.base import Network, Target, comment, standardising
 
-FACTS = "rsdnet.json"  # among the archive's extra files
+FACTS = "facts.json"  # among the archive's extra files
 
 
 def contents(plan: Plan) -> dict[str, bytes]:
