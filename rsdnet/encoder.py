@@ -22,7 +22,7 @@ from rsdnet.config import Config
 from rsdnet.data.fixed import FixedView, view_of
 from rsdnet.encoderfile import EncoderFile, read
 from rsdnet.errors import DataError, Unfit
-from rsdnet.evaluate.contenders import contender, trained_of
+from rsdnet.evaluate.contenders import Shown, contender, trained_of
 from rsdnet.evaluate.features import scaled_side
 from rsdnet.kernels import BandRow, ViewSpec, render_views
 from rsdnet.kernels.records import ALIGN, DTYPE_CODES
@@ -105,9 +105,23 @@ class Encoder:
         if depth not in DEPTHS:
             raise DataError(f"depth {depth!r}: it must be one of {', '.join(DEPTHS)}")
         patches, row = self._patches(data, bands, unit, size, check)
+        return self.features_of(patches, row, depth)
+
+    def features_of(self, shown: Shown, row: Row, depth: str = "stages") -> Tensor:
+        """Features (N, F), float32, of samples that are `shown` as `Patches` are."""
         with torch.inference_mode():
-            found = self._contender.of_bands(patches, row, {})
+            found = self._contender.of_bands(shown, row, {})
         return found.get(depth, found["last"])
+
+    def views(
+        self, data: Data, *, bands: Sequence[str] | None = None, unit: str | None = None, size: int = 0,
+        check: bool = True,
+    ) -> Tensor:  # fmt: skip
+        """Views (B, C, S, S), float32, of whole patches as the network takes them: resampled, standardised, 0 for
+        invalid pixels; the channels are the `bands`. Arguments and errors as of `features`.
+        """
+        patches, row = self._patches(data, bands, unit, size, check)
+        return patches.rendered(row, np.arange(patches.count))
 
     def maps(
         self, data: Data, *, bands: Sequence[str] | None = None, unit: str | None = None, size: int = 0,

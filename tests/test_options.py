@@ -107,13 +107,15 @@ COMMANDS: dict[str, Callable[[], Command]] = {
     "rsdnet.probe": lambda: command("rsdnet.probe", "RUN"),
     "rsdnet.preview": lambda: command("rsdnet.preview", "DB", "OUT.png"),
     "rsdnet.scenes": lambda: command("rsdnet.scenes", "OUT"),
+    "rsdnet.embed": lambda: command("rsdnet.embed.__main__", "ENCODER", "SCENE", "OUT.tif"),
     "rsdnet.info": lambda: command("rsdnet.info.__main__", "DB"),
     "rsdnet.report": lambda: command("rsdnet.report.__main__", "RUN"),
+    "benches.embed": lambda: command("benches.embed"),
     "benches.end_to_end": lambda: command("benches.end_to_end"),
     "benches.learning": lambda: command("benches.learning"),
     "benches.step_on_cpu": lambda: command("benches.step_on_cpu"),
 }
-FLAGS = {"benches.report", "benches.resources", "rsdnet.table"}  # commands without a numeric option
+FLAGS = {"benches.report", "benches.resources", "rsdnet.export", "rsdnet.table"}  # commands without a numeric option
 
 
 def test_every_command_is_tried() -> None:

@@ -187,8 +187,8 @@ def make_sources(folder: Path) -> None:
 
 
 PYTHON = {page for page, text in TEXTS.items() if blocks(text, "python")}
-PAPER = "docs/paper.md"  # run by test_paper.py
-RUN = [page for page, text in TEXTS.items() if (own_commands(text) or page in PYTHON) and page != PAPER]
+ELSEWHERE = {"docs/paper.md", "docs/export.md"}  # run by test_paper.py and test_export.py
+RUN = [page for page, text in TEXTS.items() if (own_commands(text) or page in PYTHON) and page not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("page", RUN)
@@ -224,7 +224,8 @@ def test_options_in_the_text_exist(page: str) -> None:
         known = options("rsdnet.train") | options("rsdnet.probe") | options("rsdnet.info")
         known |= options("rsdnet.ingest", "pairs") | options("rsdnet.ingest", "bigearthnet")
         known |= options("rsdnet.ingest", "sen12ms") | options("rsdnet.table")
-        known |= options("rsdnet.catalog", "bigearthnet") | options("benches.end_to_end")
+        known |= options("rsdnet.export") | options("rsdnet.catalog", "bigearthnet") | options("rsdnet.embed")
+        known |= options("benches.end_to_end")
         known |= {option for action in get_args_parser()._actions for option in action.option_strings}
         assert named <= known
 
