@@ -12,11 +12,13 @@ a user types, in a process of its own.
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,9 +71,9 @@ class Options:
 
 
 class Embedded(NamedTuple):
-    """An output, seconds and bytes of the process that made it, and the bytes that it said it would need."""
+    """Seams of an output, seconds and bytes of the process that made it, and its words on memory."""
 
-    maps: np.ndarray
+    seams: float
     seconds: float
     peak: int
     said: str
@@ -102,37 +104,43 @@ def _read(path: Path) -> np.ndarray:
 
 def call(*words: object, threads: int) -> tuple[str, float, int]:
     """Run a command of rsdnet: its output, seconds, and the bytes it held at most. Raises DataError where it fails."""
-    began = time.monotonic()
+    began, peak = time.monotonic(), 0
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     argv = [sys.executable, "-m", *map(str, words)]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise DataError(f"{' '.join(argv)} failed")
-    return said, time.monotonic() - began, 1024 * usage.ru_maxrss
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(argv, stdout=said, env=environment)
+        while process.poll() is None:
+            # not getrusage's, which counts the memory of this process until the child's program starts
+            found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+            peak = max(peak, 1024 * int(found[1])) if found else peak
+            time.sleep(0.02)
+        if process.returncode:
+            raise DataError(f"{' '.join(argv)} failed")
+        said.seek(0)
+        return said.read(), time.monotonic() - began, peak
 
 
-def embedded(encoder: Path, scene: Path, options: Options, *words: str) -> Embedded:
-    """Maps of a scene, by the command."""
+def embedded(encoder: Path, scene: Path, window: int, options: Options, *words: str) -> Embedded:
+    """The embedding of a scene, by the command."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.tif"
         argv = ("rsdnet.embed", encoder, scene, out, "--offset=0", f"--bands={options.row}", "--device=cpu", *words)
         said, seconds, peak = call(*argv, threads=options.threads)
         promise = next(line for line in said.splitlines() if line.startswith("memory: "))
-        return Embedded(_read(out), seconds, peak, promise.partition(": ")[2].partition(" for")[0])
+        with rasterio.open(out) as file:
+            found = seams((file.read(layer) for layer in range(1, file.count + 1)), window)
+        return Embedded(found, seconds, peak, promise.partition(": ")[2])
 
 
-def seams(maps: np.ndarray, window: int) -> float:
-    """Of maps (C, H, W), each by its deviation: mean difference across window borders over that elsewhere."""
-    scaled = maps / maps.std((1, 2), keepdims=True)
+def seams(maps: Iterable[np.ndarray], window: int) -> float:
+    """Of maps (H, W), each by its deviation: mean difference across window borders over that elsewhere."""
     borders, inside = list[float](), list[float]()
-    for axis in (1, 2):
-        steps = np.abs(np.diff(scaled, axis=axis)).mean((0, 3 - axis))
-        at = np.arange(1, len(steps) + 1)
-        borders += steps[(at % window == 0) & (at % PATCH != 0)].tolist()
-        inside += steps[(at % window != 0) & (at % PATCH != 0)].tolist()
+    for each in maps:
+        for axis in (0, 1):
+            steps = np.abs(np.diff(each / max(each.std(), 1e-9), axis=axis)).mean(1 - axis)
+            at = np.arange(1, len(steps) + 1)
+            borders += steps[(at % window == 0) & (at % PATCH != 0)].tolist()
+            inside += steps[(at % window != 0) & (at % PATCH != 0)].tolist()
     return float(np.mean(borders) / np.mean(inside))
 
 
@@ -167,12 +175,11 @@ def measure(options: Options, encoder: Path, database: Path, kept: Results, fold
     setting = {"encoder": named, "scene": f"{source} {size}", "row": options.row, "window": window}
     setting["threads"] = options.threads
     for stride, name in ((window, "no overlap"), (window // 2, "half overlap")):
-        found = embedded(encoder, scene, options, f"--stride={stride}")
-        kept.tell(setting, "seams", name, seams(found.maps, window), "x inside")
+        found = embedded(encoder, scene, window, options, f"--stride={stride}")
+        kept.tell(setting, "seams", name, found.seams, "x inside")
         rate = pixels[0].size / found.seconds
         kept.tell(setting, "scene's pixels a second, with start and end", name, rate, "px/s")
-        also = {"for blocks": found.said, "layers": len(found.maps)}
-        kept.tell(setting, "peak memory", name, found.peak / 1e6, "MB", also=also)
+        kept.tell(setting, "peak memory", name, found.peak / 1e6, "MB", also={"promised": found.said})
     out = folder / "patches.parquet"
     call(
         "rsdnet.embed",

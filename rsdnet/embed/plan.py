@@ -155,13 +155,14 @@ def words(job: Job, facts: Facts) -> list[str]:
     lines = [f"scene: {tiling.shape[1]:,} x {tiling.shape[0]:,} px; rows: {rows}", *notes, *subtracted]
     lines += [f"not sure of: {doubt}" for doubt in facts.doubts]
     lines += pixel_words(scene, job.layers, tiling.window)
-    (height, width), held = tiling.out, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (height, width), pages = tiling.out, int(Path("/proc/self/statm").read_text().split()[1])
     lines.append(
         f"windows of {tiling.window} px, {tiling.stride} apart, seen as {job.layers.size} px; output: {width:,} x "
         f"{height:,} px, {job.count:,} layers, {size(job.bytes)} before compression"
     )
     lines.append(
-        f"memory: {size(job.needed(tiling.block))} for blocks of {tiling.block} px, beside {size(held)} held already"
+        f"memory: {size(job.needed(tiling.block))} for blocks of {tiling.block} px, beside {size(pages * resource.getpagesize())} "
+        "held already"
     )
     return lines
 

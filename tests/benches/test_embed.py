@@ -11,8 +11,8 @@ def test_seams_are_steps_at_window_borders_in_units_of_those_inside() -> None:
     """A ramp of slope 1 with a step of 5 between windows of 8, in layers of any scale; borders of patches left out."""
     line = np.arange(300.0) + 4 * (np.arange(300) // 8) + 100 * (np.arange(300) >= embed.PATCH)
     ramp = line[:, None] + line
-    assert embed.seams(np.stack([ramp, 1e-3 * ramp]), 8) == pytest.approx(5)
-    assert embed.seams(np.add.outer(np.arange(300.0), np.arange(300.0))[None], 8) == pytest.approx(1)
+    assert embed.seams([ramp, 1e-3 * ramp], 8) == pytest.approx(5)
+    assert embed.seams([np.add.outer(np.arange(300.0), np.arange(300.0))], 8) == pytest.approx(1)
 
 
 def test_the_score_is_of_the_test_split_and_8_bits_lose_little() -> None:

@@ -104,9 +104,22 @@ def test_kill_9_loses_one_block(tmp_path: Path, files: list[Path], whole: bytes)
     assert scenes.read(out).tobytes() == whole
 
 
+def tell_blocks() -> None:
+    """Each block that this process embeds is told on stderr."""
+    embed = Job.embed
+
+    def embedded(self: Job, block: Block, fit: Fit) -> tuple[torch.Tensor, torch.Tensor]:
+        os.write(2, f"{block}\n".encode())
+        return embed(self, block, fit)
+
+    mock.patch.object(Job, "embed", embedded).start()
+
+
 def test_two_ranks_share_the_blocks(tmp_path: Path, files: list[Path], whole: bytes) -> None:
-    child = scenes.Child(tmp_path / "said", *files, tmp_path / "out.tif", *WORDS, ranks=2)
+    child = scenes.Child(tmp_path / "said", *files, tmp_path / "out.tif", *WORDS, ranks=2, prepare=tell_blocks)
     assert child.statuses == [0, 0], child.text("err")
+    own = [said.with_suffix(".err").read_text().count("Block(") for said in child.said]
+    assert own == [2, 2]
     assert scenes.read(tmp_path / "out.tif").tobytes() == whole
 
 
