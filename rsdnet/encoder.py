@@ -113,6 +113,16 @@ class Encoder:
             found = self._contender.of_bands(shown, row, {})
         return found.get(depth, found["last"])
 
+    def views(
+        self, data: Data, *, bands: Sequence[str] | None = None, unit: str | None = None, size: int = 0,
+        check: bool = True,
+    ) -> Tensor:  # fmt: skip
+        """Views (B, C, S, S), float32, of whole patches as the network takes them: resampled, standardised, 0 for
+        invalid pixels; the channels are the `bands`. Arguments and errors as of `features`.
+        """
+        patches, row = self._patches(data, bands, unit, size, check)
+        return patches.rendered(row, np.arange(patches.count))
+
     def maps(
         self, data: Data, *, bands: Sequence[str] | None = None, unit: str | None = None, size: int = 0,
         check: bool = True,

@@ -16,11 +16,15 @@ IMPLAUSIBLE = "unit or fill"
 
 
 class Unfit(DataError):
-    """An image that cannot be taken. kind: the kind of reason, by which those left out are counted."""
+    """An image that cannot be taken.
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+    kind: the kind of reason, by which those left out are counted. advice: the end of the message, on an option of
+    ingest that takes the image; fault: the message without it.
+    """
+
+    def __init__(self, kind: str, message: str, advice: str = "") -> None:
+        super().__init__(message + advice)
+        self.kind, self.fault, self.advice = kind, message, advice
 
 
 class Echo(DataError):

@@ -46,7 +46,7 @@ def check_fill(name: str, path: str, pixels: np.ndarray, invalid: np.ndarray | N
         share = np.count_nonzero(values == fill) / pixels.size
         option = "--s2-nodata" if kind == "ms" else "--s1-nodata"
         told = f"{path}: {share:.1%} of {name} is exactly {fill:.9g}"
-        raise Unfit(IMPLAUSIBLE, f"{told}, likely fill: give {option} {fill:.9g}")
+        raise Unfit(IMPLAUSIBLE, f"{told}, likely fill", f": give {option} {fill:.9g}")
 
 
 def _fill(values: np.ndarray, kind: str, unit: str) -> float | None:
@@ -98,10 +98,10 @@ def check_s1(path: str, layers: Mapping[str, np.ndarray], unit: str) -> None:
     positive = low > _LEAST or np.mean(values < 0) <= _NEGATIVE
     if max(-low, high) > _DB and not positive:
         how = "write the factor into the files as GDAL's scale, 0.01 for dB times 100"
-        raise Unfit(IMPLAUSIBLE, f"{told} dB times a factor; {how}")
+        raise Unfit(IMPLAUSIBLE, f"{told} dB times a factor", f"; {how}")
     if max(-low, high) > _DB or (positive and low < high and unit != "amplitude"):
         likely = _likely_s1(float(np.median(values)), unit)
-        raise Unfit(IMPLAUSIBLE, f"{told} {likely}" + (f", so give --s1-unit {likely}" if " " not in likely else ""))
+        raise Unfit(IMPLAUSIBLE, f"{told} {likely}", f", so give --s1-unit {likely}" if " " not in likely else "")
 
 
 def _likely_s1(median: float, unit: str) -> str:
@@ -117,7 +117,7 @@ def _likely_s1(median: float, unit: str) -> str:
 def check_s2(path: str, layers: Mapping[str, np.ndarray], unit: str, dtype: np.dtype) -> None:
     """Raise Unfit if S2 bands, {name: (H, W) DN, 0 or NaN for nodata}, cannot be DN. unit, dtype: the file's."""
     if unit == "dn" and dtype == np.uint8:
-        raise Unfit(IMPLAUSIBLE, f"{path} holds 8 bits, so no DN: give --s2-unit byte")
+        raise Unfit(IMPLAUSIBLE, f"{path} holds 8 bits, so no DN", ": give --s2-unit byte")
     found = _range({name: layer if layer.dtype.kind == "f" else layer[layer != 0] for name, layer in layers.items()})
     if unit == "byte" or found is None:
         return
@@ -126,7 +126,7 @@ def check_s2(path: str, layers: Mapping[str, np.ndarray], unit: str, dtype: np.d
     if unit == "dn" and dtype.kind == "f" and low > -_DB and high < _DB and _share(layers, 0) > _MOST:
         raise Unfit(IMPLAUSIBLE, f"{told}, nearly all negative: likely S1 in dB")
     if unit == "dn" and (high <= 2 or (dtype.kind == "f" and _share(layers, 2) > _MOST)):
-        raise Unfit(IMPLAUSIBLE, f"{told}: likely reflectance, so give --s2-unit reflectance")
+        raise Unfit(IMPLAUSIBLE, f"{told}: likely reflectance", ", so give --s2-unit reflectance")
     if unit == "reflectance" and high > _BRIGHTEST:
         raise Unfit(IMPLAUSIBLE, f"{told} by --s2-unit reflectance: likely DN, so give --s2-unit dn")
 

@@ -124,6 +124,8 @@ def test_a_patch_at_its_own_size_is_standardised_alone(made: Callable[[str], Mad
     views = np.where(raw == 0, 0, (raw - mean) / std).astype(np.float32)
     with torch.inference_mode():
         expected = given.encoder.network(torch.from_numpy(views))
+    rendered = given.encoder.views(data, bands=names, size=tiny.SIDE)
+    torch.testing.assert_close(rendered, torch.from_numpy(views), rtol=1e-4, atol=1e-5)
     found = given.encoder.features(data, bands=names, size=tiny.SIDE, depth="last")
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 

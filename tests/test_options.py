@@ -20,6 +20,7 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from rsdnet import config, errors, options
+from rsdnet.catalog.layouts import ADOPTIONS
 from rsdnet.config import Config
 from rsdnet.errors import DataError
 from rsdnet.ingest import ingest
@@ -114,14 +115,14 @@ COMMANDS: dict[str, Callable[[], Command]] = {
     "benches.learning": lambda: command("benches.learning"),
     "benches.step_on_cpu": lambda: command("benches.step_on_cpu"),
 }
-FLAGS = {"benches.report", "benches.resources", "rsdnet.table"}  # commands without a numeric option
+FLAGS = {"benches.report", "benches.resources", "rsdnet.export", "rsdnet.table"}  # commands without a numeric option
 
 
 def test_every_command_is_tried() -> None:
     files = [path for folder in ("rsdnet", "benches") for path in (REPO / folder).rglob("*.py")]
     ends = {path for path in files if re.search(r"^ *command\(main\)$", path.read_text(), re.MULTILINE)}
     names = {".".join(path.relative_to(REPO).with_suffix("").parts).removesuffix(".__main__") for path in ends}
-    assert names == {*COMMANDS, *FLAGS, "rsdnet.train", "rsdnet.ingest", "benches.reference.train"}
+    assert names == {*COMMANDS, *FLAGS, "rsdnet.train", "rsdnet.ingest", "rsdnet.catalog", "benches.reference.train"}
     assert not [path for path in files if "tyro.cli(" in path.read_text() and path.parent.name == "benches"]
 
 
@@ -177,6 +178,21 @@ def test_numeric_options_of_layouts(monkeypatch: pytest.MonkeyPatch, name: str) 
         refused(monkeypatch, ingest.main, [name, "SOURCE", "DB", *option.words("nan")], option.name)
     refused(monkeypatch, ingest.main, [name, "SOURCE", "DB", "--workers=text"], "workers")
     assert ingest.layout_of([name, "SOURCE", "DB", "--workers=3"]).workers == 3
+
+
+@pytest.mark.parametrize("name", ADOPTIONS)
+def test_numeric_options_of_adoptions(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    from rsdnet.catalog import __main__ as adoption
+
+    found = list(numeric(ADOPTIONS[name]))
+    assert {option.name for option in found} == {"max_invalid", "val", "test", "split_seed", "workers"}
+    for option in found:
+        for text in (*VALUES, *bounds(option)):
+            line = [name, "DB", *option.words(text)]
+            if option.takes(text):
+                assert getattr(adoption.asked(line), option.name) == option.type(text)
+            else:
+                refused(monkeypatch, adoption.main, line, option.name)
 
 
 @pytest.mark.parametrize(("section", "kind"), SECTIONS, ids=[name for name, _ in SECTIONS])
@@ -239,6 +255,8 @@ def test_other_mistakes(monkeypatch: pytest.MonkeyPatch, words: list[str], said:
         ("train", ["--config", "FOLDER"]), ("train", ["--resume"]), ("ingest.ingest", []),
         ("ingest.ingest", ["sen13ms", "FOLDER", "db"]), ("ingest.ingest", ["sen12ms", "FILE", "db"]),
         ("ingest.ingest", ["sen12ms", "FOLDER", "FILE"]), ("ingest.ingest", ["no.module:Layout", "FOLDER", "db"]),
+        ("catalog.__main__", []), ("catalog.__main__", ["pairs", "FOLDER"]), ("catalog.__main__", ["eurosat", "FILE"]),
+        ("catalog.__main__", ["eurosat", "FOLDER"]),
     ],
 )  # fmt: skip
 def test_one_line_on_files_for_folders_and_the_like(

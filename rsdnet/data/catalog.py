@@ -245,8 +245,8 @@ def _opened(db: str | os.PathLike[str], *, buffered: bool = False) -> Iterator[t
         raise DataError(f"{db} is a file: name the folder of a database")
     if not path.is_file():
         raise DataError(
-            f"{path} is missing, so the samples are not known: make the database with `python -m "
-            "rsdnet.ingest`, or write one row a sample: sample, ms, sar, map, label, split"
+            f"{path} is missing, so the samples are not known: make the database with `python -m rsdnet.ingest`, adopt "
+            "rico-hdl's with `python -m rsdnet.catalog`, or write one row a sample: sample, ms, sar, map, label, split"
         )
     try:
         with pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER if buffered else 0) as file:

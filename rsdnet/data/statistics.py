@@ -188,7 +188,7 @@ def read_stats(db: Path) -> dict[str, Any]:
         return tables[0]
     pooled: dict[str, Accumulator] = {}
     for folder in folders:
-        for band, summary in _read_histograms(folder):
+        for band, summary in read_histograms(folder / HISTOGRAMS, f"delete {folder} and ingest it anew"):
             pooled.setdefault(band, Accumulator()).add(summary)
     return tables[0] | {"bands": {band: pooled[band].result() for band in sorted(pooled)}}
 
@@ -226,9 +226,9 @@ def _number(x: Any) -> TypeGuard[float]:
     return isinstance(x, int | float) and abs(x) <= _LARGEST
 
 
-def write_histograms(folder: Path, counted: Mapping[str, Accumulator]) -> None:
-    """Write the histograms of a shard, {band: counts}, beside its `stats.json`."""
-    from safetensors.numpy import save_file
+def write_histograms(path: Path, counted: Mapping[str, Accumulator], done: int = 0) -> None:
+    """Write {band: counts}: of a shard as `HISTOGRAMS` beside its `stats.json`. done: a number for `read_done`."""
+    from safetensors.numpy import save
 
     tensors, rest = dict[str, np.ndarray](), dict[str, Any]()
     for band, total in counted.items():
@@ -240,15 +240,29 @@ def write_histograms(folder: Path, counted: Mapping[str, Accumulator]) -> None:
             rest[f"{band}/{kind}"] = {"start": start, "moments": None if kind == "count" else moments}
             moments = moments if kind == "count" else None  # beside the first kind of floats alone
         rest[band] = total.invalid
-    with aside(folder / HISTOGRAMS) as temporary:
-        save_file(tensors, temporary, metadata={"rsdnet": json.dumps(rest)})
+    with aside(path) as temporary:
+        # not save_file, to which a full disk is no OSError
+        temporary.write_bytes(save(tensors, {"rsdnet": json.dumps(rest), "done": str(done)}))
 
 
-def _read_histograms(folder: Path) -> Iterator[tuple[str, Summary]]:
-    """(band, counts) of one shard. Raises DataError on a file that is missing or damaged."""
+def read_done(path: Path, remedy: str) -> int:
+    """The number beside the histograms. remedy: as for `read_histograms`."""
     from safetensors import SafetensorError, safe_open
 
-    path = folder / HISTOGRAMS
+    try:
+        with safe_open(path, "numpy") as file:
+            return int(file.metadata()["done"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is missing or damaged ({error}): {remedy}") from error
+
+
+def read_histograms(path: Path, remedy: str) -> Iterator[tuple[str, Summary]]:
+    """(band, counts) of a file that `write_histograms` wrote.
+
+    remedy: the end of the line of the DataError on a file that is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "numpy") as file:
             rest = json.loads(file.metadata()["rsdnet"])
@@ -260,4 +274,4 @@ def _read_histograms(folder: Path) -> Iterator[tuple[str, Summary]]:
                     raise ValueError(f"{key} has bins up to {start + len(counts)}")
                 yield band, Summary(rest.pop(band, 0), {kind: (start, counts)}, moments and tuple(moments))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is missing or damaged ({error}): delete {folder} and ingest it anew") from error
+        raise DataError(f"{path} is missing or damaged ({error}): {remedy}") from error

@@ -1,5 +1,6 @@
 """The embedding of a scene: block by block, each the blend of all windows that meet it."""
 
+import itertools
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from rsdnet.distributed import Ranks
 from rsdnet.embed.geotiff import MOST, TILE, Coding, assemble
 from rsdnet.embed.layers import Layers, windowed
 from rsdnet.embed.parts import FIT, Parts, room_for
+from rsdnet.embed.position import WINDOWS, position_of
 from rsdnet.embed.projection import Fit, fitted, sampled
 from rsdnet.embed.scene import Scene
 from rsdnet.embed.windows import Blend, Block, Tiling, batches, valid_cells, valid_pixels
@@ -31,7 +33,7 @@ class Job:
     """The embedding of a scene by the maps of `layers`, with the windows of `tiling`, to `out`.
 
     kind: float16, int8, or byte for a picture. components: of the projection; 0: none. memory: bytes of a block and its
-    windows. identity: of the options that decide the result. tags: of the output.
+    windows. position: "subtract" or "keep". identity: of the options that decide the result. tags: of the output.
     """
 
     scene: Scene
@@ -40,6 +42,7 @@ class Job:
     out: Path
     kind: str
     components: int
+    position: str
     batch: int
     memory: int
     seed: int
@@ -128,13 +131,28 @@ class Job:
         path = self.parts.folder / FIT
         if path.exists():
             return Fit.load(path)
+        position = self._position() if self.position == "subtract" else []
         if not self.components and self.kind == "float16":
-            return Fit(None, None, np.zeros(self.count, np.float32), np.ones(self.count, np.float32), None)
-        sample = sampled(self.layers, self._sample_windows, self.tiling.side, self.seed)
-        found = fitted(sample, self.components, self.kind == "byte", self.seed)
+            found = Fit(None, None, np.zeros(self.count, np.float32), np.ones(self.count, np.float32), None)
+        else:
+            sample = sampled(self.layers, self._sample_windows, self.tiling.side, self.seed, position)
+            found = fitted(sample, self.components, self.kind == "byte", self.seed)
+        if position:
+            found = found._replace(position=torch.cat([each.flatten() for each in position]).cpu().numpy())
         with room_for(self.out, "nothing is written yet"):
             found.save(path)
         return found
+
+    def _position(self) -> list[Tensor]:
+        """The position part of each stage, of windows that are spread over the scene."""
+        tiling = self.tiling
+        every = len(tiling.starts(0)) * len(tiling.starts(1))
+        independent = min(math.prod(side / tiling.window for side in tiling.shape) / every, 1)
+        whole = (values for values, valid in self._sample_windows(WINDOWS) if valid.all())
+        groups = iter(lambda: list(itertools.islice(whole, self.batch)), [])
+        joined = ({name: torch.cat([each[name] for each in group]) for name in group[0]} for group in groups)
+        with torch.inference_mode():
+            return position_of((self.layers.maps(values) for values in joined), independent)
 
     def embed(self, block: Block, fit: Fit) -> tuple[Tensor, Tensor]:
         """Values (layers, height, width) float32 and valid pixels (height, width) bool of a block."""

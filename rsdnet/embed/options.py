@@ -41,6 +41,9 @@ class Options:
     pca: Annotated[int, Field(ge=0, le=4096)] = 0
     """Principal components to write in place of the maps' channels; 3: a picture, red, green and blue of 8 bits; 0:
     none."""
+    position: Literal["subtract", "keep"] = "subtract"
+    """The part of the features that tells their place in the window, as padding causes it: subtract its mean over
+    windows of the scene, or keep the encoder's maps as they are."""
     type: Literal["float16", "int8"] = "float16"
     """Type of the values: float16, or int8 with a scale and an offset a layer."""
     s2_unit: S2Unit = "dn"
@@ -59,7 +62,7 @@ class Options:
     batch: Annotated[int, Field(ge=1, le=2**16)] = 16
     """Windows, or patches, encoded at once."""
     seed: Seed = 0
-    """Seed of the sample that --pca and int8 are fitted on."""
+    """Seed of the windows that --pca, --position and int8 are fitted on."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to encode; auto: the GPU where there is one, under torchrun one for each process."""
     force: bool = False

@@ -57,6 +57,7 @@ def planned(encoder: Encoder, options: Options, out: Path, console: Console) -> 
         "pca": options.pca,
         "type": options.type,
         "seed": options.seed,
+        "position": options.position,
         "offset": scene.recipe.offset,
         "s2_unit": options.s2_unit,
         "s1_unit": options.s1_unit,
@@ -69,8 +70,8 @@ def planned(encoder: Encoder, options: Options, out: Path, console: Console) -> 
     tags["RSDNET_SCENE"] = " ".join(str(name) for name, *_ in scene.identity())
     kind = "byte" if options.pca == 3 else options.type
     job = Job(
-        scene, layers, tiling, out, kind, options.pca, options.batch, int(options.memory * 1e9), options.seed,
-        identity, tags,
+        scene, layers, tiling, out, kind, options.pca, options.position, options.batch, int(options.memory * 1e9),
+        options.seed, identity, tags,
     ).blocked()  # fmt: skip
     for line in words(job, facts):
         console.print(line)

@@ -4,7 +4,7 @@ Both are linear, so that they are applied to the maps before these are resampled
 instead of thousands.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from rsdnet.embed.layers import Layers
+from rsdnet.embed.position import without
 from rsdnet.errors import DataError
 from rsdnet.files import aside
 
@@ -29,7 +30,8 @@ class Fit(NamedTuple):
     """A projection and the ranges of the layers.
 
     components: (K, C) float32, None: the channels as they are. shift: (K,) float32, to be taken from the projected
-    ones. low, high: (layers,) float32. variance: (K,) shares of the variance.
+    ones. low, high: (layers,) float32. variance: (K,) shares of the variance. position: of all stages, float32, one
+    after the other, to be taken from the maps first; None: nothing.
     """
 
     components: np.ndarray | None
@@ -37,6 +39,7 @@ class Fit(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     variance: np.ndarray | None
+    position: np.ndarray | None = None
 
     def save(self, path: Path) -> None:
         """As a .npz, aside then renamed."""
@@ -50,12 +53,21 @@ class Fit(NamedTuple):
             return cls(*(found.get(name, None) for name in cls._fields))
 
     def apply(self, layers: Layers, maps: list[Tensor]) -> list[tuple[int, Tensor]]:
-        """Each stage's maps (B, c, h, w), projected where there are components, with the first layer they add to."""
+        """Each stage's maps (B, c, h, w) without their position part, projected where there are components, with the
+        first layer they add to."""
+        maps = without(maps, self._positions(maps))
         if self.components is None:
             return [(each.first, found) for each, found in zip(layers.stages, maps, strict=True)]
         whole = torch.from_numpy(self.components).to(maps[0].device)
         cut = [whole[:, each.first : each.first + each.channels] for each in layers.stages]
         return [(0, torch.einsum("kc,bchw->bkhw", own, found)) for own, found in zip(cut, maps, strict=True)]
+
+    def _positions(self, maps: list[Tensor]) -> list[Tensor]:
+        """The position part (c, h, w) of each stage."""
+        if self.position is None:
+            return []
+        parts = torch.from_numpy(self.position).split([each[0].numel() for each in maps])
+        return [part.view(each.shape[1:]).to(each.device) for part, each in zip(parts, maps, strict=True)]
 
 
 def fitted(sample: np.ndarray, components: int, picture: bool, seed: int) -> Fit:
@@ -86,11 +98,13 @@ def _range(values: np.ndarray, share: tuple[float, float]) -> tuple[np.ndarray, 
 
 
 def sampled(
-    layers: Layers, windows: Callable[[int], Iterator[tuple[dict[str, Tensor], np.ndarray]]], side: int, seed: int
-) -> np.ndarray:
+    layers: Layers, windows: Callable[[int], Iterator[tuple[dict[str, Tensor], np.ndarray]]], side: int, seed: int,
+    position: Sequence[Tensor] = (),
+) -> np.ndarray:  # fmt: skip
     """(n, C) float32: channels at valid pixels of the output, drawn from windows that are spread over the scene.
 
-    windows: that many windows (1, h, w) by band, with their valid pixels (side, side).
+    windows: that many windows (1, h, w) by band, with their valid pixels (side, side). position: of the maps, to be
+    taken from them.
     Raises DataError where there is no valid pixel.
     """
     rng, found = np.random.default_rng(seed), list[np.ndarray]()
@@ -100,7 +114,7 @@ def sampled(
         if len(places):
             chosen = rng.permutation(places)[:each]
             grid = torch.from_numpy((2 * chosen[:, ::-1] + 1) / side - 1).float()  # (x, y) of pixel centres in [-1, 1]
-            found.append(at_places(layers.maps(values), grid).cpu().numpy())
+            found.append(at_places(without(layers.maps(values), position), grid).cpu().numpy())
     if not found:
         raise DataError("the scene has no valid pixel in all bands of the rows: name other rows by --bands")
     return np.concatenate(found)

@@ -51,7 +51,7 @@ def info(db: Path, verify: bool = False, write: Path | None = None) -> int:
     name = paths[0] if len(paths) == 1 else f"{db}: {len(paths)} shards"
     console.print(f"{name}: {found.total:,} entries, {sizes}")
     if samples is None:
-        console.print("no catalog: samples, labels and splits are not known")
+        console.print("no catalog: samples, labels and splits are not known; see rsdnet.catalog")
     else:
         _print_samples(console, samples, units_of(db))
     console.print(_band_table(found))

@@ -1,5 +1,6 @@
 """One source to database entries and catalog rows: read, check, cut. Runs in the workers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,10 +14,12 @@ from rsdnet.errors import DataError, Unfit
 from rsdnet.ingest import raster
 from rsdnet.ingest.grid import compare, described, positions
 from rsdnet.ingest.images import IDS, Facts, Picture, read_image
-from rsdnet.ingest.source import Recipe, Source
+from rsdnet.ingest.source import Image, Recipe, Source
 from rsdnet.ingest.tiles import NAMES, Layers, coverage, size_of, tiles
 
 LONGEST_KEY = 511  # bytes; LMDB's MDB_MAXKEYSIZE
+Read = Callable[[str, Image, Source, Recipe, Facts], Picture]
+"""The picture of one image of a source: see `read_image`."""
 
 
 class Row(NamedTuple):
@@ -59,8 +62,11 @@ class Result(Facts):
         return {name: getattr(self, name) for name in kept}
 
 
-def ingest_source(source: Source, recipe: Recipe) -> Result:
-    """Entries and rows of one source; a fault in it becomes a reason in `left`, never an exception."""
+def ingest_source(source: Source, recipe: Recipe, read: Read = read_image, keep: bool = True) -> Result:
+    """Entries and rows of one source; a fault in it becomes a reason in `left`, never an exception.
+
+    keep: make the entries. Without it the database has them already.
+    """
     result = Result()
     try:
         if source.problem:
@@ -68,9 +74,10 @@ def ingest_source(source: Source, recipe: Recipe) -> Result:
         if not source.images or not all(image.files for image in source.images.values()):
             raise Unfit("no files", "its layout gives it no image, or one without files")
         with rasterio.Env(**raster.GDAL):
-            pictures = {kind: read_image(kind, image, source, recipe, result) for kind, image in source.images.items()}
-        _check_grids(pictures, result)
-        _cut(source, pictures, recipe, result)
+            pictures = {kind: read(kind, image, source, recipe, result) for kind, image in source.images.items()}
+        if keep:  # a database tells no place
+            _check_grids(pictures, result)
+        _cut(source, pictures, recipe, result, keep)
     except DataError as error:
         kind = getattr(error, "kind", "other reasons")
         return Result(left=[(source.name, " ".join(str(error).split()), kind)], evidence=result.evidence)
@@ -87,7 +94,7 @@ def _check_grids(pictures: dict[str, Picture], result: Result) -> None:
         result.doubts.append(f"{silent} without a georeference: paired pixel by pixel")
 
 
-def _cut(source: Source, pictures: dict[str, Picture], recipe: Recipe, result: Result) -> None:
+def _cut(source: Source, pictures: dict[str, Picture], recipe: Recipe, result: Result, keep: bool) -> None:
     """Cut the tiles; add entries, rows and statistics of those that are sound."""
     images = {kind: picture.layers for kind, picture in pictures.items()}
     found = list(tiles(images, recipe.patch, recipe.stride, recipe.tolerance))
@@ -96,7 +103,7 @@ def _cut(source: Source, pictures: dict[str, Picture], recipe: Recipe, result: R
     result.grid = described(grid, size_of(images))
     where = positions(grid, [tile.window.centre for tile in found])
     for tile, place in zip(found, where, strict=True):
-        _add(source, tile.suffix, tile.layers, place, recipe, result)
+        _add(source, tile.suffix, tile.layers, place, recipe, result, keep)
 
 
 def _add(
@@ -106,6 +113,7 @@ def _add(
     place: tuple[float, float] | None,
     recipe: Recipe,
     result: Result,
+    keep: bool,
 ) -> None:
     """Check one tile; add its entries, row and statistics."""
     sample, split = source.name + suffix, source.split or "train"
@@ -120,7 +128,7 @@ def _add(
     for key in keys.values():
         if len(key.encode()) > LONGEST_KEY:
             raise Unfit("key", f"its key is {len(key.encode())} bytes long; LMDB takes {LONGEST_KEY}")
-    for kind, layers in cut.items():
+    for kind, layers in cut.items() if keep else ():
         whole = {name: np.ascontiguousarray(layer) for name, layer in layers.items()}
         result.entries.append((keys[kind], save(whole)))
     label = source.label

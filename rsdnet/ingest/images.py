@@ -25,7 +25,8 @@ class Facts:
     """Facts about the images of a source.
 
     offsets: (file, DN subtracted, reason, whether it is known). evidence: of the offset. notes, doubts: facts and
-    guesses to count over all sources. dropped: pixels of label maps by value that is no class.
+    guesses to count over all sources. dropped: pixels of label maps by value that is no class. read: bytes that were
+    read, where that is counted.
     """
 
     offsets: list[tuple[str, int, str, bool]] = field(default_factory=list)
@@ -33,6 +34,7 @@ class Facts:
     notes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
+    read: int = 0
 
     def note(self, text: str) -> None:
         """Note a fact, once."""
@@ -51,13 +53,18 @@ def read_image(
 ) -> Picture:
     """The layers of one image, converted to database values. region, most: as of `raster.read`."""
     files = [raster.read(path, names, recipe.nodata.get(kind), region, most) for path, names in image.files]
+    return picture_of(kind, image.files[0][0], files, source, recipe, facts)
+
+
+def picture_of(kind: str, first: str, files: list[Raster], source: Source, recipe: Recipe, facts: Facts) -> Picture:
+    """The layers of an image's files, converted to database values. first: the path of its first file."""
     for file in files:
         if file.flipped:
             facts.note(f"{NAMES[kind]}: stored south-up or mirrored, turned north up")
     if kind == "map":
         return _label_map(files[0], source, recipe, facts)
     found = {name: layer for file in files for name, layer in file.layers.items()}
-    expected, first = recipe.expected[kind], image.files[0][0]
+    expected = recipe.expected[kind]
     if absent := [name for name in expected if name not in found]:
         raise Unfit("bands", f"{first} has no band {', '.join(absent)}: it has {', '.join(found)}")
     if untaken := [name for file in files for name in file.untaken] + [name for name in found if name not in expected]:

@@ -9,28 +9,25 @@ jobs that share the work: see rsdnet/data/shards.py. LAYOUT: one of those below,
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 from rich.console import Console
 from safetensors.numpy import load
 
 from rsdnet.console import progress
-from rsdnet.data import catalog
-from rsdnet.data.catalog import DATA, JOURNAL, SPLITS, Catalog
-from rsdnet.data.statistics import write_histograms, write_stats
+from rsdnet.data.catalog import DATA, JOURNAL, SPLITS
+from rsdnet.data.statistics import HISTOGRAMS, write_histograms, write_stats
 from rsdnet.errors import DataError
-from rsdnet.files import aside
 from rsdnet.ingest.finished import check_apart, check_entries, compare_shards, finished
 from rsdnet.ingest.geotiffs import Row, summarise_tile
 from rsdnet.ingest.journal import Journal
 from rsdnet.ingest.layouts import LAYOUTS
 from rsdnet.ingest.layouts.base import Layout
+from rsdnet.ingest.results import catalog_of, write_list
 from rsdnet.ingest.source import Recipe, Source, check_names, check_values, digest, once
 from rsdnet.ingest.splits import draw
 from rsdnet.ingest.summary import LEFT_OUT, OFFSETS, Tally
@@ -175,50 +172,17 @@ class Job:
         folder, tally = self.layout.folder, self.tally
         write_stats(folder, {name: tally.bands[name].result() for name in sorted(tally.bands)}, checked=True)
         if self.layout.part:
-            write_histograms(folder, tally.bands)
-        _write_list(folder / LEFT_OUT, ("sample", "reason"), (row[:2] for row in self._gathered("left")))
-        _write_list(folder / OFFSETS, ("file", "subtracted", "why"), (row[:3] for row in self._gathered("offsets")))
-        self._catalog([Row(*row) for row in self._gathered("rows")]).write(folder)
+            write_histograms(folder / HISTOGRAMS, tally.bands)
+        write_list(folder / LEFT_OUT, ("sample", "reason"), (row[:2] for row in self._gathered("left")))
+        write_list(folder / OFFSETS, ("file", "subtracted", "why"), (row[:3] for row in self._gathered("offsets")))
+        rows = [Row(*row) for row in self._gathered("rows")]
+        meta = {"layout": self.layout.NAME, "patch": self.layout.patch, "ingest": self.identity}
+        catalog_of(rows, self.recipe, self.tally.highest, meta).write(folder)
         self.journal.remove()
 
     def _gathered(self, name: str) -> Iterator[list[Any]]:
         """The rows of all lines of the journal under `name`."""
         return (row for line in self.journal.lines() for row in line[name])
-
-    def _catalog(self, rows: list[Row]) -> Catalog:
-        layout, recipe = self.layout, self.recipe
-        units = {"ms": "byte" if recipe.s2_unit == "byte" else "dn", "sar": "db"}
-        meta: dict[str, Any] = {"layout": layout.NAME, "level": recipe.level, "patch": layout.patch, "units": units}
-        meta["ingest"] = self.identity
-        if recipe.raw_map:
-            (values,) = recipe.classes.values()
-            meta["values"] = {str(value): label for value, label in values.items()}
-        ids = tuple(map(str, range(self.tally.highest + 1)))
-        return Catalog(
-            samples=catalog.objects([row.sample for row in rows]),
-            **{
-                name: catalog.objects([getattr(row, name) for row in rows])
-                for name in ("ms", "sar", "map", "split", "group")
-            },
-            lon=np.array([row.lon for row in rows], np.float64),
-            lat=np.array([row.lat for row in rows], np.float64),
-            label=np.array([-1 if row.label is None else row.label for row in rows], np.int32),
-            labels=catalog.objects([None if row.labels is None else tuple(row.labels) for row in rows]),
-            contains_seasonal_snow=catalog.objects([row.snow for row in rows]),
-            contains_cloud_or_shadow=catalog.objects([row.clouds for row in rows]),
-            classes=ids if recipe.class_names is None else recipe.class_names,
-            meta=meta,
-        )
-
-
-def _write_list(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write tab-separated values; no file without rows, nor an earlier ingest's."""
-    lines = ["\t".join(str(cell).replace("\t", " ") for cell in row) + "\n" for row in (header, *rows)]
-    if len(lines) > 1:
-        with aside(path) as temporary:
-            temporary.write_text("".join(lines), "utf-8")
-    else:
-        path.unlink(missing_ok=True)
 
 
 def main() -> int:

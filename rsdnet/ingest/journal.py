@@ -1,4 +1,4 @@
-"""The journal by which an interrupted ingest continues: `ingest.journal`, JSON lines.
+"""The journal by which an interrupted ingest continues: `ingest.journal`, JSON lines. rsdnet.catalog has one, too.
 
 The first line holds the options, every other one a source, in order. A source's line is written only after its entries
 are committed, so whenever a process dies, the entries of every line are in the database; sources in flight are ingested
@@ -8,7 +8,8 @@ again, to the same values.
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,38 @@ from rsdnet.errors import DataError
 from rsdnet.files import lock
 
 
+def compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise DataError if the database in `folder` was begun with other options, or of other files."""
+    if not (name := differing(before, now)):
+        return
+    one, two = _distinct(before.get(name), now.get(name))
+    how = f"with {name} {one!r}, now it is {two!r}: use the same options, another folder,"
+    if name == "listing":
+        how = f"when {before['source']} held other files: put them back,"
+    raise DataError(f"{folder} was begun {how} or delete {folder}")
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first option in which the two differ, "listing" last; "" for none."""
+    now = json.loads(json.dumps(now))
+    found = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return next((name for name in found if name != "listing"), "listing" if found else "")
+
+
+Compare = Callable[[Path, dict[str, Any], dict[str, Any]], None]
+
+
 class Journal:
     """The journal of an ingest, locked. done: number of finished sources."""
 
-    def __init__(self, folder: Path, identity: dict[str, Any]):
+    def __init__(self, folder: Path, identity: dict[str, Any], name: str = JOURNAL, compare: Compare = compare):
         """Open or begin it, and cut off a torn last line.
 
         Raises DataError if another process has it, it is damaged, or the options are not `identity`.
         """
-        self.path = folder / JOURNAL
+        self.path = folder / name
         self.file = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the ingest
-        lock(self.file, f"{folder}: another ingest is writing to it; wait for it to end")
+        lock(self.file, f"{folder}: another {self.path.stem} is writing to it; wait for it to end")
         self.file.seek(0)
         lengths = [len(line) for line in self.file if line.endswith(b"\n")]
         self.file.truncate(sum(lengths))
@@ -48,6 +70,12 @@ class Journal:
         self.file.write(text.encode())
         self.file.flush()
         os.fsync(self.file.fileno())
+
+    def cut(self, done: int) -> None:
+        """Forget all sources after the first `done`."""
+        self.file.seek(0)
+        self.file.truncate(sum(len(line) for line in islice(self.file, 1 + done)))
+        self.done = done
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The lines of the finished sources, in order."""
@@ -77,22 +105,9 @@ def _parsed(path: Path, line: bytes) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise DataError(f"{path} is damaged: delete {path.parent} and ingest anew")
+        how = f"delete {path.parent} and ingest anew" if path.name == JOURNAL else "delete it and run the command again"
+        raise DataError(f"{path} is damaged: {how}")
     return found
-
-
-def compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise DataError if the database in `folder` was begun with other options, or of other files."""
-    now = json.loads(json.dumps(now))
-    differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if not differing:
-        return
-    name = next((name for name in differing if name != "listing"), "listing")
-    one, two = _distinct(before.get(name), now.get(name))
-    how = f"with {name} {one!r}, now it is {two!r}: use the same options, another folder,"
-    if name == "listing":
-        how = f"when {before['source']} held other files: put them back,"
-    raise DataError(f"{folder} was begun {how} or delete {folder}")
 
 
 def _distinct(one: Any, two: Any) -> tuple[Any, Any]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,16 +10,25 @@ from rich.console import Console
 from rsdnet.console import progress
 from rsdnet.errors import IMPLAUSIBLE, DataError
 from rsdnet.ingest.geotiffs import Result
-from rsdnet.ingest.s2_offset import settle
+from rsdnet.ingest.s2_offset import Evidence, settle
 from rsdnet.ingest.source import Recipe, Source
-from rsdnet.ingest.workers import results
+from rsdnet.ingest.workers import Work, results
 
 _LOOKED, _BYTES = 128, 1 << 30  # sources, and bytes of their files, that are looked at, at most
 _MANY = 0.1  # share of sources in another unit or with fill, beyond one, from which the options are to blame
 
 
-def survey(every: Sequence[Source], recipe: Recipe, workers: int, folder: Path) -> None:
+def survey(
+    every: Sequence[Source],
+    recipe: Recipe,
+    workers: int,
+    folder: Path,
+    work: Work | None = None,
+    settle: Callable[[Sequence[Evidence]], None] = settle,
+) -> None:
     """Read some of the sources, evenly spread.
+
+    work: reads a source; None: from its files. settle: raises DataError where the evidence leaves the S2 offset open.
 
     Raises DataError if none can be ingested, many are implausible as they are taken, or the S2 offset stays open.
     """
@@ -27,11 +36,11 @@ def survey(every: Sequence[Source], recipe: Recipe, workers: int, folder: Path) 
     some = spread(free)
     with (
         progress("look", len(some), "sources", console=Console()) as show,
-        contextlib.closing(results(some, recipe, workers)) as read,
+        contextlib.closing(results(some, recipe, workers, work)) as read,
     ):
         looked = list[Result]()
         for result in read:
-            result.entries = []  # the values are not needed
+            result.entries, result.summaries = [], []  # the values are not needed
             looked.append(result)
             show(len(looked))
     left = [(kind, f"{sample}: {reason}") for result in looked for sample, reason, kind in result.left]

@@ -50,7 +50,8 @@ def _to_dn(layer: Layer, unit: S2Unit) -> tuple[float, float]:
 
 def _whole(value: float) -> float:
     """A value that is whole but for its rounding (10,000 times 0.0001, which may be a float32), as the whole number."""
-    return round(value) if np.isclose(value, round(value), rtol=1e-7, atol=1e-9) else value
+    near = round(value)
+    return near if value == near or np.isclose(value, near, rtol=1e-7, atol=1e-9) else value
 
 
 def s1(layer: Layer, unit: S1Unit) -> np.ndarray:

@@ -23,9 +23,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def results(sources: list[Source], recipe: Recipe, asked: int) -> Generator[Result, None, None]:
-    """The sources' results in order: see `ordered`."""
-    return ordered(partial(ingest_source, recipe=recipe), sources, asked)
+Work = Callable[..., Result]
+"""`ingest_source`, or another that takes a source and `recipe`."""
+
+
+def results(
+    sources: list[Source], recipe: Recipe, asked: int, work: Work | None = None
+) -> Generator[Result, None, None]:
+    """The sources' results in order: see `ordered`. work: reads a source; None: from its files."""
+    return ordered(partial(work or ingest_source, recipe=recipe), sources, asked)
 
 
 def ordered(work: Callable[[T], R], items: Sequence[T], asked: int) -> Generator[R, None, None]:

@@ -134,7 +134,7 @@ def shards(folder: Path, parts: list[list[np.ndarray]], modality: str, name: str
         Catalog(key, key, none, none, np.array([-1], np.int32), objects(["train"])).write(shard)
         total = counted(arrays, modality)
         write_stats(shard, {name: total.result()})
-        write_histograms(shard, {name: total})
+        write_histograms(shard / HISTOGRAMS, {name: total})
 
 
 @settings(max_examples=25)

@@ -19,7 +19,7 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 from tests.conftest import REPO
-from tests.support import geotiffs, tiny
+from tests.support import geotiffs, rico, tiny
 from tests.support.environments import compiling
 
 README = REPO / "README.md"
@@ -29,6 +29,7 @@ TEXTS = {path.relative_to(REPO).as_posix(): path.read_text() for path in PAGES}
 # A page's words, and what runs in their place: small sources and databases, few samples.
 INSTEAD = {
     "/data/SEN12MS": "data/SEN12MS", "/data/mine": "data/mine", "128": "32", "1024": "16",
+    "/data/Encoded-BigEarthNet": "data/encoded", "/data/metadata.parquet": "data/ben/metadata.parquet",
     "/data/EuroSAT": "data/EuroSAT", "/data/DFC2020": "data/DFC2020", "imagenet:efficientnet-lite0": "runs/single",
     "SOURCE": "data/SEN12MS", "DB": "db/brought", "package.module:Layout": "rsdnet.ingest.layouts.sen12ms:Sen12ms",
 }  # fmt: skip
@@ -88,7 +89,7 @@ def check_module(words: list[str]) -> None:
     module, rest = words[0], words[1:]
     assert importlib.util.find_spec(module), module
     if used(rest):
-        layout = rest[:1] if module == "rsdnet.ingest" else []
+        layout = rest[:1] if module in ("rsdnet.ingest", "rsdnet.catalog") else []
         assert used(rest) <= options(module, *layout)
 
 
@@ -182,11 +183,12 @@ def make_sources(folder: Path) -> None:
             geotiffs.write(folder / "data" / "mine" / name / f"{index}.tif", pixels)
     geotiffs.eurosat(folder / "data" / "EuroSAT")
     geotiffs.dfc2020(folder / "data" / "DFC2020")
+    rico.encode(rico.bigearthnet(folder / "data" / "ben"), folder / "data" / "encoded")
 
 
 PYTHON = {page for page, text in TEXTS.items() if blocks(text, "python")}
-PAPER = "docs/paper.md"  # run by test_paper.py
-RUN = [page for page, text in TEXTS.items() if (own_commands(text) or page in PYTHON) and page != PAPER]
+ELSEWHERE = {"docs/paper.md", "docs/export.md"}  # run by test_paper.py and test_export.py
+RUN = [page for page, text in TEXTS.items() if (own_commands(text) or page in PYTHON) and page not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("page", RUN)
@@ -222,7 +224,8 @@ def test_options_in_the_text_exist(page: str) -> None:
         known = options("rsdnet.train") | options("rsdnet.probe") | options("rsdnet.info")
         known |= options("rsdnet.ingest", "pairs") | options("rsdnet.ingest", "bigearthnet")
         known |= options("rsdnet.ingest", "sen12ms") | options("rsdnet.table")
-        known |= options("benches.end_to_end") | options("rsdnet.embed")
+        known |= options("rsdnet.export") | options("rsdnet.catalog", "bigearthnet") | options("rsdnet.embed")
+        known |= options("benches.end_to_end")
         known |= {option for action in get_args_parser()._actions for option in action.option_strings}
         assert named <= known
 

@@ -5,56 +5,25 @@ labels.
 Keys and values are rico-hdl's. Without metadata.parquet S1 and S2 stay unpaired: a sample each.
 """
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 from rsdnet import bands
-from rsdnet.data.catalog import CONDITIONS
-from rsdnet.errors import DataError
-from rsdnet.ingest.files import add, counted, subfolders
+from rsdnet.ingest.files import add, subfolders
 from rsdnet.ingest.layouts.base import Layout
+from rsdnet.ingest.layouts.bigearthnet_tables import CLASSES, METADATA, S1, UNCLEAR, Tables, Unlisted, recipe
 from rsdnet.ingest.source import Image, Recipe, Source
 
-_SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
-METADATA = "metadata.parquet"
-UNCLEAR = "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
-_COLLECTIONS = ("BigEarthNet-S2", "BigEarthNet-S1", "Reference_Maps")
-_S1 = ("VH", "VV")  # rico-hdl's order
+__all__ = ["CLASSES", "BigEarthNet"]
 
-# The 19 classes and their CORINE codes (Sumbul et al. 2021, BigEarthNet-MM, table 1); other codes are no class.
-CLASSES: dict[str, tuple[int, ...]] = {
-    "Urban fabric": (111, 112),
-    "Industrial or commercial units": (121,),
-    "Arable land": (211, 212, 213),
-    "Permanent crops": (221, 222, 223, 241),
-    "Pastures": (231,),
-    "Complex cultivation patterns": (242,),
-    "Land principally occupied by agriculture, with significant areas of natural vegetation": (243,),
-    "Agro-forestry areas": (244,),
-    "Broad-leaved forest": (311,),
-    "Coniferous forest": (312,),
-    "Mixed forest": (313,),
-    "Natural grassland and sparsely vegetated areas": (321, 333),
-    "Moors, heathland and sclerophyllous vegetation": (322, 323),
-    "Transitional woodland, shrub": (324,),
-    "Beaches, dunes, sands": (331,),
-    "Inland wetlands": (411, 412),
-    "Coastal wetlands": (421, 422),
-    "Inland waters": (511, 512),
-    "Marine waters": (521, 522, 523),
-}
-_IDS = {name: label for label, name in enumerate(CLASSES)}
+_COLLECTIONS = ("BigEarthNet-S2", "BigEarthNet-S1", "Reference_Maps")
 
 
 @dataclass(frozen=True)
 class BigEarthNet(Layout):
     """BigEarthNet v2."""
 
-    unlisted: Literal["leave-out", "keep"] = "leave-out"
+    unlisted: Unlisted = "leave-out"
     """Patches that metadata.parquet does not list: leave them out; or keep them, with the splits and pairs of
     metadata_for_patches_with_snow_cloud_or_shadow.parquet where it lists them, else alone and with splits drawn.
     rsdnet.probe leaves out those with snow, clouds or shadow unless asked for."""
@@ -65,50 +34,16 @@ class BigEarthNet(Layout):
     SPLITS = f"those of {METADATA}"
 
     def sources(self) -> list[Source]:
-        s2, s1, maps = map(self._patches, _COLLECTIONS, (bands.S2L2A, _S1, ()))
+        s2, s1, maps = map(self._patches, _COLLECTIONS, (bands.S2L2A, S1, ()))
         if not s2 and not s1:
             return []
-        if not self._tables:
+        paths = (self.source / name for name in (METADATA, UNCLEAR))
+        tables = Tables(tuple(path for path in paths if path.is_file()), self.unlisted, self.notices)
+        if not tables.listed:
             self.notices.append(f"no {METADATA} in {self.source}: S1 and S2 are not paired, splits are drawn")
-        rows, patch_of = self._rows, {row.s1: patch for patch, row in self._rows.items() if row.s1}
-        self._tell_absent(s2, s1)
+        found = [*tables.samples(s2, s1, maps, _scene, "a folder")]
         self.tell_unread(_COLLECTIONS)
-        found = []
-        for patch in sorted({*s2, *maps}):
-            row = rows.get(patch)
-            kinds = {"ms": s2.get(patch), "sar": s1.get(row.s1 or "") if row else None, "map": maps.get(patch)}
-            images = {kind: image for kind, image in kinds.items() if image is not None}
-            problem = self._problem(patch, row) or ("" if patch in s2 or not self._tables else "it has no S2 files")
-            source = Source(patch, _scene(images), images, scheme="corine", problem=problem)
-            found.append(source._replace(**(row or _Row()).facts()))
-        paired = {source.images["sar"].key for source in found if "sar" in source.images}
-        for patch in sorted(s1.keys() - paired):
-            row = rows.get(patch_of.get(patch, ""))
-            images = {"sar": s1[patch]}
-            source = Source(patch, _scene(images), images, problem=self._problem(patch, row))
-            found.append(source._replace(**(row or _Row()).facts()))
         return found
-
-    def _problem(self, patch: str, row: "_Row | None") -> str:
-        """The reason to leave out a patch with this row of the tables, or none."""
-        if row is not None:
-            return row.problem
-        if not self._tables or self.unlisted == "keep":
-            return ""
-        if patch in self._unclear:
-            return f"{METADATA} does not list it, but {UNCLEAR} does: --unlisted keep takes it"
-        return f"{METADATA} does not list it: --unlisted keep takes it"
-
-    def _tell_absent(self, s2: dict[str, Image], s1: dict[str, Image]) -> None:
-        """Note the patches that a table lists and no files are there of."""
-        listed = [*self._rows.items()]
-        for what, absent in (
-            ("S2", sorted(patch for patch, _ in listed if patch not in s2)),
-            ("S1", sorted(row.s1 for _, row in listed if row.s1 and row.s1 not in s1)),
-        ):
-            if absent:
-                lacking = f"{what} patches of {METADATA} without a folder (their partners are samples without {what})"
-                self.notices.append(counted(lacking, len(absent), absent[0]))
 
     def _patches(self, collection: str, names: tuple[str, ...]) -> dict[str, Image]:
         """The images of a collection by patch: one file a band; without band names, the reference maps.
@@ -127,117 +62,10 @@ class BigEarthNet(Layout):
             found[patch] = Image(patch, files) if names else reference
         return found
 
-    @cached_property
-    def _tables(self) -> list[Path]:
-        """The tables of the patches to take; none without metadata.parquet."""
-        paths = [self.source / METADATA, *([self.source / UNCLEAR] if self.unlisted == "keep" else [])]
-        return [path for path in paths if path.is_file()] if paths[0].is_file() else []
-
-    @cached_property
-    def _rows(self) -> "dict[str, _Row]":
-        """The rows of the tables by S2 patch."""
-        rows: dict[str, _Row] = {}
-        for path in self._tables:
-            rows = _read(path, self.notices) | rows
-        partners = Counter(row.s1 for row in rows.values() if row.s1)
-        return {
-            patch: row._replace(problem=f"its S1 patch is listed for another S2 patch, too: {row.s1}")
-            if row.s1 and partners[row.s1] > 1 and not row.problem
-            else row
-            for patch, row in rows.items()
-        }
-
-    @cached_property
-    def _unclear(self) -> set[str]:
-        """The S2 and S1 patches that the second table lists, where it is there."""
-        path = self.source / UNCLEAR
-        rows = _read(path, []) if path.is_file() else {}
-        return {*rows, *(row.s1 for row in rows.values() if row.s1)}
-
     def recipe(self) -> Recipe:
-        codes = {code: label for label, codes in enumerate(CLASSES.values()) for code in codes}
-        return Recipe(
-            {"ms": bands.S2L2A, "sar": _S1},
-            classes={"corine": codes},
-            class_names=tuple(CLASSES),
-            raw_map=True,
-            level="L2A",
-        )
+        return recipe()
 
 
-class _Row(NamedTuple):
-    """A row of a table: the S1 patch of an S2 patch, its split, label ids, and whether it has snow, and clouds or their
-    shadow; None for unknown. problem: the reason to leave it out, or ""."""
-
-    s1: str | None = None
-    split: str | None = None
-    labels: tuple[int, ...] | None = None
-    snow: bool | None = None
-    clouds: bool | None = None
-    problem: str = ""
-
-    def facts(self) -> dict[str, Any]:
-        """Fields of a `Source`."""
-        return {name: getattr(self, name) for name in ("split", "labels", "snow", "clouds")}
-
-
-def _read(path: Path, notices: list[str]) -> dict[str, _Row]:
-    """The rows of a table by S2 patch; a row that contradicts itself or another has a problem.
-
-    Raises DataError if it cannot be read, lacks a column, or has a label that is none of the 19 classes.
-    """
-    rows: dict[str, _Row] = {}
-    nameless = 0
-    for patch, s1, split, names, snow, clouds in _values(path):
-        if not patch:
-            nameless += 1
-            continue
-        known = _SPLITS.get(split or "")
-        problem = "" if known else f"{path.name} gives it no split that is known: {split}"
-        row = _Row(s1 or None, known, _ids(names, patch, path), snow, clouds, problem)
-        if rows.setdefault(patch, row)[:-1] != row[:-1]:
-            rows[patch] = row._replace(problem=f"{path.name} lists it more than once: with other values")
-    if nameless:
-        notices.append(f"rows of {path.name} without a patch_id, passed over: {nameless:,}")
-    return rows
-
-
-def _values(path: Path) -> Iterator[tuple[Any, ...]]:
-    """Patch, S1 patch, split, names of its classes, snow, clouds or shadow, of each row; None for a column it lacks.
-
-    Raises DataError if it cannot be read, or lacks one of the first three.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    text, flag = pyarrow.string(), pyarrow.bool_()
-    needed = dict.fromkeys(("patch_id", "s1_name", "split"), text)
-    columns = needed | {"labels": pyarrow.list_(text)} | dict.fromkeys(CONDITIONS, flag)
-    try:
-        held = pyarrow.parquet.read_schema(path).names
-        if lacking := [name for name in needed if name not in held]:
-            raise DataError(f"{path} has no column {', '.join(lacking)}: is it BigEarthNet v2's?")
-        table = pyarrow.parquet.read_table(path, columns=[name for name in columns if name in held])
-        values = [
-            table.column(name).cast(kind).to_pylist() if name in held else [None] * len(table)
-            for name, kind in columns.items()
-        ]
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error})") from error
-    return zip(*values, strict=True)
-
-
-def _ids(names: list[str] | None, patch: str, path: Path) -> tuple[int, ...] | None:
-    """The label ids, ascending, of class names; None for unknown ones. Raises DataError on a name of no class."""
-    if names is None:
-        return None
-    if other := [name for name in names if name not in _IDS]:
-        raise DataError(
-            f"{path} gives {patch} the label {other[0]!r}, which is none of BigEarthNet v2's {len(CLASSES)} classes"
-        )
-    return tuple(sorted({_IDS[name] for name in names}))
-
-
-def _scene(images: dict[str, Image]) -> str:
-    """The name of the patch's tile or scene: a group that no split tears apart."""
-    return Path(next(iter(images.values())).files[0][0]).parent.parent.name
+def _scene(image: Image) -> str:
+    """The name of a patch's tile or scene."""
+    return Path(image.files[0][0]).parent.parent.name

@@ -3,7 +3,7 @@
 Multispectral: .tif, 13 bands of L1C in uint16, B8A last. RGB: .jpg, three of them stretched to 8 bits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,8 @@ CLASSES = (
     "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture",
     "PermanentCrop", "Residential", "River", "SeaLake",
 )  # fmt: skip
-_LISTS = ("train", "val", "test")
+LISTS = {f"eurosat-{split}.txt": split for split in ("train", "val", "test")}
+"""Files of the usual split."""
 _SUFFIXES = (".jpg", ".jpeg", ".png", *RASTER)  # of the lines of a list, whatever the release
 
 
@@ -48,21 +49,12 @@ class EuroSat(Layout):
         if unknown := sorted(listed.keys() - files.keys()):
             self.notices.append(counted("samples of the lists without a file", len(unknown), unknown[0]))
         doubles = copies(files)
-        return [
-            Source(
-                name=name,
-                group=name,
-                images={"ms": Image.of_file(path, self.BANDS, name)},
-                split=listed.get(name),
-                label=labels[key_of(path.parent.name)],
-                problem=f"it is named as a copy: of {files[doubles[name]]}"
-                if name in doubles
-                else "no list of the split names it"
-                if listed and name not in listed
-                else "",
-            )
-            for name, path in sorted(files.items(), key=lambda item: (labels[key_of(item[1].parent.name)], item[0]))
+        found = [
+            sample(name, labels[key_of(path.parent.name)], Image.of_file(path, self.BANDS, name), listed)
+            for name, path in files.items()
         ]
+        copied = {name: f"it is named as a copy: of {files[other]}" for name, other in doubles.items()}
+        return sorted((one._replace(problem=copied.get(one.name, one.problem)) for one in found), key=order)
 
     @cached_property
     def _images(self) -> list[Path]:
@@ -88,22 +80,37 @@ class EuroSat(Layout):
 
     def _listed(self) -> dict[str, str]:
         """Split by sample, of the lists that are there. Raises DataError if two of them name one sample."""
-        listed: dict[str, str] = {}
-        for split in _LISTS:
-            for name in _names(self.source / f"eurosat-{split}.txt"):
-                if listed.setdefault(name, split) != split:
-                    one, two = (f"eurosat-{each}.txt" for each in (listed[name], split))
-                    raise DataError(f"{self.source}: {one} and {two} both name {name}: a sample has one split")
-        return listed
+        return read_lists([path for name in LISTS if (path := self.source / name).is_file()])
 
     def recipe(self) -> Recipe:
         return Recipe({"ms": self.BANDS}, class_names=self._classes, level=self.LEVEL)
 
 
+def sample(name: str, label: int, image: Image, listed: Mapping[str, str]) -> Source:
+    """A sample of the class `label`; left out where lists of the splits are there, `listed`, and do not name it."""
+    problem = "no list of the split names it" if listed and name not in listed else ""
+    return Source(name, name, {"ms": image}, listed.get(name), label, problem=problem)
+
+
+def order(source: Source) -> tuple[int | None, str]:
+    """The order of samples: by class, then by name."""
+    return source.label, source.name
+
+
+def read_lists(paths: Iterable[Path]) -> dict[str, str]:
+    """Split by sample, of lists with names of `LISTS`. Raises DataError if two of them name one sample."""
+    listed: dict[str, str] = {}
+    for path in paths:
+        split = LISTS[path.name]
+        for name in _names(path):
+            if listed.setdefault(name, split) != split:
+                both = f"eurosat-{listed[name]}.txt and {path.name} both name {name}"
+                raise DataError(f"{path.parent}: {both}: a sample has one split")
+    return listed
+
+
 def _names(path: Path) -> Iterator[str]:
-    """The samples that a list names, one a line: with or without folders and suffix; none without the file."""
-    if not path.is_file():
-        return
+    """The samples that a list names, one a line: with or without folders and suffix."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeError) as error:

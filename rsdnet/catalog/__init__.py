@@ -1,0 +1,1 @@
+"""Adoption of a database that rico-hdl wrote, in place: `python -m rsdnet.catalog LAYOUT DB`."""

@@ -1,0 +1,1 @@
+"""Export of an encoder to other libraries, with a model card: `python -m rsdnet.export`."""
