@@ -24,6 +24,7 @@ NO_ROWS = {
     "ablations": "No rows yet: the command of benches/ablations.toml measures them.",
     "reader": "No rows yet: `pytest benches/bench_reader.py --rows=benches/results` measures them.",
     "training": "No rows yet: `python -m benches.end_to_end` and `pytest benches/bench_step.py` measure them.",
+    "embed": "No rows yet: `python -m benches.embed --rows benches/results` measures them.",
     "kernels": "No rows yet: no kernel has been measured on a GPU. `make bench` on one measures them.",
     "predicted": "No rows yet: `python -m benches.resources --rows benches/results` predicts them.",
 }

@@ -1,19 +1,20 @@
 """A pre-trained encoder in timm, fine-tuned on labelled patches, beside the same network from random weights.
 
 `python examples/finetune_timm.py`, two minutes on a CPU: pre-trains a small network of timm on synthetic true-colour
-patches, exports it to a folder as timm reads it, and trains it with a new head. Needs timm: `pip install 'rsdnet[timm]'`.
+patches, exports it to a folder as timm reads it, and trains it with a new head. `pip install 'rsdnet[timm]'`.
 """
 
 from pathlib import Path
 
 import numpy as np
-import rsdnet
 import timm
 import torch
-from rsdnet.data.dataset import Patches
 from sklearn.metrics import f1_score
 from small import database, run
 from torch import Tensor, nn
+
+import rsdnet
+from rsdnet.data.dataset import Patches
 
 BANDS, RUN, FOLDER, EPOCHS = ("B04", "B03", "B02"), Path("data/examples/timm"), Path("data/examples/timm-export"), 6
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

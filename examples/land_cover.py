@@ -18,8 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from small import encoder, run, scene
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
-from matplotlib.colors import ListedColormap  # noqa: E402
+from matplotlib import pyplot
+from matplotlib.colors import ListedColormap
 
 BANDS = "B03 B08 B11 VV VH"
 
@@ -69,19 +69,21 @@ def layers(path: Path, names: tuple[str, ...] = ()) -> np.ndarray:
 
 asked = options()
 target = asked.out.with_suffix(".tif")
-run(
-    f"rsdnet.embed {asked.encoder} {' '.join(map(str, asked.scene))} {target} --bands {asked.bands} --pca 64 --force"
-)
+run(f"rsdnet.embed {asked.encoder} {' '.join(map(str, asked.scene))} {target} --bands {asked.bands} --pca 64 --force")
 embedding, cover = layers(target), layers(asked.labels)[0].astype(int)
 colour = layers(asked.scene[0], ("B04", "B03", "B02"))
 values = np.concatenate([layers(path) for path in asked.scene])
 train, truth = drawn(cover.ravel(), asked.count), cover.ravel()
 known = truth > 0
-maps = {name: mapped(x.reshape(len(x), -1).T, truth, train) for name, x in (("embedding", embedding), ("raw bands", values))}
+maps = {
+    name: mapped(x.reshape(len(x), -1).T, truth, train) for name, x in (("embedding", embedding), ("raw bands", values))
+}
 for name, found in maps.items():
     score = f1_score(truth[known], found[known], average="macro")
-    print(f"{asked.count} labelled pixels, {name} of {len(embedding) if name == 'embedding' else len(values)} layers: "
-          f"macro F1 {score:.3f} over {known.sum():,} pixels")
+    print(
+        f"{asked.count} labelled pixels, {name} of {len(embedding) if name == 'embedding' else len(values)} layers: "
+        f"macro F1 {score:.3f} over {known.sum():,} pixels"
+    )
 
 palette = ListedColormap(pyplot.get_cmap("tab20").colors[: truth.max() + 1])
 figure, axes = pyplot.subplots(1, 4, figsize=(12, 3.4))

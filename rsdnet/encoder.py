@@ -22,7 +22,7 @@ from rsdnet.config import Config
 from rsdnet.data.fixed import FixedView, view_of
 from rsdnet.encoderfile import EncoderFile, read
 from rsdnet.errors import DataError, Unfit
-from rsdnet.evaluate.contenders import contender, trained_of
+from rsdnet.evaluate.contenders import Shown, contender, trained_of
 from rsdnet.evaluate.features import scaled_side
 from rsdnet.kernels import BandRow, ViewSpec, render_views
 from rsdnet.kernels.records import ALIGN, DTYPE_CODES
@@ -105,8 +105,12 @@ class Encoder:
         if depth not in DEPTHS:
             raise DataError(f"depth {depth!r}: it must be one of {', '.join(DEPTHS)}")
         patches, row = self._patches(data, bands, unit, size, check)
+        return self.features_of(patches, row, depth)
+
+    def features_of(self, shown: Shown, row: Row, depth: str = "stages") -> Tensor:
+        """Features (N, F), float32, of samples that are `shown` as `Patches` are."""
         with torch.inference_mode():
-            found = self._contender.of_bands(patches, row, {})
+            found = self._contender.of_bands(shown, row, {})
         return found.get(depth, found["last"])
 
     def views(

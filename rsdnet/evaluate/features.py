@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -202,16 +202,9 @@ class Labelled:
 
         spec: None: whole patches, as they are.
         """
-        fixed = {self.samples.modality: view_of(names, "bands")}
-        mix = mix_of(fixed, self.table, self.differences)
-        ids = np.array([bands.band_id(name) for name in reads_of(fixed)[self.samples.modality]], np.int32)
-        positions = self.positions[samples]
-        chosen = np.broadcast_to(ids, (len(positions), 1, len(ids))).copy()
-        data, records = self.samples.read(positions, chosen)
-        rows = torch.from_numpy(self.samples.rows[positions])
-        data, records, rows = (tensor.to(self.ranks.device) for tensor in (data, records, rows))
-        shown = render_views(data, records, rows, self.table, spec or self.spec, seed=seed, epoch=epoch)
-        return (mix.to(self.ranks.device)(shown, records) if mix else shown)[0]
+        return views_of(
+            self.samples, names, self.positions[samples], self.table, self.differences, spec or self.spec, seed, epoch
+        )
 
     def _join(self, own: list[Tensor]) -> Tensor:
         """All ranks' features (N, F) in the order of the samples, of this rank's batches (b, F)."""
@@ -226,6 +219,26 @@ class Labelled:
         for number, target in enumerate(joined.split(self.batch)):
             target.copy_(every[number % world][number // world * self.batch :][: len(target)])
         return joined
+
+
+def views_of(
+    samples: Samples, names: Sequence[str], positions: np.ndarray, table: Tensor,
+    differences: Mapping[str, tuple[float, float]], spec: ViewSpec, seed: int = 0, epoch: int = 0,
+) -> Tensor:  # fmt: skip
+    """Views (b, len(names), S, S), float32, on the device of `table`, of the samples at `positions` (b,) int64.
+
+    names: of the channels, bands and differences of bands. table: of `band_table`. differences: their mean and standard
+    deviation by name.
+    """
+    fixed = {samples.modality: view_of(names, "bands")}
+    mix = mix_of(fixed, table, differences)
+    ids = np.array([bands.band_id(name) for name in reads_of(fixed)[samples.modality]], np.int32)
+    chosen = np.broadcast_to(ids, (len(positions), 1, len(ids))).copy()
+    data, records = samples.read(positions, chosen)
+    rows = torch.from_numpy(samples.rows[positions])
+    data, records, rows = (tensor.to(table.device) for tensor in (data, records, rows))
+    shown = render_views(data, records, rows, table, spec, seed=seed, epoch=epoch)
+    return (mix.to(table.device)(shown, records) if mix else shown)[0]
 
 
 def of_run(inputs: Identity, cfg: Config) -> dict[str, tuple[float, float]]:

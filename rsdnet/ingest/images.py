@@ -11,6 +11,7 @@ from rsdnet.errors import Unfit
 from rsdnet.ingest import labels, raster, units
 from rsdnet.ingest.grid import Grid, compare
 from rsdnet.ingest.raster import Layer, Raster
+from rsdnet.ingest.region import Region
 from rsdnet.ingest.s2_offset import DARK, Evidence, evidence, subtract
 from rsdnet.ingest.source import Image, Recipe, Source
 from rsdnet.ingest.tiles import NAMES, Layers
@@ -47,9 +48,11 @@ class Picture(NamedTuple):
     grid: Grid | None
 
 
-def read_image(kind: str, image: Image, source: Source, recipe: Recipe, facts: Facts) -> Picture:
-    """The layers of one image, converted to database values."""
-    files = [raster.read(path, names, recipe.nodata.get(kind)) for path, names in image.files]
+def read_image(
+    kind: str, image: Image, source: Source, recipe: Recipe, facts: Facts, region: Region | None = None, most: int = 0
+) -> Picture:
+    """The layers of one image, converted to database values. region, most: as of `raster.read`."""
+    files = [raster.read(path, names, recipe.nodata.get(kind), region, most) for path, names in image.files]
     return picture_of(kind, image.files[0][0], files, source, recipe, facts)
 
 

@@ -15,6 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rsdnet import bands
 from rsdnet.errors import DataError, Unfit
 from rsdnet.ingest.grid import Grid, grid_of
+from rsdnet.ingest.region import Cut, Region, cut_of
 
 # An unreadable file is reported once, with its sample; GDAL's own messages would double it.
 logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
@@ -64,10 +65,14 @@ class Raster(NamedTuple):
     palette: dict[int, tuple[int, ...]]
 
 
-def read(path: str, names: tuple[str, ...] | None, nodata: float | None = None) -> Raster:
+def read(
+    path: str, names: tuple[str, ...] | None, nodata: float | None = None, region: Region | None = None, most: int = 0
+) -> Raster:
     """Read a file's layers: `names` in their order, else those that its band descriptions name.
 
-    nodata: a value that is no data, beside the file's own.
+    nodata: a value that is no data, beside the file's own. region: of the image; None: all of it. most: pixels a side
+    of a whole image that is read thinned out, by nearest neighbour or the file's own overviews; 0: all. The grid is
+    that of the whole file either way.
     Raises Unfit if it cannot be read or named, or its descriptions contradict `names`.
     """
     try:
@@ -77,12 +82,16 @@ def read(path: str, names: tuple[str, ...] | None, nodata: float | None = None) 
             indices = list(chosen.values())
             _check_scales(path, [(file.scales[index - 1], file.offsets[index - 1]) for index in indices])
             known = range(1, file.count + 1) if names and names[-1] == REST else indices
-            pixels, blank = file.read(indices), _invalid(file, known)
+            cut = cut_of(file, axes, region, most)
+            pixels, blank = cut.read(file, indices), _invalid(file, known, cut)
             layers = {}
             for one, (name, index) in zip(pixels, chosen.items(), strict=True):
                 mask = _is(one, nodata, _is(one, file.nodatavals[index - 1], blank))
-                flipped = None if mask is None else np.flip(mask, axes)
-                layers[name] = Layer(path, np.flip(one, axes), flipped, file.scales[index - 1], file.offsets[index - 1])
+                if np.any(cut.pads) and mask is None:
+                    mask = np.zeros(one.shape, bool)
+                flipped = None if mask is None else cut.padded(np.flip(mask, axes), True)
+                scale, offset = file.scales[index - 1], file.offsets[index - 1]
+                layers[name] = Layer(path, cut.padded(np.flip(one, axes)), flipped, scale, offset)
             _check_polarisation(path, file.tags(), chosen)
             rest = [text or f"layer {at}" for at, text in enumerate(file.descriptions, 1) if at not in indices]
             return Raster(layers, grid, _tags(file, indices), tuple(rest), bool(axes), _palette(file))
@@ -132,7 +141,7 @@ def _alpha(file: rasterio.DatasetReader) -> int | None:
     return last if last > 1 and file.colorinterp[-1] == ColorInterp.alpha and "alpha" in name else None
 
 
-def _invalid(file: rasterio.DatasetReader, known: Collection[int]) -> np.ndarray | None:
+def _invalid(file: rasterio.DatasetReader, known: Collection[int], cut: Cut) -> np.ndarray | None:
     """(H, W) bool: the pixels that a mask of the file, internal or .msk, or its alpha layer blanks; None: no mask.
 
     known: indices of the layers that are no mask.
@@ -140,9 +149,9 @@ def _invalid(file: rasterio.DatasetReader, known: Collection[int]) -> np.ndarray
     masks = []
     flags = file.mask_flag_enums[0]
     if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
-        masks.append(file.read_masks(1) == 0)
+        masks.append(file.read_masks(1, window=cut.window, out_shape=cut.shape) == 0)
     if (alpha := _alpha(file)) and alpha not in known:
-        masks.append(file.read(alpha) == 0)
+        masks.append(cut.read(file, alpha) == 0)
     return np.logical_or.reduce(masks) if masks else None
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rsdnet import preview
 from rsdnet.catalog.adopt import adopt
 from rsdnet.catalog.layouts import BigEarthNet, EuroSat
+from rsdnet.config import Config, DataConfig, ViewConfig
 from rsdnet.evaluate import linear
 from rsdnet.info.info import info
 from rsdnet.ingest.layouts import eurosat
+from rsdnet.pictures import pictures
 from rsdnet.probe import Options, probe
 from tests.support import forked, geotiffs, rico
 
@@ -21,7 +22,7 @@ FAST = "--size=12 --encoder=resnet18 --width=8 --hidden=32 --dim=16 --batch=8 --
 
 @pytest.fixture(scope="module")
 def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = rico.bigearthnet(tmp_path_factory.mktemp("ben"), 32)
+    root = rico.bigearthnet(tmp_path_factory.mktemp("ben"), 24)
     adopt(BigEarthNet(rico.encode(root, root / "db"), metadata=(root / rico.TABLES[0],), workers=1))
     return root / "db"
 
@@ -36,7 +37,7 @@ def run(db: Path) -> Path:
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """EuroSAT with the usual split, adopted."""
-    root = geotiffs.eurosat(tmp_path_factory.mktemp("eurosat"))
+    root = geotiffs.eurosat(tmp_path_factory.mktemp("eurosat"), each=3)
     adopt(EuroSat(rico.encode(root, root / "db"), metadata=tuple(root / name for name in eurosat.LISTS), workers=1))
     return root / "db"
 
@@ -57,9 +58,8 @@ def test_a_run_on_it_is_probed(
     assert next(iter(found.result["results"]["all"].values()))["bands"].keys() == {band}
 
 
-def test_it_is_shown(db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_it_is_shown(db: Path, capsys: pytest.CaptureFixture) -> None:
     assert info(db, verify=True) == 0
     assert "layout bigearthnet, level L2A, MS in DN, SAR in dB" in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["preview", str(db), str(tmp_path / "shown.png"), "--samples=1", "--pairs=1"])
-    preview.main()
-    assert (tmp_path / "shown.png").stat().st_size > 1000
+    cfg = Config(data=DataConfig(data=(db,)), views=ViewConfig(size=12))
+    assert len(pictures(db, cfg, samples=2, pairs=1, split=None)) == 2

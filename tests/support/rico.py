@@ -27,7 +27,7 @@ def ben_names(number: int) -> tuple[str, str]:
     return f"{TILE.format(tile)}_{number}_43", f"{SCENE.format(number // 4)}_33UU{tile}_{number}_48"
 
 
-def bigearthnet(root: Path, count: int = 24) -> Path:
+def bigearthnet(root: Path, count: int = 16) -> Path:
     """`count` pairs with maps and labels, four a tile; the last two are of the second table. The first has no S2 data,
     the second no S1 partner in the table, the third none in the folders."""
     rng, rows = np.random.default_rng(0), []
@@ -58,7 +58,7 @@ def bigearthnet(root: Path, count: int = 24) -> Path:
     return root
 
 
-def ssl4eo(root: Path, places: int = 6, year: int = 2020) -> Path:
+def ssl4eo(root: Path, places: int = 4, year: int = 2020) -> Path:
     """`places` locations of four seasons; the last season of the first location has no S1."""
     rng = np.random.default_rng(1)
     for place in range(places):

@@ -58,8 +58,8 @@ class Pairs(Layout):
         if not set.intersection(*map(set, found.values())):
             raise DataError(f"the folders of {self.source} have no file name in common")
         layers = {
-            "ms": _names(self.s2_bands),
-            "sar": _names(self.s1_bands),
+            "ms": layer_names(self.s2_bands),
+            "sar": layer_names(self.s1_bands),
             "map": labels.RGB if "#" in self.classes else ("Data",),
         }
         sources = []
@@ -110,7 +110,7 @@ class Pairs(Layout):
 
     def _expected(self, kind: str, spelled: str, option: str) -> tuple[str, ...]:
         """The bands of every file: those named, else those of the first readable file's descriptions."""
-        names = _names(spelled)
+        names = layer_names(spelled)
         if names is None and kind in self._found:
             names = _described(self._found[kind].values(), kind, option)
         names = tuple(name for name in names or () if name != SKIP)
@@ -131,8 +131,8 @@ def _files(folder: Path, notices: list[str]) -> dict[str, Path]:
     return files
 
 
-def _names(spelled: str) -> tuple[str, ...] | None:
-    """--s2-bands or --s1-bands as canonical names; None where it is empty."""
+def layer_names(spelled: str) -> tuple[str, ...] | None:
+    """Names of layers, B02,B03,-,B08 or L1C or L2A, as canonical ones; None where there are none."""
     if not spelled:
         return None
     words = [word.strip() for word in spelled.split(",")]

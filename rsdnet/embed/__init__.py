@@ -1,0 +1,1 @@
+"""Embedding of scenes and databases: `python -m rsdnet.embed`."""

@@ -1,0 +1,209 @@
+"""One vector a patch of a database, as Parquet: `python -m rsdnet.embed ENCODER OUT.parquet --db DB`.
+
+Columns: sample, sensor ("ms" or "sar"), key, split, label, class, labels, group, lon, lat (null where unknown), and
+embedding, a list of float32. A row group at a time, so that memory does not grow with the database.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import torch
+from rich.console import Console
+from torch import Tensor
+
+import rsdnet
+from rsdnet.console import progress
+from rsdnet.data.catalog import Catalog
+from rsdnet.data.databases import Databases
+from rsdnet.data.pools import Pools
+from rsdnet.data.samples import Samples
+from rsdnet.distributed import Ranks
+from rsdnet.embed.parts import room_for
+from rsdnet.embed.plan import rows_for
+from rsdnet.encoder import Encoder, Row
+from rsdnet.errors import DataError
+from rsdnet.evaluate.features import bands_of, scaled_side, views_of
+from rsdnet.evaluate.weights import digest
+from rsdnet.files import aside
+from rsdnet.kernels import ViewSpec
+from rsdnet.model.stages import Features
+from rsdnet.provenance import commit
+
+GROUP = 1 << 26  # bytes of the vectors in a row group, at most; our choice
+SENSORS = ("ms", "sar")
+_TEXT, _REAL = pyarrow.string(), pyarrow.float64()
+SCHEMA = pyarrow.schema(
+    {
+        **dict.fromkeys(("sample", "sensor", "key", "split"), _TEXT),
+        "label": pyarrow.int32(), "class": _TEXT, "labels": pyarrow.list_(pyarrow.int32()), "group": _TEXT,
+        "lon": _REAL, "lat": _REAL, "embedding": pyarrow.list_(pyarrow.float32()),
+    }
+)  # fmt: skip
+
+
+class Stored(NamedTuple):
+    """Samples of a database, as an encoder sees them whole: those at `positions` (b,) int64 of `samples`."""
+
+    encoder: Encoder
+    samples: Samples
+    spec: ViewSpec
+    positions: np.ndarray
+
+    @property
+    def device(self) -> torch.device:
+        """Of the views."""
+        return self.encoder.device
+
+    def features(self, names: tuple[str, ...], of: Callable[[Tensor], Features]) -> Features:
+        """Features (b, F) by depth: `of` applied to the views."""
+        return of(self.rendered(names, np.arange(len(self.positions))))
+
+    def rendered(self, names: Sequence[str], samples: np.ndarray) -> Tensor:
+        """Views (n, len(names), S, S) of `samples` (n,) int64, among `positions`."""
+        encoder = self.encoder
+        return views_of(
+            self.samples, names, self.positions[samples], encoder.table, encoder.file.differences, self.spec
+        )
+
+    def scale(self, name: str) -> tuple[float, float]:
+        """Mean and standard deviation of a band or a difference."""
+        band = self.encoder.file.bands.get(name)
+        return (band.mean, band.std) if band else self.encoder.file.differences[name]
+
+
+class Sensor(NamedTuple):
+    """The patches of one sensor and the rows whose features are a vector."""
+
+    name: str
+    stored: Stored
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def of(cls, encoder: Encoder, db: Path, name: str, asked: Sequence[str]) -> "Sensor":
+        """Raises DataError on a row whose bands the database lacks."""
+        held = bands_of((db,), name)
+        rows = rows_for(encoder, asked, held)
+        if absent := [band for row in rows for part in row for band in part.split("-") if band not in held]:
+            raise DataError(f"{db} has no band {absent[0]}: it has {', '.join(held)}; name the rows to use by --bands")
+        pools: Pools = {each: held if each == name else () for each in SENSORS}
+        samples = Samples((db,), name, pools)
+        side = scaled_side(encoder.cfg.views, encoder.file.side, samples.side)
+        return cls(name, Stored(encoder, samples, ViewSpec.plain(side), np.arange(0)), rows)
+
+    def vectors(self, first: int, count: int, batch: int, depth: str) -> np.ndarray:
+        """(count, F) float32 of the patches from `first` on."""
+        found = list[np.ndarray]()
+        for start in range(first, first + count, batch):
+            positions = np.arange(start, min(start + batch, first + count))
+            stored = self.stored._replace(positions=positions)
+            with torch.inference_mode():
+                each = [self.stored.encoder.features_of(stored, row, depth) for row in self.rows]
+            found.append(torch.cat(each, 1).cpu().numpy())
+        return np.concatenate(found)
+
+
+def embed_database(
+    encoder: Encoder, db: Path, out: Path, asked: Sequence[str], depth: str, batch: int, ranks: Ranks, console: Console
+) -> None:
+    """Write the vectors of all patches of `db` to `out`, aside first. asked: rows; none: the encoder's."""
+    with ranks.together():
+        sensors = sensors_of(encoder, db, asked)
+    for sensor in sensors:
+        count, rows = len(sensor.stored.samples), " ".join("+".join(row) for row in sensor.rows)
+        console.print(f"{sensor.name}: {count:,} patches; rows: {rows}")
+        if line := sensor.stored.samples.report():
+            console.print(line)
+    about: dict[str, Any] = {
+        "encoder": digest(encoder.network.state_dict()),
+        "features": depth,
+        "version": rsdnet.__version__,
+    }
+    about |= {"commit": commit(), "rows": {each.name: list(map("+".join, each.rows)) for each in sensors}}
+    total = sum(len(sensor.stored.samples) for sensor in sensors)
+    with progress("embed", total, "patches", console=console) as show, ranks.together():
+        tables = itertools.chain.from_iterable(tables_of(sensor, depth, batch, ranks) for sensor in sensors)
+        if ranks.main:
+            _write(out, tables, about, show)
+        else:
+            for _ in tables:
+                pass
+
+
+def _write(out: Path, tables: Iterator[pyarrow.Table], about: dict[str, Any], show: Callable[[float], None]) -> None:
+    schema, done = SCHEMA.with_metadata({"rsdnet": json.dumps(about)}), 0
+    with (
+        room_for(out, "nothing is written"),
+        aside(out) as temporary,
+        pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as file,
+    ):
+        for table in tables:
+            file.write_table(table)
+            done += len(table)
+            show(done)
+
+
+def sensors_of(encoder: Encoder, db: Path, asked: Sequence[str]) -> list[Sensor]:
+    """The sensors that the database has patches of and the encoder, or `asked`, rows.
+
+    Raises DataError where there is none.
+    """
+    held = set[str]()
+    for piece in Databases((db,)):
+        held |= {name for name in SENSORS if any(key is not None for key in getattr(piece.catalog, name))}
+    rows = {name: [row for row in asked if sensor_of(row) == name] for name in SENSORS}
+    trained = {sensor_of("+".join(row)) for row in encoder.rows}
+    wanted = [name for name in SENSORS if (rows[name] if asked else name in trained)]
+    if not (found := [name for name in wanted if name in held]):
+        raise DataError(f"{db} has patches of {' and '.join(sorted(held))}, but the rows are of {' and '.join(wanted)}")
+    return [Sensor.of(encoder, db, name, rows[name]) for name in found]
+
+
+def sensor_of(row: str) -> str:
+    """The sensor of a row such as B04+B03+B02 or VV-VH. Raises DataError on an unknown band."""
+    return rsdnet.bands.BANDS[rsdnet.bands.canonical(row.split("+")[0].split("-")[0])].modality
+
+
+def tables_of(sensor: Sensor, depth: str, batch: int, ranks: Ranks) -> Iterator[pyarrow.Table]:
+    """Row groups in the order of the catalog; each rank computes its share, and all get the tables."""
+    width = sensor.vectors(0, 1, 1, depth).shape[1]
+    most = max(GROUP // (4 * width), 1)
+    groups = _groups(sensor.stored.samples, most)
+    while turn := list(itertools.islice(groups, ranks.world)):
+        own = np.zeros((most if ranks.world > 1 else 0, width), np.float32)
+        if ranks.rank < len(turn):
+            first, catalog = turn[ranks.rank]
+            found = sensor.vectors(first, len(catalog), batch, depth)
+            own = found if ranks.world == 1 else np.concatenate([found, own[len(found) :]])
+        gathered = ranks.gather(torch.from_numpy(own))
+        for (_, catalog), vectors in zip(turn, gathered, strict=False):
+            yield _table(sensor.name, catalog, vectors.numpy()[: len(catalog)])
+
+
+def _groups(samples: Samples, most: int) -> Iterator[tuple[int, Catalog]]:
+    """The samples' rows of the catalog, at most so many at a time, with the position of the first."""
+    for piece, rows, place in samples.pieces():
+        for start in range(0, len(rows), most):
+            yield place.start + start, piece.catalog.take(rows[start : start + most])
+
+
+def _table(sensor: str, catalog: Catalog, vectors: np.ndarray) -> pyarrow.Table:
+    count, width = vectors.shape
+    labels = [int(label) if label >= 0 else None for label in catalog.label]
+    known = dict(enumerate(catalog.classes))
+    offsets = pyarrow.array(np.arange(count + 1, dtype=np.int32) * width)
+    columns = {
+        "sample": list(catalog.samples), "sensor": [sensor] * count, "key": list(getattr(catalog, sensor)),
+        "split": list(catalog.split), "label": labels, "class": [known.get(int(label)) for label in catalog.label],
+        "labels": list(catalog.labels), "group": list(catalog.group),
+        "lon": [None if np.isnan(each) else each for each in catalog.lon],
+        "lat": [None if np.isnan(each) else each for each in catalog.lat],
+    }  # fmt: skip
+    arrays = [pyarrow.array(values, SCHEMA.field(name).type) for name, values in columns.items()]
+    embedding = pyarrow.ListArray.from_arrays(offsets, pyarrow.array(vectors.ravel()))
+    return pyarrow.Table.from_arrays([*arrays, embedding], schema=SCHEMA)
