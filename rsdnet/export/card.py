@@ -24,7 +24,7 @@ from rsdnet.comparison.texts import markdown
 from rsdnet.errors import DataError
 from rsdnet.evaluate.weights import digest
 from rsdnet.export.plan import Plan
-from rsdnet.export.targets.base import Target, weights
+from rsdnet.export.targets.base import UNITS, Target, weights
 from rsdnet.provenance import commit
 from rsdnet.report import record
 from rsdnet.report.metrics import figure
@@ -41,7 +41,6 @@ LICENCES = {
 FAMILIES = {"gpl-3.0", "gpl-2.0", "agpl-3.0", "lgpl-3.0", "lgpl-2.1"}
 TASKS = {"segmentation": "image-segmentation"}
 METRICS = {"macro F1": "f1", "mIoU": "mean_iou", "macro mAP": "mean_average_precision"}
-UNITS = {"dn": "DN", "byte": "8-bit level", "db": "dB"}
 OURS = "pre-trained"
 
 

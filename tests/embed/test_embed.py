@@ -19,7 +19,7 @@ from tests.embed import scenes
 from tests.support import encoders, geotiffs
 
 ROWS = (("B08",), ("B04", "B11"))
-FAST = ("--offset=0", "--bands", "B08", "B04+B11")
+FAST = ("--offset=0", "--position=keep", "--bands", "B08", "B04+B11")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,14 @@
 """The position part of maps: known patterns are found, the content of windows is left."""
 
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 
 from rsdnet.embed.position import position_of, without
+from tests.embed import scenes
+from tests.support import encoders, geotiffs
 
 
 def windows(count: int, pattern: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -33,3 +39,18 @@ def test_of_a_few_windows_the_content_stays() -> None:
     assert not position_of([[maps]], independent=0.3)[0].any()
     assert position_of([]) == []
     assert without([maps], []) == [maps]
+
+
+def test_an_output_shows_no_place_of_the_windows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the mean over 64 windows side by side of one noise: of the maps as they are it has a pattern, else none."""
+    rng, side = np.random.default_rng(0), encoders.SIDE
+    pixels = rng.integers(1000, 3000, (1, 8 * side, 8 * side)).astype(np.uint16)
+    scene = geotiffs.write(tmp_path / "scene_B08.tif", pixels)
+    encoder, shares = encoders.written(tmp_path), {}
+    for position in ("keep", "subtract"):
+        options = (f"--stride={side}", "--features=layer1", f"--position={position}", "--offset=0", "--bands", "B08")
+        assert scenes.run(monkeypatch, encoder, scene, tmp_path / f"{position}.tif", *options) == 0
+        maps = scenes.read(tmp_path / f"{position}.tif").reshape(-1, 8, side, 8, side)
+        shares[position] = maps.mean((1, 3)).var((1, 2)).sum() / maps.var((1, 2, 3, 4)).sum()
+    assert shares["subtract"] < 0.3 * shares["keep"]
+    assert shares["subtract"] < 2 / 64  # of the noise

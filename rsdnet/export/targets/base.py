@@ -13,6 +13,7 @@ from rsdnet.export.plan import Plan
 Network = Callable[[Tensor], Tensor]
 """From the input of `Plan.example` to its features."""
 PREFIX = "timm:"
+UNITS = {"dn": "DN", "byte": "8-bit levels", "db": "dB"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +95,8 @@ views = {library}.where({invalid}, 0, ({values} - mean) / std)
 
 def comment(plan: Plan, names: tuple[str, ...], kind: str = "") -> str:
     """The line on `patches`."""
-    units = {"dn": "DN", "byte": "levels of 8 bits", "db": "dB"}
-    shown = list(dict.fromkeys(units[plan.encoder.file.bands[name.split("-")[0]].unit] for name in names))
-    own = {unit: [n for n in names if units[plan.encoder.file.bands[n.split("-")[0]].unit] == unit] for unit in shown}
-    told = " and ".join(f"{' '.join(each)} in {unit}" for unit, each in own.items())
+    by_unit: dict[str, list[str]] = {}
+    for name in names:
+        by_unit.setdefault(UNITS[plan.encoder.file.bands[name.split("-")[0]].unit], []).append(name)
+    told = " and ".join(f"{' '.join(each)} in {unit}" for unit, each in by_unit.items())
     return f"# patches: (B, {len(names)}, {plan.size}, {plan.size}){kind}, float32: {told}"
