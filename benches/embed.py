@@ -174,8 +174,13 @@ def measure(options: Options, encoder: Path, database: Path, kept: Results, fold
     named = f"{loaded.file.encoder} of width {width} after {loaded.file.step} steps"
     setting = {"encoder": named, "scene": f"{source} {size}", "row": options.row, "window": window}
     setting["threads"] = options.threads
-    for stride, name in ((window, "no overlap"), (window // 2, "half overlap")):
-        found = embedded(encoder, scene, window, options, f"--stride={stride}")
+    ways = {
+        "no overlap": (f"--stride={window}",),
+        "half overlap": (),
+        "half overlap, position kept": ("--position=keep",),
+    }
+    for name, words in ways.items():
+        found = embedded(encoder, scene, window, options, *words)
         kept.tell(setting, "seams", name, found.seams, "x inside")
         rate = pixels[0].size / found.seconds / 1e3
         kept.tell(setting, "speed, with start and end", name, rate, "thousand px/s")
