@@ -196,8 +196,13 @@ class Job:
                     if not continued:
                         parts.remove()
                     raise
-        ranks.barrier()
-        fit = fit if ranks.main else self.fit()
+        with ranks.together():
+            if not ranks.main:
+                if not (parts.folder / FIT).exists():
+                    raise DataError(
+                        f"rank {ranks.rank} does not see {parts.folder}: name an output that all ranks share"
+                    )
+                fit = self.fit()
         if fit.variance is not None:
             shares = ", ".join(percent(share, 1) for share in fit.variance[:3]) + ", ..." * (len(fit.variance) > 3)
             console.print(
@@ -205,10 +210,9 @@ class Job:
             )
         with ranks.together():
             self._embed_rest(blocks, fit, ranks, console)
-        with ranks.together():
-            if ranks.main:
-                self._assemble(blocks, fit, console)
-                parts.remove()
+        if ranks.main:  # the others end before, for it may take longer than they would wait
+            self._assemble(blocks, fit, console)
+            parts.remove()
 
     def _embed_rest(self, blocks: Sequence[Block], fit: Fit, ranks: Ranks, console: Console) -> None:
         """Embed this rank's share of the blocks that are not finished."""

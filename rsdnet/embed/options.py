@@ -28,7 +28,8 @@ class Options:
     """Rows whose features stand side by side, such as B08 or B04+B03+B02. None: the encoder's own, of the sensors that
     the scene or the database has."""
     features: Annotated[str, Field(pattern="^(last|stages|layer[1-4])$")] = "stages"
-    """Maps: of the four stages side by side, of the last one, or of one (layer1 to layer4)."""
+    """Maps: of the four stages side by side, of the last one, or of one (layer1, which shows most detail, to
+    layer4)."""
     layers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAMES [NAMES ...]")] = ()
     """Names of the scene's layers in order, B02,B03,...; - skips a layer; L1C or L2A for all 13 or 12; one text for all
     files, or one each. None: the files' own descriptions, or the band in the name of a file of one layer."""

@@ -4,6 +4,7 @@ Columns: sample, sensor ("ms" or "sar"), key, split, label, class, labels, group
 embedding, a list of float32. A row group at a time, so that memory does not grow with the database.
 """
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -126,26 +127,27 @@ def embed_database(
     }
     about |= {"commit": commit(), "rows": {each.name: list(map("+".join, each.rows)) for each in sensors}}
     total = sum(len(sensor.stored.samples) for sensor in sensors)
-    with progress("embed", total, "patches", console=console) as show, ranks.together():
-        tables = itertools.chain.from_iterable(tables_of(sensor, depth, batch, ranks) for sensor in sensors)
-        if ranks.main:
-            _write(out, tables, about, show)
-        else:
-            for _ in tables:
-                pass
+    done = 0
+    with progress("embed", total, "patches", console=console) as show, contextlib.ExitStack() as stack:
+        with ranks.together():
+            write = stack.enter_context(_writer(out, about)) if ranks.main else lambda table: None
+        for table in itertools.chain.from_iterable(tables_of(sensor, depth, batch, ranks) for sensor in sensors):
+            with ranks.together(), room_for(out, "nothing is written"):
+                write(table)
+            done += len(table)
+            show(done)
 
 
-def _write(out: Path, tables: Iterator[pyarrow.Table], about: dict[str, Any], show: Callable[[float], None]) -> None:
-    schema, done = SCHEMA.with_metadata({"rsdnet": json.dumps(about)}), 0
+@contextlib.contextmanager
+def _writer(out: Path, about: dict[str, Any]) -> Iterator[Callable[[pyarrow.Table], None]]:
+    """A function that appends a row group to `out`, which is written aside and has its name once all are there."""
+    schema = SCHEMA.with_metadata({"rsdnet": json.dumps(about)})
     with (
         room_for(out, "nothing is written"),
         aside(out) as temporary,
         pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as file,
     ):
-        for table in tables:
-            file.write_table(table)
-            done += len(table)
-            show(done)
+        yield file.write_table
 
 
 def sensors_of(encoder: Encoder, db: Path, asked: Sequence[str]) -> list[Sensor]:
@@ -175,11 +177,11 @@ def tables_of(sensor: Sensor, depth: str, batch: int, ranks: Ranks) -> Iterator[
     most = max(GROUP // (4 * width), 1)
     groups = _groups(sensor.stored.samples, most)
     while turn := list(itertools.islice(groups, ranks.world)):
-        own = np.zeros((most if ranks.world > 1 else 0, width), np.float32)
-        if ranks.rank < len(turn):
-            first, catalog = turn[ranks.rank]
-            found = sensor.vectors(first, len(catalog), batch, depth)
-            own = found if ranks.world == 1 else np.concatenate([found, own[len(found) :]])
+        own = np.zeros((most, width), np.float32)
+        with ranks.together():
+            if ranks.rank < len(turn):
+                first, catalog = turn[ranks.rank]
+                own[: len(catalog)] = sensor.vectors(first, len(catalog), batch, depth)
         gathered = ranks.gather(torch.from_numpy(own))
         for (_, catalog), vectors in zip(turn, gathered, strict=False):
             yield _table(sensor.name, catalog, vectors.numpy()[: len(catalog)])

@@ -156,13 +156,13 @@ def words(job: Job, facts: Facts) -> list[str]:
     lines += [f"not sure of: {doubt}" for doubt in facts.doubts]
     lines += pixel_words(scene, job.layers, tiling.window)
     (height, width), pages = tiling.out, int(Path("/proc/self/statm").read_text().split()[1])
+    held = pages * resource.getpagesize()
     lines.append(
         f"windows of {tiling.window} px, {tiling.stride} apart, seen as {job.layers.size} px; output: {width:,} x "
         f"{height:,} px, {job.count:,} layers, {size(job.bytes)} before compression"
     )
     lines.append(
-        f"memory: {size(job.needed(tiling.block))} for blocks of {tiling.block} px, beside {size(pages * resource.getpagesize())} "
-        "held already"
+        f"memory: {size(job.needed(tiling.block))} for blocks of {tiling.block} px, beside {size(held)} held already"
     )
     return lines
 

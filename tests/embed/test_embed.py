@@ -144,7 +144,7 @@ def test_a_picture_is_the_projection_stretched(
     scaled = (pixels - pixels.mean(0)) / pixels.std(0)
     linear = LinearRegression().fit(pixels, parts)
     assert linear.score(pixels, parts) > 0.9999  # of the maps' channels alone
-    assert (np.abs(parts.mean(0)) < 0.3 * parts.std(0)).all()
+    assert (np.abs(parts.mean(0)) < 0.6 * parts.std(0)).all()
     best = PCA(5).fit(scaled).explained_variance_ratio_.sum()
     kept = 1 - np.var(scaled - LinearRegression().fit(parts, scaled).predict(parts)) / np.var(scaled)
     assert best - 0.03 < kept <= best + 1e-3

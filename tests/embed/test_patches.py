@@ -1,7 +1,10 @@
 """Vectors of a database's patches in Parquet: the probe's features, all of the catalog, and readers of others."""
 
+import errno
 import json
+import os
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet
@@ -107,6 +110,31 @@ def test_bad_input_is_one_line_and_nothing_is_written(
         scenes.run(monkeypatch, encoder, tmp_path / "out.parquet", "--db", tiny_db, *words)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def full_after_two() -> None:
+    """The third row group finds no room."""
+    write, done = pyarrow.parquet.ParquetWriter.write_table, 0
+
+    def written(self: pyarrow.parquet.ParquetWriter, table: pyarrow.Table) -> None:
+        nonlocal done
+        done += 1
+        if done == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, table)
+
+    mock.patch.object(pyarrow.parquet.ParquetWriter, "write_table", written).start()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_full_disk_ends_all_ranks_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder: Path, tiny_db: Path, ranks: int
+) -> None:
+    monkeypatch.setattr(patches, "GROUP", 7 * 32 * 4)
+    words = (encoder, tmp_path / "out.parquet", "--db", tiny_db, "--features=last", "--bands=B08")
+    child = scenes.Child(tmp_path / "said", *words, ranks=ranks, prepare=full_after_two)
+    assert child.statuses == [2] * ranks
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_an_interruption_leaves_nothing(
