@@ -61,44 +61,52 @@ def mapped(x: np.ndarray, labels: np.ndarray, train: np.ndarray) -> np.ndarray:
     return classifier.fit(x[train], labels[train]).predict(x)
 
 
-def layers(path: Path, names: tuple[str, ...] = ()) -> np.ndarray:
-    """(C, H, W) float32: the layers of a file by their descriptions; all without names."""
-    with rasterio.open(path) as file:
-        return file.read([file.descriptions.index(name) + 1 for name in names] or None, out_dtype="float32")
+def layers(paths: list[Path], names: tuple[str, ...] = ()) -> np.ndarray:
+    """(C, H, W) float32: the layers of files of one grid, those described as `names`, in this order; none: all."""
+    found = {}
+    for path in paths:
+        with rasterio.open(path) as file:
+            for index, name in enumerate(file.descriptions, 1):
+                if not names or name in names:
+                    found[name or index] = file.read(index, out_dtype="float32")
+    return np.stack([found[name] for name in names or found])
 
 
 asked = options()
-target = asked.out.with_suffix(".tif")
-run(f"rsdnet.embed {asked.encoder} {' '.join(map(str, asked.scene))} {target} --bands {asked.bands} --pca 64 --force")
-embedding, cover = layers(target), layers(asked.labels)[0].astype(int)
-colour = layers(asked.scene[0], ("B04", "B03", "B02"))
-values = np.concatenate([layers(path) for path in asked.scene])
-train, truth = drawn(cover.ravel(), asked.count), cover.ravel()
-known = truth > 0
-maps = {
-    name: mapped(x.reshape(len(x), -1).T, truth, train) for name, x in (("embedding", embedding), ("raw bands", values))
+files, names = " ".join(map(str, asked.scene)), tuple(asked.bands.split())
+target, picture = asked.out.with_suffix(".tif"), asked.out.with_name(f"{asked.out.stem}-colour.tif")
+# More overlap than half a window blends deep stages, of few pixels a window, into smooth maps.
+run(f"rsdnet.embed {asked.encoder} {files} {target} --bands {asked.bands} --stride 16 --pca 64 --force")
+run(f"rsdnet.embed {asked.encoder} {files} {picture} --bands {asked.bands} --features layer1 --pca 3 --force")
+embedding, cover = layers([target]), layers([asked.labels])[0].astype(int)
+pixels = layers(asked.scene, names)
+truth = cover.ravel()
+train, known = drawn(truth, asked.count), truth > 0
+maps = {}
+compared = {
+    f"the embedding, {len(embedding)} layers": embedding,
+    f"{asked.bands} of the pixel itself": pixels,
 }
-for name, found in maps.items():
-    score = f1_score(truth[known], found[known], average="macro")
-    print(
-        f"{asked.count} labelled pixels, {name} of {len(embedding) if name == 'embedding' else len(values)} layers: "
-        f"macro F1 {score:.3f} over {known.sum():,} pixels"
-    )
+for words, x in compared.items():
+    maps[words] = mapped(x.reshape(len(x), -1).T, truth, train)
+    score = f1_score(truth[known], maps[words][known], average="macro")
+    print(f"map from {asked.count} labels by {words}: macro F1 {score:.3f} over {known.sum():,} pixels")
 
 palette = ListedColormap(pyplot.get_cmap("tab20").colors[: truth.max() + 1])
-figure, axes = pyplot.subplots(1, 4, figsize=(12, 3.4))
 shown = {
-    "scene": stretched(colour),
-    "embedding, first three components": stretched(embedding[:3]),
-    f"map from {asked.count} labels": maps["embedding"].reshape(cover.shape),
+    f"scene, and {asked.count} labels": stretched(layers(asked.scene, ("B04", "B03", "B02"))),
+    "embedding, first stage": layers([picture]).transpose(1, 2, 0) / 255,
+    "embedding, all stages": stretched(embedding[:3]),
+    f"map from {asked.count} labels": next(iter(maps.values())).reshape(cover.shape),
     "land cover": cover,
 }
-for axis, (title, picture) in zip(axes, shown.items(), strict=True):
-    axis.imshow(picture, cmap=palette, vmin=0, vmax=truth.max(), interpolation="nearest")
-    axis.set_title(title, fontsize=9)
+figure, axes = pyplot.subplots(1, len(shown), figsize=(3 * len(shown), 3.3))
+for axis, (title, image) in zip(axes, shown.items(), strict=True):
+    axis.imshow(image, cmap=palette, vmin=0, vmax=truth.max(), interpolation="nearest")
+    axis.set_title(title, fontsize=10)
     axis.axis("off")
 rows, columns = np.unravel_index(train, cover.shape)
-axes[0].scatter(columns, rows, s=8, c="white", edgecolors="black", linewidths=0.4)
+axes[0].scatter(columns, rows, s=9, c="white", edgecolors="black", linewidths=0.5)
 figure.tight_layout()
-figure.savefig(asked.out, dpi=110)
+figure.savefig(asked.out, dpi=80)
 print(f"picture: {asked.out}; embedding: {target}")

@@ -1,6 +1,7 @@
 """The examples and the snippets of kernels/README.md run; the kernels folder works by itself, under another name."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.environments import compiling
+from tests.support.libraries import library
 
 REPO = Path(__file__).resolve().parent.parent
 SNIPPETS = re.findall(r"```python\n(.*?)```", (REPO / "kernels/README.md").read_text(), re.DOTALL)
@@ -19,10 +21,11 @@ OPS = (
 )  # fmt: skip
 
 
-def printed_by(*command, path=REPO):
+def printed_by(*command, path=REPO, cwd=None):
     """What a fresh Python prints, without Triton's interpreter, in which the other tests run."""
-    environment = compiling() | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], env=environment, cwd=path, capture_output=True, text=True)
+    environment = compiling() | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    command = [sys.executable, *map(str, command)]
+    done = subprocess.run(command, env=environment, cwd=cwd or path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -56,6 +59,32 @@ def test_dino_learns_and_does_not_collapse():
     assert losses[-1] < losses[1] - 0.5
     assert numbers("in use", printed)[-1] > 8
     assert after > before + 15  # %
+
+
+def test_from_small_data_to_features_a_map_and_a_loop_of_ones_own(tmp_path):
+    """One after the other on the same data and encoder: the notebook, the map, the loop, and timm where it is there."""
+    examples = REPO / "examples"
+    cells = json.loads((examples / "features.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    (tmp_path / "features.py").write_text("\n".join(code))
+    printed = printed_by("features.py", path=examples, cwd=tmp_path)
+    (features,), (means,) = numbers("features", printed), numbers("each band", printed)
+    assert features > means + 0.1  # macro F1
+    (same,), (chance,) = numbers("same class:", printed), numbers("random:", printed)
+    assert same > 2 * chance
+    printed = printed_by(examples / "land_cover.py", path=examples, cwd=tmp_path)
+    (embedded,), (alone,) = numbers("layers: macro F1", printed), numbers("itself: macro F1", printed)
+    assert embedded > max(alone, 0.5)
+    assert (tmp_path / "land_cover.png").read_bytes().startswith(b"\x89PNG")
+    printed = printed_by(examples / "reader.py", path=examples, cwd=tmp_path)
+    learned, frequent = numbers("macro F1 of [a-z ]+", printed)
+    assert learned > frequent + 0.2
+    try:
+        library("timm")
+    except pytest.skip.Exception:
+        return
+    head, random = numbers("macro F1", printed_by(examples / "finetune_timm.py", path=examples, cwd=tmp_path))
+    assert head > random + 0.1
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=[snippet.splitlines()[-1][:40] for snippet in SNIPPETS])

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from torch.distributed.run import get_args_parser
 
+from rsdnet import bands
 from tests.conftest import REPO
 from tests.support import geotiffs, rico, tiny
 from tests.support.environments import compiling
@@ -181,6 +182,8 @@ def make_sources(folder: Path) -> None:
         }
         for name, pixels in layers.items():
             geotiffs.write(folder / "data" / "mine" / name / f"{index}.tif", pixels)
+    scene = rng.integers(1, 10000, (10, 40, 40)).astype(np.uint16)
+    geotiffs.write(folder / "scene.tif", scene, bands.MS)
     geotiffs.eurosat(folder / "data" / "EuroSAT")
     geotiffs.dfc2020(folder / "data" / "DFC2020")
     rico.encode(rico.bigearthnet(folder / "data" / "ben"), folder / "data" / "encoded")
@@ -212,7 +215,8 @@ def test_a_pages_commands_run_one_after_another(page: str, tmp_path: Path) -> No
 
 def test_the_commands_of_the_readme_are_run() -> None:
     assert {words[1] for words in own_commands(TEXTS["README.md"])} == {
-        f"rsdnet.{name}" for name in ("ingest", "info", "preview", "train", "probe", "table", "report")
+        f"rsdnet.{name}"
+        for name in ("ingest", "info", "preview", "train", "probe", "table", "report", "embed", "export")
     }
     assert {"README.md", "docs/data.md", "docs/reader.md"} <= set(RUN)
 
