@@ -32,7 +32,9 @@ def embed(options: Options, ranks: Ranks, console: Console) -> None:
         out = output_of(options)
         encoder = rsdnet.load(options.encoder, ranks.device)
     if options.db:
-        embed_database(encoder, options.db, out, options.bands, options.features, options.batch, ranks, console)
+        embed_database(
+            encoder, options.db, out, options.bands, options.features, options.batch, options.force, ranks, console
+        )
     else:
         with ranks.together():
             job = planned(encoder, options, out, console)
@@ -51,10 +53,7 @@ def main() -> int:
         try:
             embed(options, ranks, console)
         except KeyboardInterrupt:
-            again = "nothing was written; run the same command again"
-            console.print(
-                f"interrupted: {again if options.db else 'finished blocks are safe; the same command continues'}"
-            )
+            console.print("interrupted: finished parts are safe; the same command continues")
             return INTERRUPTED
     return 0
 

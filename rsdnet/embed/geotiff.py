@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 from torch import Tensor
 
-from rsdnet.embed.parts import Parts
+from rsdnet.embed.parts import Blocks
 from rsdnet.embed.windows import Block
 from rsdnet.errors import DataError
 from rsdnet.files import aside
@@ -74,7 +74,7 @@ class Coding:
 
 
 def assemble(
-    out: Path, parts: Parts, blocks: Sequence[Block], coding: Coding, size: tuple[int, int], grid: Grid | None,
+    out: Path, parts: Blocks, blocks: Sequence[Block], coding: Coding, size: tuple[int, int], grid: Grid | None,
     cell: int, names: Sequence[str], tags: dict[str, Any], show: Callable[[int], None],
 ) -> None:  # fmt: skip
     """Write the GeoTIFF of finished blocks aside, read it back, and rename it.
@@ -124,7 +124,7 @@ def _describe(file: Any, coding: Coding, names: Sequence[str], tags: dict[str, A
         file.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
-def _pieces(parts: Parts, block: Block, coding: Coding) -> Iterator[tuple[list[int], Window, np.ndarray]]:
+def _pieces(parts: Blocks, block: Block, coding: Coding) -> Iterator[tuple[list[int], Window, np.ndarray]]:
     """A finished block in pieces of a few layers and a row of tiles: indices of the layers, window, and values."""
     for top in range(0, block.height, TILE):
         window = Window(block.left, block.top + top, block.width, min(TILE, block.height - top))
@@ -135,7 +135,7 @@ def _pieces(parts: Parts, block: Block, coding: Coding) -> Iterator[tuple[list[i
             yield list(range(first + 1, first + len(piece) + 1)), window, piece
 
 
-def _require_whole(path: Path, parts: Parts, blocks: Sequence[Block], coding: Coding) -> None:
+def _require_whole(path: Path, parts: Blocks, blocks: Sequence[Block], coding: Coding) -> None:
     """Raise RasterioError where the file does not hold the blocks: GDAL tells no error of its last writes."""
     with rasterio.open(path) as file:
         for block in blocks:

@@ -18,7 +18,7 @@ from rsdnet.console import percent, progress, size
 from rsdnet.distributed import Ranks
 from rsdnet.embed.geotiff import MOST, TILE, Coding, assemble
 from rsdnet.embed.layers import Layers, windowed
-from rsdnet.embed.parts import FIT, Parts, room_for
+from rsdnet.embed.parts import FIT, Blocks, room_for
 from rsdnet.embed.position import WINDOWS, position_of
 from rsdnet.embed.projection import Fit, fitted, sampled
 from rsdnet.embed.scene import Scene
@@ -57,9 +57,9 @@ class Job:
         return self.components or self.layers.channels
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> Blocks:
         """The finished blocks."""
-        return Parts(self.out, Coding(self.kind, np.empty(0), np.empty(0)).dtype, self.count)
+        return Blocks(self.out, Coding(self.kind, np.empty(0), np.empty(0)).dtype, self.count)
 
     @property
     def bytes(self) -> int:

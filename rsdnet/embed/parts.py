@@ -1,4 +1,4 @@
-"""Finished blocks of an output, in the folder `OUT.tif.parts` until all are there, so that an embedding continues."""
+"""Finished parts of an output, in the folder `OUT.parts` until all are there, so that an embedding continues."""
 
 import contextlib
 import json
@@ -15,11 +15,11 @@ from rsdnet.errors import FULL, DataError
 from rsdnet.files import aside, lock, sweep
 
 PLAN, FIT = "plan.json", "fit.npz"
-_WORDS = {"rows": "--bands", "encoder": "weights", "scene": "files of the scene"}
+_WORDS = {"rows": "--bands", "encoder": "weights", "scene": "files of the scene", "samples": "samples in the database"}
 
 
 @contextlib.contextmanager
-def room_for(path: Path, done: str = "finished blocks are safe") -> Iterator[None]:
+def room_for(path: Path, done: str = "finished parts are safe") -> Iterator[None]:
     """A full disk becomes a DataError of one line. done: the work that is safe."""
     try:
         yield
@@ -30,17 +30,14 @@ def room_for(path: Path, done: str = "finished blocks are safe") -> Iterator[Non
 
 
 class Parts:
-    """The folder of an output's finished blocks.
+    """The folder of an output's finished parts."""
 
-    identity: of the command, JSON-able. dtype, layers: of a block's values (layers, height, width).
-    """
-
-    def __init__(self, out: Path, dtype: np.dtype, layers: int) -> None:
+    def __init__(self, out: Path) -> None:
         self.out, self.folder = out, out.with_name(out.name + ".parts")
-        self.dtype, self.layers = dtype, layers
 
     def begin(self, identity: Mapping[str, Any], fresh: bool) -> bool:
-        """Begin, or go on; whether it goes on. fresh: begin anew where the folder is of another command.
+        """Begin, or go on; whether it goes on. identity: of the command, JSON-able. fresh: begin anew where the folder
+        is of another command.
 
         Raises DataError where it is of another command, or another process works there.
         """
@@ -77,6 +74,19 @@ class Parts:
         except ValueError as error:
             raise DataError(f"{self.folder / PLAN} is damaged ({error}): delete {self.folder}") from error
 
+    def remove(self) -> None:
+        """Remove the folder."""
+        self._lock.close()
+        shutil.rmtree(self.folder)
+
+
+class Blocks(Parts):
+    """Finished blocks. dtype, layers: of a block's values (layers, height, width)."""
+
+    def __init__(self, out: Path, dtype: np.dtype, layers: int) -> None:
+        super().__init__(out)
+        self.dtype, self.layers = dtype, layers
+
     def path(self, block: Block) -> Path:
         """The file of a block: its values, one layer after the other."""
         return self.folder / f"y{block.top}_x{block.left}.bin"
@@ -94,8 +104,3 @@ class Parts:
     def read(self, block: Block) -> np.ndarray:
         """The values (layers, height, width) of a finished block, mapped into memory."""
         return np.memmap(self.path(block), self.dtype, "r", shape=(self.layers, block.height, block.width))
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        self._lock.close()
-        shutil.rmtree(self.folder)

@@ -1,13 +1,12 @@
 """One vector a patch of a database, as Parquet: `python -m rsdnet.embed ENCODER OUT.parquet --db DB`.
 
 Columns: sample, sensor ("ms" or "sar"), key, split, label, class, labels, group, lon, lat (null where unknown), and
-embedding, a list of float32. A row group at a time, so that memory does not grow with the database.
+embedding, a list of float32. Row groups are written one by one, so that memory does not grow with the database, and an
+interrupted embedding continues.
 """
 
-import contextlib
-import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from rsdnet.data.databases import Databases
 from rsdnet.data.pools import Pools
 from rsdnet.data.samples import Samples
 from rsdnet.distributed import Ranks
-from rsdnet.embed.parts import room_for
+from rsdnet.embed.parts import Parts, room_for
 from rsdnet.embed.plan import rows_for
 from rsdnet.encoder import Encoder, Row
 from rsdnet.errors import DataError
@@ -36,7 +35,8 @@ from rsdnet.kernels import ViewSpec
 from rsdnet.model.stages import Features
 from rsdnet.provenance import commit
 
-GROUP = 1 << 26  # bytes of the vectors in a row group, at most; our choice
+GROUP = 1 << 24  # bytes of the vectors in a row group, at most: what an interruption loses; our choice
+PART = ".group"  # suffix of a finished row group's file
 SENSORS = ("ms", "sar")
 _TEXT, _REAL = pyarrow.string(), pyarrow.float64()
 SCHEMA = pyarrow.schema(
@@ -109,45 +109,72 @@ class Sensor(NamedTuple):
         return np.concatenate(found)
 
 
+Group = tuple[Sensor, int, Catalog]
+"""A row group: its sensor, the position of the first sample, and the samples' rows of the catalog."""
+
+
 def embed_database(
-    encoder: Encoder, db: Path, out: Path, asked: Sequence[str], depth: str, batch: int, ranks: Ranks, console: Console
-) -> None:
-    """Write the vectors of all patches of `db` to `out`, aside first. asked: rows; none: the encoder's."""
+    encoder: Encoder, db: Path, out: Path, asked: Sequence[str], depth: str, batch: int, force: bool, ranks: Ranks,
+    console: Console,
+) -> None:  # fmt: skip
+    """Write the vectors of all patches of `db` to `out`: each rank its share of the row groups, then all joined.
+
+    asked: rows; none: the encoder's. force: begin anew where row groups of other options are left.
+    """
     with ranks.together():
         sensors = sensors_of(encoder, db, asked)
+        sizes = [max(GROUP // (4 * each.vectors(0, 1, 1, depth).shape[1]), 1) for each in sensors]
     for sensor in sensors:
         count, rows = len(sensor.stored.samples), " ".join("+".join(row) for row in sensor.rows)
         console.print(f"{sensor.name}: {count:,} patches; rows: {rows}")
         if line := sensor.stored.samples.report():
             console.print(line)
-    about: dict[str, Any] = {
-        "encoder": digest(encoder.network.state_dict()),
-        "features": depth,
-        "version": rsdnet.__version__,
-    }
-    about |= {"commit": commit(), "rows": {each.name: list(map("+".join, each.rows)) for each in sensors}}
+    about: dict[str, Any] = {"encoder": digest(encoder.network.state_dict()), "features": depth}
+    about |= {"rows": {each.name: list(map("+".join, each.rows)) for each in sensors}}
+    parts = Parts(out)
+    with ranks.together():
+        if ranks.main and parts.begin(about | {"samples": [each.stored.samples.identity for each in sensors]}, force):
+            console.print(f"continuing {out} after {len(_finished(parts)):,} row groups")
+    ranks.barrier()
     total = sum(len(sensor.stored.samples) for sensor in sensors)
+    with ranks.together(), progress("embed", total, "patches", console=console) as show:
+        _embed_rest(_groups(sensors, sizes), depth, batch, parts, ranks, show)
+    with ranks.together():
+        if ranks.main:
+            _join(parts, about | {"version": rsdnet.__version__, "commit": commit()})
+            parts.remove()
+
+
+def _embed_rest(
+    groups: Iterable[Group], depth: str, batch: int, parts: Parts, ranks: Ranks, show: Callable[[int], None]
+) -> None:
+    """Embed this rank's share of the row groups that are not finished, each into a file of its own."""
     done = 0
-    with progress("embed", total, "patches", console=console) as show, contextlib.ExitStack() as stack:
-        with ranks.together():
-            write = stack.enter_context(_writer(out, about)) if ranks.main else lambda table: None
-        for table in itertools.chain.from_iterable(tables_of(sensor, depth, batch, ranks) for sensor in sensors):
-            with ranks.together(), room_for(out, "nothing is written"):
-                write(table)
-            done += len(table)
-            show(done)
+    for number, (sensor, first, catalog) in enumerate(groups):
+        done += len(catalog)
+        path = parts.folder / f"{number:07d}{PART}"
+        if number % ranks.world == ranks.rank and not path.exists():
+            table = _table(sensor.name, catalog, sensor.vectors(first, len(catalog), batch, depth))
+            with room_for(parts.out), aside(path) as temporary:
+                pyarrow.parquet.write_table(table, temporary, compression="zstd")
+        show(done)
 
 
-@contextlib.contextmanager
-def _writer(out: Path, about: dict[str, Any]) -> Iterator[Callable[[pyarrow.Table], None]]:
-    """A function that appends a row group to `out`, which is written aside and has its name once all are there."""
+def _finished(parts: Parts) -> list[Path]:
+    """The files of the finished row groups, in order."""
+    return sorted(parts.folder.glob(f"*{PART}"))
+
+
+def _join(parts: Parts, about: dict[str, Any]) -> None:
+    """Write all row groups to the output, aside first."""
     schema = SCHEMA.with_metadata({"rsdnet": json.dumps(about)})
     with (
-        room_for(out, "nothing is written"),
-        aside(out) as temporary,
+        room_for(parts.out),
+        aside(parts.out) as temporary,
         pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as file,
     ):
-        yield file.write_table
+        for path in _finished(parts):
+            file.write_table(pyarrow.parquet.read_table(path, schema=SCHEMA).cast(schema))
 
 
 def sensors_of(encoder: Encoder, db: Path, asked: Sequence[str]) -> list[Sensor]:
@@ -171,27 +198,12 @@ def sensor_of(row: str) -> str:
     return rsdnet.bands.BANDS[rsdnet.bands.canonical(row.split("+")[0].split("-")[0])].modality
 
 
-def tables_of(sensor: Sensor, depth: str, batch: int, ranks: Ranks) -> Iterator[pyarrow.Table]:
-    """Row groups in the order of the catalog; each rank computes its share, and all get the tables."""
-    width = sensor.vectors(0, 1, 1, depth).shape[1]
-    most = max(GROUP // (4 * width), 1)
-    groups = _groups(sensor.stored.samples, most)
-    while turn := list(itertools.islice(groups, ranks.world)):
-        own = np.zeros((most, width), np.float32)
-        with ranks.together():
-            if ranks.rank < len(turn):
-                first, catalog = turn[ranks.rank]
-                own[: len(catalog)] = sensor.vectors(first, len(catalog), batch, depth)
-        gathered = ranks.gather(torch.from_numpy(own))
-        for (_, catalog), vectors in zip(turn, gathered, strict=False):
-            yield _table(sensor.name, catalog, vectors.numpy()[: len(catalog)])
-
-
-def _groups(samples: Samples, most: int) -> Iterator[tuple[int, Catalog]]:
-    """The samples' rows of the catalog, at most so many at a time, with the position of the first."""
-    for piece, rows, place in samples.pieces():
-        for start in range(0, len(rows), most):
-            yield place.start + start, piece.catalog.take(rows[start : start + most])
+def _groups(sensors: Sequence[Sensor], sizes: Sequence[int]) -> Iterator[Group]:
+    """Row groups in the order of the catalog. sizes: of each sensor's, at most."""
+    for sensor, most in zip(sensors, sizes, strict=True):
+        for piece, rows, place in sensor.stored.samples.pieces():
+            for start in range(0, len(rows), most):
+                yield sensor, place.start + start, piece.catalog.take(rows[start : start + most])
 
 
 def _table(sensor: str, catalog: Catalog, vectors: np.ndarray) -> pyarrow.Table:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -114,35 +115,63 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 
 def full_after_two() -> None:
     """The third row group finds no room."""
-    write, done = pyarrow.parquet.ParquetWriter.write_table, 0
+    write, done = pyarrow.parquet.write_table, 0
 
-    def written(self: pyarrow.parquet.ParquetWriter, table: pyarrow.Table) -> None:
+    def written(*words: object, **options: object) -> None:
         nonlocal done
         done += 1
         if done == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(self, table)
+        write(*words, **options)
 
-    mock.patch.object(pyarrow.parquet.ParquetWriter, "write_table", written).start()
+    mock.patch.object(pyarrow.parquet, "write_table", written).start()
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_full_disk_ends_all_ranks_with_one_line(
+def test_a_full_disk_ends_all_ranks_with_one_line_and_it_continues(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder: Path, tiny_db: Path, ranks: int
 ) -> None:
     monkeypatch.setattr(patches, "GROUP", 7 * 32 * 4)
     words = (encoder, tmp_path / "out.parquet", "--db", tiny_db, "--features=last", "--bands=B08")
     child = scenes.Child(tmp_path / "said", *words, ranks=ranks, prepare=full_after_two)
     assert child.statuses == [2] * ranks
-    assert not list(tmp_path.glob("*out*"))
+    assert not (tmp_path / "out.parquet").exists()
+    held = sorted((tmp_path / "out.parquet.parts").glob("*.group"))
+    assert 2 <= len(held) < 9
+    times = [path.stat().st_mtime_ns for path in held]
+    monkeypatch.setattr(patches, "_join", lambda parts, about: None)  # and the parts stay
+    monkeypatch.setattr(patches.Parts, "remove", lambda self: self._lock.close())
+    assert scenes.run(monkeypatch, *words) == 0
+    assert [path.stat().st_mtime_ns for path in held] == times  # not computed again
+    monkeypatch.undo()
+    monkeypatch.setattr(patches, "GROUP", 7 * 32 * 4)
+    with pytest.raises(DataError, match="begun with other --bands"):
+        scenes.run(monkeypatch, *words[:-1], "--bands=B04")
+    assert scenes.run(monkeypatch, *words) == 0
+    assert scenes.run(monkeypatch, encoder, tmp_path / "whole.parquet", *words[2:]) == 0
+    one, two = (pyarrow.parquet.read_table(tmp_path / f"{name}.parquet") for name in ("out", "whole"))
+    assert one.equals(two)
+    assert not list(tmp_path.glob("*.parts"))
 
 
-def test_an_interruption_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder: Path, tiny_db: Path
+def test_interrupted_it_continues(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, encoder: Path, tiny_db: Path
 ) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    monkeypatch.setattr(patches, "GROUP", 7 * 60 * 4)
+    table, done = patches._table, 0
 
+    def stop(*words: Any) -> pyarrow.Table:
+        nonlocal done
+        done += 1
+        if done == 4:
+            raise KeyboardInterrupt
+        return table(*words)
+
+    words = (encoder, tmp_path / "out.parquet", "--db", tiny_db, "--bands=VV")
     monkeypatch.setattr(patches, "_table", stop)
-    assert scenes.run(monkeypatch, encoder, tmp_path / "out.parquet", "--db", tiny_db, "--bands=VV") == 130
-    assert not list(tmp_path.iterdir())
+    assert scenes.run(monkeypatch, *words) == 130
+    assert not (tmp_path / "out.parquet").exists()
+    assert scenes.run(monkeypatch, *words) == 0
+    assert "after 3 row groups" in capsys.readouterr().out
+    assert len(pyarrow.parquet.read_table(tmp_path / "out.parquet")) == 60
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]

@@ -14,7 +14,7 @@ import torch
 
 from rsdnet.embed import geotiff
 from rsdnet.embed.job import Job
-from rsdnet.embed.parts import Parts
+from rsdnet.embed.parts import Blocks
 from rsdnet.embed.projection import Fit
 from rsdnet.embed.windows import Block
 from rsdnet.errors import DataError
@@ -180,7 +180,7 @@ def test_force_begins_anew_and_replaces(
 
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
-    one, two = (Parts(tmp_path / "out.tif", geotiff.Coding("int8", None, None).dtype, 1) for _ in range(2))
+    one, two = (Blocks(tmp_path / "out.tif", geotiff.Coding("int8", None, None).dtype, 1) for _ in range(2))
     one.begin({"rows": ["B04"]}, fresh=False)
     with pytest.raises(DataError, match="another process works there"):
         two.begin({"rows": ["B04"]}, fresh=False)
