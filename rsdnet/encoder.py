@@ -1,7 +1,9 @@
-"""A pre-trained encoder in use: `rsdnet.load`, without the run and the database that it was trained in.
+"""A pre-trained encoder in use, without the run and the database that it was trained in.
 
-encoder = rsdnet.load("encoder.safetensors")
-features = encoder.features({"B04": red, "B08": infrared})  # (B, F)
+    encoder = rsdnet.load("encoder.safetensors")
+    features = encoder.features({"B04": red, "B08": infrared})  # (B, F)
+
+Values are standardised by the facts in the encoder's file, and rendered by the kernel of training.
 """
 
 import dataclasses
@@ -35,6 +37,8 @@ SarUnit = Literal["db", "power", "amplitude"]
 UNITS: dict[str, tuple[str, ...]] = {"ms": get_args(MsUnit), "sar": get_args(SarUnit)}
 DEPTHS = ("stages", "last", "layer1", "layer2", "layer3", "layer4")
 Data = Mapping[str, ArrayLike | Tensor] | ArrayLike | Tensor
+BATCH = 256  # patches encoded at once
+ASPECT = 0.05  # greatest difference of two bands' aspects: SSL4EO-S12's differ by a row or column in 264; our choice
 Row = tuple[str, ...]
 """Bands, or differences of bands, whose features stand in one vector."""
 
@@ -170,13 +174,16 @@ class Encoder:
             raise DataError(f"the encoder was not trained on {unseen[0]}: name bands alone")
 
     def _require_shape(self, used: Mapping[str, Tensor]) -> None:
-        """Raise DataError on patches of another aspect than training's crops, and on bands of several aspects."""
+        """Raise DataError on patches of another aspect than training's crops, and on bands that differ in it."""
         low, high = self.cfg.views.crop_ratio
         aspects = {name: values.shape[2] / values.shape[1] for name, values in used.items()}
         for name, aspect in aspects.items():
             if not min(low, 1) <= aspect <= max(high, 1):
                 height, width = used[name].shape[1:]
                 raise DataError(f"{name} is {width} x {height} pixels: a patch is as wide as high; cut it into windows")
+        if max(aspects.values()) - min(aspects.values()) > ASPECT:
+            sizes = ", ".join(f"{name} {values.shape[2]} x {values.shape[1]}" for name, values in used.items())
+            raise DataError(f"bands of a patch differ in their aspect: {sizes} pixels; cut them to one place")
 
     def _in_unit(self, name: str, values: Tensor, unit: str | None, check: bool) -> Tensor:
         """Values (B, H, W) in the unit of training. Raises DataError on values that cannot be of their unit."""
@@ -217,8 +224,10 @@ class Patches:
         return self.table.device
 
     def features(self, names: tuple[str, ...], of: Callable[[Tensor], Features]) -> Features:
-        """Features (B, F) by depth: `of` applied to the views."""
-        return of(self.rendered(names, np.arange(self.count)))
+        """Features (B, F) by depth: `of` applied to the views, in batches."""
+        every = np.arange(self.count)
+        parts = [of(self.rendered(names, every[first : first + BATCH])) for first in range(0, self.count, BATCH)]
+        return {depth: torch.cat([part[depth] for part in parts]) for depth in parts[0]}
 
     def scale(self, name: str) -> tuple[float, float]:
         """Mean and standard deviation of a band or a difference."""
@@ -226,9 +235,9 @@ class Patches:
         return mean, std
 
     def rendered(self, names: Sequence[str], samples: np.ndarray) -> Tensor:
-        """Views (B, len(names), S, S), float32, of all `samples`."""
-        view = view_of(names, "bands")
-        data, records = packed([(name, self.values[name]) for name in view.read])
+        """Views (b, len(names), S, S), float32, of the consecutive `samples` (b,)."""
+        view, part = view_of(names, "bands"), slice(int(samples[0]), int(samples[-1]) + 1)
+        data, records = packed([(name, self.values[name][part]) for name in view.read])
         rows = torch.zeros(len(samples), dtype=torch.int64, device=self.device)
         shown = render_views(data, records, rows, self.table, self.spec, seed=0, epoch=0)
         mix = mix_of({bands.BANDS[view.read[0]].modality: view}, self.table, self.differences)
@@ -253,7 +262,7 @@ def packed(values: Sequence[tuple[str, Tensor]]) -> tuple[Tensor, Tensor]:
 
 def _by_name(data: ArrayLike | Tensor, names: Sequence[str] | None) -> dict[str, Tensor]:
     """The channels of (B, C, H, W) or (C, H, W) by band. Raises DataError on another number of channels than bands."""
-    values = data if isinstance(data, Tensor) else torch.from_numpy(np.ascontiguousarray(data))
+    values = data if isinstance(data, Tensor) else _from_numpy("data", data)
     shape = tuple(values.shape)
     if not names:
         raise DataError(f"an array of shape {shape} does not name its bands: give bands=[...], one a channel")
@@ -264,9 +273,18 @@ def _by_name(data: ArrayLike | Tensor, names: Sequence[str] | None) -> dict[str,
     return dict(zip(names, values.unbind(-3), strict=True))
 
 
+def _from_numpy(name: str, values: ArrayLike) -> Tensor:
+    """An array of any byte order and strides. Raises DataError on one of other things than numbers."""
+    array = np.asarray(values)
+    try:
+        return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+    except TypeError:
+        raise DataError(f"{name} is {array.dtype}: give real values") from None
+
+
 def _tensor(name: str, values: ArrayLike | Tensor, device: torch.device) -> Tensor:
     """Values as (B, H, W) on `device`, in a type of the kernels. Raises DataError on a shape or type that is none."""
-    tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+    tensor = values if isinstance(values, Tensor) else _from_numpy(name, values)
     tensor = tensor[None] if tensor.ndim == 2 else tensor
     if tensor.ndim != 3 or not tensor.numel():
         raise DataError(f"{name} has shape {tuple(tensor.shape)}: a band is (B, H, W) or (H, W)")

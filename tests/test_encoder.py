@@ -130,17 +130,20 @@ def test_a_patch_at_its_own_size_is_standardised_alone(made: Callable[[str], Mad
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.int32, np.int64, np.float32, np.float64])
-def test_any_type_order_and_form_gives_the_same(made: Callable[[str], Made], kind: type) -> None:
+@pytest.mark.parametrize("kind", [np.uint16, ">u2", np.int16, np.uint32, np.int64, np.uint64, np.float32, np.float64])
+def test_any_type_order_and_form_gives_the_same(made: Callable[[str], Made], kind: type | str) -> None:
     given = made("three")
     encoder, row = given.encoder, ("B04", "B03", "B02")
     expected = given.features[row]["stages"]
     data = {name: given.data[name].astype(kind) for name in ("B02", "B8A", "B03", "B04")}
     stacked = np.stack([data[name] for name in ("B02", "B03", "B04")], 1)
-    tensor = torch.from_numpy(stacked)
+    native = np.dtype(kind).newbyteorder("=")
+    tensor = torch.from_numpy(stacked.astype(native))
     for found in (
         encoder.features(data, bands=row),
-        encoder.features({name.lower(): torch.from_numpy(values) for name, values in data.items()}, bands=row),
+        encoder.features(
+            {name.lower(): torch.from_numpy(values.astype(native)) for name, values in data.items()}, bands=row
+        ),
         encoder.features({"B2": data["B02"], "B3": data["B03"], "b04": data["B04"]}, bands=("B4", "B3", "B2")),
         encoder.features(tensor[:, [2, 1, 0]], bands=row),
     ):
@@ -149,6 +152,14 @@ def test_any_type_order_and_form_gives_the_same(made: Callable[[str], Made], kin
     torch.testing.assert_close(single, expected[7:8], rtol=0, atol=1e-5)
     other = encoder.features(stacked, bands=("B02", "B03", "B04"))
     assert not torch.allclose(other, expected, atol=1e-3)  # channels have an order
+
+
+def test_many_patches_go_in_by_batches(made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch) -> None:
+    given, row = made("fixed"), ("VV", "VH", "VV-VH")
+    monkeypatch.setattr("rsdnet.encoder.BATCH", 7)
+    torch.testing.assert_close(
+        given.encoder.features(given.data, bands=row), given.features[row]["stages"], rtol=0, atol=1e-6
+    )
 
 
 def test_bands_of_a_dictionary_stand_in_the_products_order(made: Callable[[str], Made]) -> None:
@@ -210,6 +221,8 @@ def test_bad_input_gets_one_line(made: Callable[[str], Made]) -> None:
     assert "give (B, 2, H, W)" in refused(lambda: one.features(ms[:, None], bands=["B08", "B04"]))
     assert "B08 B08" in refused(lambda: one.features(np.stack([ms, ms], 1), bands=["B08", "B08"]))
     assert "real values" in refused(lambda: one.features({"B08": ms + 1j}))
+    assert "real values" in refused(lambda: one.features({"B08": np.full(ms.shape, "x")}))
+    assert "B08 24 x 24, VV 22 x 24" in refused(lambda: one.features({"B08": ms, "VV": data["VV"][:, :, :22]}))
     assert "depth" in refused(lambda: one.features({"B08": ms}, depth="first"))
     assert "at least one" in refused(lambda: one.features({}))
     taken = one.features({"B08": ms / 10_000}, check=False)
