@@ -24,6 +24,7 @@ from rsdnet.embed.projection import Fit, fitted, sampled
 from rsdnet.embed.scene import Scene
 from rsdnet.embed.windows import Blend, Block, Tiling, batches, valid_cells, valid_pixels
 from rsdnet.errors import DataError
+from rsdnet.hardware import free_bytes
 
 LARGEST = 2048  # output pixels a side of a block, at most: one that is lost takes minutes; our choice
 
@@ -86,9 +87,16 @@ class Job:
         return replace(self, tiling=replace(self.tiling, block=block))
 
     def check(self) -> None:
-        """Raise DataError where the output has too many layers, or the disk has no room for it and its blocks."""
+        """Raise DataError where the output has too many layers, a block does not fit into the free memory, or the disk
+        has no room for the output and its blocks."""
         if self.count > MOST:
             raise DataError(f"{self.count} layers are more than a GeoTIFF holds ({MOST}): fewer rows, or --pca")
+        needed, free = self.needed(self.tiling.block), free_bytes(self.layers.encoder.device)
+        if needed > free:
+            raise DataError(
+                f"a block of {self.tiling.block} px takes {size(needed)} of memory, and {size(free)} are free: use --pca, "
+                "fewer rows, --features last, a larger --cell or a smaller --batch"
+            )
         free = self._free()
         held = sum(path.stat().st_size for path in self.parts.folder.glob("*.bin"))
         if 2 * self.bytes - held > free:

@@ -15,6 +15,7 @@ from rsdnet.embed import geotiff, job
 from rsdnet.embed.layers import Layers, Stage
 from rsdnet.embed.projection import Fit, at_places, fitted
 from rsdnet.embed.windows import Tiling, spread_out
+from rsdnet.errors import DataError
 from tests.embed import scenes
 from tests.support import encoders, geotiffs
 
@@ -105,6 +106,15 @@ def test_grid_types_descriptions_and_tags(
     said = capsys.readouterr().out
     assert "memory: " in said
     assert "31 x 27 px, 24 layers" in said
+
+
+def test_a_block_that_does_not_fit_into_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder: Path, files: list[Path]
+) -> None:
+    monkeypatch.setattr(job, "free_bytes", lambda device: 10**6)
+    with pytest.raises(DataError, match="of memory, and 1.0 MB are free: use --pca"):
+        scenes.run(monkeypatch, encoder, *files, tmp_path / "out.tif", *FAST)
+    assert not list(tmp_path.iterdir())
 
 
 def test_int8_is_the_float_within_half_a_level(
