@@ -94,8 +94,8 @@ class Job:
         needed, free = self.needed(self.tiling.block), free_bytes(self.layers.encoder.device)
         if needed > free:
             raise DataError(
-                f"a block of {self.tiling.block} px takes {size(needed)} of memory, and {size(free)} are free: use --pca, "
-                "fewer rows, --features last, a larger --cell or a smaller --batch"
+                f"a block of {self.tiling.block} px takes {size(needed)} of memory, and {size(free)} are free: use "
+                "--pca, fewer rows, --features last, a larger --cell or a smaller --batch"
             )
         free = self._free()
         held = sum(path.stat().st_size for path in self.parts.folder.glob("*.bin"))
