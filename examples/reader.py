@@ -18,7 +18,7 @@ from rsdnet.data.dataset import Patches
 from rsdnet.data.loader import Batch, Loader
 from rsdnet.data.statistics import read_stats
 
-BANDS, SIZE, EPOCHS = ("B03", "B08", "B11", "VV"), 32, 4
+BANDS, SIZE, EPOCHS = ("B03", "B08", "B11", "VV"), 32, 3
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 JITTER = {"ms": {"gain": (0.8, 1.2), "nodata": 0.0}, "sar": {"offset": (-1.0, 1.0)}}  # DN 0 is no data; dB
 
