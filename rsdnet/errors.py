@@ -32,6 +32,7 @@ class Echo(DataError):
 
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+INTERRUPTED = 130  # the shell's status for SIGINT
 
 
 def command(main: Callable[[], int | None]) -> None:

@@ -21,7 +21,7 @@ from rsdnet.catalog.folders import ADOPTION, STATE, begin, check_folders, writin
 from rsdnet.console import progress, size
 from rsdnet.data.catalog import DATA
 from rsdnet.data.statistics import Accumulator, read_done, read_histograms, write_histograms, write_stats
-from rsdnet.errors import DataError
+from rsdnet.errors import INTERRUPTED, DataError
 from rsdnet.ingest.geotiffs import Row, ingest_source
 from rsdnet.ingest.journal import Journal
 from rsdnet.ingest.results import catalog_of, write_list
@@ -32,7 +32,6 @@ from rsdnet.ingest.summary import LEFT_OUT, Tally
 from rsdnet.ingest.survey import survey
 from rsdnet.ingest.workers import Work, results
 
-INTERRUPTED = 130  # the shell's status for SIGINT
 _VERSION = 1  # of the journal's lines, and of the rules by which entries are judged
 _SECONDS = 30.0  # between two states: the most that an interruption repeats
 _LINES = 1 << 16  # of the journal, between two states, at most

@@ -19,10 +19,9 @@ from rsdnet.distributed import Ranks, open_ranks
 from rsdnet.embed.options import Options, output_of
 from rsdnet.embed.patches import embed_database
 from rsdnet.embed.plan import planned
-from rsdnet.errors import command
+from rsdnet.errors import INTERRUPTED, command
 from rsdnet.options import checked, parse, require_values
 
-INTERRUPTED = 130  # the shell's status for SIGINT
 
 
 def embed(options: Options, ranks: Ranks, console: Console) -> None:

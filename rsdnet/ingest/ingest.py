@@ -21,7 +21,7 @@ from safetensors.numpy import load
 from rsdnet.console import progress
 from rsdnet.data.catalog import DATA, JOURNAL, SPLITS
 from rsdnet.data.statistics import HISTOGRAMS, write_histograms, write_stats
-from rsdnet.errors import DataError
+from rsdnet.errors import INTERRUPTED, DataError
 from rsdnet.ingest.finished import check_apart, check_entries, compare_shards, finished
 from rsdnet.ingest.geotiffs import Row, summarise_tile
 from rsdnet.ingest.journal import Journal
@@ -36,7 +36,6 @@ from rsdnet.ingest.workers import results
 from rsdnet.ingest.writer import Writer, space_for
 from rsdnet.options import checked, read
 
-INTERRUPTED = 130  # the shell's status for SIGINT
 _VERSION = 2  # of the journal's lines, and of the rules by which sources are judged
 
 

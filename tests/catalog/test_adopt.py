@@ -18,12 +18,12 @@ import pytest
 
 from rsdnet.catalog import adopt as module
 from rsdnet.catalog import folders
-from rsdnet.catalog.adopt import INTERRUPTED, adopt
+from rsdnet.catalog.adopt import adopt
 from rsdnet.catalog.base import Adoption
 from rsdnet.catalog.folders import ADOPTION, STATE
 from rsdnet.catalog.layouts import BigEarthNet, EuroSat, Ssl4eo
 from rsdnet.data.catalog import COLUMNS, Catalog, read_meta
-from rsdnet.errors import DataError
+from rsdnet.errors import INTERRUPTED, DataError
 from rsdnet.files import lock
 from rsdnet.info.info import info
 from rsdnet.ingest.ingest import ingest

@@ -8,7 +8,7 @@ import lmdb
 import pytest
 
 from rsdnet.data.catalog import Catalog
-from rsdnet.errors import DataError
+from rsdnet.errors import INTERRUPTED, DataError
 from rsdnet.ingest import ingest, workers
 from rsdnet.ingest.geotiffs import Result
 from rsdnet.ingest.layouts.base import Layout
@@ -178,7 +178,7 @@ def test_an_interruption_at_the_end_gets_one_line_and_continues(
     layout = Sen12ms(geotiffs.sen12ms(tmp_path / "src", places=3), tmp_path / "db")
     with monkeypatch.context() as patch:
         patch.setattr(Catalog, "write", mock.Mock(side_effect=KeyboardInterrupt))
-        assert ingest.ingest(layout) == ingest.INTERRUPTED
+        assert ingest.ingest(layout) == INTERRUPTED
     assert capsys.readouterr().out == "interrupted: 3 of 3 sources are in; the same command continues\n"
     assert ingest.ingest(layout) == 0
     assert len(Catalog.read(layout.db)) == 3

@@ -15,7 +15,7 @@ import pytest
 
 from rsdnet.data.catalog import Catalog
 from rsdnet.data.statistics import read_stats
-from rsdnet.errors import DataError
+from rsdnet.errors import INTERRUPTED, DataError
 from rsdnet.ingest import ingest, journal, workers, writer
 from rsdnet.ingest.layouts import LAYOUTS
 from rsdnet.ingest.layouts.base import Layout
@@ -267,7 +267,7 @@ def test_killed_it_continues_to_the_same(tmp_path: Path, death: signal.Signals, 
         time.sleep(0.02)
     process.send_signal(death)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == (-9 if death == signal.SIGKILL else ingest.INTERRUPTED), err
+    assert process.returncode == (-9 if death == signal.SIGKILL else INTERRUPTED), err
     if death == signal.SIGINT:
         assert "interrupted: " in out
         assert not err

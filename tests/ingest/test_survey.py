@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rsdnet.data.catalog import Catalog
-from rsdnet.errors import DataError
-from rsdnet.ingest.ingest import INTERRUPTED, ingest
+from rsdnet.errors import INTERRUPTED, DataError
+from rsdnet.ingest.ingest import ingest
 from rsdnet.ingest.layouts.eurosat import EuroSat
 from rsdnet.ingest.source import Image, Recipe, Source
 from rsdnet.ingest.survey import spread, survey
