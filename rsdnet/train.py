@@ -25,6 +25,7 @@ from rich.console import Console
 from rsdnet import config, options, runfolder
 from rsdnet.augment import band_table, hidden, rendered, spec_of
 from rsdnet.config import Config
+from rsdnet.data.described import encoder_file
 from rsdnet.data.fixed import fixed_views
 from rsdnet.data.identity import shared
 from rsdnet.data.inputs import inputs_of, open_loader, open_samples
@@ -61,6 +62,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
             keep_freed_memory()
         samples = open_samples(cfg, ranks, console)
         inputs = inputs_of(cfg, samples)
+        facts = encoder_file(cfg, samples, inputs)  # now: the data may be gone at the end
     inputs = shared(inputs, ranks)
     with ranks.together():
         table = band_table(cfg)
@@ -78,7 +80,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         open_folder(run, console)
     if run.step >= run.steps:
         if ranks.main and not (run.folder / runfolder.ENCODER).is_file():
-            run.export(samples)
+            run.export(facts)
         console.print(f"{run.folder} is complete: {run.steps} steps")
         return 0
     spec = spec_of(cfg.views, run.dtype, cfg.run.channels_last)
@@ -109,7 +111,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         console.print(f"stopped at step {run.step} of {run.steps}; go on with --run {run.folder} --resume")
         return 128 + stop
     if ranks.main:
-        run.export(samples)
+        run.export(facts)
     console.print(f"{run.folder}: {run.steps} steps done; the encoder is {run.folder / runfolder.ENCODER}")
     return 0
 

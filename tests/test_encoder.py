@@ -1,6 +1,7 @@
 """An encoder in use, from its file alone: features as the probe has them, of any type, unit, order and resolution."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import lmdb
 import numpy as np
@@ -25,6 +27,7 @@ from rsdnet.errors import DataError
 from rsdnet.evaluate.contenders import contenders, load_encoder
 from rsdnet.evaluate.features import Labelled
 from rsdnet.training import checkpoint
+from rsdnet.training.run import Run
 from tests.support import tiny
 from tests.support.forked import train
 
@@ -247,6 +250,27 @@ def test_the_file_tells_how_its_input_was_standardised(made: Callable[[str], Mad
     assert facts["commit"]
     clipped = made("published").encoder.file.bands["VV"]
     assert (clipped.mean, clipped.clip) == (bands.STATISTICS["SEN12MS", "L1C"]["VV"][0], (-25.0, 0.0))
+
+
+def lose(db: Path) -> None:
+    """The database is gone once the first step is scheduled."""
+    schedule = Run.schedule
+
+    def scheduled(self: Run) -> dict[str, float]:
+        if self.step == 0:
+            shutil.rmtree(db)
+        return schedule(self)
+
+    mock.patch.object(Run, "schedule", scheduled).start()
+
+
+def test_the_facts_outlive_a_database_that_goes_while_the_run_trains(tmp_path: Path) -> None:
+    db = tiny.make(tmp_path / "db", 40)
+    train(tmp_path / "said", "--data", db, "--run", tmp_path / "run", *FAST, prepare=functools.partial(lose, db))
+    assert not db.exists()
+    file = rsdnet.load(tmp_path / "run").file
+    assert (file.step, [each.samples for each in file.data]) == (2, [40])
+    assert file.bands.keys() == {*bands.MS, *bands.SAR}
 
 
 def test_rows_are_the_views_of_training(made: Callable[[str], Made]) -> None:

@@ -1,7 +1,6 @@
 """The facts of a run that its encoder's file holds: see `rsdnet.encoderfile`."""
 
 import math
-from collections.abc import Mapping
 
 from rsdnet import bands
 from rsdnet.config import Config
@@ -13,10 +12,8 @@ from rsdnet.data.samples import Samples
 from rsdnet.encoderfile import VERSION, BandInput, EncoderFile, Unit, metres_of
 
 
-def encoder_file(
-    cfg: Config, samples: Samples, inputs: Identity, *, step: int, versions: Mapping[str, str], commit: str
-) -> EncoderFile:
-    """The facts of the encoder of a run on `samples`. inputs: of `rsdnet.data.inputs.inputs_of`.
+def encoder_file(cfg: Config, samples: Samples, inputs: Identity) -> EncoderFile:
+    """The facts of the encoder of a run on `samples`, before its first step. inputs: of `rsdnet.data.inputs.inputs_of`.
 
     Raises ReaderError on an entry that cannot be read.
     """
@@ -48,11 +45,11 @@ def encoder_file(
         encoder=cfg.model.encoder,
         method=cfg.model.method,
         seed=cfg.run.seed,
-        step=step,
+        step=0,
         split=cfg.data.split,
         data=data,
-        versions=dict(versions),
-        commit=commit,
+        versions={},
+        commit="",
         licence=cfg.run.licence,
     )
 

@@ -23,7 +23,6 @@ from rsdnet.errors import INTERRUPTED, command
 from rsdnet.options import checked, parse, require_values
 
 
-
 def embed(options: Options, ranks: Ranks, console: Console) -> None:
     """Write the output. Raises DataError on a mistake in the options or in the input."""
     with ranks.together():

@@ -1,6 +1,7 @@
 """A run: its training step, its schedule, and its folder, from which it is taken up again."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -14,11 +15,9 @@ from torch import Tensor
 
 from rsdnet import __version__, config, runfolder
 from rsdnet.config import Config
-from rsdnet.data.described import encoder_file
 from rsdnet.data.identity import Identity, comparable, differences
-from rsdnet.data.samples import Samples
 from rsdnet.distributed import Ranks, check_replicas
-from rsdnet.encoderfile import KEY
+from rsdnet.encoderfile import KEY, EncoderFile
 from rsdnet.errors import DataError
 from rsdnet.files import aside, lock, sweep
 from rsdnet.provenance import commit
@@ -200,14 +199,12 @@ class Run:
             )
         return [] if comparable(then) else [f"{path} does not say which data it was trained on: they were not compared"]
 
-    def export(self, samples: Samples) -> None:
+    def export(self, facts: EncoderFile) -> None:
         """Write the encoder alone, under its own parameter names: torchvision's for our ResNets; and the facts by which
-        it is used without this run and its `samples`."""
+        it is used without this run and its data."""
         found = self.environment()
         versions = {name: str(found[name]) for name in ("rsdnet", "python", *PACKAGES)}
-        facts = encoder_file(
-            self.cfg, samples, self.inputs, step=self.step, versions=versions, commit=found["commit"]
-        )  # fmt: skip
+        facts = dataclasses.replace(facts, step=self.step, versions=versions, commit=found["commit"])
         meta = {"step": self.step, "inputs": self.inputs, "config": config.to_tables(self.cfg), KEY: facts.to_json()}
         checkpoint.save(self.folder / runfolder.ENCODER, self.encoder.state_dict(), meta)
 
