@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from rsdnet.bands import Band
 from rsdnet.errors import DataError
 
 VERSION = 1
@@ -105,10 +104,3 @@ def read(meta: dict[str, Any], where: str) -> EncoderFile:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise DataError(f"{where} is damaged: {KEY}.{key}: {first['msg']}; copy it again") from None
-
-
-def metres_of(finest: Band, side: int, size: int, crop_scale: tuple[float, float]) -> tuple[float, float]:
-    """Least and greatest metres of a pixel in views of `size` pixels: crops of shares `crop_scale` of a patch's area,
-    `side` pixels of the `finest` band a side."""
-    low, high = (finest.resolution * side * share**0.5 / size for share in crop_scale)
-    return low, high

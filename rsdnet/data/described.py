@@ -9,7 +9,7 @@ from rsdnet.data.identity import Identity
 from rsdnet.data.normalisation import MS_NODATA, known_statistics, sar_clip
 from rsdnet.data.pools import pools_of
 from rsdnet.data.samples import Samples
-from rsdnet.encoderfile import VERSION, BandInput, EncoderFile, Unit, metres_of
+from rsdnet.encoderfile import VERSION, BandInput, EncoderFile, Unit
 
 
 def encoder_file(cfg: Config, samples: Samples, inputs: Identity) -> EncoderFile:
@@ -32,6 +32,8 @@ def encoder_file(cfg: Config, samples: Samples, inputs: Identity) -> EncoderFile
         return BandInput(mean, std, unit, None, float(MS_NODATA), level, sides.get(name, samples.side))
 
     finest = min((bands.BANDS[name] for pool in pools.values() for name in pool), key=lambda each: each.resolution)
+    native = finest.resolution * samples.side / views.size  # metres of a view's pixel, of a whole patch
+    least, greatest = (native * share**0.5 for share in views.crop_scale)  # shares of the area
     return EncoderFile(
         version=VERSION,
         bands={name: band(name) for name in known},
@@ -41,7 +43,7 @@ def encoder_file(cfg: Config, samples: Samples, inputs: Identity) -> EncoderFile
         channels=views.channels,
         size=views.size,
         side=samples.side,
-        metres=metres_of(finest, samples.side, views.size, views.crop_scale),
+        metres=(least, greatest),
         encoder=cfg.model.encoder,
         method=cfg.model.method,
         seed=cfg.run.seed,
