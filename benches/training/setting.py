@@ -57,11 +57,14 @@ class Setting:
         return DTYPES[self.precision]
 
     def config(self, folder: Path | None = None) -> Config:
-        """rsdnet's configuration of it: DeepMind's constants, the paper's bands."""
+        """rsdnet's configuration of it: DeepMind's constants and loss, the paper's bands."""
         return Config(
             data=DataConfig(data=(folder,) if folder else (), statistics=STATISTICS, reader_threads=self.workers),
             views=ViewConfig(size=self.size),
-            model=ModelConfig(encoder=self.encoder, width=self.width, hidden=self.hidden, dim=self.dim),
+            model=ModelConfig(
+                encoder=self.encoder, width=self.width, hidden=self.hidden, dim=self.dim,
+                variance=0.0, covariance=0.0,  # as in the reference and the peers
+            ),
             optim=OptimConfig(batch=self.batch, steps=STEPS),
             run=RunConfig(precision=self.precision, threads=self.threads),  # type: ignore[arg-type]
         )
