@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from benches import ablations, learning
 from benches.core import rows
+from benches.search import work
 from rsdnet.errors import DataError
 from rsdnet.evaluate.intervals import over_runs
 from rsdnet.synthetic import demo
@@ -29,29 +30,33 @@ def replicates(score: float, world: int) -> np.ndarray:
     return (score + np.random.default_rng(world).normal(0, 0.01, 1000)).astype(np.float32)
 
 
+class Ended:
+    """A process that has ended well."""
+
+    poll = wait = staticmethod(lambda: 0)
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands that were called; those of the probe leave an evaluation in the run's folder."""
     called: list[list[str]] = []
 
-    def call(module: str, *argv: object) -> None:
-        words = [module, *map(str, argv)]
+    def start(argv: list[str], *_: object) -> Ended:
+        words = [argv[2].removeprefix("rsdnet."), *argv[3:]]
         called.append(words)
-        if module == "train":
-            run = Path(words[words.index("--run") + 1])
-            run.mkdir(parents=True, exist_ok=True)
-            (run / "metrics.jsonl").write_text('{"step": 9}\n')
-        else:
+        if words[0] == "probe":
             evaluate(Path(words[1]), "-segmentation" if "segmentation" in words else "")
+        return Ended()
 
-    monkeypatch.setattr(learning, "call", call)
-    monkeypatch.setattr(demo, "prepare", lambda world, places: Path(f"data/{world}-{places}"))
+    monkeypatch.setattr(work, "start", start)
+    monkeypatch.setattr(work, "LOOK", 0)
+    monkeypatch.setattr(demo, "prepare", lambda world=0, places=300: Path(f"data/{world}-{places}"))
     return called
 
 
 def evaluate(run: Path, ending: str) -> None:
     """probe{ending}.json and its replicates, as rsdnet.probe writes them."""
-    recipe, world, seed = next(name for name in GAINS if run.name.startswith(name)), "world7" in run.name, run.name[-1]
+    recipe, world, seed = run.parent.name, "world7" in run.name, run.name[-1]
     bands: dict[str, dict[str, Any]] = {band: {} for band in BANDS}
     means: dict[str, dict[str, Any]] = {"mean_ms": {}, "mean_sar": {}, "mean_all": {}}
     kept = {}
@@ -85,9 +90,12 @@ def test_recipes_are_compared_over_seeds_and_worlds(
     assert len({call[call.index("--run") + 1] for call in trained}) == len(trained) == 8  # recipes, seeds, worlds
     files = [Path(word).stem for word in trained[1][trained[1].index("--config") + 1 : trained[1].index("--data")]]
     assert files == ["three-random", "ms", "demo"]  # the base goes over the recipe
-    probes = [call[2:] for call in calls if call[0] == "probe"]
+    probes = [call[call.index("--bands") :] for call in calls if call[0] == "probe"]
     asked = ["--bands", "B04", "VV"]
     assert probes == [asked, [*asked, "--task", "segmentation", "--pixels", "99"]] * 8
+    assert all(
+        call[3] == ("data/7-300" if "world7" in call[1] else "data/0-300") for call in calls if call[0] == "probe"
+    )
 
     told = {(row["unit"], row["contender"], row["what"]): row for row in found}
     assert len(told) == len(found) == 2 * 5 * 3  # metrics; two contenders of each recipe and the raw statistics; means
