@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from rsdnet.errors import DataError
 from rsdnet.options import parse
 from rsdnet.probefile import PROTOCOL
 from rsdnet.train import configure
+from tests.conftest import REPO
 
 SETTINGS = """[settings]
 "as it is" = {}
@@ -147,6 +149,15 @@ def test_settings_and_combinations_over_the_base(folder: Path) -> None:
         for lr, flip in itertools.product((0.001, 0.003), (True, False))
     }
     assert list(settings.items()) == list(expected.items())
+
+
+def test_the_grid_of_the_docs_is_one(folder: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", (REPO / "docs" / "evaluation.md").read_text(), re.DOTALL)
+    Path("grid.toml").write_text(text)
+    variants = grid.read(Path("grid.toml")).variants(Path("runs"))
+    assert [(variant.name, variant.config.optim.optimizer) for variant in variants] == [
+        ("as it is", "adamw"), ("tau 0.99", "adamw"), ("lars 3", "lars")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
