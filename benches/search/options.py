@@ -48,7 +48,7 @@ class Options:
     threads: Workers = 0
     """CPU threads of a run; 0: torch's choice."""
     jobs: Workers = 0
-    """Runs at a time on this machine; 0: its cores by --threads, or one where --threads is 0."""
+    """Runs at a time on this machine; 0: its cores by --threads, or one where --threads is 0 or there is a GPU."""
     share: Annotated[str, Field(pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$")] = "1/1"
     """I/N: the I-th of N equal parts of the runs, I from 1 to N, N to 9999, for N calls on several machines. A later
     call without it makes the rest and shows the table."""

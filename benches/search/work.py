@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+import torch
 from rich.console import Console
 
 from benches.core.turns import cores
@@ -81,8 +82,9 @@ def require_free(path: Path) -> None:
 
 
 def at_a_time(options: Options) -> int:
-    """Runs at a time."""
-    return options.jobs or (max(cores() // options.threads, 1) if options.threads else 1)
+    """Runs at a time: those asked for, or as many as have cores of their own; on a GPU one."""
+    alone = not options.threads or torch.cuda.is_available()
+    return options.jobs or (1 if alone else max(cores() // options.threads, 1))
 
 
 def work(options: Options, runs: Sequence[Run], console: Console) -> dict[Path, str]:

@@ -395,7 +395,9 @@ def test_settings_are_ranked_by_val_with_students_intervals(
     assert sorted(order, key=screen.index) == order
 
 
-def test_more_seeds_replace_the_table_of_fewer(folder: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+def test_a_grid_has_one_table_of_the_seeds_ranked_last(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine
+) -> None:
     search(monkeypatch, "--seeds", 0)
     one = report.searches(rows.read(Path("rows/grids.csv")))
     assert " to 0." not in one  # no interval of one run
@@ -403,9 +405,14 @@ def test_more_seeds_replace_the_table_of_fewer(folder: Path, monkeypatch: pytest
     both = report.searches(rows.read(Path("rows/grids.csv")))
     assert both.count("| settings |") == 1
     assert both.endswith("seeds 0 1.")
+    search(monkeypatch, "--seeds", 0)
+    assert report.searches(rows.read(Path("rows/grids.csv"))) == one
 
 
-def test_runs_at_a_time_by_default() -> None:
+def test_runs_at_a_time_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     cores = len(os.sched_getaffinity(0))
     asked = (Options(jobs=3, threads=1), Options(), Options(threads=1), Options(threads=1024))
     assert [work.at_a_time(options) for options in asked] == [3, 1, cores, 1]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert [work.at_a_time(options) for options in asked] == [3, 1, 1, 1]
