@@ -71,7 +71,8 @@ def tell(
             kept.tell(setting, BOTH, name, None, note=reasons[name])
             continue
         metric = probefile.read(probe_path(own[0].folder))[0].metric
-        ends = {"rank": f"{np.mean([last_metrics(run)['effective_rank'] for run in own]):.1f}"}
+        of_ends = [probefile.bounded(last_metrics(run).get("effective_rank")) for run in own]
+        ends = {"rank": f"{np.mean(of_ends):.1f}"}
         ends |= {"steps": str(steps_of(own[0]))}
         for what, of_runs in ranked[name][PRE_TRAINED].items():
             val, test = of_runs.T
