@@ -186,9 +186,14 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
     else:
         base = Config() if known.data or {"-h", "--help"} & set(argv) else config.read(DEMO)
     cfg = config.parse(argv, base, "python -m rsdnet.train", DESCRIPTION)
-    METHODS.find(cfg.model.method), ENCODERS.find(cfg.model.encoder)  # a wrong name is told before anything is made
-    OPTIMIZERS.find(cfg.optim.optimizer), SCHEDULES.find(cfg.optim.schedule)
+    require_known(cfg)  # before anything is made
     return cfg, saved
+
+
+def require_known(cfg: Config) -> None:
+    """Raise DataError on a name of a method, encoder, optimizer or schedule that there is not."""
+    METHODS.find(cfg.model.method), ENCODERS.find(cfg.model.encoder)
+    OPTIMIZERS.find(cfg.optim.optimizer), SCHEDULES.find(cfg.optim.schedule)
 
 
 def complete(cfg: Config, saved: Path | None) -> Config:
