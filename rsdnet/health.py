@@ -121,9 +121,9 @@ CHECKS = (
         "features", "no rise",
         lambda line: line["late_rise"] if line["fall"] > FALL else math.nan, RISE, RISE * BACK,
         "the loss fell since step {first_step:.0f} ({first_loss:.3f}, now {mean_loss:.3f}), but kNN F1 did not rise "
-        "({first_f1:.3f}, lately {late_f1:.3f}): it does not learn to tell places apart; either the weights hardly move (try "
-        "a higher --lr, above all of LARS, --optimizer adamw, or more --steps), or the views hide what tells the classes "
-        "apart (python -m rsdnet.preview)",
+        "({first_f1:.3f}, lately {late_f1:.3f}): what is learned does not tell places apart; if the weights hardly move, "
+        "a higher --lr helps (LARS needs one), --optimizer adamw or more --steps; else look whether the views hide the "
+        "classes (python -m rsdnet.preview)",
     ),
 )  # fmt: skip
 
