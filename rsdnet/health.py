@@ -121,7 +121,7 @@ CHECKS = (
         "features", "no rise",
         lambda line: line["late_rise"] if line["fall"] > FALL else math.nan, RISE, RISE * BACK,
         "the loss fell since step {first_step:.0f} ({first_loss:.3f}, now {mean_loss:.3f}), but kNN F1 did not rise "
-        "({first_f1:.3f}, lately {late_f1:.3f}): what is learned does not tell places apart; if the weights hardly move, "
+        "({first_f1:.3f}, lately {late_f1:.3f}): what it learns tells no places apart; if the weights hardly move, "
         "a higher --lr helps (LARS needs one), --optimizer adamw or more --steps; else look whether the views hide the "
         "classes (python -m rsdnet.preview)",
     ),
@@ -237,7 +237,7 @@ def intervals(lines: Iterable[Mapping[str, float]]) -> Iterator[dict[str, float]
 
     The numbers of an interval's last line, which all its lines share, those noted at any, and the mean loss.
     """
-    for _, each in itertools.groupby(lines, key=lambda line: line.get("spread")):
+    for _, each in itertools.groupby(lines, key=lambda line: (line.get("spread"), line.get("grad_norm"))):
         joined, losses = dict[str, float](), list[float]()
         for line in each:
             joined |= line
