@@ -33,6 +33,7 @@ from rsdnet.distributed import Ranks, open_ranks
 from rsdnet.errors import DataError, Echo, command
 from rsdnet.evaluate.knn import KNN
 from rsdnet.hardware import keep_freed_memory
+from rsdnet.health import START
 from rsdnet.methods import METHODS
 from rsdnet.mixing import mix_of
 from rsdnet.model.encoders import ENCODERS
@@ -51,9 +52,6 @@ command line goes over them. recipes/ holds such files.
 Without --data it trains on embedded synthetic scenes, made on the first run, with the settings of rsdnet/demo.toml.
 On several GPUs: torchrun --nproc-per-node N -m rsdnet.train ...; on several machines: docs/cluster.md."""
 DEMO = Path(__file__).with_name("demo.toml")
-# Steps to the first kNN evaluation, which the others are compared with: the weights are still nearly those drawn, and
-# BatchNorm's running statistics have all but left their first values, which are no view's (0.9**20 is left).
-START = 10
 
 
 def train(cfg: Config, console: Console, ranks: Ranks) -> int:
@@ -138,7 +136,7 @@ def open_monitor(run: Run, console: Console) -> Monitor:
 
 
 def evaluates(run: Run) -> bool:
-    """Whether the encoder is evaluated after this step: at START, at the end of every --knn-every epochs, and of the
+    """Whether the encoder is evaluated after this step: at the start, at the end of every --knn-every epochs, and of the
     run."""
     done = run.step + 1
     return done % (run.cfg.run.knn_every * run.steps_per_epoch) == 0 or done in (START, run.steps)

@@ -77,16 +77,16 @@ class Monitor:
         self, step: int, output: "StepOutput", trust: Callable[[], Tensor] | None,
         reading: Callable[[], dict[str, Any]], **knobs: float,
     ) -> None:  # fmt: skip
-        """Note a step; every `every` steps `flush` all that were noted.
+        """Note a step; every `every` steps, and where a value is noted with it, `flush` all that were noted.
 
         trust: gives LARS's trust ratios (P,) of the step; None: there are none. reading: the loader's `stats`.
         knobs: learning rate, tau, epoch.
         """
         self._pending.append(Step(step, output.loss.detach().clone(), self._notes))  # a graph writes its loss in place
-        self._notes, self._last = {}, (output, trust, knobs)
+        noted, self._notes, self._last = bool(self._notes), {}, (output, trust, knobs)
         if self._shown is not None:
             self._shown.advance_to(step + 1)
-        if (step + 1) % self.every == 0 or step + 1 == self.steps:
+        if noted or (step + 1) % self.every == 0 or step + 1 == self.steps:
             self.flush(reading())
 
     def note(self, **values: float) -> None:
