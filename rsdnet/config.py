@@ -24,6 +24,7 @@ Crop = Annotated[float, Field(gt=0, le=1)]
 Aspect = Annotated[float, Field(ge=0.01, le=100)]
 Gain = Annotated[float, Field(ge=0, le=100)]
 Offset = Annotated[float, Field(ge=-1, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
 Decibel = Annotated[float, Field(ge=-100, le=100)]
 MOST_CHANNELS = 64
 View = Annotated[tuple[str, ...], Field(max_length=MOST_CHANNELS)]
@@ -142,6 +143,10 @@ class ModelConfig:
     """Dimensions of projection and prediction (byol/configs/byol.py); SimSiam's are 2048."""
     concatenate_views: bool = False
     """Let both views share BatchNorm's statistics, as byol-pytorch does; without, each has its own, as DeepMind's."""
+    variance: Weight = 0.0
+    """Weight of VICReg's variance term on the projections, against collapse (Bardes et al. 2022, eq. 1); 0: none."""
+    covariance: Weight = 0.0
+    """Weight of VICReg's covariance term on them, against few directions (Bardes et al. 2022, eq. 4); 0: none."""
     batchnorm: Literal["sync", "local"] = "sync"
     """On several ranks: statistics of BatchNorm over all ranks (BYOL's), or each rank's own."""
     recompute: bool = False
