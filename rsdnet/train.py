@@ -136,8 +136,7 @@ def open_monitor(run: Run, console: Console) -> Monitor:
 
 
 def evaluates(run: Run) -> bool:
-    """Whether the encoder is evaluated after this step: at the start, at the end of every --knn-every epochs, and of the
-    run."""
+    """Whether the encoder is evaluated after this step: the first ones, --knn-every epochs, or the last."""
     done = run.step + 1
     return done % (run.cfg.run.knn_every * run.steps_per_epoch) == 0 or done in (START, run.steps)
 

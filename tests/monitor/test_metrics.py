@@ -295,7 +295,7 @@ def test_a_run_that_goes_on_is_judged_as_one_that_was_not_interrupted(
     whole = warnings(tmp_path / "whole", capsys)
     assert [line.split(": ")[0] for line in whole] == ["step 15", "step 19", "step 22"]
     assert (
-        "the loss fell since step 3 (2.444, now 0.299), but kNN F1 did not clearly rise (0.500, lately 0.500)"
+        "the loss fell since step 3 (2.167, now 0.299), but kNN F1 did not clearly rise (0.500, lately 0.500)"
         in whole[0]
     )
     for ends in ((2,), (8, 10), (14,), (20, 22)):
