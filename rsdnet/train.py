@@ -33,6 +33,7 @@ from rsdnet.distributed import Ranks, open_ranks
 from rsdnet.errors import DataError, Echo, command
 from rsdnet.evaluate.knn import KNN
 from rsdnet.hardware import keep_freed_memory
+from rsdnet.health import START
 from rsdnet.methods import METHODS
 from rsdnet.mixing import mix_of
 from rsdnet.model.encoders import ENCODERS
@@ -135,9 +136,9 @@ def open_monitor(run: Run, console: Console) -> Monitor:
 
 
 def evaluates(run: Run) -> bool:
-    """Whether the encoder is evaluated after this step: at the end of every --knn-every epochs, and of the run."""
+    """Whether the encoder is evaluated after this step: the first ones, --knn-every epochs, or the last."""
     done = run.step + 1
-    return done % (run.cfg.run.knn_every * run.steps_per_epoch) == 0 or done == run.steps
+    return done % (run.cfg.run.knn_every * run.steps_per_epoch) == 0 or done in (START, run.steps)
 
 
 def stopped(stopper: Stopper, run: Run) -> int:

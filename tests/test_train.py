@@ -252,7 +252,7 @@ def test_the_encoder_is_evaluated_every_so_often_and_nothing_else_changes(
     train("--data", tiny_db, "--run", run, "--steps=14", *FAST, "--knn-every=2")
     assert losses(run) == losses(finished)
     evaluated = {line["step"]: line["knn_f1"] for line in metrics(run) if "knn_f1" in line}
-    assert list(evaluated) == [7, 13]  # four steps an epoch; the last step, too
+    assert list(evaluated) == [7, 9, 13]  # four steps an epoch; the tenth step and the last, too
     assert all(0 <= f1 <= 1 for f1 in evaluated.values())
     assert "knn_f1/B04" in metrics(run)[7]
 
