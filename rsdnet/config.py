@@ -252,6 +252,7 @@ class Config:
 
 
 GONE = {"access"}  # keys of [data] in older runs' files, ignored so that those runs resume
+BEFORE = {"model": {"variance": 0.0, "covariance": 0.0}}  # what runs did that are older than the keys
 _ADAPTER = TypeAdapter(Config)
 
 
@@ -336,6 +337,20 @@ def read(*paths: Path) -> Config:
         for path, tables in files.items():  # the file with the mistake, where it is one file's
             from_tables(tables, f"config {path}")
         raise
+
+
+def of_run(tables: dict[str, Any], where: str) -> Config:
+    """The configuration that a run has noted in `tables`; options that it is older than are as they were then.
+
+    Raises DataError as `from_tables` does.
+    """
+    noted = {name: BEFORE.get(name, {}) | table if isinstance(table, dict) else table for name, table in tables.items()}
+    return from_tables(noted, where)
+
+
+def read_run(path: Path) -> Config:
+    """The configuration in a run's config.toml, as `of_run` takes it. Raises DataError as `read` does."""
+    return of_run(_load(path), f"config {path}")
 
 
 def _load(path: Path) -> dict[str, Any]:

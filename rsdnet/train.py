@@ -183,7 +183,7 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
         argv = argv[:at] + argv[at + (1 if "=" in argv[at] else 1 + len(known.config)) :]
         base = config.read(*known.config)
     elif saved and saved.is_file():
-        base = config.read(saved)
+        base = config.read_run(saved)
     else:
         base = Config() if known.data or {"-h", "--help"} & set(argv) else config.read(DEMO)
     cfg = config.parse(argv, base, "python -m rsdnet.train", DESCRIPTION)
@@ -208,7 +208,7 @@ def complete(cfg: Config, saved: Path | None) -> Config:
         db = demo.prepare()
         print(f"no --data: training on the embedded synthetic scenes, {db}")
         cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(db,)))
-    if saved and saved.is_file() and (changed := config.differences(config.read(saved), cfg)):
+    if saved and saved.is_file() and (changed := config.differences(config.read_run(saved), cfg)):
         raise DataError(f"{saved.parent} cannot go on with other settings: {'; '.join(changed)}")
     folder = cfg.run.run or Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
     return dataclasses.replace(cfg, run=dataclasses.replace(cfg.run, run=folder))

@@ -175,7 +175,7 @@ class Run:
         method = meta["config"]["model"].get("method", "byol")  # the only one, before it was noted
         if method != self.cfg.model.method:
             raise DataError(f"{path} was trained by --method {method}: it cannot go on by {self.cfg.model.method}")
-        if changed := config.differences(config.from_tables(meta["config"], str(path)), self.cfg):
+        if changed := config.differences(config.of_run(meta["config"], str(path)), self.cfg):
             raise DataError(f"{path} cannot go on with other settings: {'; '.join(changed)}")
         notes += self._compare(path, meta)
         moving = self.train_step
