@@ -27,7 +27,8 @@ from tests.support import forked, tiny
 from tests.support.forked import losses, metrics
 
 SMALL = ("--size=20", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu")
-FAST = (*SMALL, "--precision=fp32", "--threads=1", "--log-every=1")
+LARS = ("--optimizer=lars", "--lr=0.45")
+FAST = (*SMALL, *LARS, "--precision=fp32", "--threads=1", "--log-every=1")
 
 
 class Said(NamedTuple):

@@ -57,12 +57,20 @@ class Setting:
         return DTYPES[self.precision]
 
     def config(self, folder: Path | None = None) -> Config:
-        """rsdnet's configuration of it: DeepMind's constants, the paper's bands."""
+        """rsdnet's configuration of it: DeepMind's constants of 100 epochs, the paper's bands."""
         return Config(
             data=DataConfig(data=(folder,) if folder else (), statistics=STATISTICS, reader_threads=self.workers),
             views=ViewConfig(size=self.size),
             model=ModelConfig(encoder=self.encoder, width=self.width, hidden=self.hidden, dim=self.dim),
-            optim=OptimConfig(batch=self.batch, steps=STEPS),
+            optim=OptimConfig(
+                batch=self.batch,
+                steps=STEPS,
+                optimizer="lars",
+                lr=0.45,
+                warmup_epochs=10.0,
+                weight_decay=1e-6,
+                tau=0.99,
+            ),
             run=RunConfig(precision=self.precision, threads=self.threads),  # type: ignore[arg-type]
         )
 
