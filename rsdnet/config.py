@@ -1,8 +1,8 @@
 """Every knob of a pre-training run: its meaning, unit, default and where the default comes from.
 
 The command line and the TOML file are both made from these dataclasses, and a run writes the configuration it used to
-`config.toml`. The defaults are DeepMind's for BYOL (google-deepmind/deepmind-research, byol/configs/byol.py), on the bands
-of the RSDnet paper (arXiv 2205.02049); "auto" is worked out from the run (rsdnet/training/settings.py).
+`config.toml`. The defaults are DeepMind's for BYOL (google-deepmind/deepmind-research, byol/configs/byol.py), on the
+bands of the RSDnet paper (arXiv 2205.02049); "auto" is worked out from the run (rsdnet/training/settings.py).
 """
 
 import dataclasses
