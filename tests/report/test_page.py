@@ -148,6 +148,18 @@ def test_a_run_is_shown_with_the_numbers_of_its_files(tmp_path: Path) -> None:
     assert ["machine.gpu", "none"] in made.rows
 
 
+def test_settings_that_training_chose_are_shown_with_their_reasons_and_not_marked(tmp_path: Path) -> None:
+    def of(lr: float) -> Config:
+        return Config(optim=OptimConfig(steps=60, optimizer="adamw", lr=lr, chosen={"lr": f"by {lr}"}))
+
+    made = page(write(tmp_path / "a", cfg=of(0.1)))
+    assert ["optim.lr", "0.1", "auto"] in made.rows
+    assert ["optim.chosen.lr", "by 0.1", "–"] in made.rows
+    assert [key for key in made.marked if "." in key] == ["optim.steps", "optim.optimizer"]
+    made = page(tmp_path / "a", write(tmp_path / "b", cfg=of(0.2)))
+    assert [key for key in made.marked if "." in key] == ["optim.lr"]
+
+
 def test_two_runs_side_by_side(tmp_path: Path) -> None:
     other = Config(optim=OptimConfig(steps=40, batch=32, lr=0.7))
     write(tmp_path / "b", rows=metrics(40, 1), cfg=other, probe=scored(0.1))
