@@ -1,8 +1,8 @@
 """Every knob of a pre-training run: its meaning, unit, default and where the default comes from.
 
 The command line and the TOML file are both made from these dataclasses, and a run writes the configuration it used to
-`config.toml`. The defaults are BYOL's 100-epoch preset as DeepMind published it (google-deepmind/deepmind-research,
-byol/configs/byol.py) on the bands of the RSDnet paper (arXiv 2205.02049).
+`config.toml`. The defaults are DeepMind's for BYOL (google-deepmind/deepmind-research, byol/configs/byol.py), on the
+bands of the RSDnet paper (arXiv 2205.02049); "auto" is worked out from the run (rsdnet/training/settings.py).
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ Weight = Annotated[float, Field(ge=0, le=1e6)]
 Decibel = Annotated[float, Field(ge=-100, le=100)]
 MOST_CHANNELS = 64
 View = Annotated[tuple[str, ...], Field(max_length=MOST_CHANNELS)]
+Auto = Literal["auto"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -159,7 +160,7 @@ class OptimConfig:
     """How the weights move."""
 
     __pydantic_config__ = STRICT
-    FREE_ON_RESUME: ClassVar[set[str]] = set()
+    FREE_ON_RESUME: ClassVar = {"chosen"}
 
     epochs: Positive = 100
     """Passes over the data."""
@@ -169,18 +170,21 @@ class OptimConfig:
     """Samples in a step, over all ranks and micro-batches."""
     accumulate: Annotated[int, Field(ge=1, le=2**20)] = 1
     """Micro-batches in a step: gradients add up to the batch's, BatchNorm sees a micro-batch at a time."""
-    optimizer: str = "lars"
-    """lars as DeepMind wrote it, torch's sgd (momentum 0.9) or adamw, or your own as package.module:Name."""
+    optimizer: str = "auto"
+    """lars as DeepMind wrote it, torch's sgd (momentum 0.9) or adamw, or your own as package.module:Name;
+    auto: lars for long runs of large batches, else adamw."""
     schedule: str = "cosine"
     """Learning rate after the warm-up: cosine (to 0), constant, or your own as package.module:Name."""
-    lr: Annotated[float, Field(gt=0, le=1e30)] = 0.45
-    """Base learning rate; a step uses lr * batch / 256 (byol/configs/byol.py, 100 epochs)."""
-    warmup_epochs: Annotated[float, Field(ge=0, le=1e9)] = 10.0
-    """Linear warm-up (byol/configs/byol.py), at most a tenth of the run."""
-    weight_decay: Annotated[float, Field(ge=0, le=1e4)] = 1e-6
-    """Weight decay; none on biases and norm parameters (byol/configs/byol.py, 100 epochs)."""
-    tau: Share = 0.99
-    """BYOL's target: its momentum at the first step, rising to 1 by a cosine (byol/configs/byol.py, 100 epochs)."""
+    lr: Annotated[float, Field(gt=0, le=1e30)] | Auto = "auto"
+    """Base learning rate; a step uses lr * batch / 256 (byol/configs/byol.py); auto: by optimizer, batch and steps."""
+    warmup_epochs: Annotated[float, Field(ge=0, le=1e9)] | Auto = "auto"
+    """Linear warm-up, at most a tenth of the run; auto: 10 epochs (byol/configs/byol.py)."""
+    weight_decay: Annotated[float, Field(ge=0, le=1e4)] | Auto = "auto"
+    """Weight decay; none on biases and norm parameters (byol/configs/byol.py); auto: by optimizer."""
+    tau: Share | Auto = "auto"
+    """BYOL's target: its momentum at the first step, rising to 1 by a cosine (byol/configs/byol.py); auto: by steps."""
+    chosen: tyro.conf.Suppress[dict[str, str]] = dataclasses.field(default_factory=dict, hash=False)
+    """Options of this table that were auto, each with the reason of its value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,7 +279,7 @@ def from_tables(tables: dict[str, Any], where: str) -> Config:
         config = _ADAPTER.validate_python(tables)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for at, part in enumerate(first["loc"]) if at < 2 or isinstance(part, int))
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             raise DataError(f"{where}: unknown key {key}; python -m rsdnet.train --help lists them all") from None
         raise DataError(f"{where}: {key} = {first['input']!r}: {options.reason(error)}") from None
@@ -313,9 +317,9 @@ def _check_fixed(views: ViewConfig, where: str) -> None:
 
 
 def to_tables(config: Config) -> dict[str, dict[str, Any]]:
-    """The configuration as {section: {key: plain value}}; keys that are None are left out."""
+    """The configuration as {section: {key: plain value}}; keys that are None, and empty tables, are left out."""
     tables = _ADAPTER.dump_python(config, mode="json")
-    return {s: {k: v for k, v in table.items() if v is not None} for s, table in tables.items()}
+    return {s: {k: v for k, v in table.items() if v is not None and v != {}} for s, table in tables.items()}
 
 
 def read(*paths: Path) -> Config:
@@ -377,6 +381,20 @@ def differences(saved: Config, asked: Config) -> list[str]:
         for key in old[section] | new[section]
         if key not in getattr(saved, section).FREE_ON_RESUME and old[section].get(key) != new[section].get(key)
     ]
+
+
+def continued(asked: Config, saved: Config) -> Config:
+    """`asked` with the values, and the reasons, that the run `saved` has for options of [optim] that are auto."""
+    names = (field.name for field in dataclasses.fields(asked.optim))
+    own = {name: getattr(saved.optim, name) for name in names if getattr(asked.optim, name) == "auto"}
+    return dataclasses.replace(asked, optim=dataclasses.replace(asked.optim, **own, chosen=saved.optim.chosen))
+
+
+def number(value: float | Auto) -> float:
+    """The value of an option. Raises ValueError on "auto", which rsdnet/training/settings.py replaces."""
+    if value == "auto":
+        raise ValueError("an option of [optim] is still auto: rsdnet.training.settings.fitted gives it a value")
+    return value
 
 
 def parse(argv: Sequence[str], default: Config, prog: str, description: str) -> Config:

@@ -40,10 +40,12 @@ from rsdnet.model.encoders import ENCODERS
 from rsdnet.monitor.flops import matmul_peak, step_flops
 from rsdnet.monitor.metrics import Monitor
 from rsdnet.monitor.profiler import Profile
-from rsdnet.training.optim import OPTIMIZERS, SCHEDULES
+from rsdnet.training.optim import SCHEDULES
 from rsdnet.training.out_of_memory import explained
 from rsdnet.training.precision import set_policy
+from rsdnet.training.reach import warning
 from rsdnet.training.run import Run
+from rsdnet.training.settings import check, fitted, told
 from rsdnet.training.signals import Stopper
 
 DESCRIPTION = """Pre-train an encoder on Sentinel-1/2 patches by BYOL or SimSiam (RSDnet, arXiv 2205.02049).
@@ -62,6 +64,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         if ranks.device.type == "cpu":
             keep_freed_memory()
         samples = open_samples(cfg, ranks, console)
+        cfg = fitted(cfg, len(samples))
         inputs = inputs_of(cfg, samples)
         facts = encoder_file(cfg, samples, inputs)  # now: the data may be gone at the end
     inputs = shared(inputs, ranks)
@@ -161,6 +164,11 @@ def open_folder(run: Run, console: Console) -> None:
         + f"; {model.encoder} by {model.method} on {several}{device} ({detail}) in {run.dtype}".replace("torch.", ""),
         highlight=False,
     )
+    if not run.resumed:
+        slow = warning(run.cfg, run.samples, run.train_step.trained)
+        for line, style in ((told(run.cfg, run.samples), ""), (slow, "yellow")):
+            if line:
+                console.print(line, style=style, highlight=False, soft_wrap=True)
 
 
 def configure(argv: list[str]) -> tuple[Config, Path | None]:
@@ -187,14 +195,15 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
     else:
         base = Config() if known.data or {"-h", "--help"} & set(argv) else config.read(DEMO)
     cfg = config.parse(argv, base, "python -m rsdnet.train", DESCRIPTION)
+    cfg = config.continued(cfg, config.read_run(saved) if saved and saved.is_file() else Config())
     require_known(cfg)  # before anything is made
     return cfg, saved
 
 
 def require_known(cfg: Config) -> None:
-    """Raise DataError on a name of a method, encoder, optimizer or schedule that there is not."""
-    METHODS.find(cfg.model.method), ENCODERS.find(cfg.model.encoder)
-    OPTIMIZERS.find(cfg.optim.optimizer), SCHEDULES.find(cfg.optim.schedule)
+    """Raise DataError on a name of a method, encoder, optimizer or schedule that there is not, and as `check` does."""
+    METHODS.find(cfg.model.method), ENCODERS.find(cfg.model.encoder), SCHEDULES.find(cfg.optim.schedule)
+    check(cfg.optim)
 
 
 def complete(cfg: Config, saved: Path | None) -> Config:

@@ -65,7 +65,9 @@ def test_recipes_are_what_their_names_say() -> None:
     assert of("single", "ms", "ms-sar") == of("single")
     assert of("three-random", "resnet18").model.encoder == "resnet18"
     for epochs, (lr, weight_decay, tau) in DEEPMINDS.items():
-        optim = config.OptimConfig(epochs=epochs, lr=lr, weight_decay=weight_decay, tau=tau)
+        optim = config.OptimConfig(
+            epochs=epochs, optimizer="lars", lr=lr, warmup_epochs=10.0, weight_decay=weight_decay, tau=tau
+        )
         assert of(f"epochs-{epochs}") == config.Config(optim=optim)
     ours = of("single", "resnet50", "epochs-100", "simsiam")
     assert (ours.model.method, ours.model.dim, ours.optim.optimizer, ours.optim.lr) == ("simsiam", 2048, "sgd", 0.05)

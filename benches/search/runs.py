@@ -94,7 +94,8 @@ def finished(options: Options, run: Run) -> bool:
     """Whether a run has ended, and its evaluations too, with these options; if in doubt, its commands know."""
     folder, encoder = run.folder, run.folder / runfolder.ENCODER
     try:
-        other = config.differences(config.read_run(folder / runfolder.CONFIG), run.config)
+        saved = config.read_run(folder / runfolder.CONFIG)
+        other = config.differences(saved, config.continued(run.config, saved))
         trained = encoder.stat().st_mtime
         return not other and all(evaluated(options, run, task, trained) for task in options.tasks)
     except (DataError, OSError):

@@ -57,15 +57,27 @@ class Setting:
         return DTYPES[self.precision]
 
     def config(self, folder: Path | None = None) -> Config:
-        """rsdnet's configuration of it: DeepMind's constants and loss, the paper's bands."""
+        """rsdnet's configuration of it: DeepMind's constants of 100 epochs and its loss, the paper's bands."""
         return Config(
             data=DataConfig(data=(folder,) if folder else (), statistics=STATISTICS, reader_threads=self.workers),
             views=ViewConfig(size=self.size),
             model=ModelConfig(
-                encoder=self.encoder, width=self.width, hidden=self.hidden, dim=self.dim,
-                variance=0.0, covariance=0.0,  # as in the reference and the peers
+                encoder=self.encoder,
+                width=self.width,
+                hidden=self.hidden,
+                dim=self.dim,
+                variance=0.0,
+                covariance=0.0,  # as in the reference and the peers
             ),
-            optim=OptimConfig(batch=self.batch, steps=STEPS),
+            optim=OptimConfig(
+                batch=self.batch,
+                steps=STEPS,
+                optimizer="lars",
+                lr=0.45,
+                warmup_epochs=10.0,
+                weight_decay=1e-6,
+                tau=0.99,
+            ),
             run=RunConfig(precision=self.precision, threads=self.threads),  # type: ignore[arg-type]
         )
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from rsdnet.config import Config
+from rsdnet.config import Config, number
 from rsdnet.kernels import byol_loss, update_target_
 from rsdnet.methods.base import Forward, Method, Network
 from rsdnet.model.encoders import encoder_of
@@ -37,7 +37,7 @@ class BYOL(Method):
         return Forward(self.held_apart(byol_loss(q1, q2, t1, t2), z), z1.detach(), z2.detach())
 
     def schedule(self, step: int, steps: int) -> dict[str, float]:
-        return {"tau": tau(step, steps, self.first_tau)}
+        return {"tau": tau(step, steps, number(self.first_tau))}
 
     def after_step(self, finite: Tensor, **numbers: Tensor) -> None:
         """target = tau * target + (1 - tau) * online: parameters alone; BatchNorm buffers are the target's own."""

@@ -13,6 +13,7 @@ from rsdnet.config import Config, ModelConfig, ViewConfig
 from rsdnet.distributed import Ranks, open_ranks
 from rsdnet.methods.vicreg import vicreg_terms
 from rsdnet.model.batchnorm import batch_of, synchronise
+from rsdnet.training.settings import fitted
 from rsdnet.training.step import TrainStep
 
 
@@ -63,7 +64,7 @@ def step(ranks: Ranks, one_pass: bool) -> tuple[int, TrainStep]:
     """Messages of BatchNorm in a step, and the step."""
     torch.manual_seed(0)
     cfg = Config(views=ViewConfig(size=32), model=ModelConfig(encoder="resnet18", width=8, hidden=32, dim=16))
-    made = TrainStep(cfg, ranks.device, ranks, compile=False, dtype=torch.float32)
+    made = TrainStep(fitted(cfg, samples=1024), ranks.device, ranks, compile=False, dtype=torch.float32)
     assert made.method.one_pass
     made.method.one_pass = one_pass
     views = torch.randn(2, 8, 1, 32, 32, generator=torch.Generator().manual_seed(ranks.rank))
