@@ -29,10 +29,10 @@ from tests.conftest import REPO
 
 SETTINGS = """[settings]
 "as it is" = {}
-"slow" = {optim.lr = 0.001}
-"short" = {optim.steps = 9, model.width = 8}
+"slow" = {optim.optimizer = "adamw", optim.lr = 0.001}
+"short" = {optim.steps = 9, model.width = 4}
 """
-VARY = '[vary]\n"optim.lr" = [0.001, 0.003]\n"views.flip" = [true, false]\n'
+VARY = '[vary]\n"optim.tau" = [0.9, 0.98]\n"views.flip" = [true, false]\n'
 LABELS = ("pre-trained", "random", "raw statistics")
 
 
@@ -132,11 +132,11 @@ def refused(monkeypatch: pytest.MonkeyPatch, *words: object) -> str:
 
 def test_settings_and_combinations_over_the_base(folder: Path) -> None:
     base = folder / "small.toml"
-    base.write_text("[model]\nwidth = 16\n[optim]\nlr = 0.5\ntau = 0.9\n")
+    base.write_text("[model]\nwidth = 8\n[optim]\noptimizer = 'sgd'\nlr = 0.5\ntau = 0.9\n")
     Path("grid.toml").write_text('base = ["rsdnet/demo.toml", "small.toml"]\n' + SETTINGS)
     found = {variant.name: variant for variant in grid.read(Path("grid.toml")).variants(Path("runs"))}
     assert [(name, v.config.model.width, v.config.optim.lr, v.config.optim.steps) for name, v in found.items()] == [
-        ("as it is", 16, 0.5, 1200), ("slow", 16, 0.001, 1200), ("short", 8, 0.5, 9)
+        ("as it is", 8, 0.5, 1200), ("slow", 8, 0.001, 1200), ("short", 4, 0.5, 9)
     ]  # fmt: skip
     for variant in found.values():  # its files make the same
         assert config.read(*variant.files) == variant.config
@@ -145,8 +145,8 @@ def test_settings_and_combinations_over_the_base(folder: Path) -> None:
     Path("grid.toml").write_text(VARY)
     settings = grid.read(Path("grid.toml")).settings
     expected = {
-        f"lr {lr}, flip {str(flip).lower()}": {"optim": {"lr": lr}, "views": {"flip": flip}}
-        for lr, flip in itertools.product((0.001, 0.003), (True, False))
+        f"tau {tau}, flip {str(flip).lower()}": {"optim": {"tau": tau}, "views": {"flip": flip}}
+        for tau, flip in itertools.product((0.9, 0.98), (True, False))
     }
     assert list(settings.items()) == list(expected.items())
 
@@ -156,7 +156,7 @@ def test_the_grid_of_the_docs_is_one(folder: Path) -> None:
     Path("grid.toml").write_text(text)
     variants = grid.read(Path("grid.toml")).variants(Path("runs"))
     assert [(variant.name, variant.config.optim.optimizer) for variant in variants] == [
-        ("as it is", "adamw"), ("tau 0.99", "adamw"), ("lars 3", "lars")
+        ("as it is", "auto"), ("tau 0.99", "auto"), ("lars 3", "lars")
     ]  # fmt: skip
 
 
