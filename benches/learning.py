@@ -45,7 +45,8 @@ Shown = Iterable[tuple[str, Sequence[str], Iterable[Sequence[str]]]]
 def settings_of(path: Path) -> str:
     """Eight digits that name a run's hyper-parameters: views, networks and optimizer, but not its length."""
     tables = tomllib.loads(path.read_text())
-    tables["optim"].pop("steps", None)
+    for name in ("steps", "chosen"):
+        tables["optim"].pop(name, None)
     told = json.dumps([tables[name] for name in ("views", "model", "optim")], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:8]
 
