@@ -21,15 +21,8 @@ from tests.support import eurosat, forked, tiny
 
 RECIPES = {path.stem: path for path in sorted((REPO / "recipes").glob("*.toml"))}
 EUROSAT_RGB = RECIPES["eurosat-rgb"]
-PAPERS = {
-    "modality",
-    "channels",
-    "ms_bands",
-    "sar_bands",
-    "method",
-    "variance",
-    "covariance",
-}  # keys on which the paper has a word
+# Keys on which the paper has a word.
+PAPERS = {"modality", "channels", "ms_bands", "sar_bands", "method", "variance", "covariance"}
 SMALL = (
     "--size=16", "--batch=6", "--width=4", "--hidden=16", "--dim=8", "--device=cpu", "--threads=1", "--log-every=1",
 )  # fmt: skip
