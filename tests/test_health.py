@@ -83,7 +83,78 @@ def test_a_slow_rise_of_the_gradient_and_a_slow_fall_of_the_rank_are_no_news() -
 
 # Evaluations of 300 steps of the demo's data at a quarter of its settings' width: step, mean loss since the evaluation
 # before, kNN F1, effective rank of the features; and the warnings. Where they were measured: rsdnet/health.py.
-RUNS: dict[str, tuple[list[tuple[int, float, float, float]], dict[int, str]]] = {}
+RUNS: dict[str, tuple[list[tuple[int, float, float, float]], dict[int, str]]] = {
+    "sound, seed 0": (
+        [
+            (10, 3.133, 0.305, 58.9),
+            (78, 1.498, 0.371, 51.6),
+            (156, 1.226, 0.41, 37.8),
+            (234, 1.001, 0.439, 39.6),
+            (300, 0.935, 0.436, 38.4),
+        ],
+        {},
+    ),
+    "sound, seed 1": (
+        [
+            (10, 3.196, 0.338, 70.0),
+            (78, 1.544, 0.378, 68.3),
+            (156, 1.402, 0.41, 48.8),
+            (234, 1.175, 0.403, 46.0),
+            (300, 1.074, 0.41, 45.7),
+        ],
+        {},
+    ),
+    "LARS at 0.45": (
+        [
+            (10, 3.944, 0.303, 60.6),
+            (78, 2.021, 0.331, 55.8),
+            (156, 0.911, 0.331, 53.2),
+            (234, 0.833, 0.347, 54.5),
+            (300, 0.854, 0.347, 54.4),
+        ],
+        {234: "did not clearly rise"},
+    ),
+    "SAR alone": (
+        [
+            (10, 3.13, 0.334, 70.6),
+            (78, 1.229, 0.377, 56.9),
+            (156, 0.783, 0.363, 42.7),
+            (234, 0.737, 0.358, 40.9),
+            (300, 0.707, 0.359, 41.1),
+        ],
+        {234: "did not clearly rise"},
+    ),
+    "tau 0": (
+        [
+            (10, 2.302, 0.32, 50.0),
+            (78, 0.725, 0.299, 25.0),
+            (156, 0.935, 0.286, 17.1),
+            (234, 0.819, 0.293, 17.2),
+            (300, 0.835, 0.328, 18.0),
+        ],
+        {78: "lose detail"},
+    ),
+    "SimSiam at 0.03": (
+        [
+            (10, -0.063, 0.381, 59.7),
+            (78, -0.771, 0.333, 25.7),
+            (156, -0.787, 0.361, 17.8),
+            (234, -0.894, 0.341, 20.5),
+            (300, -0.914, 0.365, 20.6),
+        ],
+        {78: "lose detail"},
+    ),
+    "AdamW at 0.1": (
+        [
+            (10, 2.269, 0.341, 21.1),
+            (78, 0.479, 0.351, 14.5),
+            (156, 0.082, 0.306, 12.1),
+            (234, 0.107, 0.292, 11.7),
+            (300, 0.116, 0.293, 11.8),
+        ],
+        {234: "kNN F1 is"},
+    ),
+}
 
 
 def evaluations(*lines: tuple[int, float, float, float]) -> list[dict[str, float]]:
