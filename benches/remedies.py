@@ -63,12 +63,11 @@ class Variance(BYOL):
         q1, q2 = self.both(self.predictor, z)
         z1, z2 = z
         loss = byol_loss(q1, q2, t1, t2)
-        with torch.autocast(views.device.type, torch.bfloat16, enabled=False):
-            for own in (z1, z2):
-                unit = nn.functional.normalize(own.float(), dim=1) * own.shape[1] ** 0.5
-                loss = loss + self.variance * variance_term(unit)
-                if self.covariance:
-                    loss = loss + self.covariance * covariance_term(unit)
+        for own in (z1, z2):
+            unit = nn.functional.normalize(own.float(), dim=1) * own.shape[1] ** 0.5
+            loss = loss + self.variance * variance_term(unit)
+            if self.covariance:
+                loss = loss + self.covariance * covariance_term(unit)
         return Forward(loss, z1.detach(), z2.detach())
 
 
