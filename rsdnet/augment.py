@@ -97,7 +97,7 @@ def multilooked(views: Tensor, records: Tensor, table: Tensor, chance: float) ->
     padded = torch.nn.functional.pad(x.flatten(0, 2)[:, None], (0, 1, 0, 1), mode="replicate").exp()
     power = torch.nn.functional.avg_pool2d(padded, 2, 1)[:, 0].unflatten(0, views.shape[:3])
     made = (power.log() / std).to(views.dtype)
-    return torch.where(sar & drawn, made, views).contiguous(memory_format=torch.preserve_format)
+    return views.copy_(torch.where(sar & drawn, made, views))
 
 
 def band_table(cfg: Config, statistics: Mapping[str, tuple[float, float]] | None = None) -> Tensor:
