@@ -1,217 +1,179 @@
-"""Does pre-training learn? `python -m benches.learning --seeds 0 1 2`: F1 over several seeds, beside random weights.
+"""Does pre-training learn, and with which settings? `python -m benches.learning --seeds 0 1 2`.
 
 Trains and probes the demo once a seed, by the very commands a user types, and appends a row a depth, band and contender
 to benches/results/learning.csv. The printed table is made from the rows of this run alone.
 
     python -m benches.learning --recipe single three-random ms simsiam --seeds 0 1 2 --worlds 0 7 --segmentation
 
-compares recipes, each trained and probed with every seed in every world: benches/ablations.py. Called again it goes on.
-A command of 24 short runs is in benches/ablations.toml.
+compares recipes, each trained and probed with every seed in every world: benches/ablations.py. A command of 24 short
+runs is in benches/ablations.toml.
+
+    python -m benches.learning --grid FILE.toml --seeds 0 1 2 --threads 1
+
+ranks the settings of a file by their scores on the validation split: docs/evaluation.md.
+
+Runs stand in RUNS/NAME/DATA-seedS with their logs, --jobs of them run at a time, and a call goes on where another one
+stopped.
 """
 
-import dataclasses
 import hashlib
-import itertools
 import json
-import subprocess
-import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
 
-from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
 from benches import ablations
-from benches.core.rows import RESULTS, Results, Row, split
+from benches.core.rows import Results, Row, split
 from benches.report import seed_scores, spread
-from rsdnet.errors import DataError, command
-from rsdnet.options import Count, Seed, Workers, parse
+from benches.search import grid, ranking
+from benches.search.options import Options
+from benches.search.runs import DEMO, Run, Variant, planned, recipe, result_of, steps_of
+from benches.search.work import work
+from rsdnet import config, runfolder
+from rsdnet.errors import INTERRUPTED, command
+from rsdnet.options import parse
 from rsdnet.runfolder import probe_path
-from rsdnet.synthetic import demo
 
-REPO = Path(__file__).parents[1]
-DEMO = REPO / "rsdnet" / "demo.toml"
 DEPTHS = ("stages", "last")  # of the features that are probed
+Shown = Iterable[tuple[str, Sequence[str], Iterable[Sequence[str]]]]
+"""Tables: title, head and lines."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Train and probe the demo, or recipes, over several seeds."""
-
-    recipe: tuple[str, ...] = ()
-    """Recipes to compare: names of recipes/NAME.toml, several joined by + as one; none: the demo alone."""
-    base: tuple[Path, ...] = (DEMO,)
-    """Settings that all runs share, over those of the recipe: size and length."""
-    seeds: tuple[Seed, ...] = (0, 1, 2)
-    """Seeds of weights, order and views."""
-    worlds: tuple[Seed, ...] = ()
-    """Worlds of the embedded synthetic data, made where they are not there, to compare recipes on; none: --data."""
-    places: Annotated[int, Field(ge=1, le=10**6)] = demo.PLACES
-    """Places of a world, of 16 patches each."""
-    segmentation: bool = False
-    """Compare recipes by segmentation, too."""
-    bands: tuple[str, ...] = ()
-    """Rows of the evaluations, as of rsdnet.probe; none: all."""
-    pixels: Count = 0
-    """Pixels of segmentation's training, as of rsdnet.probe; 0: its default."""
-    steps: Count = 0
-    """Length of a run; 0: that of --base."""
-    data: Path | None = None
-    """Labelled database to train on; None: the embedded synthetic data."""
-    split: str = "train"
-    """Split of it to train on; "all" where another database is probed."""
-    probe: Path | None = None
-    """Labelled database to probe on; None: the one trained on."""
-    runs: Path = Path("runs/learning")
-    """Folder for the runs."""
-    threads: Workers = 0
-    """CPU threads of a run; 0: torch's choice."""
-    rows: Path = RESULTS
-    """Folder of the results, to which rows are appended."""
-
-
-def settings_of(config: Path) -> str:
+def settings_of(path: Path) -> str:
     """Eight digits that name a run's hyper-parameters: views, networks and optimizer, but not its length."""
-    tables = tomllib.loads(config.read_text())
-    tables["optim"].pop("steps", None)
+    tables = tomllib.loads(path.read_text())
+    for name in ("steps", "chosen"):
+        tables["optim"].pop(name, None)
     told = json.dumps([tables[name] for name in ("views", "model", "optim")], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
-def call(module: str, *argv: object) -> None:
-    """Run a command of rsdnet; raises DataError where it fails."""
-    words = [sys.executable, "-m", f"rsdnet.{module}", *map(str, argv)]
-    if subprocess.run(words, check=False).returncode:
-        raise DataError(f"{' '.join(words)} failed")
-
-
-def train(options: Options, run: Path, seed: int, data: Path | None, recipe: Sequence[Path] = ()) -> None:
-    """Pre-train into the folder `run`, or go on there."""
-    argv = ["--run", run, "--resume", "--seed", seed, "--threads", options.threads, "--log-every", 100]
-    if data:
-        argv += ["--config", *recipe, *options.base, "--data", data, "--split", options.split]
-    if options.steps:
-        argv += ["--steps", options.steps]
-    call("train", *argv)
-
-
-def probed(options: Options, run: Path, task: str = "") -> dict[str, Any]:
-    """The result of a run's evaluation."""
-    argv: list[object] = ["--data", options.probe] if options.probe else []
-    argv += ["--bands", *options.bands] if options.bands else []
-    if task:
-        argv += ["--task", task]
-        argv += ["--pixels", options.pixels] if options.pixels else []
-    call("probe", run, *argv)
-    result: dict[str, Any] = json.loads(probe_path(run, task).read_text())
-    return result
-
-
-def steps_of(run: Path) -> int:
-    """Length of a run."""
-    return 1 + int(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"])
+def rows_of(name: str, folder: Path | None) -> Results:
+    """Rows that go to NAME.csv in `folder`; None: nowhere."""
+    return Results(name, folder, lambda *told: None)
 
 
 # ---- the demo -------------------------------------------------------------------------------------------------------
 
 
-def measure(options: Options, seed: int, kept: Results) -> None:
-    """Pre-training and probe of one seed, and their rows."""
-    run = options.runs / f"steps{options.steps}-seed{seed}"
-    train(options, run, seed, options.data)
-    result = probed(options, run)
-    setting: dict[str, object] = {"settings": settings_of(run / "config.toml"), "data": options.data or "demo"}
-    setting |= {"probe": " ".join(result["data"]), "steps": steps_of(run), "seed": seed}
-    for depth in DEPTHS:
-        for band, row in result["results"]["all"][depth]["bands"].items():
-            for label, score in row.items():
-                also = {"accuracy": f"{score['accuracy']:.4g}"}
-                told = setting | {"depth": depth}
-                kept.tell(told, band, label, score["score"], result["metric"], also=also, digits=4)
+def measured(options: Options, runs: Sequence[Run]) -> Shown:
+    """Rows of the demo's runs, and their tables."""
+    kept = rows_of("learning", options.rows)
+    for run in runs:
+        result = result_of(run)
+        setting: dict[str, object] = {"settings": settings_of(run.folder / runfolder.CONFIG)}
+        setting |= {"data": options.data or "demo", "probe": " ".join(result["data"])}
+        setting |= {"steps": steps_of(run), "seed": run.seed}
+        for depth in DEPTHS:
+            for band, row in result["results"]["all"][depth]["bands"].items():
+                for label, score in row.items():
+                    also = {"accuracy": f"{score['accuracy']:.4g}"}
+                    told = setting | {"depth": depth}
+                    kept.tell(told, band, label, score["score"], result["metric"], also=also, digits=4)
+    return [table(kept.rows, depth) for depth in DEPTHS]
 
 
-def table(rows: Sequence[Row], depth: str) -> Table:
+def table(rows: Sequence[Row], depth: str) -> tuple[str, Sequence[str], Iterable[Sequence[str]]]:
     """Mean and standard deviation over the seeds at one depth, a row a band, and the mean over the bands."""
     rows = [row for row in rows if split(row["setting"])["depth"] == depth]
     contenders = list(dict.fromkeys(row["contender"] for row in rows))
+    lines = [[title.strip("*"), *map(spread, scores)] for title, scores in seed_scores(rows, contenders)]
     title = f"macro F1 on the test split by {depth}, mean and deviation over the seeds"
-    shown = Table("band", *contenders, title=title)
-    for title, scores in seed_scores(rows, contenders):
-        shown.add_row(title.strip("*"), *map(spread, scores))
-    return shown
+    return title, ["band", *contenders], lines
 
 
-# ---- recipes --------------------------------------------------------------------------------------------------------
+# ---- recipes and grids ----------------------------------------------------------------------------------------------
 
 
-def files_of(recipe: str) -> list[Path]:
-    """The files of a recipe. Raises DataError on a name without one."""
-    files = [REPO / "recipes" / f"{name}.toml" for name in recipe.split("+")]
-    for path in files:
-        if not path.is_file():
-            raise DataError(f"--recipe {recipe}: there is no {path}")
-    return files
+def by_variant(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """The runs of each variant, in order."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.variant, []).append(run)
+    return found
 
 
-def databases(options: Options) -> Iterator[tuple[str, Path]]:
-    """Name and folder of each database to compare on. Raises DataError where both kinds are named."""
-    if options.worlds and options.data:
-        raise DataError("--worlds are embedded data: leave out --data, or --worlds")
-    if options.data:
-        yield options.data.name, options.data
-    for world in () if options.data else options.worlds or (demo.SEED,):
-        yield f"world{world}-places{options.places}", demo.prepare(world, options.places)
+def setting_of(options: Options, base: Sequence[Path], runs: Sequence[Run]) -> dict[str, str]:
+    """Conditions of a comparison. runs: of a variant."""
+    names = dict.fromkeys(run.folder.name.rpartition("-seed")[0] for run in runs)
+    optim = runs[0].config.optim
+    return {
+        "data": " ".join(names), "seeds": " ".join(map(str, options.seeds)),
+        "base": " ".join(path.name for path in base), "steps": str(optim.steps or f"{optim.epochs:g} epochs"),
+    }  # fmt: skip
 
 
-def compare(options: Options, kept: Results) -> None:
-    """Pre-training and probes of every recipe, seed and database, and their rows."""
-    files = {recipe: files_of(recipe) for recipe in options.recipe}
-    named = dict(databases(options))
-    tasks = ["", *["segmentation"] * options.segmentation]
-    runs: dict[str, list[Path]] = {recipe: [] for recipe in files}
-    results: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for seed, (name, data), recipe in itertools.product(options.seeds, named.items(), files):  # in turn
-        run = options.runs / f"{recipe}-{name}-steps{options.steps}-seed{seed}"
-        runs[recipe].append(run)
-        train(options, run, seed, data, files[recipe])
-        for task in tasks:
-            results.setdefault((task, recipe), []).append(probed(options, run, task))
-    setting = {"data": " ".join(named), "seeds": " ".join(map(str, options.seeds))}
-    setting |= {
-        "base": " ".join(path.name for path in options.base),
-        "steps": str(steps_of(runs[options.recipe[0]][0])),
-    }
-    for task in tasks:
-        of_recipes = {
-            recipe: ablations.found([probe_path(run, task) for run in runs[recipe]], results[task, recipe])
-            for recipe in files
-        }
-        ablations.tell(setting, results[task, options.recipe[0]][0]["metric"], of_recipes, kept)
+def compared(options: Options, runs: Sequence[Run]) -> Shown:
+    """Rows of recipes, and their tables."""
+    kept = rows_of("ablations", options.rows)
+    of = by_variant(runs)
+    setting = setting_of(options, options.base or (DEMO,), of[options.recipe[0]])
+    for task in options.tasks:
+        results = {name: [result_of(run, task) for run in own] for name, own in of.items()}
+        paths = {name: [probe_path(run.folder, task) for run in own] for name, own in of.items()}
+        of_recipes = {name: ablations.found(paths[name], results[name]) for name in of}
+        ablations.tell(setting, results[options.recipe[0]][0]["metric"], of_recipes, kept)
+    return ablations.tables(kept.rows)
 
 
-def main() -> None:
+def ranked(options: Options, searched: grid.Grid, runs: Sequence[Run], left: Mapping[Path, str]) -> Shown:
+    """Rows of a grid, and its table. left: folders of runs that have not ended; while one is in work elsewhere, no row
+    is written."""
+    elsewhere = sum(reason != "failed" for reason in left.values())
+    kept = rows_of("grids", None if elsewhere else options.rows)
+    of = by_variant(runs)
+    reasons = {}
+    for name, own in of.items():
+        if missing := [left[run.folder] for run in own if run.folder in left]:
+            reasons[name] = f"{len(missing)} of {len(own)} runs: {', '.join(dict.fromkeys(missing))}"
+    setting = {"grid": searched.name} | setting_of(options, searched.base, next(iter(of.values())))
+    ranking.tell(setting, of, reasons, kept)
+    return ranking.tables(kept.rows)
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def variants_of(options: Options, searched: grid.Grid | None) -> list[Variant]:
+    """The settings to compare."""
+    base = options.base or (DEMO,)
+    if searched:
+        return searched.variants(options.runs)
+    return [recipe(name, base) for name in options.recipe] or [Variant("demo", base, config.read(*base))]
+
+
+def main() -> int:
     """The command."""
     options = parse(Options, prog="python -m benches.learning", description=__doc__)
-    console = Console()
-    if options.recipe:
-        kept = Results("ablations", options.rows, lambda *told: None)
-        compare(options, kept)
-        for title, head, lines in ablations.tables(kept.rows):
-            shown = Table(*head, title=title)
-            for line in lines:
-                shown.add_row(*line)
-            console.print(shown)
-        return
-    if options.worlds or options.segmentation:
-        raise DataError("--worlds and --segmentation compare recipes: name them with --recipe")
-    kept = Results("learning", options.rows, lambda *told: None)
-    for seed in options.seeds:
-        measure(options, seed, kept)
-    for depth in DEPTHS:
-        console.print(table(kept.rows, depth))
+    options.require_fitting()
+    part, parts = options.part
+    searched = grid.read(options.grid) if options.grid else None
+    runs = list(planned(options, variants_of(options, searched)))
+    errors, console = Console(stderr=True), Console(markup=False)
+    try:
+        left = work(options, runs[part - 1 :: parts], errors)
+    except KeyboardInterrupt:
+        errors.print(f"stopped; the same command goes on in {options.runs}", soft_wrap=True)
+        return INTERRUPTED
+    shown: Shown = ()
+    if parts == 1 and searched:
+        shown = ranked(options, searched, runs, left)
+    elif parts == 1 and not left:
+        shown = (compared if options.recipe else measured)(options, runs)
+    for title, head, lines in shown:
+        to = Table(*head, title=title)
+        for line in lines:
+            to.add_row(*line)
+        console.print(to)
+    failed = sum(reason == "failed" for reason in left.values())
+    told = {"failed": failed, "in progress elsewhere": len(left) - failed}
+    for reason, count in told.items():
+        if count:
+            errors.print(f"{reason}: {count} of {len(runs[part - 1 :: parts])} runs; the same command goes on")
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

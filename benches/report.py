@@ -6,7 +6,7 @@ The prose stands in benches/results/template.md, so no figure of the page is typ
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -14,6 +14,7 @@ from benches import ablations
 from benches.core.rows import RESULTS, Row, read, split
 from benches.gpu import report as gpu
 from benches.predict import rows as predicted
+from benches.search import ranking
 from rsdnet.comparison import texts
 from rsdnet.errors import DataError, command
 from rsdnet.options import parse
@@ -22,6 +23,7 @@ PAGE = RESULTS.parents[1] / "docs" / "results.md"
 NO_ROWS = {
     "learning": "No rows yet: `python -m benches.learning` measures them.",
     "ablations": "No rows yet: the command of benches/ablations.toml measures them.",
+    "grids": "No rows yet: `python -m benches.learning --grid FILE.toml` measures them.",
     "reader": "No rows yet: `pytest benches/bench_reader.py --rows=benches/results` measures them.",
     "training": "No rows yet: `python -m benches.end_to_end` and `pytest benches/bench_step.py` measure them.",
     "embed": "No rows yet: `python -m benches.embed --rows benches/results` measures them.",
@@ -126,10 +128,19 @@ def spread(values: Sequence[float]) -> str:
 
 def ablation(rows: Sequence[Row]) -> str:
     """A table for each metric: a line a recipe and contender, with intervals and the difference to the first recipe."""
-    found = []
-    for title, head, lines in ablations.tables(rows):
-        found.append("\n".join([*table_head(head), *map(table_line, lines), "", f"{title}."]))
-    return "\n\n".join(found)
+    return markdown(ablations.tables(rows))
+
+
+def searches(rows: Sequence[Row]) -> str:
+    """A table for each grid: a line for each of its settings, the best on the validation split first."""
+    return markdown(ranking.tables(rows))
+
+
+def markdown(tables: Iterable[tuple[str, Sequence[str], Iterable[Sequence[str]]]]) -> str:
+    """Tables, each of title, head and lines; the title stands below."""
+    return "\n\n".join(
+        "\n".join([*table_head(head), *map(table_line, lines), "", f"{title}."]) for title, head, lines in tables
+    )
 
 
 # ---- predictions --------------------------------------------------------------------------------------------
@@ -137,10 +148,7 @@ def ablation(rows: Sequence[Row]) -> str:
 
 def predictions(rows: Sequence[Row]) -> str:
     """A table for each triton."""
-    found = []
-    for title, (head, *lines) in predicted.tables(rows):
-        found.append("\n".join([*table_head(head), *map(table_line, lines), "", f"Predicted: {title}."]))
-    return "\n\n".join(found)
+    return markdown((f"Predicted: {title}", head, lines) for title, (head, *lines) in predicted.tables(rows))
 
 
 def beside(measured: Sequence[Row], told: Sequence[Row]) -> str:
@@ -152,12 +160,15 @@ def beside(measured: Sequence[Row], told: Sequence[Row]) -> str:
 # ---- the page -----------------------------------------------------------------------------------------------
 
 
+MAKERS = {"learning": learning, "ablations": ablation, "grids": searches, "predicted": predictions}
+
+
 def page(folder: Path = RESULTS) -> str:
     """The text of docs/results.md."""
     text = (RESULTS / "template.md").read_text()
     found = {name: (predicted.read if name == "predicted" else read)(folder / f"{name}.csv") for name in NO_ROWS}
     for name, rows in found.items():
-        make = {"learning": learning, "ablations": ablation, "predicted": predictions}.get(name, comparisons)
+        make = MAKERS.get(name, comparisons)
         text = text.replace(f"{{{{ {name} }}}}", make(rows) if rows else NO_ROWS[name])
     for path in sorted(folder.glob("*.json")):  # of rsdnet.table
         text = text.replace(f"{{{{ {path.stem} }}}}", texts.markdown(json.loads(path.read_text())).strip())

@@ -24,7 +24,7 @@ if not (FOLDER / "config.json").exists():
     run(
         f"rsdnet.train --data {db} --run {RUN} --resume --split all --modality ms --ms-view {','.join(BANDS)} "
         "--encoder timm:test_resnet --hidden 256 --size 32 --crop-scale 0.3 1 --no-antialias "
-        "--optimizer adamw --lr 0.003 --weight-decay 0.05 --tau 0.98 --batch 64 --steps 200"
+        "--batch 64 --steps 150"
     )
     run(f"rsdnet.export {RUN} {FOLDER} --to timm")
 encoder = rsdnet.load(RUN)

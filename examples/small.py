@@ -21,7 +21,7 @@ COMMANDS = {
     ENCODER: [
         f"rsdnet.train --data {DATABASE} --run {RUN} --resume --split all --encoder resnet18 --width 16 --hidden 256 "
         "--size 32 --crop-scale 0.3 1 --no-antialias --ms-gain 0.9 1.1 --ms-offset -0.01 0.01 --sar-offset -0.7 0.7 "
-        "--optimizer adamw --lr 0.003 --weight-decay 0.05 --tau 0.98 --batch 64 --steps 160"
+        "--batch 64 --steps 120"
     ],
 }
 

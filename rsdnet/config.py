@@ -1,8 +1,8 @@
 """Every knob of a pre-training run: its meaning, unit, default and where the default comes from.
 
 The command line and the TOML file are both made from these dataclasses, and a run writes the configuration it used to
-`config.toml`. The defaults are BYOL's 100-epoch preset as DeepMind published it (google-deepmind/deepmind-research,
-byol/configs/byol.py) on the bands of the RSDnet paper (arXiv 2205.02049).
+`config.toml`. The defaults are DeepMind's for BYOL (google-deepmind/deepmind-research, byol/configs/byol.py), on the
+bands of the RSDnet paper (arXiv 2205.02049); "auto" is worked out from the run (rsdnet/training/settings.py).
 """
 
 import dataclasses
@@ -24,9 +24,11 @@ Crop = Annotated[float, Field(gt=0, le=1)]
 Aspect = Annotated[float, Field(ge=0.01, le=100)]
 Gain = Annotated[float, Field(ge=0, le=100)]
 Offset = Annotated[float, Field(ge=-1, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
 Decibel = Annotated[float, Field(ge=-100, le=100)]
 MOST_CHANNELS = 64
 View = Annotated[tuple[str, ...], Field(max_length=MOST_CHANNELS)]
+Auto = Literal["auto"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -149,6 +151,10 @@ class ModelConfig:
     """Dimensions of projection and prediction (byol/configs/byol.py); SimSiam's are 2048."""
     concatenate_views: bool = False
     """Let both views share BatchNorm's statistics, as byol-pytorch does; without, each has its own, as DeepMind's."""
+    variance: Weight = 1.0
+    """Weight of VICReg's variance term on the projections, against collapse (Bardes et al. 2022, eq. 1); 0: none."""
+    covariance: Weight = 0.01
+    """Weight of VICReg's covariance term on them, against few directions (Bardes et al. 2022, eq. 4); 0: none."""
     batchnorm: Literal["sync", "local"] = "sync"
     """On several ranks: statistics of BatchNorm over all ranks (BYOL's), or each rank's own."""
     recompute: bool = False
@@ -161,7 +167,7 @@ class OptimConfig:
     """How the weights move."""
 
     __pydantic_config__ = STRICT
-    FREE_ON_RESUME: ClassVar[set[str]] = set()
+    FREE_ON_RESUME: ClassVar = {"chosen"}
 
     epochs: Positive = 100
     """Passes over the data."""
@@ -171,18 +177,21 @@ class OptimConfig:
     """Samples in a step, over all ranks and micro-batches."""
     accumulate: Annotated[int, Field(ge=1, le=2**20)] = 1
     """Micro-batches in a step: gradients add up to the batch's, BatchNorm sees a micro-batch at a time."""
-    optimizer: str = "lars"
-    """lars as DeepMind wrote it, torch's sgd (momentum 0.9) or adamw, or your own as package.module:Name."""
+    optimizer: str = "auto"
+    """lars as DeepMind wrote it, torch's sgd (momentum 0.9) or adamw, or your own as package.module:Name;
+    auto: lars for long runs of large batches, else adamw."""
     schedule: str = "cosine"
     """Learning rate after the warm-up: cosine (to 0), constant, or your own as package.module:Name."""
-    lr: Annotated[float, Field(gt=0, le=1e30)] = 0.45
-    """Base learning rate; a step uses lr * batch / 256 (byol/configs/byol.py, 100 epochs)."""
-    warmup_epochs: Annotated[float, Field(ge=0, le=1e9)] = 10.0
-    """Linear warm-up (byol/configs/byol.py), at most a tenth of the run."""
-    weight_decay: Annotated[float, Field(ge=0, le=1e4)] = 1e-6
-    """Weight decay; none on biases and norm parameters (byol/configs/byol.py, 100 epochs)."""
-    tau: Share = 0.99
-    """BYOL's target: its momentum at the first step, rising to 1 by a cosine (byol/configs/byol.py, 100 epochs)."""
+    lr: Annotated[float, Field(gt=0, le=1e30)] | Auto = "auto"
+    """Base learning rate; a step uses lr * batch / 256 (byol/configs/byol.py); auto: by optimizer, batch and steps."""
+    warmup_epochs: Annotated[float, Field(ge=0, le=1e9)] | Auto = "auto"
+    """Linear warm-up, at most a tenth of the run; auto: 10 epochs (byol/configs/byol.py)."""
+    weight_decay: Annotated[float, Field(ge=0, le=1e4)] | Auto = "auto"
+    """Weight decay; none on biases and norm parameters (byol/configs/byol.py); auto: by optimizer."""
+    tau: Share | Auto = "auto"
+    """BYOL's target: its momentum at the first step, rising to 1 by a cosine (byol/configs/byol.py); auto: by steps."""
+    chosen: tyro.conf.Suppress[dict[str, str]] = dataclasses.field(default_factory=dict, hash=False)
+    """Options of this table that were auto, each with the reason of its value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,6 +263,7 @@ class Config:
 
 
 GONE = {"access"}  # keys of [data] in older runs' files, ignored so that those runs resume
+BEFORE = {"model": {"variance": 0.0, "covariance": 0.0}}  # what runs did that are older than the keys
 _ADAPTER = TypeAdapter(Config)
 
 
@@ -276,7 +286,7 @@ def from_tables(tables: dict[str, Any], where: str) -> Config:
         config = _ADAPTER.validate_python(tables)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for at, part in enumerate(first["loc"]) if at < 2 or isinstance(part, int))
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             raise DataError(f"{where}: unknown key {key}; python -m rsdnet.train --help lists them all") from None
         raise DataError(f"{where}: {key} = {first['input']!r}: {options.reason(error)}") from None
@@ -314,9 +324,9 @@ def _check_fixed(views: ViewConfig, where: str) -> None:
 
 
 def to_tables(config: Config) -> dict[str, dict[str, Any]]:
-    """The configuration as {section: {key: plain value}}; keys that are None are left out."""
+    """The configuration as {section: {key: plain value}}; keys that are None, and empty tables, are left out."""
     tables = _ADAPTER.dump_python(config, mode="json")
-    return {s: {k: v for k, v in table.items() if v is not None} for s, table in tables.items()}
+    return {s: {k: v for k, v in table.items() if v is not None and v != {}} for s, table in tables.items()}
 
 
 def read(*paths: Path) -> Config:
@@ -338,6 +348,20 @@ def read(*paths: Path) -> Config:
         for path, tables in files.items():  # the file with the mistake, where it is one file's
             from_tables(tables, f"config {path}")
         raise
+
+
+def of_run(tables: dict[str, Any], where: str) -> Config:
+    """The configuration that a run has noted in `tables`; options that it is older than are as they were then.
+
+    Raises DataError as `from_tables` does.
+    """
+    noted = {name: BEFORE.get(name, {}) | table if isinstance(table, dict) else table for name, table in tables.items()}
+    return from_tables(noted, where)
+
+
+def read_run(path: Path) -> Config:
+    """The configuration in a run's config.toml, as `of_run` takes it. Raises DataError as `read` does."""
+    return of_run(_load(path), f"config {path}")
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -364,6 +388,20 @@ def differences(saved: Config, asked: Config) -> list[str]:
         for key in old[section] | new[section]
         if key not in getattr(saved, section).FREE_ON_RESUME and old[section].get(key) != new[section].get(key)
     ]
+
+
+def continued(asked: Config, saved: Config) -> Config:
+    """`asked` with the values, and the reasons, that the run `saved` has for options of [optim] that are auto."""
+    names = (field.name for field in dataclasses.fields(asked.optim))
+    own = {name: getattr(saved.optim, name) for name in names if getattr(asked.optim, name) == "auto"}
+    return dataclasses.replace(asked, optim=dataclasses.replace(asked.optim, **own, chosen=saved.optim.chosen))
+
+
+def number(value: float | Auto) -> float:
+    """The value of an option. Raises ValueError on "auto", which rsdnet/training/settings.py replaces."""
+    if value == "auto":
+        raise ValueError("an option of [optim] is still auto: rsdnet.training.settings.fitted gives it a value")
+    return value
 
 
 def parse(argv: Sequence[str], default: Config, prog: str, description: str) -> Config:

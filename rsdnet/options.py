@@ -131,4 +131,7 @@ def _line(said: str) -> str:
     text = "; ".join(" ".join(section.split()) for section in sections if not section.startswith(_DROPPED))
     for python, plain in _PLAIN.items():
         text = text.replace(python, plain)
+    text = re.sub(
+        r"no type matching (\S+) could be instantiated from \[(.*?)\]\. Got errors: .*", r"\2 is none of \1", text
+    )
     return text if title.lower() in _TITLES else f"{title}: {text}"

@@ -33,16 +33,19 @@ from rsdnet.distributed import Ranks, open_ranks
 from rsdnet.errors import DataError, Echo, command
 from rsdnet.evaluate.knn import KNN
 from rsdnet.hardware import keep_freed_memory
+from rsdnet.health import START
 from rsdnet.methods import METHODS
 from rsdnet.mixing import mix_of
 from rsdnet.model.encoders import ENCODERS
 from rsdnet.monitor.flops import matmul_peak, step_flops
 from rsdnet.monitor.metrics import Monitor
 from rsdnet.monitor.profiler import Profile
-from rsdnet.training.optim import OPTIMIZERS, SCHEDULES
+from rsdnet.training.optim import SCHEDULES
 from rsdnet.training.out_of_memory import explained
 from rsdnet.training.precision import set_policy
+from rsdnet.training.reach import warning
 from rsdnet.training.run import Run
+from rsdnet.training.settings import check, fitted, told
 from rsdnet.training.signals import Stopper
 
 DESCRIPTION = """Pre-train an encoder on Sentinel-1/2 patches by BYOL or SimSiam (RSDnet, arXiv 2205.02049).
@@ -65,6 +68,7 @@ def train(cfg: Config, console: Console, ranks: Ranks) -> int:
         if ranks.device.type == "cpu":
             keep_freed_memory()
         samples = open_samples(cfg, ranks, console)
+        cfg = fitted(cfg, len(samples))
         inputs = inputs_of(cfg, samples)
         facts = encoder_file(cfg, samples, inputs)  # now: the data may be gone at the end
     inputs = shared(inputs, ranks)
@@ -139,9 +143,9 @@ def open_monitor(run: Run, console: Console) -> Monitor:
 
 
 def evaluates(run: Run) -> bool:
-    """Whether the encoder is evaluated after this step: at the end of every --knn-every epochs, and of the run."""
+    """Whether the encoder is evaluated after this step: the first ones, --knn-every epochs, or the last."""
     done = run.step + 1
-    return done % (run.cfg.run.knn_every * run.steps_per_epoch) == 0 or done == run.steps
+    return done % (run.cfg.run.knn_every * run.steps_per_epoch) == 0 or done in (START, run.steps)
 
 
 def stopped(stopper: Stopper, run: Run) -> int:
@@ -164,6 +168,11 @@ def open_folder(run: Run, console: Console) -> None:
         + f"; {model.encoder} by {model.method} on {several}{device} ({detail}) in {run.dtype}".replace("torch.", ""),
         highlight=False,
     )
+    if not run.resumed:
+        slow = warning(run.cfg, run.samples, run.train_step.trained)
+        for line, style in ((told(run.cfg, run.samples), ""), (slow, "yellow")):
+            if line:
+                console.print(line, style=style, highlight=False, soft_wrap=True)
 
 
 def configure(argv: list[str]) -> tuple[Config, Path | None]:
@@ -186,13 +195,19 @@ def configure(argv: list[str]) -> tuple[Config, Path | None]:
         argv = argv[:at] + argv[at + (1 if "=" in argv[at] else 1 + len(known.config)) :]
         base = config.read(*known.config)
     elif saved and saved.is_file():
-        base = config.read(saved)
+        base = config.read_run(saved)
     else:
         base = Config() if known.data or {"-h", "--help"} & set(argv) else config.read(DEMO)
     cfg = config.parse(argv, base, "python -m rsdnet.train", DESCRIPTION)
-    METHODS.find(cfg.model.method), ENCODERS.find(cfg.model.encoder)  # a wrong name is told before anything is made
-    OPTIMIZERS.find(cfg.optim.optimizer), SCHEDULES.find(cfg.optim.schedule)
+    cfg = config.continued(cfg, config.read_run(saved) if saved and saved.is_file() else Config())
+    require_known(cfg)  # before anything is made
     return cfg, saved
+
+
+def require_known(cfg: Config) -> None:
+    """Raise DataError on a name of a method, encoder, optimizer or schedule that there is not, and as `check` does."""
+    METHODS.find(cfg.model.method), ENCODERS.find(cfg.model.encoder), SCHEDULES.find(cfg.optim.schedule)
+    check(cfg.optim)
 
 
 def complete(cfg: Config, saved: Path | None) -> Config:
@@ -206,7 +221,7 @@ def complete(cfg: Config, saved: Path | None) -> Config:
         db = demo.prepare()
         print(f"no --data: training on the embedded synthetic scenes, {db}")
         cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, data=(db,)))
-    if saved and saved.is_file() and (changed := config.differences(config.read(saved), cfg)):
+    if saved and saved.is_file() and (changed := config.differences(config.read_run(saved), cfg)):
         raise DataError(f"{saved.parent} cannot go on with other settings: {'; '.join(changed)}")
     folder = cfg.run.run or Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
     return dataclasses.replace(cfg, run=dataclasses.replace(cfg.run, run=folder))

@@ -10,6 +10,7 @@ from rsdnet import __version__, provenance
 from rsdnet.config import Config, ModelConfig, RunConfig
 from rsdnet.distributed import ALONE
 from rsdnet.training.run import Run
+from rsdnet.training.settings import fitted
 
 
 def git(folder: Path, *words: str) -> str:
@@ -53,5 +54,5 @@ def test_a_machine_without_git(clone: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_run_notes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RSDNET_COMMIT", "abc1234")
     cfg = Config(model=ModelConfig(encoder="resnet18", width=8, hidden=32, dim=16), run=RunConfig(run=tmp_path))
-    environment = Run(cfg, samples=512, ranks=ALONE).environment()
+    environment = Run(fitted(cfg, 1024), samples=1024, ranks=ALONE).environment()
     assert (environment["commit"], environment["rsdnet"]) == ("abc1234", __version__)

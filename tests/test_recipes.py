@@ -21,7 +21,7 @@ from tests.support import eurosat, forked, tiny
 
 RECIPES = {path.stem: path for path in sorted((REPO / "recipes").glob("*.toml"))}
 EUROSAT_RGB = RECIPES["eurosat-rgb"]
-PAPERS = {"modality", "channels", "ms_bands", "sar_bands", "method"}  # keys on which the paper has a word
+PAPERS = {"modality", "channels", "ms_bands", "sar_bands", "method", "variance", "covariance"}  # keys on which the paper has a word
 SMALL = (
     "--size=16", "--batch=6", "--width=4", "--hidden=16", "--dim=8", "--device=cpu", "--threads=1", "--log-every=1",
 )  # fmt: skip
@@ -63,9 +63,13 @@ def test_recipes_are_what_their_names_say() -> None:
     assert (fixed.channels, fixed.ms_view, fixed.sar_view) == (3, ("B04", "B03", "B02"), ("VV", "VH", "VV-VH"))
     assert of("single", "ms").views == dataclasses.replace(of("single").views, modality="ms")
     assert of("single", "ms", "ms-sar") == of("single")
+    for name in ("single", "three-random", "three-fixed"):  # the paper's loss, without further terms
+        assert (of(name).model.method, of(name).model.variance, of(name).model.covariance) == ("byol", 0, 0)
     assert of("three-random", "resnet18").model.encoder == "resnet18"
     for epochs, (lr, weight_decay, tau) in DEEPMINDS.items():
-        optim = config.OptimConfig(epochs=epochs, lr=lr, weight_decay=weight_decay, tau=tau)
+        optim = config.OptimConfig(
+            epochs=epochs, optimizer="lars", lr=lr, warmup_epochs=10.0, weight_decay=weight_decay, tau=tau
+        )
         assert of(f"epochs-{epochs}") == config.Config(optim=optim)
     ours = of("single", "resnet50", "epochs-100", "simsiam")
     assert (ours.model.method, ours.model.dim, ours.optim.optimizer, ours.optim.lr) == ("simsiam", 2048, "sgd", 0.05)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,8 @@ from tests.support import forked, tiny
 from tests.support.forked import losses, metrics
 
 SMALL = ("--size=20", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--device=cpu")
-FAST = (*SMALL, "--precision=fp32", "--threads=1", "--log-every=1")
+LARS = ("--optimizer=lars", "--lr=0.45")
+FAST = (*SMALL, *LARS, "--precision=fp32", "--threads=1", "--log-every=1")
 
 
 class Said(NamedTuple):
@@ -252,7 +254,7 @@ def test_the_encoder_is_evaluated_every_so_often_and_nothing_else_changes(
     train("--data", tiny_db, "--run", run, "--steps=14", *FAST, "--knn-every=2")
     assert losses(run) == losses(finished)
     evaluated = {line["step"]: line["knn_f1"] for line in metrics(run) if "knn_f1" in line}
-    assert list(evaluated) == [7, 13]  # four steps an epoch; the last step, too
+    assert list(evaluated) == [7, 9, 13]  # four steps an epoch; the tenth step and the last, too
     assert all(0 <= f1 <= 1 for f1 in evaluated.values())
     assert "knn_f1/B04" in metrics(run)[7]
 
@@ -337,6 +339,41 @@ def test_a_run_that_is_there_already(finished: Path, tiny_db: Path) -> None:
 def test_going_on_with_other_settings(finished: Path) -> None:
     assert "model.width (8 in the run, 16 asked)" in refused("--run", finished, "--resume", "--width=16")
     assert "model.method (byol in the run, simsiam asked)" in refused("--run", finished, "--resume", "--method=simsiam")
+
+
+def test_settings_that_a_run_chose_stay(tiny_db: Path, tmp_path: Path) -> None:
+    """Its file holds values and reasons; it goes on by its folder, by its command line and by its files alike."""
+    (tmp_path / "c.toml").write_text('[optim]\noptimizer = "auto"\nbatch = 8\n')
+    run, small = tmp_path / "run", (*SMALL, "--precision=fp32", "--threads=1", "--steps=4", "--checkpoint-every=2")
+    argv = ("--config", tmp_path / "c.toml", "--data", tiny_db, "--run", run, *small)
+    said = train(*argv, expect=7, prepare=functools.partial(lost_after, 2)).out
+    told = "settings for 4 steps of 8 samples: adamw, lr 0.012, warm-up 0 steps, tau 0.98, weight decay 0.05 (auto)"
+    assert told in said
+    assert "the encoder stays near its random start: use --steps" in said
+    optim = tomllib.loads((run / "config.toml").read_text())["optim"]
+    assert "auto" not in optim.values()
+    assert (optim["optimizer"], optim["lr"], optim["tau"]) == ("adamw", 0.012, 0.98)
+    assert optim["chosen"].keys() == {"optimizer", "lr", "warmup_epochs", "weight_decay", "tau"}
+    for again in (("--run", run), argv, argv[2:], (*argv, "--lr=0.012")):
+        said = train(*again, "--resume").out
+        assert "settings for" not in said
+        assert "random start" not in said
+        assert tomllib.loads((run / "config.toml").read_text())["optim"] == optim
+    assert len(losses(run)) == 4
+    assert "optim.lr (0.012 in the run, 0.5 asked)" in refused(*argv, "--resume", "--lr=0.5")
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text[: text.index("[optim.chosen]")] + text[text.index("[run]") :])
+    assert "is complete" in train("--run", run, "--resume").out  # of a run from before reasons were noted
+    other = tmp_path / "other"
+    train("--config", run / "config.toml", "--data", tiny_db, "--run", other, "--steps=1", "--knn-every=0")
+    assert "chosen" not in tomllib.loads((other / "config.toml").read_text())["optim"]  # the file gave them all
+
+
+def test_a_rate_without_its_optimizer_is_refused_before_anything_is_made(tiny_db: Path, tmp_path: Path) -> None:
+    argv = ("--data", tiny_db, "--run", tmp_path / "run", *SMALL, "--steps=1")
+    assert "--lr 0.1 without --optimizer" in refused(*argv, "--lr=0.1")
+    assert "has no learning rate of its own: add --lr" in refused(*argv, "--optimizer=tests.support.toys:toy_encoder")
+    assert not (tmp_path / "run").exists()
 
 
 def copied(finished: Path, run: Path, old: str = "", new: str = "") -> Path:

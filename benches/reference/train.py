@@ -20,10 +20,11 @@ from benches.reference.optim import move_target, optimizer_of
 from benches.reference.transforms import OnBatch, on_device
 from rsdnet import config, runfolder
 from rsdnet.augment import band_table
-from rsdnet.config import Config
+from rsdnet.config import Config, number
 from rsdnet.console import progress
 from rsdnet.errors import DataError, command
 from rsdnet.training import checkpoint
+from rsdnet.training.settings import fitted
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -43,7 +44,8 @@ class Trainer:
         if compiled:
             self.byol.compile(backend=backend)
         trained = [self.byol.online, self.byol.predictor]
-        self.optimizer = optimizer_of(cfg.optim.optimizer, trained, cfg.optim.weight_decay, device.type == "cuda")
+        decay = number(cfg.optim.weight_decay)
+        self.optimizer = optimizer_of(cfg.optim.optimizer, trained, decay, device.type == "cuda")
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
     def step(self, views: Tensor, lr: float, tau: float) -> Tensor:
@@ -115,21 +117,21 @@ def train(cfg: Config, folder: Path, workers: int) -> None:
     torch.manual_seed(cfg.run.seed)
     device = torch.device("cuda" if torch.cuda.is_available() and cfg.run.device != "cpu" else "cpu")
     precision = cfg.run.precision if cfg.run.precision != "auto" else "bf16" if device.type == "cuda" else "fp32"
-    trainer = Trainer(cfg, device, precision)
     database = Path(cfg.data.data[0])
     transform = on_device(cfg.views, table_of(cfg).to(device))[1]
     with closing(Views(cfg, database, side_of(database, cfg), device, workers, batch=transform)) as views:
+        cfg = fitted(cfg, views.count)
+        trainer = Trainer(cfg, device, precision)
         epoch = views.count // cfg.optim.batch
         steps = cfg.optim.steps or cfg.optim.epochs * epoch
-        warmup = min(round(cfg.optim.warmup_epochs * epoch), steps // 10)
-        peak = cfg.optim.lr * cfg.optim.batch / 256
+        warmup = min(round(number(cfg.optim.warmup_epochs) * epoch), steps // 10)
+        peak, tau = number(cfg.optim.lr) * cfg.optim.batch / 256, number(cfg.optim.tau)
         folder.mkdir(parents=True, exist_ok=True)
         losses, began = [], time.perf_counter()
         with progress("reference", steps, "steps") as done:
             for step, batch in zip(range(steps), views, strict=False):
-                losses.append(
-                    trainer.step(batch, learning_rate(step, steps, peak, warmup), tau_at(step, steps, cfg.optim.tau))
-                )
+                rate = learning_rate(step, steps, peak, warmup)
+                losses.append(trainer.step(batch, rate, tau_at(step, steps, tau)))
                 done(step + 1)
     if not torch.stack(losses).isfinite().all():
         raise DataError("the reference's loss is not finite: lower --lr")

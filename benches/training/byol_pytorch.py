@@ -12,6 +12,7 @@ from benches.reference.optim import optimizer_of
 from benches.reference.train import Views, table_of
 from benches.reference.transforms import standardised
 from benches.training.setting import Setting
+from rsdnet.config import number
 
 
 class Take(nn.Module):
@@ -56,7 +57,7 @@ class ByolPytorch:
         )
         self.learner.to(self.device, memory_format=torch.channels_last)
         trained = [self.learner.online_encoder, self.learner.online_predictor]
-        decay = cfg.optim.weight_decay
+        decay = number(cfg.optim.weight_decay)
         self.optimizer = optimizer_of(cfg.optim.optimizer, trained, decay, self.device.type == "cuda")
         self.scaler: Any = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 

@@ -19,7 +19,7 @@ from benches.reference import train
 from benches.reference.data import PREFETCH
 from benches.reference.transforms import in_worker, on_device
 from benches.training.setting import STEPS, Setting
-from rsdnet.config import DataConfig
+from rsdnet.config import DataConfig, number
 
 WARMUP = STEPS // 10
 
@@ -42,10 +42,10 @@ class Contender:
 def schedule(setting: Setting) -> Iterator[tuple[float, float]]:
     """Learning rate and tau of each step: new numbers at each, as in training."""
     optim = setting.config().optim
+    peak, tau = number(optim.lr) * optim.batch / 256, number(optim.tau)
     while True:
         for step in range(STEPS):
-            rate = train.learning_rate(step, STEPS, optim.lr * optim.batch / 256, WARMUP)
-            yield rate, train.tau_at(step, STEPS, optim.tau)
+            yield train.learning_rate(step, STEPS, peak, WARMUP), train.tau_at(step, STEPS, tau)
 
 
 # ---- rsdnet -------------------------------------------------------------------------------------------------

@@ -12,6 +12,9 @@ from torch import Tensor
 from benches.core.clock import DEVICE, GPU
 from rsdnet.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig, Statistics, ViewConfig
 
+# DeepMind's constants of 100 epochs (byol/configs/byol.py) and loss: as in the reference and the peers.
+DEEPMIND = OptimConfig(optimizer="lars", lr=0.45, warmup_epochs=10.0, weight_decay=1e-6, tau=0.99)
+PLAIN = ModelConfig(variance=0.0, covariance=0.0)
 STEPS = 10_000  # of the schedule, of which a comparison takes the first
 STATISTICS: Statistics = "BigEarthNet v2 L2A"  # the made databases have no stats.json
 SIDES = {"bigearthnet": 120, "tiny": 24}  # pixels of the finest band of the databases that are made
@@ -57,12 +60,12 @@ class Setting:
         return DTYPES[self.precision]
 
     def config(self, folder: Path | None = None) -> Config:
-        """rsdnet's configuration of it: DeepMind's constants, the paper's bands."""
+        """rsdnet's configuration of it: DeepMind's constants of 100 epochs and its loss, the paper's bands."""
         return Config(
             data=DataConfig(data=(folder,) if folder else (), statistics=STATISTICS, reader_threads=self.workers),
             views=ViewConfig(size=self.size),
-            model=ModelConfig(encoder=self.encoder, width=self.width, hidden=self.hidden, dim=self.dim),
-            optim=OptimConfig(batch=self.batch, steps=STEPS),
+            model=dataclasses.replace(PLAIN, encoder=self.encoder, width=self.width, hidden=self.hidden, dim=self.dim),
+            optim=dataclasses.replace(DEEPMIND, batch=self.batch, steps=STEPS),
             run=RunConfig(precision=self.precision, threads=self.threads),  # type: ignore[arg-type]
         )
 

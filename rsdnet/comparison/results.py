@@ -67,6 +67,6 @@ def read(run: Path, name: str = "") -> Result:
         replicates = load_file(replicates_path(path))
     except (OSError, SafetensorError):
         raise DataError(f"{replicates_path(path)} is absent or damaged: {AGAIN}") from None
-    tables = config.to_tables(config.read(run / runfolder.CONFIG))
+    tables = config.to_tables(config.read_run(run / runfolder.CONFIG))
     settings = {f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()}
     return Result(run, found, plain, replicates, settings)

@@ -233,7 +233,7 @@ def trained_of(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> 
     """The encoder of the content of a file of a run, its encoder's or a checkpoint. Raises DataError on a misfit."""
     if model := checkpoint.under("model", tensors):
         tensors = {n.removeprefix("online.encoder."): t for n, t in model.items() if n.startswith("online.encoder.")}
-    cfg = config.from_tables(meta["config"], str(path))
+    cfg = config.of_run(meta["config"], str(path))
     encoder = encoder_of(cfg)
     checkpoint.restore(encoder, tensors, str(path))
     return Trained(encoder, cfg, tensors, meta.get("inputs", {}), [])

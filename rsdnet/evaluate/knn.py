@@ -58,8 +58,9 @@ class KNN:
             self.parts.append((labelled, views, queries))
 
     def __call__(self, encoder: nn.Module, dtype: torch.dtype) -> dict[str, float]:
-        """{"knn_f1": mean, "feature_rank": mean effective rank of the features, "knn_f1/B04": macro F1 of a band, ...},
-        the same on every rank; of a run with views of fixed bands those views, "knn_f1/B04+B03+B02", in place of bands.
+        """{"knn_f1": mean, "feature_rank": mean effective rank of the features, "classes": their number, "knn_f1/B04":
+        macro F1 of a band, ...}, the same on every rank; of a run with views of fixed bands those views,
+        "knn_f1/B04+B03+B02", in place of bands.
 
         dtype: of autocast; float32: none. The encoder, its modes and torch's random state are left as they are.
         """
@@ -72,7 +73,8 @@ class KNN:
                     features = torch.cat([nn.functional.normalize(stage, dim=1) for stage in stages], 1)
                     each[f"knn_f1/{name}"] = self._score(labelled, features, queries)
                     ranks.append(float(effective_rank(features[labelled.part(queries)])))
-        return {"knn_f1": float(np.mean(list(each.values()))), "feature_rank": float(np.mean(ranks)), **each}
+        means = {"knn_f1": float(np.mean(list(each.values()))), "feature_rank": float(np.mean(ranks))}
+        return means | {"classes": max(len(labelled.classes) for labelled, *_ in self.parts)} | each
 
     def _score(self, labelled: Labelled, features: Tensor, queries: str) -> float:
         """Macro F1 of the samples of the split `queries`."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdnet.config import Config
+from rsdnet.methods.vicreg import vicreg_terms
 from rsdnet.model.batchnorm import batch_of
 
 
@@ -63,9 +64,13 @@ class Method(nn.Module):
     """Whether both views go through a network as one batch that BatchNorm tells apart (model/batchnorm.py); a training
     step sets it."""
 
+    world = 1
+    """Ranks, whose batches are one; a training step sets it."""
+
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         self.concatenate_views = cfg.model.concatenate_views
+        self.variance, self.covariance = cfg.model.variance, cfg.model.covariance
 
     def forward(self, views: Tensor) -> Forward:
         """Loss of views (2, B, C, S, S)."""
@@ -91,3 +96,11 @@ class Method(nn.Module):
             return torch.stack([network(view) for view in pair])
         with batch_of(views=2):
             return network(pair.flatten(0, 1)).unflatten(0, (2, -1))
+
+    def held_apart(self, loss: Tensor, projections: Tensor) -> Tensor:
+        """The loss, with VICReg's terms of both views' projections (2, B, D) where --variance or --covariance asks."""
+        if self.variance or self.covariance:
+            for z in projections:
+                variance, covariance = vicreg_terms(z, self.world)
+                loss = loss + self.variance * variance + self.covariance * covariance
+        return loss

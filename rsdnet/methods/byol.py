@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from rsdnet.config import Config
+from rsdnet.config import Config, number
 from rsdnet.kernels import byol_loss, update_target_
 from rsdnet.methods.base import Forward, Method, Network
 from rsdnet.model.encoders import encoder_of
@@ -28,16 +28,16 @@ class BYOL(Method):
         self.averaged = list(self.target.parameters()), list(self.online.parameters())
 
     def forward(self, views: Tensor) -> Forward:
-        """Symmetric loss (Grill et al. 2020, eq. 2; byol/byol_experiment.py, loss_fn), in [0, 8]."""
+        """Symmetric loss in [0, 8] (Grill et al. 2020, eq. 2; byol/byol_experiment.py, loss_fn), and VICReg's terms."""
         with torch.no_grad():  # first: its activations are gone when the online network's come
             t1, t2 = self.both(self.target, views)
         z = self.both(self.online, views)
         q1, q2 = self.both(self.predictor, z)
         z1, z2 = z
-        return Forward(byol_loss(q1, q2, t1, t2), z1.detach(), z2.detach())
+        return Forward(self.held_apart(byol_loss(q1, q2, t1, t2), z), z1.detach(), z2.detach())
 
     def schedule(self, step: int, steps: int) -> dict[str, float]:
-        return {"tau": tau(step, steps, self.first_tau)}
+        return {"tau": tau(step, steps, number(self.first_tau))}
 
     def after_step(self, finite: Tensor, **numbers: Tensor) -> None:
         """target = tau * target + (1 - tau) * online: parameters alone; BatchNorm buffers are the target's own."""

@@ -36,7 +36,7 @@ class SimSiam(Method):
         z = self.both(self.online, views)
         p1, p2 = self.both(self.predictor, z)
         z1, z2 = z.detach()
-        return Forward(byol_loss(p1, p2, z1, z2) / 4 - 1, z1, z2)
+        return Forward(self.held_apart(byol_loss(p1, p2, z1, z2) / 4 - 1, z), z1, z2)
 
 
 def hidden_layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

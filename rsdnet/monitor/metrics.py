@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from rsdnet.distributed import ALONE, Ranks
 from rsdnet.errors import DataError
-from rsdnet.health import Watch
+from rsdnet.health import Watch, intervals
 from rsdnet.monitor import flops, projections
 from rsdnet.monitor.display import Display
 from rsdnet.runfolder import METRICS
@@ -56,8 +57,8 @@ class Monitor:
         self._watch = Watch()
         self._shown = Display(console, steps, start) if ranks.main else None
         self._files = _Files(folder, tensorboard) if ranks.main else None
-        for line in written(folder / METRICS) if ranks.main and start else ():
-            self._watch.past.keep(line)
+        for line in intervals(written(folder / METRICS)) if ranks.main and start else ():
+            self._watch.look(line)  # its warnings were given then
 
     def __enter__(self) -> Self:
         if self._shown is not None:
@@ -76,16 +77,16 @@ class Monitor:
         self, step: int, output: "StepOutput", trust: Callable[[], Tensor] | None,
         reading: Callable[[], dict[str, Any]], **knobs: float,
     ) -> None:  # fmt: skip
-        """Note a step; every `every` steps `flush` all that were noted.
+        """Note a step; every `every` steps, and where a value is noted with it, `flush` all that were noted.
 
         trust: gives LARS's trust ratios (P,) of the step; None: there are none. reading: the loader's `stats`.
         knobs: learning rate, tau, epoch.
         """
         self._pending.append(Step(step, output.loss.detach().clone(), self._notes))  # a graph writes its loss in place
-        self._notes, self._last = {}, (output, trust, knobs)
+        noted, self._notes, self._last = bool(self._notes), {}, (output, trust, knobs)
         if self._shown is not None:
             self._shown.advance_to(step + 1)
-        if (step + 1) % self.every == 0 or step + 1 == self.steps:
+        if noted or (step + 1) % self.every == 0 or step + 1 == self.steps:
             self.flush(reading())
 
     def note(self, **values: float) -> None:
@@ -109,7 +110,8 @@ class Monitor:
             noted = {name: value for line in self._pending for name, value in line.notes.items()}
             last = {"step": self._pending[-1].step} | shared | noted
             self._shown.show(last, losses, left=(self.steps - last["step"] - 1) * self.batch / last["samples_per_s"])
-            self._shown.warn(self._watch.look(last))
+            finite = [loss for loss in losses if math.isfinite(loss)]
+            self._shown.warn(self._watch.look(last | ({"loss": statistics.fmean(finite)} if finite else {})))
         if 0 < self.max_skipped <= in_a_row:
             raise DataError(
                 f"the gradient was not finite {in_a_row} steps in a row, up to step {self._pending[-1].step + 1}: "
@@ -185,18 +187,10 @@ class Monitor:
 
 
 def written(path: Path) -> Iterator[dict[str, float]]:
-    """The logged lines that a resumed run's watch must know: those with a kNN F1, and the last."""
+    """The numbers of the lines of metrics.jsonl, without those that are not finite."""
     with open(path) as file:  # checkpoint.truncate_metrics has left sound lines only
-        line = ""
         for line in file:
-            if '"knn_f1"' in line:
-                yield _numbers_of(line)
-    if line:
-        yield _numbers_of(line)
-
-
-def _numbers_of(line: str) -> dict[str, float]:
-    return {name: value for name, value in json.loads(line).items() if value is not None}
+            yield {name: value for name, value in json.loads(line).items() if value is not None}
 
 
 class _Files:

@@ -27,7 +27,7 @@ def gallery(record: Record, samples: int) -> Gallery:
     if not samples:
         return Gallery("No samples were asked for.", [])
     try:
-        cfg = config.read(record.folder / CONFIG)
+        cfg = config.read_run(record.folder / CONFIG)
         database = next((path for path in cfg.data.data if path.is_dir()), None)
         if database is None:
             names = ", ".join(map(str, cfg.data.data)) or "of its own"

@@ -111,7 +111,7 @@ def shown(records: Sequence[Record]) -> dict[str, Metric]:
     not_zero = {name for record in records for name, series in record.series.items() if series.finite.any()}
     known = {name: metric for name, metric in METRICS.items() if name in (not_zero if metric.quiet else names)}
     shaded = tuple(metric.around for metric in known.values() if metric.around)
-    others = sorted(name for name in names - METRICS.keys() if not name.startswith(shaded))
+    others = sorted(name for name in names - METRICS.keys() - {"classes"} if not name.startswith(shaded))
     return known | {name: Metric(name) for name in others}
 
 

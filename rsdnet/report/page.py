@@ -23,6 +23,7 @@ from rsdnet.report.summary import facts, notes
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST = 24  # charts in a page
 CLIPPED = 400  # characters of a text that are shown
+REASONS = "optim.chosen."  # of settings that training chose by itself
 
 
 class Cell(NamedTuple):
@@ -187,4 +188,6 @@ def settings_table(records: Sequence[Record]) -> Table:
     defaults = flat(config.to_tables(Config()))
     one, other = records[0].config, records[1].config if len(records) > 1 else defaults
     marked = {key for key in {**one, **other} if one.get(key, "–") != other.get(key, "–")}
+    reasons = {key for key in {**one, **other} if key.startswith(REASONS)}
+    marked -= reasons | ({key.replace(REASONS, "optim.") for key in reasons} if other is defaults else set())
     return table([*((record.name, record.config) for record in records), ("default", defaults)], marked)

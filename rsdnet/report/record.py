@@ -100,10 +100,11 @@ def read(folder: Path) -> Record:
 
 
 def flat(tables: dict[str, Any]) -> dict[str, Any]:
-    """{"table.key": value} of {table: {key: value}}; what is no table keeps its name."""
+    """{"table.key": value} of {table: {key: value}}, of a table in a table likewise; else a key keeps its name."""
     rows: dict[str, Any] = {}
     for name, table in tables.items():
-        rows |= {f"{name}.{key}": value for key, value in table.items()} if isinstance(table, dict) else {name: table}
+        inner = flat(table).items() if isinstance(table, dict) else ()
+        rows |= {f"{name}.{key}": value for key, value in inner} if isinstance(table, dict) else {name: table}
     return rows
 
 

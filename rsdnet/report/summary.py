@@ -2,18 +2,22 @@
 
 import datetime
 import math
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
 from rsdnet.console import duration, percent
-from rsdnet.health import Watch
+from rsdnet.health import Watch, intervals
 from rsdnet.probefile import Scores
 from rsdnet.report.metrics import FACTS, interval, shown
 from rsdnet.report.record import Record, bounded
 
 SLOWEST = 1e-3  # samples/s; a number below is damaged
-WATCHED = {"spread", "effective_rank", "cosine", "grad_norm", "trust_min", "trust_max", "knn_f1"}
+WATCHED = {
+    "loss", "spread", "effective_rank", "cosine", "grad_norm", "trust_min", "trust_max",
+    "knn_f1", "feature_rank", "classes",
+}  # fmt: skip
 WARNINGS = 5  # of training that are shown
 WAITED = 0.05  # share of time waiting for data that deserves a note
 
@@ -72,20 +76,17 @@ def _no_better(means: Scores) -> bool:
 
 def watched(record: Record) -> list[str]:
     """The warnings of rsdnet.health on the run's metrics, except of skipped steps."""
-    spread = record.series.get("spread")
-    if spread is None:
+    if "spread" not in record.series:
         return []
-    watch, found, begin = Watch(), list[str](), -1
-    for end in spread.steps[np.append(spread.values[1:] != spread.values[:-1], True)].tolist():  # a log interval's last
-        line = {"step": float(end)}
-        for name in WATCHED & record.series.keys():
-            steps, values = record.series[name]
-            at = int(np.searchsorted(steps, end, "right")) - 1
-            if at >= 0 and steps[at] > begin and math.isfinite(values[at]):
-                line[name] = float(values[at])
-        found += watch.look(line)
-        begin = end
-    return found
+    lines: dict[int, dict[str, float]] = defaultdict(dict)
+    for name in WATCHED & record.series.keys():
+        for step, value in zip(*(part.tolist() for part in record.series[name]), strict=True):
+            if math.isfinite(value):
+                lines[step][name] = value
+    watch = Watch()
+    return [
+        said for line in intervals(lines[step] | {"step": step} for step in sorted(lines)) for said in watch.look(line)
+    ]
 
 
 def time(record: Record) -> tuple[float, float]:

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rsdnet.config import Config
+from rsdnet.config import Config, number
 from rsdnet.errors import DataError
 from rsdnet.kernels import LARS, lars_groups
 from rsdnet.registry import Registry
@@ -42,7 +42,7 @@ def optimizer_of(cfg: Config, method: nn.Module, lr: Tensor) -> torch.optim.Opti
 
     Raises DataError on an optimizer that cannot skip a step on the device (torch's can with fused=True).
     """
-    optimizer = OPTIMIZERS.find(cfg.optim.optimizer)(lars_groups(method, cfg.optim.weight_decay), lr)
+    optimizer = OPTIMIZERS.find(cfg.optim.optimizer)(lars_groups(method, number(cfg.optim.weight_decay)), lr)
     if not getattr(optimizer, "_step_supports_amp_scaling", False):
         raise DataError(
             f"optimizer {cfg.optim.optimizer} does not take found_inf, by which a step is skipped on the device: make "
@@ -74,4 +74,19 @@ SCHEDULES: Registry[Callable[[int, int, float, int], float]] = Registry(
 
 def peak_of(cfg: Config) -> float:
     """The learning rate that the warm-up ends at: lr * batch / 256 (byol/configs/byol.py)."""
-    return cfg.optim.lr * cfg.optim.batch / 256
+    return number(cfg.optim.lr) * cfg.optim.batch / 256
+
+
+class Length(NamedTuple):
+    """A run's steps: in an epoch, in all, and of the warm-up."""
+
+    epoch: int
+    steps: int
+    warmup: int
+
+
+def length_of(cfg: Config, samples: int) -> Length:
+    """The length of a run with so many samples in an epoch."""
+    epoch = samples // cfg.optim.batch
+    steps = cfg.optim.steps or cfg.optim.epochs * epoch
+    return Length(epoch, steps, min(round(number(cfg.optim.warmup_epochs) * epoch), steps // 10))

@@ -23,7 +23,7 @@ from rsdnet.files import aside, lock, sweep
 from rsdnet.provenance import commit
 from rsdnet.training import checkpoint
 from rsdnet.training.archive import Archive
-from rsdnet.training.optim import SCHEDULES, peak_of
+from rsdnet.training.optim import SCHEDULES, length_of, peak_of
 from rsdnet.training.precision import AUTOCAST, precision_of
 from rsdnet.training.step import TrainStep, compiles
 
@@ -40,9 +40,7 @@ class Run:
     def __init__(self, cfg: Config, samples: int, ranks: Ranks, inputs: Identity | None = None) -> None:
         self.cfg, self.ranks, self.device = cfg, ranks, ranks.device
         self.folder = cfg.run.run or Path("runs")
-        self.steps_per_epoch = samples // cfg.optim.batch
-        self.steps = cfg.optim.steps or cfg.optim.epochs * self.steps_per_epoch
-        self.warmup = min(round(cfg.optim.warmup_epochs * self.steps_per_epoch), self.steps // 10)
+        self.steps_per_epoch, self.steps, self.warmup = length_of(cfg, samples)
         self.learning_rate = SCHEDULES.find(cfg.optim.schedule)
         self.samples, self.inputs, self.step, self.resumed = samples, inputs or {}, 0, False
         self.archive = Archive(self.folder, cfg.run.keep, cfg.run.keep_every)
@@ -175,7 +173,7 @@ class Run:
         method = meta["config"]["model"].get("method", "byol")  # the only one, before it was noted
         if method != self.cfg.model.method:
             raise DataError(f"{path} was trained by --method {method}: it cannot go on by {self.cfg.model.method}")
-        if changed := config.differences(config.from_tables(meta["config"], str(path)), self.cfg):
+        if changed := config.differences(config.of_run(meta["config"], str(path)), self.cfg):
             raise DataError(f"{path} cannot go on with other settings: {'; '.join(changed)}")
         notes += self._compare(path, meta)
         moving = self.train_step

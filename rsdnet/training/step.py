@@ -60,6 +60,7 @@ class TrainStep:
         choose_layers(self.method, device, compile, dtype)
         if ranks.world > 1 and cfg.model.batchnorm == "sync":
             synchronise(self.method, ranks.world)
+        self.method.world = ranks.world
         self.trained = [param for param in self.method.parameters() if param.requires_grad]
         self.statistics = [buffer for buffer in self.method.buffers() if buffer.is_floating_point()]
         self._before = [torch.empty_like(buffer) for buffer in self.statistics]

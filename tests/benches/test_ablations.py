@@ -11,12 +11,15 @@ from safetensors.numpy import save_file
 
 from benches import ablations, learning
 from benches.core import rows
+from benches.search import work
+from rsdnet import config
 from rsdnet.errors import DataError
 from rsdnet.evaluate.intervals import over_runs
 from rsdnet.synthetic import demo
 
 BANDS = {"B04": "mean_ms", "B08": "mean_ms", "VV": "mean_sar"}
-GAINS = {"single": 0.0, "three-random+ms": 0.1}
+GAINS = {"single": 0.0, "three-random+ms": 0.1, "demo": 0.2}
+RECIPES = ("single", "three-random+ms")
 
 
 def scores(recipe: str, seed: int, world: int, label: str) -> dict[str, float]:
@@ -29,65 +32,79 @@ def replicates(score: float, world: int) -> np.ndarray:
     return (score + np.random.default_rng(world).normal(0, 0.01, 1000)).astype(np.float32)
 
 
+class Ended:
+    """A process that has ended well."""
+
+    poll = wait = staticmethod(lambda: 0)
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands that were called; those of the probe leave an evaluation in the run's folder."""
     called: list[list[str]] = []
 
-    def call(module: str, *argv: object) -> None:
-        words = [module, *map(str, argv)]
+    def start(argv: list[str], *_: object) -> Ended:
+        words = [argv[2].removeprefix("rsdnet."), *argv[3:]]
         called.append(words)
-        if module == "train":
+        if words[0] == "train":
             run = Path(words[words.index("--run") + 1])
-            run.mkdir(parents=True, exist_ok=True)
             (run / "metrics.jsonl").write_text('{"step": 9}\n')
+            (run / "config.toml").write_text(config.dumps(config.Config()))
         else:
             evaluate(Path(words[1]), "-segmentation" if "segmentation" in words else "")
+        return Ended()
 
-    monkeypatch.setattr(learning, "call", call)
-    monkeypatch.setattr(demo, "prepare", lambda world, places: Path(f"data/{world}-{places}"))
+    monkeypatch.setattr(work, "start", start)
+    monkeypatch.setattr(work, "LOOK", 0)
+    monkeypatch.setattr(demo, "prepare", lambda world=0, places=300: Path(f"data/{world}-{places}"))
     return called
 
 
 def evaluate(run: Path, ending: str) -> None:
     """probe{ending}.json and its replicates, as rsdnet.probe writes them."""
-    recipe, world, seed = next(name for name in GAINS if run.name.startswith(name)), "world7" in run.name, run.name[-1]
+    recipe, world, seed = run.parent.name, "world7" in run.name, run.name[-1]
     bands: dict[str, dict[str, Any]] = {band: {} for band in BANDS}
     means: dict[str, dict[str, Any]] = {"mean_ms": {}, "mean_sar": {}, "mean_all": {}}
     kept = {}
     for label in ("pre-trained", "random", "raw statistics"):
         own = scores(recipe, int(seed), world, label)
         for band, score in own.items():
-            bands[band][label] = {"score": score}
+            bands[band][label] = {"score": score, "accuracy": 0.5}
             kept[f"all/stages/{band}/{label}"] = replicates(score, world)
         for kind in means:
             of_kind = [score for band, score in own.items() if kind in ("mean_all", BANDS[band])]
             means[kind][label] = {"score": np.mean(of_kind)}
     metric = "mIoU" if ending else "macro F1"
-    result = {"metric": metric, "results": {"all": {"stages": {"bands": bands, **means}}}}
+    result = {"metric": metric, "data": ["db"]}
+    result["results"] = {"all": {depth: {"bands": bands, **means} for depth in ("stages", "last")}}
     (run / f"probe{ending}.json").write_text(json.dumps(result))
     save_file(kept, run / f"probe{ending}.safetensors")
 
 
-def compare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: object) -> Sequence[rows.Row]:
+def compare(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: object, name: str = "ablations"
+) -> Sequence[rows.Row]:
     argv = ["learning", *words, "--runs", tmp_path / "runs", "--rows", tmp_path / "rows"]
     monkeypatch.setattr("sys.argv", list(map(str, argv)))
     learning.main()
-    return rows.read(tmp_path / "rows" / "ablations.csv")
+    return rows.read(tmp_path / "rows" / f"{name}.csv")
 
 
 def test_recipes_are_compared_over_seeds_and_worlds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--recipe", *GAINS, "--seeds", 0, 1, "--worlds", 0, 7, "--segmentation", "--bands", "B04", "VV")
+    words = ("--recipe", *RECIPES, "--seeds", 0, 1, "--worlds", 0, 7, "--segmentation", "--bands", "B04", "VV")
     found = compare(monkeypatch, tmp_path, *words, "--pixels", 99)
     trained = [call for call in calls if call[0] == "train"]
     assert len({call[call.index("--run") + 1] for call in trained}) == len(trained) == 8  # recipes, seeds, worlds
     files = [Path(word).stem for word in trained[1][trained[1].index("--config") + 1 : trained[1].index("--data")]]
     assert files == ["three-random", "ms", "demo"]  # the base goes over the recipe
-    probes = [call[2:] for call in calls if call[0] == "probe"]
+    probes = [call[call.index("--bands") :] for call in calls if call[0] == "probe"]
     asked = ["--bands", "B04", "VV"]
     assert probes == [asked, [*asked, "--task", "segmentation", "--pixels", "99"]] * 8
+    assert all(
+        call[3] == ("data/7-300" if "world7" in call[1] else "data/0-300") for call in calls if call[0] == "probe"
+    )
 
     told = {(row["unit"], row["contender"], row["what"]): row for row in found}
     assert len(told) == len(found) == 2 * 5 * 3  # metrics; two contenders of each recipe and the raw statistics; means
@@ -105,6 +122,21 @@ def test_recipes_are_compared_over_seeds_and_worlds(
     assert "gain" not in rows.split(told["macro F1", "single: pre-trained", "mean_ms"]["also"])
     assert "+0.1000" in capsys.readouterr().out
     assert [title.partition(";")[0] for title, *_ in ablations.tables(found)] == ["macro F1", "mIoU"]
+
+
+def test_the_demo_over_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = compare(monkeypatch, tmp_path, "--seeds", 0, 1, "--steps", 10, name="learning")
+    assert [call[0] for call in calls] == ["train", "probe"] * 2
+    assert all(call[-2:] == ["--steps", "10"] for call in calls if call[0] == "train")
+    assert len(found) == 2 * 2 * len(BANDS) * 3  # seeds, depths, bands, contenders
+    setting = rows.split(found[-1]["setting"])
+    assert {key: setting[key] for key in ("data", "probe", "steps", "seed", "depth")} == {
+        "data": "demo", "probe": "db", "steps": "10", "seed": "1", "depth": "last"
+    }  # fmt: skip
+    of_seeds = [scores("demo", seed, 0, "pre-trained")["B04"] for seed in (0, 1)]
+    assert f"{np.mean(of_seeds):.3f} ± {np.std(of_seeds, ddof=1):.3f}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def config(database: Path, **optim: object) -> Config:
         data=DataConfig(data=(database,)),
         views=VIEWS,
         model=MODEL,
-        optim=OptimConfig(batch=4, steps=3, **optim),  # type: ignore[arg-type]
+        optim=OptimConfig(batch=4, steps=3, **{"optimizer": "lars", "weight_decay": 1e-6} | optim),  # type: ignore[arg-type]
         run=RunConfig(precision="fp32", device="cpu"),
     )
 

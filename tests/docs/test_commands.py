@@ -227,7 +227,7 @@ def test_options_in_the_text_exist(page: str) -> None:
     if named := named - OPTIONS_OF_OTHERS:
         known = options("rsdnet.train") | options("rsdnet.probe") | options("rsdnet.info")
         known |= options("rsdnet.ingest", "pairs") | options("rsdnet.ingest", "bigearthnet")
-        known |= options("rsdnet.ingest", "sen12ms") | options("rsdnet.table")
+        known |= options("rsdnet.ingest", "sen12ms") | options("rsdnet.table") | options("benches.learning")
         known |= options("rsdnet.export") | options("rsdnet.catalog", "bigearthnet") | options("rsdnet.embed")
         known |= options("benches.end_to_end")
         known |= {option for action in get_args_parser()._actions for option in action.option_strings}

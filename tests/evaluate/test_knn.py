@@ -112,9 +112,10 @@ def test_features_that_tell_the_classes_apart_and_features_that_do_not(tiny_db: 
     judge = knn.KNN(CFG, (tiny_db,), CPU)
     found = judge(Textures(), torch.float32)
     bands = [*CFG.views.ms_bands, *CFG.views.sar_bands]
-    assert list(found) == ["knn_f1", "feature_rank", *(f"knn_f1/{name}" for name in bands)]
+    assert list(found) == ["knn_f1", "feature_rank", "classes", *(f"knn_f1/{name}" for name in bands)]
     assert found["knn_f1"] == pytest.approx(np.mean([found[f"knn_f1/{name}"] for name in bands]))
     assert found["knn_f1"] > 0.9
+    assert found["classes"] == 3
     assert found["feature_rank"] == pytest.approx(3, abs=0.2)  # three directions, of about as many samples each
     alike = judge(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(1)), torch.float32)
     assert alike["knn_f1"] == pytest.approx(1 / 6)  # one class for all: F1 1/2 of it, 0 of two others

@@ -51,7 +51,7 @@ def test_by_the_registries_from_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step moves the toy's network and its centre, but not by a batch that is not finite."""
     monkeypatch.setitem(METHODS, "toy", ToyMethod)
     monkeypatch.setitem(ENCODERS, "toy", toy_encoder)
-    model, optim = ModelConfig(method="toy", encoder="toy"), OptimConfig(optimizer="sgd")
+    model, optim = ModelConfig(method="toy", encoder="toy"), OptimConfig(optimizer="sgd", weight_decay=1e-6)
     cfg = Config(views=ViewConfig(size=16), model=model, optim=optim)
     made = TrainStep(cfg, torch.device("cpu"), compile=False, dtype=torch.float32)
     made.set(lr=0.1, pace=0.5)

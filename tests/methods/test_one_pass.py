@@ -12,6 +12,7 @@ from rsdnet.config import Config, ModelConfig, ViewConfig
 from rsdnet.methods import METHODS, byol, simsiam
 from rsdnet.methods.base import Method
 from rsdnet.model.batchnorm import ViewBatchNorm, batch_of, split_views
+from rsdnet.training.settings import fitted
 from rsdnet.training.step import TrainStep
 
 CPU = torch.device("cpu")
@@ -202,7 +203,7 @@ def test_names_are_those_of_a_network_of_torchs_layers() -> None:
 @pytest.mark.parametrize("concatenate", [False, True])
 def test_a_step_on_a_cpu_takes_it_and_concatenated_views_share_their_statistics(concatenate: bool) -> None:
     cfg = dataclasses.replace(CFG, model=dataclasses.replace(CFG.model, concatenate_views=concatenate))
-    step = TrainStep(cfg, CPU, compile=False, dtype=torch.float32)
+    step = TrainStep(fitted(cfg, samples=1024), CPU, compile=False, dtype=torch.float32)
     step.set(lr=0.1, tau=0.9)
     step.step(views(torch.float32))
     norm = step.method.online.encoder.bn1

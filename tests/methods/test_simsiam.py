@@ -13,7 +13,7 @@ from rsdnet.training.step import TrainStep
 SMALL = Config(
     views=ViewConfig(size=32),
     model=ModelConfig(method="simsiam", encoder="resnet18", width=8, hidden=32, dim=32),
-    optim=OptimConfig(optimizer="sgd", batch=16),
+    optim=OptimConfig(optimizer="sgd", batch=16, weight_decay=1e-6),
 )
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from rsdnet.distributed import Ranks
 from rsdnet.errors import DataError
 from rsdnet.monitor import display, flops, metrics, projections
 from rsdnet.monitor.metrics import Monitor
+from rsdnet.report import record, summary
 from rsdnet.training.step import StepOutput
 
 CPU = torch.device("cpu")
@@ -270,6 +272,35 @@ def test_a_run_that_goes_on_remembers_its_best_and_what_it_skipped(
     (tmp_path / metrics.METRICS).unlink()
     with open_monitor(tmp_path, start=8):
         pass
+
+
+def warnings(folder: Path, capsys: pytest.CaptureFixture[str], *ends: int) -> list[str]:
+    """Warnings of a run of 24 steps that was interrupted after each of `ends`."""
+    folder.mkdir()
+    capsys.readouterr()
+    for start, end in zip((0, *ends), (*ends, 24), strict=True):
+        with open_monitor(folder, start=start) as shown:
+            for step in range(start, end):
+                if step % 4 == 2:  # within a log interval, which it ends
+                    shown.note(knn_f1=0.5, feature_rank=40.0 if step < 18 else 8.0, classes=9)
+                shown.log(
+                    step, output(4 / (step + 1), norm=100.0 if step == 21 else 1 + step / 100), None, stats, **KNOBS
+                )
+    return [line for line in capsys.readouterr().out.splitlines() if re.match(r"step \d+:", line)]
+
+
+def test_a_run_that_goes_on_is_judged_as_one_that_was_not_interrupted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = warnings(tmp_path / "whole", capsys)
+    assert [line.split(": ")[0] for line in whole] == ["step 15", "step 19", "step 22"]
+    assert (
+        "the loss fell since step 3 (2.167, now 0.299), but kNN F1 did not clearly rise (0.500, lately 0.500)"
+        in whole[0]
+    )
+    for ends in ((2,), (8, 10), (14,), (20, 22)):
+        assert warnings(tmp_path / str(ends), capsys, *ends) == whole
+    assert summary.watched(record.read(tmp_path / "whole")) == whole
 
 
 LONG = {

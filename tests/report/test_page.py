@@ -143,9 +143,21 @@ def test_a_run_is_shown_with_the_numbers_of_its_files(tmp_path: Path) -> None:
     assert ["mean macro F1, pre-trained, last", "0.244 (0.224 to 0.274)"] in made.rows
     assert "Mean of the bands, stages and last: the pre-trained features are no better than the baselines." in made.text
     assert ["optim.steps", "60", "0"] in made.rows
-    assert ["optim.optimizer", "lars", "lars"] in made.rows
+    assert ["optim.optimizer", "auto", "auto"] in made.rows
     assert [key for key in made.marked if "." in key] == ["optim.steps", "optim.batch"]
     assert ["machine.gpu", "none"] in made.rows
+
+
+def test_settings_that_training_chose_are_shown_with_their_reasons_and_not_marked(tmp_path: Path) -> None:
+    def of(lr: float) -> Config:
+        return Config(optim=OptimConfig(steps=60, optimizer="adamw", lr=lr, chosen={"lr": f"by {lr}"}))
+
+    made = page(write(tmp_path / "a", cfg=of(0.1)))
+    assert ["optim.lr", "0.1", "auto"] in made.rows
+    assert ["optim.chosen.lr", "by 0.1", "–"] in made.rows
+    assert [key for key in made.marked if "." in key] == ["optim.steps", "optim.optimizer"]
+    made = page(tmp_path / "a", write(tmp_path / "b", cfg=of(0.2)))
+    assert [key for key in made.marked if "." in key] == ["optim.lr"]
 
 
 def test_two_runs_side_by_side(tmp_path: Path) -> None:
@@ -153,7 +165,7 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     write(tmp_path / "b", rows=metrics(40, 1), cfg=other, probe=scored(0.1))
     made = page(write(tmp_path / "a", probe=scored()), tmp_path / "b")
     assert "a and b" in made.words
-    assert ["optim.lr", "0.45", "0.7", "0.45"] in made.rows
+    assert ["optim.lr", "auto", "0.7", "auto"] in made.rows
     assert ["optim.batch", "32", "32", "1024"] in made.rows
     assert [key for key in made.marked if "." in key] == ["optim.steps", "optim.lr"]
     assert ["steps", "60 of 60", "40 of 40"] in made.rows
@@ -180,7 +192,7 @@ def watched(steps: int) -> list[dict[str, Any]]:
         if step in (10, 20, 30):
             row["loss"] = None
         if step % 20 == 19:
-            row |= {"knn_f1": 0.5, "knn_f1/B04": 0.4 + step / 1000, "knn_f1/VV": 0.6 + step / 1000}
+            row |= {"classes": 9, "knn_f1": 0.5, "knn_f1/B04": 0.4 + step / 1000, "knn_f1/VV": 0.6 + step / 1000}
     return rows
 
 

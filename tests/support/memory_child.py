@@ -16,7 +16,7 @@ from rsdnet.training.step import TrainStep
 CFG = Config(
     views=ViewConfig(size=64),
     model=ModelConfig(encoder="resnet18", width=16, hidden=32, dim=16),
-    optim=OptimConfig(optimizer="sgd", batch=64),
+    optim=OptimConfig(optimizer="sgd", batch=64, weight_decay=1e-6, tau=0.99),
 )
 ROOM = 24 << 20  # bytes: a step takes several times as many
 

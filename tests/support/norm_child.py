@@ -1,4 +1,5 @@
-"""On each of two ranks: ViewBatchNorm, compiled too, against torch's BatchNorm of the whole batch in float64."""
+"""On each of two ranks: ViewBatchNorm, compiled too, against torch's BatchNorm of the whole batch in float64.
+VICReg's terms against those of the whole batch."""
 
 import copy
 import sys
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from rsdnet.config import Config, ModelConfig, ViewConfig
 from rsdnet.distributed import Ranks, open_ranks
+from rsdnet.methods.vicreg import vicreg_terms
 from rsdnet.model.batchnorm import batch_of, synchronise
+from rsdnet.training.settings import fitted
 from rsdnet.training.step import TrainStep
 
 
@@ -61,7 +64,7 @@ def step(ranks: Ranks, one_pass: bool) -> tuple[int, TrainStep]:
     """Messages of BatchNorm in a step, and the step."""
     torch.manual_seed(0)
     cfg = Config(views=ViewConfig(size=32), model=ModelConfig(encoder="resnet18", width=8, hidden=32, dim=16))
-    made = TrainStep(cfg, ranks.device, ranks, compile=False, dtype=torch.float32)
+    made = TrainStep(fitted(cfg, samples=1024), ranks.device, ranks, compile=False, dtype=torch.float32)
     assert made.method.one_pass
     made.method.one_pass = one_pass
     views = torch.randn(2, 8, 1, 32, 32, generator=torch.Generator().manual_seed(ranks.rank))
@@ -85,8 +88,21 @@ def check_messages(ranks: Ranks) -> None:
         close("statistics", one, other, 1e-5)
 
 
+def check_vicreg(ranks: Ranks) -> None:
+    """Terms, and gradients averaged over ranks as those of parameters."""
+    whole = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mine = slice(ranks.rank * 8, (ranks.rank + 1) * 8)
+    own = whole.detach()[mine].clone().requires_grad_()
+    expected, found = vicreg_terms(whole), vicreg_terms(own, ranks.world)
+    for one, other in zip(found, expected, strict=True):
+        close("term", one, other, 1e-5)
+    sum(expected).backward(), sum(found).backward()
+    close("gradient", own.grad / ranks.world, whole.grad[mine], 1e-5)
+
+
 def main() -> None:
     with open_ranks("cpu") as ranks:
+        check_vicreg(ranks)
         for shape in ((3, 5), (2, 4, 3, 7)):
             for compile, affine, views in ((False, True, 1), (True, True, 2), (False, False, 2), (False, True, 2)):
                 check(ranks, shape, compile, affine, views)

@@ -26,6 +26,7 @@ from tests.support.torchrun import environment, words
 FAST = (
     "--size=20", "--encoder=resnet18", "--width=8", "--hidden=64", "--dim=16", "--batch=16", "--device=cpu",
     "--precision=fp32", "--threads=1", "--log-every=1", "--steps=6", "--warmup-epochs=0",
+    "--optimizer=lars", "--lr=0.45",
 )  # fmt: skip
 # Of two orders of summation. A sum by itself keeps six digits, but where one is near the kink of a ReLU the gradient
 # jumps by that unit's share, and steps drift apart from there: so many parts of the loss are allowed at each step.

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 STEPS = WARM + TIMED + 7
 SMALL = (
     "--size=32", "--encoder=resnet18", "--width=8", "--hidden=32", "--dim=16", "--batch=8", "--log-every=1",
-    f"--steps={STEPS}", "--checkpoint-every=4",
+    f"--steps={STEPS}", "--checkpoint-every=4", "--optimizer=lars", "--lr=0.45",
 )  # fmt: skip
 GRAPH = ("--compile=off", "--cuda-graph=on")
 WAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # options of both runs, and of that on the GPU

@@ -21,7 +21,7 @@ SIZE, BATCH = 32, 16
 SMALL = Config(
     views=ViewConfig(size=SIZE),
     model=ModelConfig(encoder="resnet18", width=8, hidden=32, dim=16),
-    optim=OptimConfig(optimizer="sgd", batch=BATCH),
+    optim=OptimConfig(optimizer="sgd", batch=BATCH, weight_decay=1e-6, tau=0.99),
 )
 
 

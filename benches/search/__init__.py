@@ -1,0 +1,1 @@
+"""Many runs and their ranking: `python -m benches.learning`."""
