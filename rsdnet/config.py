@@ -153,7 +153,7 @@ class ModelConfig:
     """Let both views share BatchNorm's statistics, as byol-pytorch does; without, each has its own, as DeepMind's."""
     variance: Weight = 1.0
     """Weight of VICReg's variance term on the projections, against collapse (Bardes et al. 2022, eq. 1); 0: none."""
-    covariance: Weight = 0.01
+    covariance: Weight = 0.003
     """Weight of VICReg's covariance term on them, against few directions (Bardes et al. 2022, eq. 4); 0: none."""
     batchnorm: Literal["sync", "local"] = "sync"
     """On several ranks: statistics of BatchNorm over all ranks (BYOL's), or each rank's own."""

@@ -78,6 +78,11 @@ CHECKS = (
         "collapse; if it stays, a lower --lr or a higher --tau helps",
     ),
     Check(
+        "collapse", "classes of projections", lambda line: line["effective_rank"] / line["classes"], 1.0, BACK,
+        "the projections fill {effective_rank:.1f} directions (effective rank), fewer than there are classes "
+        "({classes:.0f}): the encoder learns few differences of places; begin again with a higher --covariance",
+    ),
+    Check(
         "skip", "skipped steps", lambda line: line["new_skips"], 1, 0,
         "{new_skips:.0f} skipped since the last line because the gradient was not finite ({skipped:.0f} in all): in "
         "fp16 now and then a step is, while the loss scale finds its level; if it goes on, lower --lr, or train in "

@@ -119,6 +119,16 @@ def test_a_file_of_an_older_run_is_read_without_its_access(tmp_path: Path) -> No
     assert config.read(path) == dataclasses.replace(Config(), data=config.DataConfig(slots=3))
 
 
+def test_a_run_older_than_an_option_goes_on_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[model]\nwidth = 8\n")
+    was, now = config.read_run(path), config.read(path)
+    assert (was.model.width, was.model.variance, was.model.covariance) == (8, 0, 0)
+    assert now.model.covariance > 0
+    path.write_text(config.dumps(now))
+    assert config.read_run(path) == now
+
+
 def test_of_several_files_the_last_ones_value_counts(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("[views]\nsize = 64\nchannels = 3\n")
     (tmp_path / "b.toml").write_text("[views]\nsize = 32\n[optim]\nlr = 0.3\n")

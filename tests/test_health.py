@@ -16,6 +16,7 @@ SOUND = {
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("spread", {"spread": 0.02}, "spread 0.020"),
     ("rank", {"effective_rank": 9.0}, "9.0 directions (effective rank; lately 40.0)"),
+    ("few", {"effective_rank": 11.0, "classes": 12}, "11.0 directions (effective rank), fewer than there are classes"),
     ("cosine", {"cosine": 0.97}, "mean cosine 0.970"),
     ("skipped", {"skipped": 3}, "3 skipped"),
     ("norm", {"grad_norm": 21.0}, "norm is 21, its usual 1"),
@@ -77,7 +78,7 @@ def test_a_skipped_step_is_told_once_not_by_its_norm_too() -> None:
 
 
 def test_a_slow_rise_of_the_gradient_and_a_slow_fall_of_the_rank_are_no_news() -> None:
-    assert not any(watch(*[{"grad_norm": 1.05**index, "effective_rank": 2 + 88 * 0.95**index} for index in range(99)]))
+    assert not any(watch(*[{"grad_norm": 1.05**index, "effective_rank": 10 + 80 * 0.95**index} for index in range(99)]))
 
 
 # Evaluations of 300 steps of the demo's data at a quarter of its settings' width: step, mean loss since the evaluation

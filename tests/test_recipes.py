@@ -21,10 +21,12 @@ from tests.support import eurosat, forked, tiny
 
 RECIPES = {path.stem: path for path in sorted((REPO / "recipes").glob("*.toml"))}
 EUROSAT_RGB = RECIPES["eurosat-rgb"]
-PAPERS = {"modality", "channels", "ms_bands", "sar_bands", "method", "variance", "covariance"}  # keys on which the paper has a word
+# Keys on which the paper has a word.
+PAPERS = {"modality", "channels", "ms_bands", "sar_bands", "method", "variance", "covariance"}
 SMALL = (
     "--size=16", "--batch=6", "--width=4", "--hidden=16", "--dim=8", "--device=cpu", "--threads=1", "--log-every=1",
 )  # fmt: skip
+RELEASED = {"B02": (103.95, 29.2), "B03": (96.94, 34.78), "B04": (87.8, 51.81)}  # levels of EuroSAT's RGB, train split
 DEEPMINDS = {100: (0.45, 1e-6, 0.99), 300: (0.3, 1e-6, 0.99), 1000: (0.2, 1.5e-6, 0.996)}  # byol/configs/byol.py
 
 
@@ -110,13 +112,13 @@ def test_eurosat_rgb_goes_from_jpegs_to_scores(tmp_path: Path) -> None:
 
 
 def test_eurosat_rgbs_offset_is_in_proportion_to_8_bits(tmp_path: Path) -> None:
-    """A share of 255 levels: 9 of them, as a run in DN would have had at 9 / 10,000."""
+    """A share of 255 levels: a tenth of them, whatever a tenth of reflectance 1 would be."""
     eurosat.make(tmp_path / "src")
     ingest(EuroSatRgb(tmp_path / "src", tmp_path / "db"))
     made = Catalog.read(tmp_path / "db")
     dataclasses.replace(made, meta=made.meta | {"units": {"ms": "byte"}}).write(tmp_path / "db")
     cfg = config.parse(["--data", str(tmp_path / "db")], config.read(EUROSAT_RGB), "prog", "text")
-    table = band_table(cfg)
+    table = band_table(cfg, RELEASED)
     assert hidden(table) == ""
     for name in cfg.views.ms_bands:
-        assert table[band_id(name), 4:6].tolist() == pytest.approx((-9, 9), rel=1e-6)
+        assert table[band_id(name), 4:6].tolist() == pytest.approx((-25.5, 25.5), rel=1e-6)
