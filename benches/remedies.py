@@ -150,3 +150,7 @@ class PerSensor(BYOL):
             with sensor(which):
                 out.append(network(view))
         return torch.stack(out)
+
+
+class ThreeLayersCovariance(Covariance, ThreeLayers):
+    """Both."""
