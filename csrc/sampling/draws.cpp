@@ -1,6 +1,7 @@
 #include "sampling/draws.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "sampling/philox.hpp"
 
@@ -18,7 +19,13 @@ PhiloxKey key_of(uint64_t seed) {
 
 bool shows_sar(const BandDraw& draw, PhiloxKey key, uint32_t sample, uint32_t view) {
     if (draw.modality != Modality::kMsAndSar) return draw.modality == Modality::kSar;
-    const uint32_t order = philox(key, {sample, draw.epoch, 0, kPairStream})[0] & 1;
+    // Of the experiment alone: pairs of one sensor, and pairs in order.
+    static const char* const within = std::getenv("RSDNET_WITHIN");
+    static const char* const ordered = std::getenv("RSDNET_ORDERED");
+    static const double share = within ? std::atof(within) : 0;
+    const PhiloxCounter words = philox(key, {sample, draw.epoch, 0, kPairStream});
+    const uint32_t order = ordered ? 0 : words[0] & 1;
+    if (static_cast<double>(words[1]) < share * 4294967296.0) return (words[0] & 1) != 0;
     return ((view + order) & 1) != 0;
 }
 
