@@ -5,7 +5,6 @@ A parameter of a view is in `spec_of`, one of a band's values in `band_table`.
 
 import contextlib
 import math
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 
@@ -82,22 +81,7 @@ def training_views(batch: Batch, table: Tensor, spec: ViewSpec, mix: Mix | None 
     """A batch's views as a run trains on them, (V, B, C, S, S)."""
     epoch = torch.full((), batch.epoch, dtype=torch.int64, device=batch.data.device)
     shown = kernels.render_views(batch.data, batch.records, batch.samples, table, spec, seed=batch.seed, epoch=epoch)
-    if chance := float(os.environ.get("RSDNET_MULTILOOK", "0")):
-        shown = multilooked(shown, batch.records, table, chance)
     return mix(shown, batch.records, spec.channels_last) if mix else shown
-
-
-def multilooked(views: Tensor, records: Tensor, table: Tensor, chance: float) -> Tensor:
-    """An experiment: SAR views (V, B, C, S, S), `chance` of them averaged over 2 x 2 pixels in power."""
-    ids = records[..., 4].transpose(0, 1)  # (V, B, C)
-    std = table[ids, 1][..., None, None] * (math.log(10) / 10)
-    sar = torch.tensor([bands.BANDS[n].modality == "sar" for n in bands.NAMES])[ids][..., None, None]
-    drawn = (torch.rand(views.shape[:2]) < chance)[..., None, None, None]
-    x = views.float() * std
-    padded = torch.nn.functional.pad(x.flatten(0, 2)[:, None], (0, 1, 0, 1), mode="replicate").exp()
-    power = torch.nn.functional.avg_pool2d(padded, 2, 1)[:, 0].unflatten(0, views.shape[:3])
-    made = (power.log() / std).to(views.dtype)
-    return views.copy_(torch.where(sar & drawn, made, views))
 
 
 def band_table(cfg: Config, statistics: Mapping[str, tuple[float, float]] | None = None) -> Tensor:

@@ -109,13 +109,6 @@ class ViewConfig:
     sar_looks: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Looks of the speckle added to SAR bands: the fewer, the more of it, from 1; 0: none."""
 
-    same_sensor: Share = 0.0
-    """Experiment: share of the pairs whose views are both of one sensor."""
-    in_order: bool = False
-    """Experiment: the first view is multispectral, the second SAR, so that a batch of views is of one sensor."""
-    sar_multilook: Share = 0.0
-    """Experiment: probability that a SAR view is averaged over 2 x 2 pixels in power."""
-
     def __post_init__(self) -> None:
         """Split the views' names at commas, and let `channels` follow them."""
         for name in ("ms_view", "sar_view"):

@@ -58,10 +58,6 @@ DEMO = Path(__file__).with_name("demo.toml")
 
 def train(cfg: Config, console: Console, ranks: Ranks) -> int:
     """Run `cfg` until its end or a signal. Returns the exit status: 0, or 128 + the signal's number."""
-    os.environ["RSDNET_WITHIN"] = str(cfg.views.same_sensor)
-    os.environ["RSDNET_MULTILOOK"] = str(cfg.views.sar_multilook)
-    if cfg.views.in_order:
-        os.environ["RSDNET_ORDERED"] = "1"
     with ranks.together():
         torch.set_num_threads(cfg.run.threads or torch.get_num_threads())
         set_policy(cfg.run.tf32, ranks.device)

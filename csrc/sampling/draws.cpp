@@ -1,7 +1,6 @@
 #include "sampling/draws.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "sampling/philox.hpp"
 
@@ -19,13 +18,7 @@ PhiloxKey key_of(uint64_t seed) {
 
 bool shows_sar(const BandDraw& draw, PhiloxKey key, uint32_t sample, uint32_t view) {
     if (draw.modality != Modality::kMsAndSar) return draw.modality == Modality::kSar;
-    // Of the experiment alone: pairs of one sensor, and pairs in order.
-    static const char* const within = std::getenv("RSDNET_WITHIN");
-    static const char* const ordered = std::getenv("RSDNET_ORDERED");
-    static const double share = within ? std::atof(within) : 0;
-    const PhiloxCounter words = philox(key, {sample, draw.epoch, 0, kPairStream});
-    const uint32_t order = ordered ? 0 : words[0] & 1;
-    if (static_cast<double>(words[1]) < share * 4294967296.0) return (words[0] & 1) != 0;
+    const uint32_t order = philox(key, {sample, draw.epoch, 0, kPairStream})[0] & 1;
     return ((view + order) & 1) != 0;
 }
 

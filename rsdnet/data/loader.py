@@ -4,7 +4,6 @@ Order and bands are pure functions of (seed, epoch, position): neither ranks nor
 samples, and a step number is all that resuming needs.
 """
 
-import os
 import functools
 import os
 import warnings
@@ -308,8 +307,6 @@ def _shape(samples: Samples, batch: int, drawn: Drawn, ids: list[int] | None) ->
     if ids is not None:
         return Shape(batch, 1, len(ids), batch * sum(samples.band_bytes([bands.NAMES[band] for band in ids])))
     most = sorted((samples.table.band_bytes(modality) for modality in samples.modality.split("+")), reverse=True)
-    if float(os.environ.get('RSDNET_WITHIN', '0')):
-        most = most[:1]  # experiment: both views may be of the larger sensor
     sides = [most[view % len(most)] for view in range(drawn.views)]  # views alternate between the sensors
     return Shape(batch, drawn.views, drawn.channels, batch * drawn.channels * sum(sides))
 
