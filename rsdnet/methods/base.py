@@ -100,7 +100,6 @@ class Method(nn.Module):
     def held_apart(self, loss: Tensor, projections: Tensor) -> Tensor:
         """The loss, with VICReg's terms of both views' projections (2, B, D) where --variance or --covariance asks."""
         if self.variance or self.covariance:
-            for z in projections:
-                variance, covariance = vicreg_terms(z, self.world)
-                loss = loss + self.variance * variance + self.covariance * covariance
+            variance, covariance = vicreg_terms(projections, self.world)
+            loss = loss + self.variance * variance + self.covariance * covariance
         return loss

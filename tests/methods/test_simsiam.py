@@ -12,7 +12,7 @@ from rsdnet.training.step import TrainStep
 
 SMALL = Config(
     views=ViewConfig(size=32),
-    model=ModelConfig(method="simsiam", encoder="resnet18", width=8, hidden=32, dim=32),
+    model=ModelConfig(method="simsiam", encoder="resnet18", width=8, hidden=32, dim=32, variance=0.0, covariance=0.0),
     optim=OptimConfig(optimizer="sgd", batch=16, weight_decay=1e-6),
 )
 

@@ -17,6 +17,9 @@ from rsdnet.training.settings import fitted
 from rsdnet.training.step import TrainStep
 
 
+PLAIN = ModelConfig(encoder="resnet18", width=8, hidden=32, dim=16, variance=0.0, covariance=0.0)
+
+
 def close(name: str, result: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(
         result.double(), expected.double(), rtol=tolerance, atol=tolerance, msg=lambda m: name + m
@@ -63,7 +66,7 @@ def check(ranks: Ranks, shape: tuple[int, ...], compile: bool, affine: bool, vie
 def step(ranks: Ranks, one_pass: bool) -> tuple[int, TrainStep]:
     """Messages of BatchNorm in a step, and the step."""
     torch.manual_seed(0)
-    cfg = Config(views=ViewConfig(size=32), model=ModelConfig(encoder="resnet18", width=8, hidden=32, dim=16))
+    cfg = Config(views=ViewConfig(size=32), model=PLAIN)
     made = TrainStep(fitted(cfg, samples=1024), ranks.device, ranks, compile=False, dtype=torch.float32)
     assert made.method.one_pass
     made.method.one_pass = one_pass
@@ -90,14 +93,14 @@ def check_messages(ranks: Ranks) -> None:
 
 def check_vicreg(ranks: Ranks) -> None:
     """Terms, and gradients averaged over ranks as those of parameters."""
-    whole = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    whole = torch.randn(2, 16, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
     mine = slice(ranks.rank * 8, (ranks.rank + 1) * 8)
-    own = whole.detach()[mine].clone().requires_grad_()
+    own = whole.detach()[:, mine].clone().requires_grad_()
     expected, found = vicreg_terms(whole), vicreg_terms(own, ranks.world)
     for one, other in zip(found, expected, strict=True):
         close("term", one, other, 1e-5)
     sum(expected).backward(), sum(found).backward()
-    close("gradient", own.grad / ranks.world, whole.grad[mine], 1e-5)
+    close("gradient", own.grad / ranks.world, whole.grad[:, mine], 1e-5)
 
 
 def main() -> None:
