@@ -16,7 +16,6 @@ from rsdnet.model.batchnorm import batch_of, synchronise
 from rsdnet.training.settings import fitted
 from rsdnet.training.step import TrainStep
 
-
 PLAIN = ModelConfig(encoder="resnet18", width=8, hidden=32, dim=16, variance=0.0, covariance=0.0)
 
 
