@@ -23,6 +23,7 @@ PAGE = RESULTS.parents[1] / "docs" / "results.md"
 NO_ROWS = {
     "learning": "No rows yet: `python -m benches.learning` measures them.",
     "ablations": "No rows yet: the command of benches/ablations.toml measures them.",
+    "eurosat-search": "No rows yet.",
     "grids": "No rows yet: `python -m benches.learning --grid FILE.toml` measures them.",
     "reader": "No rows yet: `pytest benches/bench_reader.py --rows=benches/results` measures them.",
     "training": "No rows yet: `python -m benches.end_to_end` and `pytest benches/bench_step.py` measure them.",
