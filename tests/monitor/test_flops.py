@@ -15,7 +15,16 @@ CPU = torch.device("cpu")
 
 
 def config(encoder: str, width: int, size: int, channels: int = 1, **heads: int) -> Config:
-    views, model = ViewConfig(size=size, channels=channels), ModelConfig(encoder=encoder, width=width, **heads)  # type: ignore[arg-type]
+    views, model = (
+        ViewConfig(size=size, channels=channels),
+        ModelConfig(
+            encoder=encoder,
+            width=width,
+            variance=0.0,
+            covariance=0.0,
+            **heads,  # type: ignore[arg-type]
+        ),
+    )
     return Config(views=views, model=model)
 
 
