@@ -11,7 +11,7 @@ from rsdnet.training.optim import SCHEDULES, length_of, peak_of
 
 TRUST, MOMENTUM = 1e-3, 0.9  # of LARS (rsdnet/kernels/lars.py)
 LEAST_REACH = 3.0  # norms; docs/results.md, grid "remedies"
-# The highest rates of a step: DeepMind's of 4,096 samples (byol/configs/byol.py); docs/results.md, grid "remedies".
+# The highest rates of a step: DeepMind's of 4,096 samples (byol/configs/byol.py); of AdamW our choice.
 MOST = {"lars": 0.45 * 4096 / 256, "adamw": 3e-3}
 TAKEN = 10_000  # steps of a longer schedule that are summed up
 
