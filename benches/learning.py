@@ -30,7 +30,7 @@ from benches.core.rows import Results, Row, split
 from benches.report import seed_scores, spread
 from benches.search import grid, ranking
 from benches.search.options import Options
-from benches.search.runs import DEMO, Run, Variant, planned, recipe, result_of, steps_of
+from benches.search.runs import DEMO, Run, Variant, database_of, planned, recipe, result_of, steps_of
 from benches.search.work import work
 from rsdnet import config, runfolder
 from rsdnet.errors import INTERRUPTED, command
@@ -98,10 +98,9 @@ def by_variant(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 def setting_of(options: Options, base: Sequence[Path], runs: Sequence[Run]) -> dict[str, str]:
     """Conditions of a comparison. runs: of a variant."""
-    names = dict.fromkeys(run.folder.name.rpartition("-seed")[0] for run in runs)
     optim = runs[0].config.optim
     return {
-        "data": " ".join(names), "seeds": " ".join(map(str, options.seeds)),
+        "data": " ".join(dict.fromkeys(map(database_of, runs))), "seeds": " ".join(map(str, options.seeds)),
         "base": " ".join(path.name for path in base), "steps": str(optim.steps or f"{optim.epochs:g} epochs"),
     }  # fmt: skip
 
@@ -124,13 +123,10 @@ def ranked(options: Options, searched: grid.Grid, runs: Sequence[Run], left: Map
     is written."""
     elsewhere = sum(reason != "failed" for reason in left.values())
     kept = rows_of("grids", None if elsewhere else options.rows)
-    of = by_variant(runs)
-    reasons = {}
-    for name, own in of.items():
-        if missing := [left[run.folder] for run in own if run.folder in left]:
-            reasons[name] = f"{len(missing)} of {len(own)} runs: {', '.join(dict.fromkeys(missing))}"
-    setting = {"grid": searched.name} | setting_of(options, searched.base, next(iter(of.values())))
-    ranking.tell(setting, of, reasons, kept)
+    setting = {"grid": searched.name} | setting_of(options, searched.base, next(iter(by_variant(runs).values())))
+    del setting["seeds"]  # a row is of one
+    for run in runs:
+        ranking.tell(setting, run, kept, left.get(run.folder, ""))
     return ranking.tables(kept.rows)
 
 

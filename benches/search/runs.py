@@ -76,6 +76,11 @@ def asked(options: Options, cfg: Config, seed: int) -> Config:
     return config.from_tables(tables, "command line")
 
 
+def database_of(run: Run) -> str:
+    """Name of the database that a run is trained on, and the run's length where the command tells one."""
+    return run.folder.name.rpartition("-seed")[0]
+
+
 def commands(options: Options, run: Run) -> list[list[str]]:
     """The command that trains a run, or goes on with it, and those that evaluate it."""
     argv: list[object] = ["--run", run.folder, "--resume", "--seed", run.seed, "--threads", options.threads]

@@ -120,6 +120,10 @@ def search(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return learning.main()
 
 
+def read_rows(folder: str = "rows") -> list[rows.Row]:
+    return rows.read(Path(folder, "grids.csv"))
+
+
 def refused(monkeypatch: pytest.MonkeyPatch, *words: object) -> str:
     with pytest.raises(DataError) as caught:
         search(monkeypatch, *words)
@@ -292,15 +296,15 @@ def test_one_that_fails_is_told_and_the_others_go_on(
     first = log.read_text().splitlines()[0]
     assert first.startswith("$ ")
     assert "--seed 1 --threads 1 --log-every 100 --config" in first
-    found = rows.read(Path("rows/grids.csv"))
-    assert [row["note"] for row in found if row["contender"] == "slow"] == ["1 of 3 runs: failed"]
+    found = read_rows()
+    assert [row["note"] for row in found if row["contender"] == "slow" and row["note"]] == ["failed"]
     table = report.searches(found)
     assert table.splitlines()[-3].startswith("| slow | 1 of 3 runs: failed |")  # the last of the table
 
     machine.fail = ""
     assert search(monkeypatch) == 0
     assert machine.trained()[9:] == ["runs/slow/world-seed1"]
-    assert "failed" not in report.searches(rows.read(Path("rows/grids.csv")))
+    assert "failed" not in report.searches(read_rows())
 
 
 def test_a_run_in_progress_elsewhere_is_left_alone(
@@ -352,61 +356,91 @@ def test_a_signal_stops_the_runs_and_their_locks_last_as_long_as_they(
 # ---- the ranking ----------------------------------------------------------------------------------------------------
 
 
+def scores(name: str, what: str, split: str, label: str = LABELS[0], seeds: int = 3) -> np.ndarray:
+    """Of each seed. what: ms, sar, or both: their mean."""
+    kinds = ("ms", "sar") if what == "both" else (what,)
+    found = [[score(name.replace(" ", "-"), seed, label, kind, split) for kind in kinds] for seed in range(seeds)]
+    return np.mean(found, 1)
+
+
+def cells(table: str) -> dict[str, list[str]]:
+    """Cells of a table's lines, by their first one."""
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    return {first: rest for first, *rest in lines[2:]}
+
+
+def test_rows_of_each_run_and_sensor(folder: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    search(monkeypatch, "--jobs", 3)
+    found = {(row["contender"], rows.split(row["setting"])["seed"], row["what"]): row for row in read_rows()}
+    names = ("as it is", "slow", "short")
+    assert found.keys() == set(itertools.product(names, "012", ("ms", "sar")))
+    for (name, seed, what), row in found.items():
+        also = rows.split(row["also"])
+        assert row["unit"] == "macro F1"
+        assert float(row["p50"]) == pytest.approx(scores(name, what, "test")[int(seed)], abs=1e-4)
+        for number, label in (("random", "random"), ("raw", "raw statistics")):
+            told = float(also[number]), float(also[f"{number}_val"])
+            expected = [scores(name, what, split, label)[int(seed)] for split in ("test", "val")]
+            assert told == pytest.approx(expected, abs=1e-4)
+        assert float(also["val"]) == pytest.approx(scores(name, what, "val")[int(seed)], abs=1e-4)
+        assert (also["rank"], also["steps"]) == (f"{4 + int(seed):.1f}", "9")  # at the end
+        assert rows.split(row["setting"]) == {
+            "grid": "grid.toml", "data": "world", "base": "demo.toml", "steps": "1200", "database": "world",
+            "seed": seed,
+        }  # fmt: skip
+
+
 def test_settings_are_ranked_by_val_with_students_intervals(
     folder: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search(monkeypatch, "--jobs", 3)
-    found = {(row["contender"], row["what"]): row for row in rows.read(Path("rows/grids.csv"))}
-    assert len(found) == 9
+    search(monkeypatch)
     names = ("as it is", "slow", "short")
-
-    def values(name: str, what: str, split: str, label: str = LABELS[0]) -> np.ndarray:
-        kinds = ("ms", "sar") if what == "both" else (what,)
-        folder = name.replace(" ", "-")
-        return np.array([np.mean([score(folder, seed, label, kind, split) for kind in kinds]) for seed in range(3)])
-
-    for name, what in itertools.product(names, ("ms", "sar", "both")):
-        row, also = found[name, what], rows.split(found[name, what]["also"])
-        assert (row["unit"], float(row["p50"])) == (
-            "macro F1",
-            pytest.approx(values(name, what, "test").mean(), abs=1e-4),
-        )
-        expected = {"val": values(name, what, "val"), "test": values(name, what, "test")}
-        if name != names[0]:
-            expected["gain"] = values(name, what, "val") - values(names[0], what, "val")
-            expected["test_gain"] = values(name, what, "test") - values(names[0], what, "test")
-        assert ("gain" in also) == (name != names[0])
-        for key, own in expected.items():
-            low, high = stats.ttest_1samp(own, 0).confidence_interval(0.95)
-            told = [float(also[part]) for part in (key, f"{key}_low", f"{key}_high")]
-            assert told == pytest.approx([own.mean(), low, high], abs=1e-4)
-        assert float(also["random"]) == pytest.approx(values(name, what, "test", "random").mean(), abs=1e-4)
-        assert float(also["raw_val"]) == pytest.approx(values(name, what, "val", "raw statistics").mean(), abs=1e-4)
-        assert (also["rank"], also["steps"]) == ("5.0", "9")  # of 4, 5 and 6, at the end
-    assert rows.split(found["slow", "ms"]["setting"]) == {
-        "grid": "grid.toml", "data": "world", "seeds": "0 1 2", "base": "demo.toml", "steps": "1200"
-    }  # fmt: skip
-
-    order = sorted(names, key=lambda name: -values(name, "both", "val").mean())
-    lines = report.searches(rows.read(Path("rows/grids.csv"))).splitlines()
-    assert [line.split(" | ")[0].strip("| ") for line in lines[2:5]] == order
-    assert f"| {values(order[0], 'both', 'val').mean():.3f} (" in lines[2]
+    table = cells(report.searches(read_rows()))
+    order = sorted(names, key=lambda name: -scores(name, "both", "val").mean())
+    assert list(table) == order
+    for name, (val, gain, test, ms, sar, *ends) in table.items():
+        expected = {val: scores(name, "both", "val"), test: scores(name, "both", "test")}
+        if name == names[0]:
+            assert gain == ""
+        else:
+            expected[gain] = expected[val] - scores(names[0], "both", "val")
+            assert all(number[0] in "+-" for number in re.findall(r"[^ (]*\.\d+", gain))
+        for cell, own in expected.items():
+            told = [float(number) for number in re.findall(r"[+-]?0\.\d{3}", cell)]
+            assert told == pytest.approx([own.mean(), *stats.ttest_1samp(own, 0).confidence_interval(0.95)], abs=1e-3)
+        for what, cell in (("ms", ms), ("sar", sar)):
+            told = [float(number) for number in re.findall(r"0\.\d{3}", cell)]
+            assert told == pytest.approx([scores(name, what, "test", label).mean() for label in LABELS], abs=1e-3)
+        assert ends == ["5.0", "9"]
     screen = capsys.readouterr().out
     assert sorted(order, key=screen.index) == order
 
 
-def test_a_grid_has_one_table_of_the_seeds_ranked_last(
+def test_seeds_run_one_after_the_other_stand_in_one_table(
     folder: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine
 ) -> None:
     search(monkeypatch, "--seeds", 0)
-    one = report.searches(rows.read(Path("rows/grids.csv")))
+    one = report.searches(read_rows())
     assert " to 0." not in one  # no interval of one run
-    search(monkeypatch, "--seeds", 0, 1)
-    both = report.searches(rows.read(Path("rows/grids.csv")))
-    assert both.count("| settings |") == 1
-    assert both.endswith("seeds 0 1.")
+    search(monkeypatch, "--seeds", 1, 2)
+    after = report.searches(read_rows())
+    assert after.count("| settings |") == 1
+    search(monkeypatch, "--seeds", 0, 1, 2, "--rows", "again")
+    assert report.searches(read_rows("again")) == after
+    assert after.endswith("seeds 0 1 2.")
+    search(monkeypatch, "--seeds", 0)  # the same run once more
+    assert report.searches(read_rows()) == after
+
+
+def test_settings_that_lack_a_seed_name_theirs(folder: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     search(monkeypatch, "--seeds", 0)
-    assert report.searches(rows.read(Path("rows/grids.csv"))) == one
+    Path("grid.toml").write_text(SETTINGS + '"late" = {optim.tau = 0.9}\n')
+    search(monkeypatch, "--seeds", 1)
+    table = cells(report.searches(read_rows()))
+    assert table.keys() == {"as it is", "slow", "short", "late (seeds 1)"}
+    gain = score("late", 1, LABELS[0], "ms", "val") - score("as-it-is", 1, LABELS[0], "ms", "val")
+    gain += score("late", 1, LABELS[0], "sar", "val") - score("as-it-is", 1, LABELS[0], "sar", "val")
+    assert float(table["late (seeds 1)"][1]) == pytest.approx(gain / 2, abs=1e-3)
 
 
 def test_runs_at_a_time_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
