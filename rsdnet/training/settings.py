@@ -12,12 +12,13 @@ from rsdnet.training.reach import MOST, lars_reach, total
 OURS = ("lars", "adamw", "sgd")
 
 # LARS is for large batches (You et al. 2017), long runs: DeepMind's shortest preset has 31,000 steps of 4,096 samples.
-LARS_BATCH, LARS_STEPS = 1024, 10_000  # our choice
+# Below, AdamW is even with it, or ahead in long runs (docs/results.md, grids "optimizers", "lars"); the bound is our choice.
+LARS_BATCH, LARS_STEPS = 1024, 10_000
 # DeepMind's presets (byol/configs/byol.py) of 100, 300 and 1,000 epochs: 31,000, 94,000 and 312,000 steps.
 SHORT, MIDDLE = 60_000, 200_000  # steps up to which a preset counts: about halfway to the next  # our choice
 LARS_LR = {SHORT: 0.45, MIDDLE: 0.3, math.inf: 0.2}
 LARS_DECAY = {MIDDLE: 1e-6, math.inf: 1.5e-6}
-REACH = 10.0  # norms that LARS must be able to move the weights by; docs/results.md, grid "remedies"
+REACH = 10.0  # norms that LARS must be able to move the weights by; docs/results.md, grid "optimizers"
 ADAMW_PEAK, ADAMW_BATCH, ADAMW_DECAY = 1.5e-3, 128, 0.05  # our choice
 SGD_LR, SGD_DECAY = 0.05, 1e-4  # Chen and He 2021, section 3
 WARMUP_EPOCHS = 10.0  # byol/configs/byol.py
