@@ -12,13 +12,14 @@ from rsdnet.training.reach import MOST, lars_reach, total
 OURS = ("lars", "adamw", "sgd")
 
 # LARS is for large batches (You et al. 2017), long runs: DeepMind's shortest preset has 31,000 steps of 4,096 samples.
-# Below, AdamW is even with it, or ahead in long runs (docs/results.md, grids "optimizers", "lars"); the bound is our choice.
+# Below, AdamW is about even with it (docs/results.md, grids "optimizers" and "lars"); the bound is our choice.
 LARS_BATCH, LARS_STEPS = 1024, 10_000
 # DeepMind's presets (byol/configs/byol.py) of 100, 300 and 1,000 epochs: 31,000, 94,000 and 312,000 steps.
 SHORT, MIDDLE = 60_000, 200_000  # steps up to which a preset counts: about halfway to the next  # our choice
 LARS_LR = {SHORT: 0.45, MIDDLE: 0.3, math.inf: 0.2}
 LARS_DECAY = {MIDDLE: 1e-6, math.inf: 1.5e-6}
 REACH = 10.0  # norms that LARS must be able to move the weights by; docs/results.md, grid "optimizers"
+LARS_PEAK = 1.0  # of a step in a short run, at least; docs/results.md, grid "lars", one seed
 ADAMW_PEAK, ADAMW_BATCH, ADAMW_DECAY = 1.5e-3, 128, 0.05  # our choice
 SGD_LR, SGD_DECAY = 0.05, 1e-4  # Chen and He 2021, section 3
 WARMUP_EPOCHS = 10.0  # byol/configs/byol.py
@@ -92,12 +93,14 @@ def lr(cfg: Config, samples: int) -> Choice:
     preset, most = of(LARS_LR, steps), MOST["lars"] / scale
     rates = total(cfg, samples) * scale
     needed = REACH / lars_reach(rates) if rates > 0 else math.inf
+    least = LARS_PEAK / scale if steps <= SHORT else 0.0
     reasons = {
+        least: f"a peak of {LARS_PEAK:g}, at least, up to {SHORT:,} steps",
         most: f"the highest rate of a step, {MOST['lars']:g}",
         needed: f"moves the weights by {REACH:g} times their size in {steps:,} steps",
         preset: f"DeepMind's for {steps:,} steps",
     }
-    value = min(max(preset, needed), most)
+    value = min(max(preset, needed, least), most)
     return rounded(value), reasons[value]
 
 

@@ -72,13 +72,15 @@ def test_optimizer_rate_and_tau_by_batch_and_steps(batch: int, steps: int, name:
 
 @pytest.mark.parametrize("steps", [200, 1200, 5000])
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_lars_gets_the_rate_that_moves_the_weights_by_ten_norms_or_deepminds_highest(steps: int, schedule: str) -> None:
+def test_lars_gets_a_rate_that_moves_the_weights_by_ten_norms_and_peaks_between_one_and_deepminds_highest(
+    steps: int, schedule: str
+) -> None:
     samples, batch = 1280, 128  # warm-up of 10 epochs: 100 steps, or a tenth of the run
     found = chosen(samples, batch=batch, steps=steps, optimizer="lars", schedule=schedule)
     warmup = min(100, steps // 10)
     whole = rates(steps, warmup, 1.0) if schedule == "cosine" else steps - (warmup + 1) / 2
     needed = 10 / (whole * batch / 256 * 1e-3 * 10)
-    assert found.lr == pytest.approx(min(max(0.45, needed), 7.2 * 256 / batch), rel=6e-3)
+    assert found.lr == pytest.approx(min(max(0.45, needed, 256 / batch), 7.2 * 256 / batch), rel=6e-3)
 
 
 def test_simsiams_sgd() -> None:
@@ -143,6 +145,11 @@ def test_reach_of_deepminds_rate(batch: int, steps: int, norms: float) -> None:
     """In its 100 epochs of 312 steps, 7.2 * 15,600 * 1e-2, and in a short run of small batches, 0.225 * 600 * 1e-2."""
     cfg = fitted(of(batch=batch, steps=steps, optimizer="lars", lr=0.45), IMAGENET)
     assert reach.reach_of(cfg, IMAGENET, []) == pytest.approx(norms, rel=2e-3)
+
+
+@pytest.mark.parametrize(("batch", "steps", "lr"), [(32, 10_000, 8.0), (32, 60_000, 8.0), (32, 60_001, 0.3)])
+def test_lars_peaks_at_one_at_least_in_a_short_run(batch: int, steps: int, lr: float) -> None:
+    assert chosen(IMAGENET, batch=batch, steps=steps, optimizer="lars").lr == lr
 
 
 def test_lars_moves_a_weight_that_far() -> None:
