@@ -52,9 +52,9 @@ def tables(rows: Sequence[Row]) -> Iterator[tuple[str, list[str], list[list[str]
     """Title, head and lines of a table for each grid, base, data and length: a line a variant, the best first."""
     groups: dict[tuple[tuple[str, str], ...], dict[str, Runs]] = {}
     for row in rows:
-        conditions = split(row["setting"])
-        key = conditions.pop("database"), conditions.pop("seed")
-        group = groups.setdefault(tuple(conditions.items()), {})
+        setting = split(row["setting"])
+        key = setting.pop("database"), setting.pop("seed")
+        group = groups.setdefault(tuple(setting.items()), {})
         own = group.setdefault(row["contender"], {}).setdefault(key, {})
         if FAILED in (row["what"], *own):  # what failed may have ended since, and the other way round
             own.clear()
