@@ -39,13 +39,13 @@ def tell(setting: Mapping[str, str], run: Run, kept: Results, reason: str = "") 
     result = probefile.read(probe_path(run.folder))[0]
     depth = result.results[LABELS][DEPTH]
     end = probefile.bounded(last_metrics(run).get("effective_rank"))
-    for what, mean in zip(SENSORS, (depth.mean_ms, depth.mean_sar), strict=True):
-        if mean:
-            also = {"val": f"{mean[PRE_TRAINED].val:.4f}"}
+    for what, own in zip(SENSORS, (depth.mean_ms, depth.mean_sar), strict=True):
+        if own:
+            also = {"val": f"{own[PRE_TRAINED].val:.4f}"}
             for label, short in BESIDE.items():
-                also |= {f"{short}_val": f"{mean[label].val:.4f}", short: f"{mean[label].score:.4f}"}
+                also |= {f"{short}_val": f"{own[label].val:.4f}", short: f"{own[label].score:.4f}"}
             also |= {"rank": f"{end:.1f}", "steps": str(steps_of(run))}
-            kept.tell(setting, what, run.variant, mean[PRE_TRAINED].score, result.metric, also=also, digits=4)
+            kept.tell(setting, what, run.variant, own[PRE_TRAINED].score, result.metric, also=also, digits=4)
 
 
 def tables(rows: Sequence[Row]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
