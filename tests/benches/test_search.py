@@ -443,6 +443,26 @@ def test_settings_that_lack_a_seed_name_theirs(folder: Path, monkeypatch: pytest
     assert float(table["late (seeds 1)"][1]) == pytest.approx(gain / 2, abs=1e-3)
 
 
+def row(database: str, name: str, val: float, what: str = "ms", **others: str) -> rows.Row:
+    setting = f"grid=grid.toml; data=here there; base=demo.toml; steps=9; database={database}; seed=0"
+    also = f"val={val}; random=0.1; raw=0.1; rank=5; steps=9"
+    return {"setting": setting, "contender": name, "what": what, "p50": "0.5", "unit": "F1", "also": also} | others
+
+
+def test_runs_of_several_databases_count_each_by_itself() -> None:
+    told = [("here", "a", 0.1), ("here", "b", 0.2), ("there", "a", 0.5), ("there", "b", 0.7)]
+    table = cells(report.searches([row(*each) for each in told]))
+    assert [own[0][:5] for own in table.values()] == ["0.450", "0.300"]
+    assert table["b"][1].startswith("+0.150 (")
+
+
+def test_the_newest_row_of_a_run_counts_be_it_of_a_failure() -> None:
+    told = [row("here", "a", 0.1), row("here", "a", 0.3)]
+    assert cells(report.searches(told))["a"][0] == "0.300"
+    told.append(row("here", "a", 0, "run", p50="", also="", note="failed"))
+    assert cells(report.searches(told))["a"][0] == "1 of 1 runs: failed"
+
+
 def test_runs_at_a_time_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     cores = len(os.sched_getaffinity(0))
