@@ -12,7 +12,7 @@ from rsdnet.training.reach import MOST, lars_reach, total
 OURS = ("lars", "adamw", "sgd")
 
 # LARS is for large batches (You et al. 2017), long runs: DeepMind's shortest preset has 31,000 steps of 4,096 samples.
-# AdamW is even with it at 128 samples a step, behind at 32 by one seed (docs/results.md, grids "optimizers" and "lars").
+# AdamW is even with it at 128 samples a step, behind at 32 by one seed: docs/results.md, grids "optimizers" and "lars".
 LARS_BATCH, LARS_STEPS = 1024, 10_000  # our choice
 # DeepMind's presets (byol/configs/byol.py) of 100, 300 and 1,000 epochs: 31,000, 94,000 and 312,000 steps.
 SHORT, MIDDLE = 60_000, 200_000  # steps up to which a preset counts: about halfway to the next  # our choice
