@@ -7,6 +7,7 @@ from .lars import LARS, lars_groups
 from .loss import byol_loss, cosine_loss
 from .multi_tensor import uploads_after_capture
 from .philox import philox_words
+from .pool import max_pool2d
 from .records import DTYPE_CODES, BandRow, band_table, check_records
 from .select import select_bands, take_bands
 from .views import render_views
@@ -29,6 +30,7 @@ __all__ = [
     "draw_views",
     "gaussian_blur",
     "lars_groups",
+    "max_pool2d",
     "philox_words",
     "render_views",
     "select_bands",

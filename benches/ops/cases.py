@@ -21,6 +21,7 @@ from rsdnet.kernels import (
     loss_kernel,
     multi_tensor,
     philox,
+    pool_kernel,
     records,
     select_kernel,
     views,
@@ -164,6 +165,17 @@ def loss_cases() -> Iterator[Case]:
             )
 
 
+def pool_cases() -> Iterator[Case]:
+    """The pooling of a ResNet's stem, forward and backward, and of channels that do not divide into vectors."""
+    for c, side, dtype in (
+        (64, 64, torch.bfloat16), (64, 64, torch.float32), (64, 112, torch.float16), (30, 33, torch.bfloat16)
+    ):  # fmt: skip
+        x, out = (meta(B, c, size, size, dtype=dtype) for size in (side, (side + 1) // 2))
+        name, position = f"S={side} C={c} {short(dtype)}", meta(*out.shape, dtype=torch.uint8)
+        yield from cases_of(name, pool_kernel.launch_max_pool, out, position, x)
+        yield from cases_of(name, pool_kernel.launch_max_pool_backward, x, out, position)
+
+
 def lars_cases() -> Iterator[Case]:
     """Tensors of one type, of parameters in bf16 with their masters, and of several types; also with a loss scale."""
     parts = meta(169, lars_kernel.COLUMNS, dtype=torch.int64), meta(8, dtype=torch.int64), meta(5000, dtype=torch.int32)
@@ -197,4 +209,4 @@ def short(dtype: torch.dtype) -> str:
     return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
 
 
-CASES = (render_cases, blur_cases, select_cases, loss_cases, lars_cases, target_cases, philox_cases)
+CASES = (render_cases, blur_cases, select_cases, loss_cases, pool_cases, lars_cases, target_cases, philox_cases)

@@ -19,6 +19,7 @@ from rsdnet.kernels import LARS, update_target_
 from rsdnet.methods import METHODS
 from rsdnet.methods.base import Forward, Method, Network
 from rsdnet.model.batchnorm import split_views, synchronise
+from rsdnet.model.pooling import pool_by_kernel
 from rsdnet.model.small_maps import convolve_small_maps
 from rsdnet.model.stem import fold_stem
 from rsdnet.phases import Phase, untimed
@@ -164,11 +165,13 @@ class TrainStep:
 
 
 def choose_layers(method: Method, device: torch.device, compile: bool, dtype: torch.dtype) -> None:
-    """Give a method the convolutions and norms that are fastest on a device: the same functions and parameters."""
+    """Give a method the convolutions, poolings and norms that are fastest on a device: the same functions and parameters."""
     if device.type == "cpu" and not compile:
         convolve_small_maps(method)
     if device.type == "cuda" and dtype is not torch.float32:
         fold_stem(method)
+    if device.type == "cuda":
+        pool_by_kernel(method)
     method.one_pass = (compile or device.type == "cpu") and split_views(method)  # else a GPU would copy
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rsdnet.config import Config, ModelConfig, OptimConfig, ViewConfig
 from rsdnet.methods.byol import BYOL
+from rsdnet.model.pooling import KernelMaxPool2d
 from rsdnet.model.small_maps import SmallMapConv2d
 from rsdnet.model.stem import FoldedConv2d
 from rsdnet.training.step import TrainStep, choose_layers
@@ -105,17 +106,17 @@ def test_steps_are_those_of_the_textbook(optimizer: str, accumulate: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("device", "compile", "dtype", "stem", "other", "one_pass"),
+    ("device", "compile", "dtype", "stem", "other", "pool", "one_pass"),
     [
-        ("cuda", True, torch.bfloat16, FoldedConv2d, torch.nn.Conv2d, True),
-        ("cuda", False, torch.float16, FoldedConv2d, torch.nn.Conv2d, False),
-        ("cuda", True, torch.float32, torch.nn.Conv2d, torch.nn.Conv2d, True),
-        ("cpu", False, torch.bfloat16, torch.nn.Conv2d, SmallMapConv2d, True),
-        ("cpu", True, torch.bfloat16, torch.nn.Conv2d, torch.nn.Conv2d, True),
+        ("cuda", True, torch.bfloat16, FoldedConv2d, torch.nn.Conv2d, KernelMaxPool2d, True),
+        ("cuda", False, torch.float16, FoldedConv2d, torch.nn.Conv2d, KernelMaxPool2d, False),
+        ("cuda", True, torch.float32, torch.nn.Conv2d, torch.nn.Conv2d, KernelMaxPool2d, True),
+        ("cpu", False, torch.bfloat16, torch.nn.Conv2d, SmallMapConv2d, torch.nn.MaxPool2d, True),
+        ("cpu", True, torch.bfloat16, torch.nn.Conv2d, torch.nn.Conv2d, torch.nn.MaxPool2d, True),
     ],
 )
 def test_each_device_gets_its_layers(
-    device: str, compile: bool, dtype: torch.dtype, stem: type, other: type, one_pass: bool
+    device: str, compile: bool, dtype: torch.dtype, stem: type, other: type, pool: type, one_pass: bool
 ) -> None:
     """Of both networks: the target's are as the online network's."""
     method = BYOL(SMALL)
@@ -123,6 +124,7 @@ def test_each_device_gets_its_layers(
     for network in (method.online, method.target):
         assert type(network.encoder.conv1) is stem
         assert type(network.encoder.layer1[0].conv1) is other
+        assert type(network.encoder.maxpool) is pool
     assert method.one_pass is one_pass
 
 
