@@ -59,8 +59,8 @@ def _outputs(x: Tensor) -> tuple[Tensor, Tensor]:
     """Maxima and positions."""
     b, c, height, width = x.shape
     shape = b, c, (height + 1) // 2, (width + 1) // 2
-    make = {"device": x.device, "memory_format": NHWC}
-    return torch.empty(shape, dtype=x.dtype, **make), torch.empty(shape, dtype=torch.uint8, **make)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=NHWC)
+    return out, torch.empty(shape, dtype=torch.uint8, device=x.device, memory_format=NHWC)
 
 
 def _gradient(grad: Tensor, height: int, width: int) -> Tensor:

@@ -183,12 +183,12 @@ WORK = {
     "max_pool_kernel": Work(
         size_of("x"), lambda case: bytes_of(case, "x", "out", "position"),
         {"i in range(first, tl.minimum(first + ROWS, high))": lambda a: a["ROWS"]},
-        {"S=64 C=64 bf16": Budget(99, 16), "S=64 C=64 fp32": Budget(99, 16)},
+        {"S=64 C=64 bf16": Budget(14, 16), "S=64 C=64 fp32": Budget(16, 16)},
     ),
     "max_pool_backward_kernel": Work(
         size_of("total"), lambda case: bytes_of(case, "total", "grad", "position"),
         {"i in range(first, tl.minimum(first + ROWS, high))": lambda a: a["ROWS"]},
-        {"S=64 C=64 bf16": Budget(99, 16), "S=64 C=64 fp32": Budget(99, 16)},
+        {"S=64 C=64 bf16": Budget(13, 16), "S=64 C=64 fp32": Budget(14, 16)},
     ),
     "lars_norms_kernel": Work(
         table_elements, table_bytes(1, "GRAD"), TABLE, {"fp32": Budget(13, 16), "bf16 with masters": Budget(15, 16)}

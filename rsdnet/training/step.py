@@ -165,7 +165,7 @@ class TrainStep:
 
 
 def choose_layers(method: Method, device: torch.device, compile: bool, dtype: torch.dtype) -> None:
-    """Give a method the convolutions, poolings and norms that are fastest on a device: the same functions and parameters."""
+    """Give a method the layers that are fastest on a device: the same functions and parameters."""
     if device.type == "cpu" and not compile:
         convolve_small_maps(method)
     if device.type == "cuda" and dtype is not torch.float32:

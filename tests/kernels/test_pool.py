@@ -12,8 +12,8 @@ from torch.nn.functional import max_pool2d as torch_max_pool2d
 
 from tests.kernels.conftest import DEVICES, GPU, KERNEL, TYPES
 
-# One pixel, one row, one column; odd and even sides; several bands, stretches and blocks of channels; channels that fill
-# vectors and that do not.
+# One pixel, one row, one column; odd and even sides; several bands, stretches and blocks of channels; channels that
+# fill vectors and that do not.
 SHAPES = [
     (1, 1, 1, 1), (2, 8, 1, 2), (1, 3, 2, 1), (2, 64, 8, 8), (1, 5, 7, 6), (2, 30, 19, 33), (1, 130, 3, 5),
     (1, 64, 11, 70), (1, 200, 1, 9),
@@ -97,7 +97,8 @@ def test_tiles_of_any_size_give_the_same(monkeypatch, launch):
 
 @settings(max_examples=100)
 @given(
-    c=st.integers(1, 3000), wide=st.integers(1, 2000), itemsize=st.sampled_from([2, 4]), warps=st.sampled_from([1, 4, 8])
+    c=st.integers(1, 3000), wide=st.integers(1, 2000), itemsize=st.sampled_from([2, 4]),
+    warps=st.sampled_from([1, 4, 8]),
 )  # fmt: skip
 def test_a_thread_holds_one_vector_at_most(c, wide, itemsize, warps):
     columns, block, taken = pool_kernel.pool_tile(c, wide, itemsize, warps)
@@ -250,12 +251,16 @@ class TestOnGpu:
             assert torch.equal(got, want)
 
     def test_beyond_two_to_the_31_elements(self):
-        x = torch.zeros(2**31 // (64 * 64 * 64) + 1, 64, 64, 64, dtype=torch.bfloat16, device="cuda")
-        x = x.contiguous(memory_format=NHWC)
-        x[-1] = maps(64, 64, 64, dtype=torch.bfloat16, device="cuda").contiguous() if False else x[-1] + 1
-        out = max_pool2d(x)
-        assert (out[-1] == 1).all()
+        images = 2**31 // 64**3 + 1
+        x = torch.zeros(images, 64, 64, 64, dtype=torch.bfloat16, device="cuda").permute(0, 3, 1, 2)
+        x[-1:] = maps(1, 64, 64, 64, dtype=torch.bfloat16)
+        grad = torch.ones(images, 32, 32, 64, dtype=torch.bfloat16, device="cuda").permute(0, 3, 1, 2)
+        out = max_pool2d(x.requires_grad_())
+        total = torch.autograd.grad(out, x, grad)[0]
+        for got, want in zip((out, total), in_float64(x[-1:], grad[-1:]), strict=True):
+            assert torch.equal(got[-1:].cpu().double(), want)
         assert (out[:-1] == 0).all()
+        assert total[:-1].float().sum((1, 2, 3)).eq(64 * 32**2).all()
 
     def test_two_launches_and_replays_in_a_cuda_graph(self):
         x = maps(8, 64, 16, 16, dtype=torch.bfloat16, device="cuda").requires_grad_()
