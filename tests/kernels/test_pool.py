@@ -116,8 +116,8 @@ def test_sums_of_gradients_are_in_float32():
     """One pixel is the maximum of four windows."""
     x = torch.zeros(1, 8, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=NHWC)
     x[:, :, 1, 1] = 1
-    grad = torch.ones(1, 8, 2, 2, dtype=torch.bfloat16).contiguous(memory_format=NHWC)
-    grad[..., 0, 0], grad[..., 0, 1], grad[..., 1, 0] = 256, 1.5, -0.5  # 256 + 1.5 is 258 in bfloat16
+    grad = torch.tensor([[256, 0.75], [0.75, 0.5]], dtype=torch.bfloat16)  # in bfloat16 256 + 0.75 is 256
+    grad = grad.expand(1, 8, 2, 2).contiguous(memory_format=NHWC)
     for compute in (in_kernel, by_reference):
         _, total = compute(x, grad)
         assert (total[:, :, 1, 1] == 258).all()
