@@ -20,10 +20,10 @@ from benches.core import clock
 from benches.core.peers import Absent
 from benches.core.rows import Results, joined
 from benches.core.turns import Ratio, quantiles
-from benches.ops import blur, lars, loss, pool, select, target, views
+from benches.ops import blur, lars, loss, pool, select, stem, target, views
 from benches.ops.contest import Contest, Op, error, rotation
 
-OPS = tuple(module.OP for module in (views, blur, select, loss, pool, lars, target))
+OPS = tuple(module.OP for module in (views, blur, select, loss, stem, pool, lars, target))
 BUDGET = {"tiny": 0.01, "small": 0.3, "full": 0.5}  # seconds of timing a contender
 ROUNDS = {"tiny": (3, 5), "small": (7, 100), "full": (10, 200)}  # at least and at most
 MEDIANS: dict[str, float] = {}  # seconds of the reference by contest

@@ -10,6 +10,7 @@ from .philox import philox_words
 from .pool import max_pool2d
 from .records import DTYPE_CODES, BandRow, band_table, check_records
 from .select import select_bands, take_bands
+from .stem import stem_conv2d
 from .views import render_views
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "philox_words",
     "render_views",
     "select_bands",
+    "stem_conv2d",
     "take_bands",
     "update_target_",
     "uploads_after_capture",

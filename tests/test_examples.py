@@ -17,7 +17,7 @@ REPO = Path(__file__).resolve().parent.parent
 SNIPPETS = re.findall(r"```python\n(.*?)```", (REPO / "kernels/README.md").read_text(), re.DOTALL)
 OPS = (
     "render_views", "blur_views", "gaussian_blur", "select_bands", "take_bands", "byol_loss", "cosine_loss",
-    "max_pool2d", "LARS", "lars_groups", "update_target_",
+    "stem_conv2d", "max_pool2d", "LARS", "lars_groups", "update_target_",
 )  # fmt: skip
 
 

@@ -27,6 +27,10 @@ LAUNCHED: dict[tuple[str, str, str], tuple[tuple[str, str], ...]] = {
     ("byol_loss forward+backward", "fp32", OURS): (
         ("cosine_kernel", "D=256 fp32"), ("cosine_backward_kernel", "D=256 fp32"),
     ),
+    ("stem_conv2d forward", "bf16", OURS): (("stem_kernel", "S=128 C=1 O=64 bf16"),),
+    ("stem_conv2d forward+backward", "bf16", OURS): (
+        ("stem_kernel", "S=128 C=1 O=64 bf16"), ("stem_backward_kernel", "S=128 C=1 O=64 bf16"),
+    ),
     ("max_pool2d forward", "bf16", OURS): (("max_pool_kernel", "S=64 C=64 bf16"),),
     ("max_pool2d forward+backward", "bf16", OURS): (
         ("max_pool_kernel", "S=64 C=64 bf16"), ("max_pool_backward_kernel", "S=64 C=64 bf16"),

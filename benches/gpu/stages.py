@@ -37,7 +37,7 @@ STAGES = (
         f"pytest -vv {{tests}} {TESTS}",  # a test's name as it ends: what is cut has no summary
     )),
     Stage("ops", 330, "kernels beside their references and the peers", (
-        chosen("render_views"), chosen("gaussian_blur or select_bands or byol_loss or max_pool2d"),
+        chosen("render_views"), chosen("gaussian_blur or select_bands or byol_loss or stem_conv2d or max_pool2d"),
         chosen("LARS or update_target_"),
     )),
     Stage("ahead", 260, "the step's networks compiled side by side, and the database made", (

@@ -24,6 +24,7 @@ from rsdnet.kernels import (
     pool_kernel,
     records,
     select_kernel,
+    stem_kernel,
     views,
     views_matrix,
     views_taps,
@@ -176,6 +177,19 @@ def pool_cases() -> Iterator[Case]:
         yield from cases_of(name, pool_kernel.launch_max_pool_backward, x, out, position)
 
 
+def stem_cases() -> Iterator[Case]:
+    """A ResNet's first convolution over one and three bands, and the gradient of its weights."""
+    for channels, side, filters, dtype in (
+        (1, S, 64, torch.bfloat16), (3, S, 64, torch.bfloat16), (1, 224, 64, torch.float16), (2, 64, 64, torch.bfloat16)
+    ):  # fmt: skip
+        images, weight = meta(2 * B, channels, side, side, dtype=dtype), meta(filters, channels, 7, 7)
+        source, factors = stem_kernel.padded(images, 7, 3), stem_kernel.factors_of(weight.to(dtype))
+        out = meta(2 * B, filters, *stem_kernel.sides_of(side, side, 7, 3), dtype=dtype)
+        name = f"S={side} C={channels} O={filters} {short(dtype)}"
+        yield from cases_of(name, stem_kernel.launch_stem, out, source, factors, 7)
+        yield from cases_of(name, stem_kernel.launch_stem_backward, out, source, 7)
+
+
 def lars_cases() -> Iterator[Case]:
     """Tensors of one type, of parameters in bf16 with their masters, and of several types; also with a loss scale."""
     parts = meta(169, lars_kernel.COLUMNS, dtype=torch.int64), meta(8, dtype=torch.int64), meta(5000, dtype=torch.int32)
@@ -209,4 +223,14 @@ def short(dtype: torch.dtype) -> str:
     return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
 
 
-CASES = (render_cases, blur_cases, select_cases, loss_cases, pool_cases, lars_cases, target_cases, philox_cases)
+CASES = (
+    render_cases,
+    blur_cases,
+    select_cases,
+    loss_cases,
+    stem_cases,
+    pool_cases,
+    lars_cases,
+    target_cases,
+    philox_cases,
+)

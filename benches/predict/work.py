@@ -179,6 +179,19 @@ WORK = {
         lambda case: 2 * case.arguments["grad1"].numel(), lambda case: 4 * bytes_of(case, "grad1"), {"pair == 0": 0.5},
         {"D=256 bf16": Budget(9, 16), "D=256 fp32": Budget(9, 16)},
     ),
+    # Results.
+    "stem_kernel": Work(
+        size_of("out"), lambda case: bytes_of(case, "images", "out"),
+        budgets={"S=128 C=1 O=64 bf16": Budget(8, 4), "S=128 C=3 O=64 bf16": Budget(16, 4)},
+    ),
+    "stem_backward_kernel": Work(
+        size_of("grad"), lambda case: bytes_of(case, "images", "grad"),
+        {
+            "turn in range(tl.program_id(0), tl.cdiv(results, BM), tl.num_programs(0))":
+                lambda a: -(-a["results"] // a["BM"]) / len(a["parts"]),
+        },
+        {"S=128 C=1 O=64 bf16": Budget(8, 16), "S=128 C=3 O=64 bf16": Budget(31, 4)},
+    ),
     # Pixels of x.
     "max_pool_kernel": Work(
         size_of("x"), lambda case: bytes_of(case, "x", "out", "position"),

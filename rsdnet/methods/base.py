@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdnet.config import Config
+from rsdnet.hardware import COMPILED
 from rsdnet.methods.vicreg import vicreg_terms
 from rsdnet.model.batchnorm import batch_of
 
@@ -40,10 +41,10 @@ class Network(nn.Module):
     def compile_parts(self) -> None:
         """Compile early and late part as two graphs, or the whole as one where the encoder has no parts."""
         if self.in_parts:
-            self.early = torch.compile(self.early, fullgraph=True)  # type: ignore[method-assign]
-            self.late = torch.compile(self.late, fullgraph=True)  # type: ignore[method-assign]
+            self.early = torch.compile(self.early, **COMPILED)  # type: ignore[method-assign]
+            self.late = torch.compile(self.late, **COMPILED)  # type: ignore[method-assign]
         else:
-            self.compile(fullgraph=True)
+            self.compile(**COMPILED)
 
 
 class Method(nn.Module):

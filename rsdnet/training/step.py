@@ -15,13 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rsdnet.config import Config
 from rsdnet.distributed import ALONE, Ranks
+from rsdnet.hardware import COMPILED
 from rsdnet.kernels import LARS, update_target_
 from rsdnet.methods import METHODS
 from rsdnet.methods.base import Forward, Method, Network
 from rsdnet.model.batchnorm import split_views, synchronise
-from rsdnet.model.pooling import pool_by_kernel
+from rsdnet.model.encoders import recompute_shortcuts
 from rsdnet.model.small_maps import convolve_small_maps
-from rsdnet.model.stem import fold_stem
+from rsdnet.model.stem import convolve_by_kernel, pool_by_kernel
 from rsdnet.phases import Phase, untimed
 from rsdnet.training.cuda_graph import Graph
 from rsdnet.training.optim import optimizer_of
@@ -79,7 +80,7 @@ class TrainStep:
         if compile and ranks.world > 1:
             compile_regions(self.method)
         elif compile:
-            self.method.compile(fullgraph=True)
+            self.method.compile(**COMPILED)
         self.phase: Phase = untimed
         self.graph = Graph(self._step, cfg.run.cuda_graph if ranks.world == 1 else "off", device)
 
@@ -169,9 +170,10 @@ def choose_layers(method: Method, device: torch.device, compile: bool, dtype: to
     if device.type == "cpu" and not compile:
         convolve_small_maps(method)
     if device.type == "cuda" and dtype is not torch.float32:
-        fold_stem(method)
+        convolve_by_kernel(method)
     if device.type == "cuda":
         pool_by_kernel(method)
+        recompute_shortcuts(method)
     method.one_pass = (compile or device.type == "cpu") and split_views(method)  # else a GPU would copy
 
 
@@ -215,4 +217,4 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     def region(*inputs: Tensor) -> Any:
         return function(*inputs)
 
-    return torch.compile(region, fullgraph=True)
+    return torch.compile(region, **COMPILED)

@@ -39,7 +39,16 @@ def test_every_op_runs_on_a_cpu_and_rows_hold_no_absolute_time(tmp_path: Path, b
     done = bench("pytest", *QUICK, "-k", "not compiled or byol", f"--rows={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     told = outcomes(done)
-    for op in ("render_views", "gaussian_blur", "select_bands", "byol_loss", "max_pool2d", "LARS", "update_target_"):
+    for op in (
+        "render_views",
+        "gaussian_blur",
+        "select_bands",
+        "byol_loss",
+        "stem_conv2d",
+        "max_pool2d",
+        "LARS",
+        "update_target_",
+    ):
         assert told[op, "reference"].startswith("1 x the reference's speed")
         assert GPU or told[op, "ours"].startswith("absent: our kernel needs a CUDA GPU")
     found = rows.read(tmp_path / "kernels.csv")

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from rsdnet.kernels import LARS, blur, ema, lars, lars_cpu, lars_kernel, lars_step, loss, pool, select, views
+from rsdnet.kernels import LARS, blur, ema, lars, lars_cpu, lars_kernel, lars_step, loss, pool, select, stem, views
 
 GPU = torch.cuda.is_available()
 DEVICES = ["cpu", *(["cuda"] if GPU else [])]  # of an op: the reference on the CPU, the kernel on a GPU
@@ -26,7 +26,7 @@ def launches(monkeypatch):
 
     monkeypatch.setattr(kind, "__getitem__", counted)
     if not GPU:
-        for module in (blur, ema, lars, lars_step, loss, pool, select, views):
+        for module in (blur, ema, lars, lars_step, loss, pool, select, stem, views):
             monkeypatch.setattr(module, "on_gpu", lambda device: True)
         monkeypatch.setattr(loss, "arrivals", lambda device: torch.zeros(1, dtype=torch.int32))
     ema._KNOWN.clear()

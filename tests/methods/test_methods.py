@@ -7,6 +7,7 @@ import torch
 import torch._dynamo.testing
 
 from rsdnet.config import Config, ModelConfig
+from rsdnet.hardware import COMPILED
 from rsdnet.methods import METHODS
 from rsdnet.model.batchnorm import split_views
 from rsdnet.training.step import compile_regions
@@ -31,11 +32,11 @@ def test_compiled_there_are_no_breaks_and_the_gradients_are_the_same(
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiler, graphs = torch.compile, []
-    monkeypatch.setattr(torch, "compile", lambda *about, **options: compiler(*about, backend=counter, **options))
+    monkeypatch.setattr(torch, "compile", lambda *about, options, **others: compiler(*about, backend=counter, **others))
     if regions:
         compile_regions(made)
     else:
-        made.compile(fullgraph=True)
+        made.compile(**COMPILED)
     for views in torch.randn(3, 2, 6, 1, 20, 20):
         expected, found = plain(views), made(views)
         torch.testing.assert_close(found.loss, expected.loss)

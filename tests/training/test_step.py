@@ -12,9 +12,9 @@ from torch import Tensor
 
 from rsdnet.config import Config, ModelConfig, OptimConfig, ViewConfig
 from rsdnet.methods.byol import BYOL
-from rsdnet.model.pooling import KernelMaxPool2d
+from rsdnet.model.encoders import recompute_shortcuts
 from rsdnet.model.small_maps import SmallMapConv2d
-from rsdnet.model.stem import FoldedConv2d
+from rsdnet.model.stem import KernelConv2d, KernelMaxPool2d
 from rsdnet.training.step import TrainStep, choose_layers
 
 CPU = torch.device("cpu")
@@ -108,8 +108,8 @@ def test_steps_are_those_of_the_textbook(optimizer: str, accumulate: int) -> Non
 @pytest.mark.parametrize(
     ("device", "compile", "dtype", "stem", "other", "pool", "one_pass"),
     [
-        ("cuda", True, torch.bfloat16, FoldedConv2d, torch.nn.Conv2d, KernelMaxPool2d, True),
-        ("cuda", False, torch.float16, FoldedConv2d, torch.nn.Conv2d, KernelMaxPool2d, False),
+        ("cuda", True, torch.bfloat16, KernelConv2d, torch.nn.Conv2d, KernelMaxPool2d, True),
+        ("cuda", False, torch.float16, KernelConv2d, torch.nn.Conv2d, KernelMaxPool2d, False),
         ("cuda", True, torch.float32, torch.nn.Conv2d, torch.nn.Conv2d, KernelMaxPool2d, True),
         ("cpu", False, torch.bfloat16, torch.nn.Conv2d, SmallMapConv2d, torch.nn.MaxPool2d, True),
         ("cpu", True, torch.bfloat16, torch.nn.Conv2d, torch.nn.Conv2d, torch.nn.MaxPool2d, True),
@@ -125,6 +125,7 @@ def test_each_device_gets_its_layers(
         assert type(network.encoder.conv1) is stem
         assert type(network.encoder.layer1[0].conv1) is other
         assert type(network.encoder.maxpool) is pool
+        assert network.encoder.layer2[0].keeps_shortcut is (device == "cpu")
     assert method.one_pass is one_pass
 
 
@@ -208,6 +209,27 @@ def saved_bytes(made: TrainStep, batch: Tensor) -> int:
 
 def test_recomputing_keeps_less() -> None:
     assert saved_bytes(train_step(config(recompute=True)), views(0)) < 0.6 * saved_bytes(train_step(), views(0))
+
+
+def test_a_compiled_shortcut_is_computed_again_for_the_same_step() -> None:
+    plain, less = (train_step(config(encoder="resnet50"), compile=True) for _ in range(2))
+    recompute_shortcuts(less.method)
+    first = less.method.online.encoder.layer1[0].downsample[1]
+    kept = {"plain": saved_bytes(plain, views(0)), "less": saved_bytes(less, views(0))}
+    results = (
+        2
+        * BATCH
+        * sum(  # of the shortcuts' convolutions, float32
+            width * 4 * (SIZE // 4 // scale) ** 2 * 4 for width, scale in ((8, 1), (16, 2), (32, 4), (64, 8))
+        )
+    )
+    assert kept["plain"] - kept["less"] == pytest.approx(results, rel=0.01)
+    assert first.num_batches_tracked == 2
+    for seed in range(2):
+        torch.testing.assert_close(less.step(views(seed)).loss, plain.step(views(seed)).loss, rtol=1e-5, atol=1e-6)
+    expected = state(plain)
+    for name, value in state(less).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_the_target_keeps_nothing_for_the_backward() -> None:
