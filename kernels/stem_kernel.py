@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from ._triton import tl, triton
 
 BK = 64  # values of a row that a product takes; of the gradient's up to DEEP, since each turn over them reads it again
-DEEP = 256
+DEEP = 128
 FILTERS = 128  # of a program at most
 ROWS, BACKWARD_ROWS = 128, 64  # results of a program; of the gradient's in each turn
 WARPS = 4

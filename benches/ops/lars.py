@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from rsdnet.kernels.lars_rule import Batch, Rule, step_by_reference
 from torch import Tensor
 
 from benches.core.clock import DEVICE
-from benches.core.peers import peer, peer_version
+from benches.core.peers import Absent, peer, peer_version
 from benches.ops.contest import Contender, Contest, Op
 from benches.ops.networks import parameters
 
@@ -96,7 +97,11 @@ def lightly_lars() -> Contender:
 def timm_lars(foreach: bool) -> Contender:
     """Leaves the adaptation out where the weight decay is 0, unless always_adapt."""
     lars = peer("timm.optim").Lars
-    made = {"lr": LR, "momentum": MOMENTUM, "trust_coeff": TRUST, "foreach": foreach}
+    made = {"lr": LR, "momentum": MOMENTUM, "trust_coeff": TRUST}
+    if "foreach" in signature(lars).parameters:
+        made["foreach"] = foreach
+    elif foreach:
+        raise Absent("this timm's Lars has no foreach")
     return optimiser(lambda t: lars(groups(t), **made), "timm")
 
 

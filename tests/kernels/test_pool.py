@@ -166,7 +166,7 @@ def test_a_gradient_of_any_strides(launches, how):
     [
         maps(2, 16, 6, 6).contiguous(),
         maps(2, 16, 6, 6, dtype=torch.float64),
-        maps(2, 16, 6, 6)[:, 1:],
+        maps(2, 16, 6, 6, device=KERNEL)[:, 1:],  # moved to a GPU, it would have no gap
         maps(1, 16, 6, 6)[0],
         maps(0, 16, 6, 6),
     ],
