@@ -57,6 +57,8 @@ class Options:
     """Where the database is made and found again; None: a temporary folder."""
     only: tuple[Other, ...] = ()
     """Contenders to measure; resident is the step on a batch that stays on the device; none: all."""
+    setting: tuple[Count, ...] = ()
+    """Numbers of the settings to measure: on a GPU 0 is ResNet-50 at 128 px, 1 ResNet-18 at 64 px; none: all."""
     learn: bool = False
     """Measure loss curves and F1 of rsdnet and the reference instead."""
     data: Path | None = None
@@ -109,7 +111,11 @@ ON_A_CPU = (
 def comparisons(options: Options, found: int) -> list[Comparison]:
     """The comparisons of a run with so many settings, the most important first."""
     rows = ON_A_GPU if GPU else ON_A_CPU
-    return [row for row in rows if row.which < found and (not options.only or row.other in options.only)]
+    wanted = options.setting or range(found)
+    return [
+        row for row in rows
+        if row.which < found and row.which in wanted and (not options.only or row.other in options.only)
+    ]  # fmt: skip
 
 
 class Run:

@@ -72,6 +72,13 @@ def test_end_to_end_has_a_row_beside_itself_and_the_reference(tmp_path: Path, be
     check(found)
 
 
+def test_rows_are_chosen_by_setting_and_contender() -> None:
+    chosen = comparisons(Options(only=("reference", "lightly"), setting=(1,)), 2)
+    assert {(row.which, row.other) for row in chosen} == {(1, "reference"), (1, "lightly")}
+    assert {row.which for row in comparisons(Options(), 2)} == {0, 1}
+    assert comparisons(Options(setting=(1,)), 1) == []
+
+
 def test_a_row_without_a_figure_has_its_reason(tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     options = Options(shapes="tiny", budget=0, workers=1, threads=1, folder=tmp_path)
     end_to_end.measure(options, kept)
