@@ -107,9 +107,9 @@ def stem_conv2d(images: Tensor, weight: Tensor, *, padding: int) -> Tensor:
     if not takes(images, weight, padding):
         return stem_conv2d_reference(images, weight, padding)
     kernel = weight.shape[2]
+    high, wide = sides_of(images, kernel, padding)
     # Outside the op: torch.compile makes them once for all networks that see the same images.
-    source, factors = padded(images, kernel, padding), factors_of(weight)
-    return stem_op(source, factors, kernel, *sides_of(*images.shape[2:], kernel, padding))
+    return stem_op(padded(images, kernel, padding), factors_of(weight), kernel, high, wide)
 
 
 def takes(images: Tensor, weight: Tensor, padding: int) -> bool:
@@ -117,7 +117,7 @@ def takes(images: Tensor, weight: Tensor, padding: int) -> bool:
     if not on_gpu(images.device) or images.ndim != 4 or images.dtype not in DTYPES or images.requires_grad:
         return False
     filters, channels, kernel, other = weight.shape
-    high, wide = sides_of(*images.shape[2:], kernel, padding)
+    high, wide = sides_of(images, kernel, padding)
     read = (2 * high + kernel) * (2 * wide + line_of(channels, kernel)) * channels
     small = len(images) * max(read, high * wide) <= ELEMENTS
     some = min(len(images), filters, high, wide) > 0

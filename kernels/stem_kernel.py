@@ -31,15 +31,16 @@ def line_of(channels: int, kernel: int) -> int:
     return max(8, 1 << (kernel * channels - 1).bit_length())
 
 
-def sides_of(height: int, width: int, kernel: int, padding: int) -> tuple[int, int]:
-    """Rows and columns of the result."""
+def sides_of(images: Tensor, kernel: int, padding: int) -> tuple[int, int]:
+    """Rows and columns of the result for images (B, C, H, W)."""
+    _, _, height, width = images.shape
     return (height + 2 * padding - kernel) // 2 + 1, (width + 2 * padding - kernel) // 2 + 1
 
 
 def padded(images: Tensor, kernel: int, padding: int) -> Tensor:
     """images (B, C, H, W) as (B, H', W', C) with zeros around: all that is read, and nothing else; W' is even."""
     _, channels, height, width = images.shape
-    rows, columns = sides_of(height, width, kernel, padding)
+    rows, columns = sides_of(images, kernel, padding)
     lower = 2 * (rows - 1) + kernel - padding - height
     read = 2 * (columns - 1) - (-line_of(channels, kernel) // channels)
     right = read + read % 2 - padding - width

@@ -184,7 +184,7 @@ def stem_cases() -> Iterator[Case]:
     ):  # fmt: skip
         images, weight = meta(2 * B, channels, side, side, dtype=dtype), meta(filters, channels, 7, 7)
         source, factors = stem_kernel.padded(images, 7, 3), stem_kernel.factors_of(weight.to(dtype))
-        out = meta(2 * B, filters, *stem_kernel.sides_of(side, side, 7, 3), dtype=dtype)
+        out = meta(2 * B, filters, *stem_kernel.sides_of(images, 7, 3), dtype=dtype)
         name = f"S={side} C={channels} O={filters} {short(dtype)}"
         yield from cases_of(name, stem_kernel.launch_stem, out, source, factors, 7)
         yield from cases_of(name, stem_kernel.launch_stem_backward, out, source, 7)

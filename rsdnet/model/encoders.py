@@ -31,6 +31,7 @@ class Encoder(nn.Module):
 class Block(nn.Module):
     """Convolutions with a shortcut around them."""
 
+    expansion: int  # channels of the result, in units of `planes`
     downsample: nn.Sequential | None
     keeps_shortcut = True
     """Whether the shortcut's convolution is kept for the backward; else, compiled, it is computed again."""

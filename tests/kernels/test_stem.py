@@ -31,7 +31,7 @@ def given(case, dtype, device="cpu"):
     generator = torch.Generator().manual_seed(sum(case))
     images = torch.randn(b, c, height, width, generator=generator)
     weight = torch.randn(filters, c, kernel, kernel, generator=generator)
-    high, wide = stem_kernel.sides_of(height, width, kernel, padding)
+    high, wide = stem_kernel.sides_of(images, kernel, padding)
     grad = torch.randn(b, filters, high, wide, generator=generator)
     images, grad = (part.to(dtype).to(device) for part in (images, grad))
     return images, weight.to(dtype).float().to(device).requires_grad_(), grad
