@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "compat"
 # The interpreter of triton 3.6 takes an array of one element for a number, which numpy 2.4 refuses.
 VERSIONS = {"3.6": ["triton==3.6.*", "numpy==2.3.*"], "3.7": ["triton==3.7.*"], "newest": ["triton"]}
-PACKAGES = ("torch", "numpy", "pillow", "scipy", "hypothesis", "pytest", "pytest-xdist", "rich", "tyro", "setuptools")
+PACKAGES = (
+    "torch", "numpy", "pillow", "scipy", "hypothesis", "pytest", "pytest-xdist", "rich", "tyro", "pydantic",
+    "setuptools",
+)  # fmt: skip
 MODULES = {"pillow": "PIL", "pytest-xdist": "xdist"}  # packages whose module has another name
 TESTS = ("tests/kernels", "tests/benches/test_predict.py")
 TOLD = 40  # lines of pytest's, where it fails
