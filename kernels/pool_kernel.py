@@ -74,11 +74,11 @@ def max_pool_kernel(
 
     row = x + (image.to(tl.int64) * height + 2 * first) * (width * C)
     results = (image.to(tl.int64) * high + first) * (wide * C)
-    inside = first > 0
+    inside = first + 0 * column > 0  # of the mask's shape: triton 3.9 interprets no mask that a scalar joins
     top, top_place = _row_max(row - width * C, at, C, live & inside, left & inside, right & inside, edge)
     for i in range(first, tl.minimum(first + ROWS, high)):
         best, place = _row_max(row, at, C, live, left, right, edge)
-        inside = 2 * i + 1 < height
+        inside = 2 * i + 1 + 0 * column < height
         low, low_place = _row_max(row + width * C, at, C, live & inside, left & inside, right & inside, edge)
         take = (best > top) | (best != best) | (i == 0)
         best, place = tl.where(take, best, top), tl.where(take, 3 + place, top_place)
@@ -127,7 +127,7 @@ def max_pool_backward_kernel(
     side, side_place = _windows(grad, position, windows, at + C, beside)
     for i in range(first, tl.minimum(first + ROWS, high)):
         windows += wide * C
-        inside = i + 1 < high
+        inside = i + 1 + 0 * column < high
         below, below_place = _windows(grad, position, windows, at, live & inside)
         far, far_place = _windows(grad, position, windows, at + C, beside & inside)
         pixel = tl.where(here_place == 4, here, 0.0)
@@ -137,7 +137,7 @@ def max_pool_backward_kernel(
         last += tl.where(below_place == 2, below, 0.0) + tl.where(far_place == 0, far, 0.0)
         tl.store(row + to, pixel.to(total.dtype.element_ty), mask=live)
         tl.store(row + (to + C), right.to(total.dtype.element_ty), mask=odd)
-        inside = 2 * i + 1 < height
+        inside = 2 * i + 1 + 0 * column < height
         tl.store(row + (to + width * C), under.to(total.dtype.element_ty), mask=live & inside)
         tl.store(row + (to + width * C + C), last.to(total.dtype.element_ty), mask=odd & inside)
         here, here_place, side, side_place = below, below_place, far, far_place
