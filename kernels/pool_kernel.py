@@ -35,6 +35,16 @@ BACKWARD = Launch(warps=4, rows=4)
 
 
 @triton.jit
+def _place(high, wide, C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Of a program: its image, int64, its first row of windows, its columns and its channels."""
+    blocks, across, bands = tl.cdiv(C, BLOCK_C), tl.cdiv(wide, COLUMNS), tl.cdiv(high, ROWS)
+    program, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    stretch, image, first = program % across, program // across // bands, program // across % bands * ROWS
+    column = (stretch * COLUMNS + tl.arange(0, COLUMNS))[:, None]
+    return image.to(tl.int64), first, column, (block * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
+
+
+@triton.jit
 def _row_max(row, at, C: tl.constexpr, live, left, right, edge):
     """Maximum of the pixels 2j - 1, 2j and 2j + 1 of a row, fp32, and which it is, 0 to 2: the first, or the last NaN.
 
@@ -63,17 +73,13 @@ def max_pool_kernel(
 ):
     """One program: ROWS x COLUMNS windows of BLOCK_C channels. Grid: B * bands * stretches * blocks of channels."""
     high, wide = (height + 1) // 2, (width + 1) // 2
-    blocks, across, bands = tl.cdiv(C, BLOCK_C), tl.cdiv(wide, COLUMNS), tl.cdiv(high, ROWS)
-    program, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    stretch, image, first = program % across, program // across // bands, program // across % bands * ROWS
-    column = (stretch * COLUMNS + tl.arange(0, COLUMNS))[:, None]
-    channel = (block * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
+    image, first, column, channel = _place(high, wide, C, ROWS, COLUMNS, BLOCK_C)
     live, edge = (column < wide) & (channel < C), column == 0
     left, right = live & (column > 0), live & (2 * column + 1 < width)
     at, to = 2 * column * C + channel, column * C + channel
 
-    row = x + (image.to(tl.int64) * height + 2 * first) * (width * C)
-    results = (image.to(tl.int64) * high + first) * (wide * C)
+    row = x + (image * height + 2 * first) * (width * C)
+    results = (image * high + first) * (wide * C)
     inside = first + 0 * column > 0  # of the mask's shape: triton 3.9 interprets no mask that a scalar joins
     top, top_place = _row_max(row - width * C, at, C, live & inside, left & inside, right & inside, edge)
     for i in range(first, tl.minimum(first + ROWS, high)):
@@ -112,17 +118,13 @@ def max_pool_backward_kernel(
 ):
     """One program: the pixels of ROWS x COLUMNS blocks of 2 x 2, of BLOCK_C channels. Grid: as max_pool_kernel."""
     high, wide = (height + 1) // 2, (width + 1) // 2
-    blocks, across, bands = tl.cdiv(C, BLOCK_C), tl.cdiv(wide, COLUMNS), tl.cdiv(high, ROWS)
-    program, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    stretch, image, first = program % across, program // across // bands, program // across % bands * ROWS
-    column = (stretch * COLUMNS + tl.arange(0, COLUMNS))[:, None]
-    channel = (block * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
+    image, first, column, channel = _place(high, wide, C, ROWS, COLUMNS, BLOCK_C)
     live = (column < wide) & (channel < C)
     beside, odd = live & (column + 1 < wide), live & (2 * column + 1 < width)
     at, to = column * C + channel, 2 * column * C + channel
 
-    row = total + (image.to(tl.int64) * height + 2 * first) * (width * C)
-    windows = (image.to(tl.int64) * high + first) * (wide * C)
+    row = total + (image * height + 2 * first) * (width * C)
+    windows = (image * high + first) * (wide * C)
     here, here_place = _windows(grad, position, windows, at, live)
     side, side_place = _windows(grad, position, windows, at + C, beside)
     for i in range(first, tl.minimum(first + ROWS, high)):

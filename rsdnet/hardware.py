@@ -4,14 +4,10 @@ import contextlib
 import ctypes
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-# Of torch.compile: one graph, whose elementwise kernels and sums, more than half of a ResNet-50's step on an H200, are
-# tried in several tiles. The step took 1 % less, its compilation a few seconds more.
-COMPILED: dict[str, Any] = {"fullgraph": True, "options": {"max_autotune_pointwise": True}}
 
 # A container's limit, its usage, and the page cache in it: control groups of version 2, of version 1.
 _GROUPS = (

@@ -119,6 +119,23 @@ def rotation(contest: Contest, contender: Contender) -> list[Step]:
 # ---- wrappers -----------------------------------------------------------------------------------------------
 
 
+def with_backward(function: Callable[[Any], Tensor], about: Callable[[Any], tuple[Tensor, Tensor]]) -> Contender:
+    """A function of the inputs; where its result wants a gradient, that too by autograd.
+
+    about: from the inputs, the tensor whose gradient that is, and the gradient of the result.
+    """
+
+    def prepare(inputs: Any) -> Step:
+        def step() -> list[Tensor]:
+            made = function(inputs)
+            x, grad = about(inputs)
+            return [made, *(torch.autograd.grad(made, x, grad) if made.requires_grad else ())]
+
+        return step
+
+    return Contender(prepare)
+
+
 def compiled_by(wrap: Callable[..., Contender], function: Callable[..., Any], backend: str) -> Contender:
     """A function's contender under torch.compile."""
     return wrap(compiled(function, backend))

@@ -7,7 +7,7 @@ from rsdnet.kernels.pool import max_pool2d, max_pool2d_reference
 from torch import Tensor
 
 from benches.core.clock import DEVICE
-from benches.ops.contest import Contender, Contest, Op
+from benches.ops.contest import Contender, Contest, Op, with_backward
 
 SHAPES = {"tiny": (2, 8, 16), "small": (16, 64, 32), "full": (2048, 64, 64)}  # B, C, S: full is both views of 1,024
 FORWARD, BOTH = "forward", "forward+backward"
@@ -40,17 +40,7 @@ def contest(shapes: str, mode: str) -> Contest:
 
 def pooling(function: Callable[[Tensor], Tensor]) -> Contender:
     """A function of x, with its backward where x wants a gradient."""
-
-    def prepare(pair: Pair) -> Callable[[], list[Tensor]]:
-        x, grad = pair
-
-        def step() -> list[Tensor]:
-            out = function(x)
-            return [out, *torch.autograd.grad(out, x, grad)] if x.requires_grad else [out]
-
-        return step
-
-    return Contender(prepare)
+    return with_backward(lambda pair: function(pair[0]), lambda pair: pair)
 
 
 OP = Op(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benches.core.clock import DEVICE
 from benches.core.peers import peer, peer_version
-from benches.ops.contest import Contender, Contest, Op
+from benches.ops.contest import Contender, Contest, Op, with_backward
 
 SEED, BANDS = 7, 10
 SHAPES = {"tiny": (4, 8), "small": (64, 60), "full": (1024, 120)}  # B, pixels a side
@@ -70,16 +70,8 @@ def drawn_bands(samples: Tensor, epoch: Tensor) -> Tensor:
 
 
 def selecting(function: Pick) -> Contender:
-    """A function from a batch to its bands; where the images want a gradient, that too by autograd."""
-
-    def prepare(batch: Batch) -> Callable[[], list[Tensor]]:
-        def step() -> list[Tensor]:
-            made = function(batch)
-            return [made, *(torch.autograd.grad(made, batch.images, batch.grad) if made.requires_grad else ())]
-
-        return step
-
-    return Contender(prepare)
+    """A function from a batch to its bands, with the images' gradient where they want it."""
+    return with_backward(function, lambda batch: (batch.images, batch.grad))
 
 
 def our_bands(batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ from rsdnet.kernels.stem import stem_conv2d, stem_conv2d_reference
 from torch import Tensor
 
 from benches.core.clock import DEVICE
-from benches.ops.contest import Contender, Contest, Op
+from benches.ops.contest import Contender, Contest, Op, with_backward
 
 SHAPES = {"tiny": (2, 8, 16), "small": (16, 64, 32), "full": (2048, 64, 128)}  # B, O, S: full is both views of 1,024
 FORWARD, BOTH = "forward", "forward+backward"
@@ -41,17 +41,7 @@ def contest(shapes: str, mode: str) -> Contest:
 
 def convolving(function: Callable[..., Tensor]) -> Contender:
     """A function of images and weight, with its backward where the weight wants a gradient."""
-
-    def prepare(given: Given) -> Callable[[], list[Tensor]]:
-        x, weight, grad = given
-
-        def step() -> list[Tensor]:
-            out = function(x, weight, padding=PADDING)
-            return [out, *torch.autograd.grad(out, weight, grad)] if weight.requires_grad else [out]
-
-        return step
-
-    return Contender(prepare)
+    return with_backward(lambda given: function(*given[:2], padding=PADDING), lambda given: given[1:])
 
 
 OP = Op(

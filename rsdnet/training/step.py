@@ -15,10 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rsdnet.config import Config
 from rsdnet.distributed import ALONE, Ranks
-from rsdnet.hardware import COMPILED
 from rsdnet.kernels import LARS, update_target_
 from rsdnet.methods import METHODS
-from rsdnet.methods.base import Forward, Method, Network
+from rsdnet.methods.base import COMPILED, Forward, Method, Network
 from rsdnet.model.batchnorm import split_views, synchronise
 from rsdnet.model.encoders import recompute_shortcuts
 from rsdnet.model.small_maps import convolve_small_maps

@@ -7,8 +7,8 @@ import torch
 import torch._dynamo.testing
 
 from rsdnet.config import Config, ModelConfig
-from rsdnet.hardware import COMPILED
 from rsdnet.methods import METHODS
+from rsdnet.methods.base import COMPILED
 from rsdnet.model.batchnorm import split_views
 from rsdnet.training.step import compile_regions
 
