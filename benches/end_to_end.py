@@ -187,6 +187,8 @@ def measure(options: Options, kept: Results) -> None:
     """All comparisons that the budget has time for, and a row for each of the others."""
     with contextlib.ExitStack() as stack:
         run = Run(options, kept, stack)
+        if beyond := [number for number in options.setting if number >= len(run.settings)]:
+            raise DataError(f"--setting {beyond[0]}: the settings of these shapes are 0 to {len(run.settings) - 1}")
         wanted = comparisons(options, len(run.settings))
         try:
             folder = run.make()

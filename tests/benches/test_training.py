@@ -23,6 +23,7 @@ from benches.training.contenders import Contender
 from benches.training.remote import Failed, Remote
 from benches.training.seat import LOADED, RESIDENT, Local, step_race
 from benches.training.setting import Setting, resident, settings
+from rsdnet.errors import DataError
 from rsdnet.monitor.flops import step_flops
 from rsdnet.training.step import TrainStep
 from tests.benches.conftest import REPO, Kept, Run
@@ -77,6 +78,12 @@ def test_rows_are_chosen_by_setting_and_contender() -> None:
     assert {(row.which, row.other) for row in chosen} == {(1, "reference"), (1, "lightly")}
     assert {row.which for row in comparisons(Options(), 2)} == {0, 1}
     assert comparisons(Options(setting=(1,)), 1) == []
+
+
+def test_a_setting_that_there_is_not(tmp_path: Path, kept: Kept) -> None:
+    with pytest.raises(DataError, match="--setting 3: the settings of these shapes are 0 to 0"):
+        end_to_end.measure(Options(shapes="tiny", setting=(0, 3), folder=tmp_path), kept)
+    assert not kept.rows
 
 
 def test_a_row_without_a_figure_has_its_reason(tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

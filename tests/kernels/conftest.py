@@ -12,6 +12,18 @@ KERNEL = DEVICES[-1]  # of a kernel by itself: Triton's interpreter works on the
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
+class Cut(torch.autograd.Function):
+    """A copy of x that gives x no gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
 @pytest.fixture
 def launches(monkeypatch):
     """Number of launches by kernel. Ops run their kernels, in Triton's interpreter where there is no GPU, and what they

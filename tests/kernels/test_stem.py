@@ -105,14 +105,33 @@ def test_images_that_are_nan_spoil_their_neighbours_alone(launches):
     assert torch.equal(found.isnan() | (found == clean), torch.ones_like(found, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_what_the_kernels_do_not_take_is_torchs(device):
-    """Images that want a gradient, of float32, of many channels."""
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_padded_images_hold_what_windows_read_and_nothing_else(case):
+    """The last value of the last window's lines lies inside, in a row of an even number of pixels, for reads of two."""
+    _, c, height, width, _, kernel, padding = case
+    images = given(case, torch.float16)[0]
+    high, wide = conv2d(images.float(), torch.zeros(1, c, kernel, kernel), None, 2, padding).shape[2:]
+    source = stem_kernel.padded(images, kernel, padding)
+    line = stem_kernel.line_of(c, kernel)
+    assert line >= kernel * c
+    assert source.shape[1] == 2 * (high - 1) + kernel
+    assert source.shape[2] % 2 == 0
+    assert 0 <= source.shape[2] * c - (2 * (wide - 1) * c + line) < 2 * c
+    rows, columns = min(height, source.shape[1] - padding), min(width, source.shape[2] - padding)
+    inside = source[:, padding : padding + rows, padding : padding + columns]
+    assert torch.equal(inside, images.permute(0, 2, 3, 1)[:, :rows, :columns])
+    assert source.count_nonzero() == inside.count_nonzero()
+
+
+def test_what_the_kernels_do_not_take_is_torchs(launches):
+    """Images that want a gradient, of float32, of many channels; such that want none are taken."""
     for c, dtype, wants in ((1, torch.float32, False), (1, torch.bfloat16, True), (8, torch.bfloat16, False)):
-        images, weight, _ = given((2, c, 12, 12, 4, 3, 1), dtype, device)
+        images, weight, _ = given((2, c, 12, 12, 4, 3, 1), dtype, KERNEL)
         images.requires_grad_(wants)
         assert not stem.takes(images, weight, 1)
         assert torch.equal(stem_conv2d(images, weight, padding=1), stem_conv2d_reference(images, weight, 1))
+    assert stem.takes(given((2, 1, 12, 12, 4, 3, 1), torch.bfloat16, KERNEL)[0], weight[:, :1], 1)
+    assert not launches
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 8, 8), (2, 1, 2, 2)])
