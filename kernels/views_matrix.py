@@ -117,7 +117,7 @@ def render_fast(out, at, width, rows, columns, base, x_first, values, bells, odd
                 STEP: tl.constexpr, RADIUS: tl.constexpr, HALO: tl.constexpr, HALVES: tl.constexpr,
                 TILE: tl.constexpr, PARTS: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr,
                 LEVEL: tl.constexpr):  # fmt: skip
-    """Rows of a multiple of eight pixels, of which the columns take WIDE at most: weights of columns are built once."""
+    """Rows of a multiple of four pixels, of which the columns take WIDE at most: weights of columns are built once."""
     across = columns_of(base, columns, x_first, bells, SIZE, RADIUS, HALO, HALVES, TILE, PARTS, WIDE, LEVEL)
     x = x_first + tl.arange(0, WIDE)
     for top in range(0, SIZE, TILE):
@@ -167,7 +167,7 @@ def render(out, at, record, ok, code, width, rows, columns, base, values, sigma,
                  halved(bell_of(sigma, TILE, RADIUS, TILE, HALO), HALVES))  # fmt: skip
     x_first, x_end = window_of(base, RADIUS, columns, SIZE, TILE * PARTS)
     eighth = tl.multiple_of(x_first // 8 * 8, 8)
-    wide = tl.multiple_of(width // 8 * 8, 8)
+    wide = tl.multiple_of(width // 4 * 4, 4)  # bands of 60 px too
     kind = tl.where(ok & (wide == width) & (x_end - eighth <= WIDE), code, -1)
     if kind == 2:
         render_fast(out, at.to(tl.pointer_type(tl.uint16)), wide, rows, columns, base, eighth, values, bells, odd,
