@@ -7,7 +7,7 @@ The kernel draws the band of each channel from (seed, epoch, sample, view) exact
 from a pool of the N bands; `take_bands` is the same with bands given. Floating images get a gradient.
 
 Bytes it must move: each drawn plane once in, once out; 59 MB for one 120 px band of 1,024 images from uint16 to bf16, a
-floor of 14 us at the 4.3 TB/s that a copy reaches on an H200. Predicted beside it: 4.5 us to issue 10 instructions an
+floor of 14 us at the 4.3 TB/s that a copy reaches on an H200. Predicted beside it: 5.8 us to issue 13 instructions an
 element (`python -m benches.resources --kernels select`).
 """
 
