@@ -49,7 +49,9 @@ STAGES = (
     Stage("peers", 560, "from the database, beside the peers", (
         f"{END} lightly byol-pytorch 'reference, transforms on the CPU'",
     )),
-    Stage("compiled", 560, "kernels beside torch.compile of their references", (f"{OPS} compiled",)),
+    Stage("compiled", 560, "kernels beside torch.compile of their references", (
+        f"{OPS} '(reference or ours) and not graph'",  # a ratio is to the reference of the same run
+    )),
     Stage("predict", 300, "instructions and floors of every kernel, without the GPU", (
         "python -m benches.resources --targets cuda:90 --rows {rows}",
     )),

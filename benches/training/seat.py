@@ -17,6 +17,7 @@ from benches.training.setting import Setting, resident
 
 # Steps before anything is timed: compilation, cuDNN's choice, the trial of rsdnet/training/cuda_graph.py.
 WARM = 10 if GPU else 3
+PILOT = 32  # steps at most by which the length of a turn is found
 LOADED, RESIDENT = "loaded", "resident"  # views of a turn: from the contender's loader, or one batch on the device
 
 
@@ -116,5 +117,19 @@ def step_race(
         seat, views = seats[name]
         return seat.turn(steps[name], views) / steps[name]
 
-    steps = {n: max(1, round(seconds / max(seat.turn(1, views), 1e-9))) for n, (seat, views) in seats.items()}
+    steps = {name: lasting(partial(seat.turn, views=views), seconds) for name, (seat, views) in seats.items()}
     return race({name: partial(turn, name) for name in seats}, rounds, left=left, done=done)
+
+
+def lasting(turn: Callable[[int], float], seconds: float) -> int:
+    """The steps that take about `seconds`, at least one: by the time of one, then by that of as many as it suggests.
+
+    One step finds its batch ready, even where the loader is slower than the step by far.
+    """
+    steps = 1
+    for _ in range(2):
+        pilot = min(steps, PILOT)
+        steps = max(1, round(seconds * pilot / max(turn(pilot), 1e-9)))
+        if steps == 1:
+            break
+    return steps

@@ -21,7 +21,7 @@ from benches.reference.model import BYOL
 from benches.training import ceilings, contenders, curves
 from benches.training.contenders import Contender
 from benches.training.remote import Failed, Remote
-from benches.training.seat import LOADED, RESIDENT, Local, step_race
+from benches.training.seat import LOADED, RESIDENT, Local, lasting, step_race
 from benches.training.setting import Setting, resident, settings
 from rsdnet.errors import DataError
 from rsdnet.monitor.flops import step_flops
@@ -257,6 +257,15 @@ class Clocked:
 
 def test_a_turn_is_as_many_steps_as_take_its_seconds() -> None:
     assert step_race({"one": (Clocked(), LOADED)}, rounds=2, seconds=7.0) == {"one": [2.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("ready", "each", "seconds", "steps"),
+    [(0, 2.0, 7.0, 4), (0, 2.0, 1.0, 1), (1, 0.1, 2.0, 21), (8, 0.1, 2.0, 26), (0, 0.001, 2.0, 2000)],
+)
+def test_batches_that_were_ready_hardly_lengthen_a_turn(ready: int, each: float, seconds: float, steps: int) -> None:
+    """A step takes 4 ms, and its batch `each` seconds, but for the first `ready` of a turn."""
+    assert lasting(lambda n: 0.004 * min(n, ready) + each * max(0, n - ready), seconds) == steps
 
 
 # ---- counted work ---------------------------------------------------------------------------------------------------
