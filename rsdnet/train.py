@@ -164,6 +164,8 @@ def open_folder(run: Run, console: Console) -> None:
         + f"; {model.encoder} by {model.method} on {several}{device} ({detail}) in {run.dtype}".replace("torch.", ""),
         highlight=False,
     )
+    if run.compiled:
+        console.print("torch.compile: a minute or two before the first step, less where its cache knows the networks")
     if not run.resumed:
         slow = warning(run.cfg, run.samples, run.train_step.trained)
         for line, style in ((told(run.cfg, run.samples), ""), (slow, "yellow")):

@@ -76,6 +76,17 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     assert (found.steps, found.environment["samples"], found.environment["precision"]) == (14, 36, "torch.float32")
 
 
+def test_a_run_that_compiles_says_that_it_takes_a_while(tiny_db: Path, tmp_path: Path) -> None:
+    def uncompiled() -> None:
+        mock.patch.object(torch.nn.Module, "compile", lambda *_, **__: None).start()
+
+    said = [
+        train("--data", tiny_db, "--run", tmp_path / how, "--steps=1", *FAST, f"--compile={how}", prepare=uncompiled)
+        for how in ("on", "off")
+    ]
+    assert ["before the first step" in each.out for each in said] == [True, False]
+
+
 def test_blur_speckle_and_antialiasing_reach_the_loss(finished: Path, tiny_db: Path, tmp_path: Path) -> None:
     first = {losses(finished)[0]}
     for number, knob in enumerate((("--blur", "1", "0"), ("--sar-looks", "4"), ("--no-antialias",))):

@@ -61,7 +61,7 @@ def ours(setting: Setting, folder: Path | None, compiled: bool | None = None, in
     device, numbers = torch.device(setting.device), schedule(setting)
     torch.manual_seed(0)
     cfg = setting.config(folder)
-    compile = compiles(cfg, device) if compiled is None else compiled
+    compile = compiles(cfg, device, STEPS) if compiled is None else compiled
     train_step = TrainStep(cfg, device, Ranks(0, 1, 0, device), compile=compile, dtype=setting.dtype)
     if in_turn:
         train_step.method.one_pass = False

@@ -46,7 +46,8 @@ class Run:
         self.archive = Archive(self.folder, cfg.run.keep, cfg.run.keep_every)
         torch.manual_seed(cfg.run.seed)
         self.dtype = AUTOCAST[precision_of(cfg, self.device)]
-        self.train_step = TrainStep(cfg, self.device, ranks, compile=compiles(cfg, self.device), dtype=self.dtype)
+        self.compiled = compiles(cfg, self.device, self.steps)
+        self.train_step = TrainStep(cfg, self.device, ranks, compile=self.compiled, dtype=self.dtype)
 
     @property
     def encoder(self) -> torch.nn.Module:

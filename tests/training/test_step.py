@@ -15,7 +15,7 @@ from rsdnet.methods.byol import BYOL
 from rsdnet.model.encoders import recompute_shortcuts
 from rsdnet.model.small_maps import SmallMapConv2d
 from rsdnet.model.stem import KernelConv2d, KernelMaxPool2d
-from rsdnet.training.step import TrainStep, choose_layers
+from rsdnet.training.step import TrainStep, choose_layers, compiles
 
 CPU = torch.device("cpu")
 SIZE, BATCH = 32, 16
@@ -103,6 +103,17 @@ def test_steps_are_those_of_the_textbook(optimizer: str, accumulate: int) -> Non
             for other in (began, made.method.state_dict())
         )
         assert off.norm() < (0.1 if optimizer == "adamw" else 0.01) * moved.norm(), part  # Adam amplifies small ones
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "steps", "compiled"),
+    [
+        ("auto", "cuda", 1999, False), ("auto", "cuda", 2000, True), ("auto", "cpu", 10**6, False),
+        ("on", "cuda", 1, True), ("on", "cpu", 1, True), ("off", "cuda", 10**6, False),
+    ],
+)  # fmt: skip
+def test_only_long_runs_on_a_gpu_compile_by_themselves(asked: str, device: str, steps: int, compiled: bool) -> None:
+    assert compiles(config(compile=asked), torch.device(device), steps) == compiled
 
 
 @pytest.mark.parametrize(
