@@ -76,12 +76,14 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     assert (found.steps, found.environment["samples"], found.environment["precision"]) == (14, 36, "torch.float32")
 
 
-def test_a_run_that_compiles_says_that_it_takes_a_while(tiny_db: Path, tmp_path: Path) -> None:
-    def uncompiled() -> None:
-        mock.patch.object(torch.nn.Module, "compile", lambda *_, **__: None).start()
+def compile_nothing() -> None:
+    mock.patch.object(torch.nn.Module, "compile", return_value=None).start()
 
+
+def test_a_run_that_compiles_says_that_it_takes_a_while(tiny_db: Path, tmp_path: Path) -> None:
+    options = "--steps=1", *FAST
     said = [
-        train("--data", tiny_db, "--run", tmp_path / how, "--steps=1", *FAST, f"--compile={how}", prepare=uncompiled)
+        train("--data", tiny_db, "--run", tmp_path / how, *options, f"--compile={how}", prepare=compile_nothing)
         for how in ("on", "off")
     ]
     assert ["before the first step" in each.out for each in said] == [True, False]
