@@ -15,9 +15,9 @@ A matrix enters the tensor cores as HALVES numbers of fp16; their products are a
 Pixels go in divided by LEVEL, and weights of columns multiplied by it: up to 65,504 * LEVEL standard deviations are
 represented, beyond they saturate.
 
-Instructions count more than bytes: 32 a pixel of a bf16 view of 128 px, 54 of a blurred one, where single taps take
+Instructions count more than bytes: 33 a pixel of a bf16 view of 128 px, 55 of a blurred one, where single taps take
 213 (`python -m benches.resources --kernels render`). Latency bounds it before either: the 2,048 views of 1,024 samples
-take 104 us on an H200, where the instructions take 33 and the bytes 25, as twelve warps of a multiprocessor wait for
+take 90 us on an H200, where the instructions take 33 and the bytes 25, as twelve warps of a multiprocessor wait for
 their own products.
 """
 
