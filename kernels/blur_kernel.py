@@ -9,7 +9,7 @@ as they are loaded, tap by tap.
 
 Instructions count as much as bytes: 35.5 a pixel at radius 6 in bf16 on an H100 or H200, of which 26 are the sums
 (`python -m benches.resources --kernels blur`, triton 3.6 and 3.7): 18 us for 1,024 images of 128 px, at 1.05e12 warp
-instructions a second, where the bytes take 16. Measured on an H200: 31 us, half of a copy's bandwidth.
+instructions a second, where the bytes take 16. Measured on an H200: 32 us, half of a copy's bandwidth.
 
 Matrix products would gain nothing: of a 32 px tile's 48 rows of a Toeplitz matrix 13 count, and more than 8 bits take
 two products in the first pass and three in the second, so the tensor cores would be busy for as long.

@@ -210,7 +210,8 @@ class RunConfig:
     """Autocast type (fp16 with loss scaling); auto: bf16 if the hardware has it, else fp16 on a GPU
     and fp32 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of the step, which takes a minute or two; auto: on a GPU, for 2,000 steps or more."""
+    """torch.compile of the step, which takes a minute or two; auto: on a GPU, for 2,000 steps or more,
+    and where the run is profiled."""
     cuda_graph: Literal["auto", "on", "off"] = "auto"
     """Replay the whole step from one CUDA graph; auto: where the host takes longer to launch a step than the GPU to run
     it (small views, small batches), and on one rank."""

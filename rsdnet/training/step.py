@@ -180,8 +180,11 @@ def choose_layers(method: Method, device: torch.device, compile: bool, dtype: to
 
 
 def compiles(cfg: Config, device: torch.device, steps: int) -> bool:
-    """Whether a run of so many steps compiles its networks: where that is asked for, and a long one on a GPU."""
-    return cfg.run.compile == "on" or (cfg.run.compile == "auto" and device.type == "cuda" and steps >= LONG)
+    """Whether a run of so many steps compiles its networks: where that is asked for, and on a GPU a long one, or one
+    that is profiled, which stands for a long one."""
+    if cfg.run.compile == "auto":
+        return device.type == "cuda" and (steps >= LONG or cfg.run.profile > 0)
+    return cfg.run.compile == "on"
 
 
 def micro_batch(views: Tensor, index: int, count: int) -> Tensor:

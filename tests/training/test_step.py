@@ -106,14 +106,17 @@ def test_steps_are_those_of_the_textbook(optimizer: str, accumulate: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "steps", "compiled"),
+    ("asked", "device", "steps", "profiled", "compiled"),
     [
-        ("auto", "cuda", 1999, False), ("auto", "cuda", 2000, True), ("auto", "cpu", 10**6, False),
-        ("on", "cuda", 1, True), ("on", "cpu", 1, True), ("off", "cuda", 10**6, False),
+        ("auto", "cuda", 1999, 0, False), ("auto", "cuda", 2000, 0, True), ("auto", "cpu", 10**6, 0, False),
+        ("auto", "cuda", 30, 5, True), ("auto", "cpu", 30, 5, False), ("off", "cuda", 30, 5, False),
+        ("on", "cuda", 1, 0, True), ("on", "cpu", 1, 0, True), ("off", "cuda", 10**6, 0, False),
     ],
 )  # fmt: skip
-def test_only_long_runs_on_a_gpu_compile_by_themselves(asked: str, device: str, steps: int, compiled: bool) -> None:
-    assert compiles(config(compile=asked), torch.device(device), steps) == compiled
+def test_only_long_runs_and_profiles_on_a_gpu_compile_by_themselves(
+    asked: str, device: str, steps: int, profiled: int, compiled: bool
+) -> None:
+    assert compiles(config(compile=asked, profile=profiled), torch.device(device), steps) == compiled
 
 
 @pytest.mark.parametrize(
