@@ -218,8 +218,11 @@ def even(x: Tensor) -> tuple[Tensor, int]:
     return x, step
 
 
-def blocks_of(elements: int, lane: int) -> tuple[int, int]:
-    """Elements of a program and its warps: the smallest that cover a plane, or as many as `lane` a thread allows."""
+def blocks_of(elements: int, channels: int, vectors: bool) -> tuple[int, int]:
+    """Elements of a program, and its warps: the smallest that cover a plane, or as many as threads can hold of each of
+    its channels. vectors: whether loads are."""
+    shared = triton.next_power_of_2(channels)
+    lane = max(1, min(LANE, 2 * LANE // shared) if vectors else SCALAR_LANE // shared)
     block = min(BLOCK, WARPS * 32 * lane, triton.next_power_of_2(elements))
     return block, max(1, block // (32 * lane))
 
@@ -242,9 +245,7 @@ def launch_select_bands(
     samples, epoch, seed, view = draw or (bands, 0, 0, 0)
     each, pixels = 1 if out.is_contiguous() else channels, height * width
     vectors = step == 1 and not any(n % 16 for n in (pixels, *images.stride()[:2], images.data_ptr()))
-    shared = triton.next_power_of_2(each)
-    lane = min(LANE, 2 * LANE // shared) if vectors else SCALAR_LANE // shared
-    block, warps = blocks_of(pixels, max(1, lane))
+    block, warps = blocks_of(pixels, each, vectors)
     chunks = triton.cdiv(pixels, block)
     select_bands_kernel[(b * channels // each * chunks,)](
         out, images, mean, std, bands, samples, epoch, *seed_words(seed), view, rounded(nodata, images.dtype),
@@ -261,7 +262,7 @@ def launch_select_bands_backward(
     if not b:
         return
     (images, step), (grad, grad_step) = even(images), even(grad)
-    block, warps = blocks_of(height * width, SCALAR_LANE)
+    block, warps = blocks_of(height * width, 1, vectors=False)
     chunks = triton.cdiv(height * width, block)
     select_bands_backward_kernel[(b * pool * chunks,)](
         total, grad, images, std, bands, rounded(nodata, images.dtype),

@@ -122,6 +122,18 @@ def test_planes_beyond_one_program(side, channels, nhwc, monkeypatch):
     torch.testing.assert_close(got, expected, rtol=3e-7, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("pixels", "channels", "vectors", "block", "warps"),
+    [
+        (14400, 1, True, 4096, 4), (3600, 1, True, 4096, 4), (14400, 3, True, 4096, 8), (14400, 64, True, 256, 8),
+        (14400, 1, False, 4096, 8), (14400, 3, False, 1024, 8), (100, 1, True, 128, 1),
+    ],
+)  # fmt: skip
+def test_a_thread_holds_no_more_than_its_registers_take(pixels, channels, vectors, block, warps):
+    """32 elements, 64 of several channels, 16 where loads are scalar."""
+    assert select_kernel.blocks_of(pixels, channels, vectors) == (block, warps)
+
+
 def test_only_what_no_even_step_reaches_is_copied():
     for layout in LAYOUTS:
         images = pictures(torch.int16, 2, 3, 4, 5, layout=layout)

@@ -11,10 +11,13 @@ from rsdnet.kernels.loss import byol_loss_formula
 from torch import Tensor
 
 from rsdnet.config import Config, ModelConfig, OptimConfig, ViewConfig
+from rsdnet.distributed import ALONE
 from rsdnet.methods.byol import BYOL
 from rsdnet.model.encoders import recompute_shortcuts
 from rsdnet.model.small_maps import SmallMapConv2d
 from rsdnet.model.stem import KernelConv2d, KernelMaxPool2d
+from rsdnet.training import run
+from rsdnet.training.settings import fitted
 from rsdnet.training.step import TrainStep, choose_layers, compiles
 
 CPU = torch.device("cpu")
@@ -117,6 +120,12 @@ def test_only_long_runs_and_profiles_on_a_gpu_compile_by_themselves(
     asked: str, device: str, steps: int, profiled: int, compiled: bool
 ) -> None:
     assert compiles(config(compile=asked, profile=profiled), torch.device(device), steps) == compiled
+
+
+def test_it_is_the_whole_run_that_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not an epoch of it, here of ten steps."""
+    monkeypatch.setattr(run, "compiles", lambda cfg, device, steps: steps != 37)
+    assert not run.Run(fitted(config(steps=37), 10 * BATCH), samples=10 * BATCH, ranks=ALONE).compiled
 
 
 @pytest.mark.parametrize(
