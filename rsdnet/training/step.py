@@ -29,8 +29,8 @@ from rsdnet.training.optim import optimizer_of
 # The loss scale of fp16: torch.amp.GradScaler's defaults.
 SCALE, GROWTH, BACKOFF, INTERVAL = 2.0**16, 2.0, 0.5, 2000
 # Steps from which compilation may pay. On an H200 a ResNet-50 compiles for 130 s, or 17 s from torch's cache. It saves
-# 8.3 ms of a step of 256 samples at 64 px, so it pays from 16,000 steps, or from 2,000 out of the cache; of one of 1,024
-# at 128 px it saves at most 92 ms, so it pays from 1,400 at the earliest (docs/results.md).
+# 8.3 ms of a step of 256 samples at 64 px, so it pays from 16,000 steps, or from 2,000 out of the cache. Of a step of
+# 1,024 at 128 px it saves at most 92 ms, so it pays from 1,400 at the earliest (docs/results.md).
 LONG = 2000
 
 
